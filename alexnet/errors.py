@@ -1,0 +1,5 @@
+"""The one exception that means "your input is at fault"; the command line prints its message as one line and exits with 2."""
+
+
+class InputError(ValueError):
+    """Bad input from outside: a path, a file, a profile, an option. The message names the thing and the remedy, in one line."""

@@ -1,0 +1,1 @@
+"""Operators of the network and its training; knows nothing of alexnet."""

@@ -1,0 +1,165 @@
+"""AlexNet as Figure 2 draws it (section 3 of the paper): columns, and the places where they meet.
+
+The layers, their order and their sizes stand in `alexnet.presets`; this file turns such a table into modules.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import kernels
+from alexnet import rng
+from alexnet.errors import InputError
+from alexnet.exchange import Together
+from alexnet.presets import LRN, Activation, Dropout, Operation, Pool, Preset, SameMapNorm, Shape, get, initial_sigmas, shapes, total
+
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+
+
+class Stage(nn.Module):
+    """One column's share of one layer: its weighted sums and whatever follows them."""
+
+    def __init__(self, shape: Shape, column: int, index: int):
+        super().__init__()
+        self.shape, self.column, self.index = shape, column, index
+        kernel = shape.layer.kernel
+        self.weight = nn.Parameter(torch.empty(shape.maps, shape.in_maps, kernel, kernel) if kernel else torch.empty(shape.maps, shape.fan_in))
+        # the last layer's sums belong to all columns; column 0 keeps their bias
+        self.bias = nn.Parameter(torch.empty(shape.maps)) if column == 0 or not shape.is_last else None
+
+    def initialize(self, sigma: float, seed: int) -> None:
+        generator = torch.Generator().manual_seed(int(rng.key(rng.INITIAL, seed, self.index, self.column)))
+        with torch.no_grad():
+            self.weight.normal_(0, sigma, generator=generator)
+            if self.bias is not None:
+                self.bias.fill_(self.shape.layer.bias)
+
+    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        """x: maps (N, C, H, W) or units (N, C); keys: int64 (N,), one for each image, from which dropout draws in training."""
+        if self.shape.layer.kernel:
+            before, after = self.shape.pad
+            if before != after:
+                x = F.pad(x, (before, after, before, after))
+            x = F.conv2d(x, self.weight, self.bias, self.shape.layer.stride, before if before == after else 0)
+        else:
+            x = F.linear(x.flatten(1), self.weight, self.bias)
+        for operation in self.shape.layer.then:
+            x = self.apply_operation(operation, x, keys)
+        return x
+
+    def apply_operation(self, op: Operation, x: Tensor, keys: Tensor | None) -> Tensor:
+        match op:
+            case Activation():
+                return ACTIVATIONS[op.kind](x)
+            case LRN():
+                return kernels.local_response_norm(x, op.size, op.alpha, op.beta, op.k)
+            case SameMapNorm():
+                return kernels.same_map_norm(x, op.size, op.alpha, op.beta, op.k)
+            case Pool():
+                over = (x.shape[-1] - op.size) % op.stride if op.ceil else 0
+                if over:  # nothing wins against -inf
+                    x = F.pad(x, (0, op.stride - over, 0, op.stride - over), value=-torch.inf)
+                return kernels.max_pool(x, op.size, op.stride)
+            case Dropout():
+                if self.training and keys is not None:
+                    x = x * rng.keep(rng.key(keys, self.index, self.column), x.shape[1], op.keep)
+                    return x / op.keep if op.inverted else x
+                return x if op.inverted else x * op.keep
+
+
+class AlexNet(nn.Module):
+    """The network. Input float (N, 3, S, S), RGB, 0..255 minus the mean image; output logits (N, num_classes).
+
+    preset: "paper" (the text), "source" (net 145 of the released source), "four-layer" (Figure 1), with variants: "paper/no-lrn". width scales every layer's
+    maps and units, image_size the maps' sides; smaller nets keep each layer's sigma * sqrt(fan-in). Initial weights follow `torch.manual_seed`, and are the
+    same for a column wherever it lives. Raises InputError for an unknown preset and for images too small to pass through all layers.
+    """
+
+    def __init__(
+        self, preset: str | Preset = "paper", num_classes: int = 1000, width: float = 1.0, image_size: int = 224, exchange: Together | None = None
+    ):
+        super().__init__()
+        self.preset = get(preset)
+        self.table = shapes(self.preset, num_classes, width, image_size)
+        self.exchange = exchange or Together()
+        self.numbers = self.exchange.here(self.preset.columns)  # the columns that live in this process
+        seed = int(torch.randint(2**62, ()))
+        sigmas = initial_sigmas(self.preset, self.table)
+        self.columns = nn.ModuleDict()
+        for number in self.numbers:
+            stages = {row.layer.name: Stage(row, number, index) for index, row in enumerate(self.table)}
+            for stage, sigma in zip(stages.values(), sigmas, strict=True):
+                stage.initialize(sigma, seed)
+            self.columns[str(number)] = nn.ModuleDict(stages)
+
+    def forward(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
+        """keys: int64 (N,), what each image's dropout masks are drawn from in training; None draws them from torch's generator."""
+        if self.training and keys is None:
+            keys = torch.randint(2**62, (images.shape[0],), device=images.device)
+        parts = [images] * len(self.numbers)
+        for row in self.table:
+            if row.layer.reads == "both":
+                parts = [self.exchange.gather(parts)] * len(parts)
+            parts = [column[row.layer.name](part, keys) for column, part in zip(self.columns.values(), parts, strict=True)]
+        return self.exchange.sum(parts)
+
+    def summary(self) -> None:
+        """Prints the table of layers: what each reads, its maps, neurons, parameters, multiply-accumulates for one image, columns and devices."""
+        print(summary(self))
+
+    def export_merged(self) -> dict[str, Tensor]:
+        """The layout of one device, column 0 first: conv1.weight (96, 3, 11, 11), conv2.weight (256, 48, 5, 5) ... fc8.weight (num_classes, 4096), biases."""
+        merged = {}
+        for row in self.table:
+            stages = [column[row.layer.name] for column in self.columns.values()]
+            merged[f"{row.layer.name}.weight"] = torch.cat([s.weight.detach() for s in stages], dim=1 if row.is_last else 0)
+            merged[f"{row.layer.name}.bias"] = torch.cat([s.bias.detach() for s in stages if s.bias is not None])
+        return merged
+
+    def load_merged(self, state_dict: dict[str, Tensor]) -> None:
+        """Takes weights in the merged layout. Raises InputError that names a missing, surplus or misshapen entry, and then changes nothing."""
+        own = self.export_merged()
+        for name in own.keys() - state_dict.keys():
+            raise InputError(f"the weights lack {name}; preset {self.preset.name!r} needs it")
+        for name in state_dict.keys() - own.keys():
+            raise InputError(f"the weights hold {name}, which preset {self.preset.name!r} does not have")
+        for name, value in own.items():
+            if state_dict[name].shape != value.shape:
+                raise InputError(f"{name} has shape {tuple(state_dict[name].shape)}; this net needs {tuple(value.shape)}")
+        with torch.no_grad():
+            for row in self.table:
+                weights = state_dict[f"{row.layer.name}.weight"].chunk(row.columns, dim=1 if row.is_last else 0)
+                biases = state_dict[f"{row.layer.name}.bias"].chunk(1 if row.is_last else row.columns)
+                for number, column in self.columns.items():
+                    stage = column[row.layer.name]
+                    stage.weight.copy_(weights[int(number)])
+                    if stage.bias is not None:
+                        stage.bias.copy_(biases[int(number)])
+
+
+def summary(net: AlexNet) -> str:
+    """The table that `AlexNet.summary` prints."""
+    devices = " + ".join(str(column[net.table[0].layer.name].weight.device) for column in net.columns.values())
+    head = ("layer", "reads", "kernel", "maps", "map", "pooled", "neurons", "parameters", "MACs", "columns", "device")
+    rows = []
+    for row in net.table:
+        layer, spatial = row.layer, bool(row.layer.kernel)
+        rows.append((
+            layer.name,
+            layer.reads,
+            f"{layer.kernel}x{layer.kernel}/{layer.stride}" if spatial else "full",
+            f"{row.maps}" if row.is_last or row.columns == 1 else f"{row.columns} x {row.maps}",
+            f"{row.size}x{row.size}" if spatial else "",
+            f"{row.out_size}x{row.out_size}" if row.out_size != row.size else "",
+            f"{row.neurons:,}",
+            f"{row.parameters:,}",
+            f"{row.macs:,}",
+            " + ".join(str(n) for n in net.numbers),
+            devices,
+        ))  # fmt: skip
+    rows.append(("total", "", "", "", "", "", *(f"{total(net.table, what):,}" for what in ("neurons", "parameters", "macs")), "", ""))
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    left = {0, 1, 2, 9, 10}
+    lines = ["  ".join(cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))) for row in (head, *rows)]
+    rule = "-" * max(len(line.rstrip()) for line in lines)
+    return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1]))

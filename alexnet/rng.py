@@ -1,0 +1,61 @@
+"""Random numbers that depend on what they are for, never on who draws them or when.
+
+A number is a hash of its key: (seed, epoch, image) for a crop, (seed, step, image, layer, column, unit) for a dropout mask. So any process, on any device, that
+needs the same number computes the same number; a resumed run needs no generator's state; and two columns on two machines drop what one process would have.
+The hash is splitmix64's finalizer (Steele, Lea and Flood, 2014), in wrapping int64 arithmetic, the same on CPU and GPU.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+_MULTIPLY_1, _MULTIPLY_2, _GOLDEN = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64, 0x9E3779B97F4A7C15 - 2**64
+
+# the first entry of every key: what the number is for
+ORDER, CROP, COLOR, DROPOUT, INITIAL = range(1, 6)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right; torch's own copies the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift(x, 30)) * _MULTIPLY_1
+    x = (x ^ _shift(x, 27)) * _MULTIPLY_2
+    return x ^ _shift(x, 31)
+
+
+def key(*parts: int | Tensor) -> Tensor:
+    """A 64-bit key (int64) from integers and int64 tensors, which broadcast: key(CROP, seed, epoch, images) has the shape of `images`."""
+    device = next((p.device for p in parts if isinstance(p, Tensor)), None)
+    state = torch.zeros((), dtype=torch.int64, device=device)
+    for part in parts:
+        state = _mix((state ^ part) + _GOLDEN)
+    return state
+
+
+def uniform(keys: Tensor, count: int = 1) -> Tensor:
+    """(..., count) numbers in [0, 1), float64, from keys (...)."""
+    counter = torch.arange(count, device=keys.device)
+    return _shift(_mix(keys[..., None] + (counter + 1) * _GOLDEN), 11).to(torch.float64) * 2.0**-53
+
+
+def normal(keys: Tensor, count: int = 1) -> Tensor:
+    """(..., count) draws from N(0, 1), float64, by Box and Muller's method."""
+    u = uniform(keys, 2 * count)
+    radius = (-2 * torch.log1p(-u[..., :count])).sqrt()
+    return radius * torch.cos(2 * math.pi * u[..., count:])
+
+
+def keep(keys: Tensor, count: int, probability: float) -> Tensor:
+    """(..., count) bools, True with the given probability (in steps of 2^-53): the mask of dropout."""
+    counter = torch.arange(count, device=keys.device)
+    threshold = round((probability - 0.5) * 2.0**63) * 2  # the hash is uniform over the signed 64-bit integers
+    return _mix(keys[..., None] + (counter + 1) * _GOLDEN) < min(threshold, 2**63 - 1)
+
+
+def permutation(keys: Tensor, count: int) -> Tensor:
+    """A random order of 0..count-1, int64 (count,), from one key."""
+    return uniform(keys, count).argsort(stable=True)

@@ -1,0 +1,51 @@
+"""From a pack's images to a training batch: crop, mirror, subtract the mean, shift the color (sections 2 and 4.1 of the paper), in plain torch."""
+
+import torch
+from torch import Tensor
+
+
+def crop_flip_color(
+    images: Tensor,
+    offsets: Tensor,
+    flips: Tensor,
+    color_shift: Tensor,
+    mean: Tensor,
+    size: int = 224,
+    scale: float = 1.0,
+    out_dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+) -> Tensor:
+    """out (N, 3, size, size) = scale * (crop - mean + shift), mirrored left to right where `flips`.
+
+    images: uint8 (N, H, W, 3); offsets: integers (N, 2), top and left of each crop, inside the image; flips: bool (N,); color_shift: float (N, 3), gray levels;
+    mean: float (H, W, 3), cropped (and mirrored) with the image, or (size, size, 3), subtracted from the crop before it is mirrored.
+    Computed in float32, then cast to `out_dtype`. Raises ValueError for shapes that do not fit and crops that leave the image.
+    """
+    n, height, width, channels = images.shape if images.dim() == 4 else (0, 0, 0, 0)
+    if images.dtype != torch.uint8 or channels != 3:
+        raise ValueError(f"images must be uint8 (N, H, W, 3); they are {images.dtype} {tuple(images.shape)}")
+    if offsets.shape != (n, 2) or flips.shape != (n,) or color_shift.shape != (n, 3):
+        shapes = f"{tuple(offsets.shape)}, {tuple(flips.shape)}, {tuple(color_shift.shape)}"
+        raise ValueError(f"offsets, flips and color_shift must be ({n}, 2), ({n},) and ({n}, 3); they are {shapes}")
+    if tuple(mean.shape) not in {(height, width, 3), (size, size, 3)}:
+        raise ValueError(f"mean must be ({height}, {width}, 3) or ({size}, {size}, 3); it is {tuple(mean.shape)}")
+    top, left = offsets.to(torch.int64).unbind(1)
+    if n and (min(int(top.min()), int(left.min())) < 0 or int(top.max()) + size > height or int(left.max()) + size > width):
+        raise ValueError(f"a crop of {size} leaves the {height} x {width} image; offsets must be in 0..{height - size}, 0..{width - size}")
+
+    across = torch.arange(size, device=images.device)
+    rows = top[:, None] + across  # (N, size)
+    cols = left[:, None] + torch.where(flips[:, None], across.flip(0), across)  # (N, size): a mirrored crop is read backward
+    index = rows[:, :, None] * width + cols[:, None, :]  # (N, size, size), pixel number inside one image
+    pixels = torch.arange(n, device=images.device)[:, None, None] * (height * width) + index
+    out = images.reshape(-1, 3)[pixels].to(torch.float32)  # (N, size, size, 3)
+    if mean.shape[0] == height and mean.shape[1] == width:
+        out -= mean.to(torch.float32).reshape(-1, 3)[index]
+    else:
+        inside = across[:, None] * size + (cols - left[:, None])[:, None, :]
+        out -= mean.to(torch.float32).reshape(-1, 3)[inside]
+    out += color_shift.to(torch.float32)[:, None, None, :]
+    if scale != 1.0:
+        out *= scale
+    out = out.to(out_dtype).permute(0, 3, 1, 2)  # (N, 3, size, size), channels_last in memory
+    return out if channels_last else out.contiguous()

@@ -263,6 +263,7 @@ VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
     "no-color": (_recipe(color=None), "no PCA color shifts (section 4.1)"),
     "color-255": (_recipe(color="text-255"), "PCA color read the other way: eigenvalues of colors in 0..255"),
     "no-crops": (_recipe(crops="center", flips=False), "center crops only, no reflections (section 4.1)"),
+    "constant-rate": (_recipe(schedule="constant"), "the first rate throughout"),
     "no-decay": (_recipe(weight_decay=0.0), "no weight decay (section 5)"),
 }
 

@@ -1,0 +1,68 @@
+"""What an image goes through on its way into the net: crops, reflections and color shifts in training (section 4.1 of the paper), fixed views at test time.
+
+Every draw depends on (seed, epoch, image) alone, so that any process, and a resumed run, sees the same crops.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet import rng
+from alexnet.errors import InputError
+from alexnet.presets import Recipe
+from kernels import crop_flip_color
+
+
+class Augment:
+    """From uint8 images (N, S, S, 3) of a pack to the net's input, float32 (N, 3, size, size).
+
+    mean: the training pack's mean image, float (S, S, 3); color: its eigenvalues and eigenvectors, which only training needs.
+    """
+
+    def __init__(self, recipe: Recipe, mean: np.ndarray, size: int, color: dict[str, np.ndarray] | None = None, seed: int = 0):
+        self.recipe, self.size, self.seed = recipe, size, seed
+        self.margin = mean.shape[0] - size  # offsets are 0..margin: 33 x 33 positions for 224 in 256
+        if self.margin < 0:
+            raise InputError(f"the pack's images are {mean.shape[0]} pixels wide, less than the net's {size}; choose --image-size {mean.shape[0]} or less")
+        middle = self.margin // 2
+        self.mean = torch.from_numpy(np.array(mean if recipe.mean == "aligned" else mean[middle : middle + size, middle : middle + size]))
+        if color is not None:
+            values = torch.from_numpy(np.maximum(color["eigenvalues"], 0.0))  # of the covariance of RGB, in gray levels squared
+            # what a draw from N(0, 0.1) along each axis is multiplied by, in gray levels
+            reach = {"text": values / 255, "text-255": values, "source": values.sqrt(), None: values * 0}[recipe.color]
+            self.axes = torch.from_numpy(color["eigenvectors"]) * reach  # (3, 3), one axis a column
+
+    def train(self, images: Tensor, ids: Tensor, positions: Tensor, epoch: int, color: bool = True) -> Tensor:
+        """One random view of each image. ids: the images' numbers in the pack; positions: their places in the epoch's order, int64 (N,); color: shifts are on."""
+        recipe = self.recipe
+        who = ids if recipe.crop_chunk == 1 else positions // recipe.crop_chunk
+        if recipe.crops == "random":
+            draw = rng.uniform(rng.key(rng.CROP, self.seed, epoch, who), 3)
+            offsets = (draw[:, :2] * (self.margin + 1)).to(torch.int64)
+            flips = draw[:, 2] < 0.5 if recipe.flips else torch.zeros(len(ids), dtype=torch.bool)
+        else:
+            offsets = torch.full((len(ids), 2), self.margin // 2)
+            flips = torch.zeros(len(ids), dtype=torch.bool)
+        scale, shift = recipe.input_scale, torch.zeros(len(ids), 3)
+        if color and recipe.color:
+            draw = 0.1 * rng.normal(rng.key(rng.COLOR, self.seed, epoch, ids), 3)
+            shift = (draw @ self.axes.T).to(torch.float32)
+            scale = scale / 1.1 if recipe.color == "source" else scale
+        return crop_flip_color(images, offsets, flips, shift, self.mean, self.size, scale)
+
+    def view(self, images: Tensor, top: int, left: int, flip: bool) -> Tensor:
+        """The same crop of every image."""
+        n = len(images)
+        offsets = torch.tensor([[top, left]]).expand(n, 2)
+        flips = torch.full((n,), flip)
+        return crop_flip_color(images, offsets, flips, torch.zeros(n, 3), self.mean, self.size, self.recipe.input_scale)
+
+    def views(self, images: Tensor, count: int = 1) -> Iterator[Tensor]:
+        """One view: the center crop. Ten: the four corners and the center, each with its reflection (section 4.1). Made one after the other, never stored."""
+        end, middle = self.margin, self.margin // 2
+        places = {1: [(middle, middle)], 10: [(0, 0), (0, end), (middle, middle), (end, 0), (end, end)]}[count]
+        for top, left in places:
+            for flip in (False, True)[: 1 if count == 1 else 2]:
+                yield self.view(images, top, left, flip)

@@ -1,0 +1,63 @@
+"""Test errors (sections 4.1 and 6 of the paper): top-1 and top-5, from one view or from the averaged softmax outputs of ten."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from alexnet.data.augment import Augment
+from alexnet.data.pack import Pack
+from alexnet.network import AlexNet
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Over `count` images: shares in 0..1, and the mean negative log-likelihood in nats."""
+
+    top1: float
+    top5: float
+    nll: float
+    count: int
+
+
+def top_k_error(probabilities: Tensor, labels: Tensor, k: int) -> float:
+    """Share of images whose label is not among the k most probable classes; a tie across the k-th place counts in part, as in 2012 (layer_kernels.cu:108)."""
+    own = probabilities.gather(1, labels[:, None])
+    above, level = (probabilities > own).sum(1), (probabilities == own).sum(1)
+    hits = ((k - above) / level).clamp(0, 1)
+    return 1.0 - float(hits.to(torch.float64).mean())
+
+
+def errors(probabilities: Tensor, labels: Tensor) -> Errors:
+    """probabilities: (N, classes), rows summing to 1; labels: int64 (N,). With fewer than six classes top-5 error is 0."""
+    likelihood = probabilities.gather(1, labels[:, None]).clamp(min=1e-30)
+    return Errors(
+        top1=top_k_error(probabilities, labels, 1),
+        top5=top_k_error(probabilities, labels, 5),
+        nll=float(-likelihood.to(torch.float64).log().mean()),
+        count=len(labels),
+    )
+
+
+@torch.no_grad()
+def predict(
+    net: AlexNet, pack: Pack, augment: Augment, views: int = 1, batch_size: int = 250, limit: int | None = None, progress: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Probabilities (N, classes), float32, and labels int64 (N,) of a pack's images, in the pack's order. `augment` carries the training set's mean image."""
+    device = next(net.parameters()).device
+    count = min(len(pack), limit or len(pack))
+    was_training = net.training
+    net.eval()
+    outputs = []
+    for start in tqdm(range(0, count, batch_size), desc=f"{views}-view evaluation", unit="batch", disable=None if progress else True, leave=False):
+        images = torch.from_numpy(pack.gather(np.arange(start, min(start + batch_size, count))))
+        outputs.append(sum(net(view.to(device)).softmax(1) for view in augment.views(images, views)).cpu() / views)
+    net.train(was_training)
+    return torch.cat(outputs), torch.from_numpy(pack.labels[:count]).long()
+
+
+def evaluate(net: AlexNet, pack: Pack, augment: Augment, views: int = 1, **options) -> Errors:
+    """The errors of `predict`."""
+    return errors(*predict(net, pack, augment, views, **options))

@@ -1,0 +1,56 @@
+"""One module per figure and table: `config(profile)`, `run(profile, seeds) -> metrics`, `plot(result)`. This file finds, runs and remembers them.
+
+A trained model is an artifact under runs/<profile>/models, keyed by its config's identity; a result one under runs/<profile>/results, keyed by its config's
+hash and seeds. Both are shared by all chapters and the command line: nothing is trained twice.
+"""
+
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from alexnet import profiles, results
+from alexnet.errors import InputError
+from alexnet.training.trainer import VERSION
+
+NAMES = ("figure1", "learning", "errors", "live")
+
+
+def module(name: str) -> ModuleType:
+    if name not in NAMES:
+        raise InputError(f"there is no experiment {name!r}; there are {', '.join(NAMES)}")
+    return import_module(f"alexnet.experiments.{name}")
+
+
+def result(name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), archive: bool = False) -> dict[str, Any]:
+    """The experiment's result on a profile: what runs/ remembers if its config and seeds are these, else run now. archive: also written to results/.
+
+    Raises InputError where the profile has no settings for the experiment, or its data is missing.
+    """
+    chosen, experiment = profiles.load(profile), module(name)
+    config = experiment.config(chosen) | {"training_version": VERSION}
+    remembered = results.load(name, chosen.runs / "results")
+    asked = {"config_hash": results.config_hash(config), "seeds": list(seeds)}
+    if remembered is None or any(remembered[key] != value for key, value in asked.items()):
+        began = time.monotonic()
+        metrics = experiment.run(chosen, list(seeds))
+        data = {"title": chosen.title(), "digests": {split: pack.digest for split, pack in chosen.splits().items()}}
+        remembered = {
+            "experiment": name,
+            "profile": profile,
+            "config": config,
+            **asked,
+            "metrics": metrics,
+            "data": data,
+            "provenance": results.provenance(time.monotonic() - began),
+        }
+        results.save(remembered, chosen.runs / "results")
+    if archive:
+        results.save(remembered, results.ARCHIVE / profile)
+    return remembered
+
+
+def show(name: str, profile: str, archived: str = "embedded", seeds: Sequence[int] = (0,)) -> dict[str, Any] | None:
+    """For chapters: profile "archive" reads results/<archived>/ and never trains (None: not yet run); any other runs the experiment on that profile."""
+    return results.archived(name, archived) if profile == "archive" else result(name, profile, seeds)

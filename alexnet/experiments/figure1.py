@@ -1,0 +1,68 @@
+"""Figure 1 (section 3.1 of the paper): training error by epoch of a four-layer net with ReLU and with tanh, no regularization, up to a threshold.
+
+The paper chose the rates of the two nets separately, to make each as fast as it can be. So does this: each rate of the profile is tried for a part of an epoch,
+and the one with the lowest loss over the last quarter of that is taken.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from alexnet.experiments import models
+from alexnet.profiles import Profile
+from alexnet.training import log
+
+KINDS = {"ReLU": "four-layer", "tanh": "four-layer/tanh"}
+
+
+def config(profile: Profile) -> dict[str, Any]:
+    return {"figure1": profile["figure1"], "data": profile.splits()["train"].digest}
+
+
+def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+    settings, splits = profile["figure1"], {"train": profile.splits()["train"]}
+    width = settings.get("width", 1.0)
+    start = {
+        kind: models.configure(profile, preset, splits=splits, width=width, image_size=settings["image_size"], epochs=settings["sweep_epochs"])
+        for kind, preset in KINDS.items()
+    }
+    sweep = {(kind, rate): models.change(start[kind], rate=rate, seed=seeds[0]) for kind in KINDS for rate in settings["rates"]}
+    tried = dict(zip(sweep, models.train_all(profile, list(sweep.values()), title="choosing rates"), strict=True))
+    losses = {kind: {rate: _late_loss(tried[kind, rate]) for rate in settings["rates"]} for kind in KINDS}
+    best = {kind: min(by_rate, key=by_rate.__getitem__) for kind, by_rate in losses.items()}
+
+    full = {
+        (kind, seed): models.change(start[kind], rate=best[kind], seed=seed, epochs=settings["epochs"], stop_at_train_error=settings["threshold"])
+        for kind in KINDS
+        for seed in seeds
+    }
+    trained = dict(zip(full, models.train_all(profile, list(full.values()), title="Figure 1"), strict=True))
+    curves = {key: [row["error"] for row in log.read(path, "epoch")] for key, path in trained.items()}
+    return {
+        "images": len(splits["train"]),
+        "threshold": settings["threshold"],
+        "budget": settings["epochs"],
+        "nets": {
+            kind: {
+                "rate": best[kind],
+                "sweep": {str(rate): round(loss, 4) for rate, loss in losses[kind].items()},
+                "error_by_epoch": {str(seed): [round(e, 5) for e in curves[kind, seed]] for seed in seeds},
+                "epochs_to_threshold": {str(seed): arrival(curves[kind, seed], settings["threshold"]) for seed in seeds},
+            }
+            for kind in KINDS
+        },
+    }
+
+
+def arrival(errors: list[float], threshold: float) -> int | None:
+    """The number of epochs after which the error is at the threshold or below; None: not within the budget."""
+    return next((epoch for epoch, error in enumerate(errors, 1) if error <= threshold), None)
+
+
+def _late_loss(path: Path) -> float:
+    """Mean loss of the last quarter of a run's steps; infinite if it diverged."""
+    if models.summary(path)["ended"] == "diverged":
+        return math.inf
+    losses = [row["loss"] for row in log.read(path, "step")]
+    late = losses[-max(1, len(losses) // 4) :]
+    return sum(late) / len(late)

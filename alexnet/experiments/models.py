@@ -1,0 +1,83 @@
+"""Trains the models that experiments share: each once, several at a time, one thread each, resumable."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from alexnet.data.loader import steps_per_epoch
+from alexnet.data.pack import Pack, open_splits
+from alexnet.profiles import Profile
+from alexnet.training import trainer
+from alexnet.training.trainer import Config
+
+_steps: Any = None  # in a worker: the counter that it shares with the parent
+
+
+def configure(profile: Profile, preset: str, *, epochs: float, splits: dict[str, Pack] | None = None, **fields) -> Config:
+    """A run's config on a profile: its width, image size and data, unless `fields` say otherwise."""
+    packs = splits or profile.splits()
+    own = {"width": profile.settings.get("width", 1.0), "image_size": profile.settings["image_size"]}
+    used = {name: pack.digest for name, pack in packs.items() if name in ("train", "val")}
+    return Config(preset=preset, num_classes=len(packs["train"].classes), epochs=epochs, data=used, **(own | fields))
+
+
+change = replace  # a config with other fields
+
+
+def folder(profile: Profile, config: Config) -> Path:
+    return profile.runs / "models" / config.identity
+
+
+def train_all(profile: Profile, configs: Sequence[Config], data: Path | None = None, title: str = "training") -> list[Path]:
+    """The run folders of these configs, in their order; those not there yet are trained, as many at a time as there are cores. data: the packs' folder."""
+    folders = [folder(profile, config) for config in configs]
+    splits = open_splits(data) if data else profile.splits()
+    root = splits["train"].path if len(splits) == 1 else splits["train"].path.parent
+    missing = {path: config for path, config in zip(folders, configs, strict=True) if not (path / "summary.json").exists()}
+    if not missing:
+        return folders
+    steps = sum(max(1, round(config.epochs * steps_per_epoch(splits["train"], config.batch_size))) for config in missing.values())
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+    cuda = torch.cuda.is_available()
+    workers = 1 if cuda else min(len(missing), os.cpu_count() or 1)
+    with (
+        ProcessPoolExecutor(workers, context, _begin, (counter,)) as pool,
+        tqdm(total=steps, desc=f"{title}: {len(missing)} of {len(folders)} models", unit="step", disable=None) as bar,
+    ):
+        jobs = [pool.submit(_train_one, config, root, path, "cuda" if cuda else "cpu") for path, config in missing.items()]
+        pending = set(jobs)
+        while pending:
+            done, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+            bar.update(counter.value - bar.n)
+            for job in done:
+                job.result()
+    return folders
+
+
+def _begin(counter: Any) -> None:
+    global _steps
+    _steps = counter
+    torch.set_num_threads(1)
+
+
+def _count(steps: int) -> None:
+    with _steps.get_lock():
+        _steps.value += steps
+
+
+def _train_one(config: Config, data: Path, out: Path, device: str) -> None:
+    trainer.train(config, open_splits(data), out, resume=True, device=device, progress=False, on_steps=_count)
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """How a run ended."""
+    return json.loads((path / "summary.json").read_text())

@@ -1,0 +1,68 @@
+"""Profiles: how big a reproduction is. A YAML file each: the data, the net's width and image size, the budgets of the experiments."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alexnet import results
+from alexnet.data.pack import Pack, open_splits
+from alexnet.data.prepare import prepare
+from alexnet.errors import InputError
+
+HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in HERE.glob("*.yml"))
+
+
+@dataclass(frozen=True)
+class Profile:
+    name: str
+    settings: dict[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        """A setting; raises InputError where the profile has none of that name: it cannot serve what asks for it."""
+        if key not in self.settings:
+            raise InputError(f"profile {self.name!r} has no settings for {key!r}; the profiles that do: {', '.join(who_has(key)) or 'none'}")
+        return self.settings[key]
+
+    @property
+    def runs(self) -> Path:
+        return results.runs(self.name)
+
+    def source(self) -> Path | str:
+        """What is prepared: "pictographs", or a folder under ALEXNET_DATA."""
+        wanted = self["source"]
+        if wanted == "pictographs":
+            return wanted
+        root = os.environ.get("ALEXNET_DATA")
+        for name in wanted:
+            if root and (Path(root) / name).is_dir():
+                return Path(root) / name
+        where = f"ALEXNET_DATA={root} has neither" if root else "set ALEXNET_DATA to the folder that holds"
+        raise InputError(f"profile {self.name!r} needs {self['title']}: {where} {' nor '.join(wanted) if root else ' or '.join(wanted)}")
+
+    def title(self) -> str:
+        """The data's name, as it is shown wherever a result is."""
+        source = self.source()
+        return self.settings.get("titles", {}).get(source.name if isinstance(source, Path) else source, self["title"])
+
+    def splits(self) -> dict[str, Pack]:
+        """The prepared data, made on first use under runs/<profile>/data."""
+        source, out = self.source(), self.runs / "data" / f"{self['size']}"
+        return open_splits(out if out.exists() else prepare(source, out, size=self["size"]))
+
+
+def who_has(key: str) -> list[str]:
+    return [name for name in names() if key in load(name).settings]
+
+
+def load(name: str) -> Profile:
+    """Raises InputError that lists the profiles where there is none of that name."""
+    if name not in names():
+        raise InputError(f"there is no profile {name!r}; there are {', '.join(names())}")
+    return Profile(name, yaml.safe_load((HERE / f"{name}.yml").read_text()))

@@ -1,0 +1,73 @@
+"""Results with provenance. `results/<profile>/` is the archive, committed; `runs/<profile>/` is the user's own.
+
+A result is {"experiment", "profile", "config", "config_hash", "seeds", "metrics", "data", "provenance"}; metrics carry sample sizes.
+"""
+
+import json
+import os
+import platform
+import subprocess
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).resolve().parent.parent
+ROOT = HERE if (HERE / "book").is_dir() else Path.cwd()  # the repository; where it is absent, the working folder
+ARCHIVE = ROOT / "results"
+
+
+def runs(profile: str) -> Path:
+    """The user's folder for a profile; ALEXNET_RUNS moves all of them."""
+    return Path(os.environ.get("ALEXNET_RUNS", ROOT / "runs")).resolve() / profile
+
+
+def config_hash(config: Any) -> str:
+    return sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def provenance(seconds: float) -> dict[str, Any]:
+    """Where and with what a result was made. seconds: the wall time of making it, trainings included."""
+    def known(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=HERE, capture_output=True, text=True, check=False)
+    return {
+        "commit": git.stdout.strip() or None,
+        "versions": {"python": platform.python_version()} | {p: known(p) for p in ("torch", "torchvision", "triton", "numpy", "pillow")},
+        "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None},
+        "wall_seconds": round(seconds, 1),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def save(result: dict[str, Any], folder: Path) -> Path:
+    """Writes `folder/<experiment>.json`, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result['experiment']}.json"
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.rename(path)
+    return path
+
+
+def load(experiment: str, folder: Path) -> dict[str, Any] | None:
+    """A result from a folder, or None where it has not been run."""
+    path = folder / f"{experiment}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def archived(experiment: str, profile: str) -> dict[str, Any] | None:
+    return load(experiment, ARCHIVE / profile)

@@ -1,0 +1,45 @@
+"""A run's log: one JSON object a line in `log.jsonl`, the same numbers for TensorBoard, and nothing twice after a resume."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Log:
+    """Rows are {"kind": "step" | "epoch", "step": ..., ...}. Rows later than `start` (a resumed run's checkpoint) are taken away before new ones are added."""
+
+    def __init__(self, folder: Path, start: int = 0):
+        self.path = folder / "log.jsonl"
+        kept = [row for row in read(folder) if row["step"] <= start] if self.path.exists() else []
+        part = self.path.with_suffix(".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        part.rename(self.path)
+        self.file = self.path.open("a")
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+
+    def add(self, kind: str, step: int, **values: float | int | str | None) -> None:
+        self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def flush(self) -> None:
+        self.file.flush()
+        self.board.flush()
+
+    def close(self) -> None:
+        self.file.close()
+        self.board.close()
+
+
+def read(folder: Path, kind: str | None = None) -> Iterator[dict]:
+    """The rows of a run's log; a last line cut short by a kill is passed over."""
+    for line in (folder / "log.jsonl").read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if kind in (None, row["kind"]):
+            yield row

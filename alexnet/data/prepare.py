@@ -1,0 +1,204 @@
+"""From images of all sizes to a pack of one size (section 2 of the paper: "we first rescaled the image such that the shorter side was of length 256,
+and then cropped out the central 256x256 patch"), with the mean image and the colors' covariance (section 4.1) from the same pass.
+
+Geometry: an image of w x h becomes round(w s) x round(h s) with s = size / min(w, h), halves rounded up; of that the crop begins at
+((W - size) // 2, (H - size) // 2). Pillow's bicubic filter, widened where it shrinks (antialiased); smaller images are enlarged. An image whose
+short side is `size` already is only cropped.
+Color: everything becomes 8-bit RGB. Gray is repeated, palettes and CMYK are converted, transparency lies over black, 16-bit gray keeps its upper
+eight bits, an animation gives its first frame. Orientation tags and color profiles are not looked at.
+"""
+
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import PIL
+from PIL import Image, features
+from tqdm import tqdm
+
+from alexnet.data.pack import Moments, PackWriter, building, read_manifest, temporary
+from alexnet.data.parallel import cores, ordered_map
+from alexnet.data.sources import Listing, Reference, list_source
+from alexnet.errors import InputError
+
+CHUNK_BYTES = 2**24
+NATIVE: Literal["native"] = "native"
+
+
+def prepare(source: str | Path, out: str | Path, *, size: int | str = 256, skip_bad: bool = False, workers: int | None = None) -> Path:
+    """Make the pack `out` from the images of `source` (a folder of packs, where it has several splits), and return its path.
+
+    source: a folder in one of the layouts of `alexnet.data.sources`, or the word "pictographs": the embedded data set.
+    size: pixels of a side, or "native": take the images as they are, all square and of one size.
+    skip_bad: leave unreadable images out and list them in rejected.csv, instead of stopping at the first.
+    workers: processes; as many as there are cores by default. The pack does not depend on it.
+
+    The pack appears under its name when it is whole. One that is there already, of the same source and options, is left as it is.
+    Raises InputError for whatever is wrong with `source`, `out` or an image.
+    """
+    out = Path(out)
+    if size != NATIVE and not (isinstance(size, int) and 1 <= size <= 4096):
+        raise InputError(f"size {size}: give the pixels of a side, 1 to 4096, or `native`")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers {workers}: give 1 or more")
+    if str(source) == "pictographs":
+        return _prepare_pictographs(out, size, workers)
+    listing = list_source(source)
+    origin = {split: {"layout": listing.layout, "name": listing.root.resolve().name, "sha256": listing.fingerprint(split)} for split in listing.splits}
+    return _prepare(listing, out, origin, size, skip_bad, workers)
+
+
+def _prepare_pictographs(out: Path, size: int | str, workers: int | None) -> Path:
+    from alexnet.data import pictographs
+
+    if not isinstance(size, int):
+        raise InputError("pictographs come in many sizes: give the pixels of a side instead of `native`")
+    origin = {split: {"layout": "pictographs", "name": "pictographs", "recipe": pictographs.RECIPE, "size": size} for split in ("train", "val", "test")}
+    if _is_there(out, origin, {"size": size, "skip_bad": False}):
+        return out
+    with temporary(out, "images") as folder:
+        pictographs.write(folder / "pictographs", size=size, workers=workers)
+        return _prepare(list_source(folder / "pictographs"), out, origin, size, False, workers)
+
+
+def _prepare(listing: Listing, out: Path, origin: dict[str, Any], size: int | str, skip_bad: bool, workers: int | None) -> Path:
+    for note in listing.notes:
+        print(note, file=sys.stderr)
+    options = {"size": size, "skip_bad": skip_bad}
+    if _is_there(out, origin, options):
+        return out
+    pixels = size if isinstance(size, int) else _native_size(listing)
+    with building(out) as folder:
+        total = sum(len(images) for images in listing.splits.values())
+        with tqdm(total=total, unit=" images", desc=f"preparing {out.name}", disable=None) as bar:
+            for split, images in listing.splits.items():
+                place = folder / split if len(listing.splits) > 1 else folder
+                place.mkdir(exist_ok=True)
+                writer, rejected = PackWriter(place, pixels, len(images)), []
+                for chunk in _chunks(images, pixels, size == NATIVE, workers):
+                    if chunk.misfit:
+                        raise InputError(f"{chunk.misfit}, and not {pixels}x{pixels} as the first: give --size a number of pixels to scale them all")
+                    if chunk.bad and not skip_bad:
+                        raise InputError("{}: {}; mend or remove it, or leave all such out with --skip-bad".format(*chunk.bad[0]))
+                    rejected += [(os.path.relpath(path, listing.root), reason) for path, reason in chunk.bad]
+                    if len(chunk.images):
+                        writer.append(chunk.images, chunk.labels, chunk.moments)
+                    bar.update(len(chunk.images) + len(chunk.bad))
+                if not writer.labels:
+                    raise InputError(f"{listing.root} has no readable image in {split}; the first: {rejected[0][0]}: {rejected[0][1]}")
+                writer.finish(listing.classes, listing.names, source=origin[split], options=options, decoders=decoders(), rejected=rejected)
+                if rejected:
+                    print(f"{split}: left out {len(rejected)} of {len(images)} images, listed in rejected.csv", file=sys.stderr)
+    return out
+
+
+def _is_there(out: Path, origin: dict[str, Any], options: dict[str, Any]) -> bool:
+    """Whether `out` is the pack that would be made. Raises InputError where it is anything else but nothing or an empty folder."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    found = {split: read_manifest(out / split if len(origin) > 1 else out) for split in origin}
+    if all(m is not None and (m["source"], m["options"]) == (origin[split], options) for split, m in found.items()):
+        print(f"{out} is prepared already, from the same images with the same options", file=sys.stderr)
+        return True
+    raise InputError(f"{out} exists already, and is not this source's pack with these options: remove it or choose another name")
+
+
+def _native_size(listing: Listing) -> int:
+    for images in listing.splits.values():
+        for reference, _ in images:
+            image = read(reference)
+            if isinstance(image, str):
+                continue  # whether bad images are left out is decided where they are met
+            if image.width != image.height:
+                raise InputError(f"{reference.path} is {image.width}x{image.height}, not square: give --size a number of pixels instead of native")
+            return image.width
+    raise InputError(f"{listing.root} has no readable image: nothing to prepare")
+
+
+# --- one chunk, in a worker --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Chunk:
+    images: np.ndarray  # uint8 (n, S, S, 3)
+    labels: list[int]
+    moments: Moments
+    bad: list[tuple[str, str]]  # path, reason
+    misfit: str = ""
+
+
+def _chunks(images: list[tuple[Reference, int]], size: int, native: bool, workers: int | None) -> Iterator[_Chunk]:
+    step = max(1, min(256, CHUNK_BYTES // (3 * size * size)))
+    if workers is None:
+        workers = min(cores(), len(images) // 1024 + 1)  # starting a process takes as long as some hundred images
+    pieces = (images[i:i + step] for i in range(0, len(images), step))
+    return ordered_map(functools.partial(_prepare_chunk, size=size, native=native), pieces, workers)
+
+
+def _prepare_chunk(images: list[tuple[Reference, int]], size: int, native: bool) -> _Chunk:
+    out, labels, bad, misfit = np.empty((len(images), size, size, 3), np.uint8), [], [], ""
+    for reference, label in images:
+        image = read(reference)
+        if isinstance(image, str):
+            bad.append((reference.path, image))
+            continue
+        if native and image.size != (size, size):
+            misfit = f"{reference.path} is {image.width}x{image.height}"
+            break
+        out[len(labels)] = np.asarray(fit(image, size))
+        labels.append(label)
+    done = out[:len(labels)]
+    return _Chunk(done, labels, Moments.of(done), bad, misfit)
+
+
+def read(reference: Reference) -> Image.Image | str:
+    """The image in RGB, or why it cannot be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata, which is not looked at
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with reference.open() as image:
+                image.load()
+                return to_rgb(image)
+        except Exception as error:  # decoders fail in many ways on damaged bytes
+            # Pillow names the file in some messages; ours does already.
+            reason = "not an image that Pillow can read" if isinstance(error, PIL.UnidentifiedImageError) else getattr(error, "strerror", None) or str(error)
+            return " ".join(reason.split()) or type(error).__name__
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as 8-bit RGB, as the head of this module says. Raises ValueError for floating-point images."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.composite(image.convert("RGB"), Image.new("RGB", image.size), image.getchannel("A"))
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """Scale the short side to `size` and crop the center square, as the head of this module says."""
+    w, h = image.size
+    short = min(w, h)
+    wide, high = (2 * w * size + short) // (2 * short), (2 * h * size + short) // (2 * short)
+    left, top = (wide - size) // 2, (high - size) // 2
+    if short == size:
+        return image.crop((left, top, left + size, top + size))
+    # Only the crop is computed: the same pixels as of the whole, whatever the image's proportions.
+    box = (left * w / wide, top * h / high, (left + size) * w / wide, (top + size) * h / high)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box)
+
+
+def decoders() -> dict[str, str | None]:
+    """Versions of what decodes and scales: two of them may differ by a gray level."""
+    return {"pillow": PIL.__version__, **{name: features.version(name) for name in ("libjpeg_turbo", "jpg", "zlib", "webp")}, "numpy": np.__version__}

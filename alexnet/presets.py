@@ -353,7 +353,7 @@ def shapes(preset: Preset, num_classes: int = 1000, width: float = 1.0, image_si
             if isinstance(op, Pool):
                 pooled = ceil((pooled - op.size) / op.stride) + 1 if op.ceil else (pooled - op.size) // op.stride + 1
         if out < 1 or pooled < 1:
-            raise InputError(f"images of {image_size} x {image_size} are too small for preset {preset.name!r}: {layer.name} would have no output")
+            raise InputError(f"images of {image_size} x {image_size} are too small for preset {preset.name!r}: {layer.name} would have no output; use larger ones")
         table.append(Shape(layer, preset.columns, in_maps, size, pad, own, out, pooled))
         maps, size = own, pooled
     return table

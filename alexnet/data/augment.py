@@ -23,7 +23,8 @@ class Augment:
 
     def __init__(self, recipe: Recipe, mean: np.ndarray, size: int, color: dict[str, np.ndarray] | None = None, seed: int = 0):
         self.recipe, self.size, self.seed = recipe, size, seed
-        self.margin = mean.shape[0] - size  # offsets are 0..margin: 33 x 33 positions for 224 in 256
+        self.mean_size = mean.shape[0]
+        self.margin = self.mean_size - size  # offsets are 0..margin: 33 x 33 positions for 224 in 256
         if self.margin < 0:
             raise InputError(f"the pack's images are {mean.shape[0]} pixels wide, less than the net's {size}; choose --image-size {mean.shape[0]} or less")
         middle = self.margin // 2

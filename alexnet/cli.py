@@ -1,0 +1,186 @@
+"""The command line: `alexnet prepare | train | evaluate | export | reproduce`.
+
+Exit status: 0 done; 1 something failed on our side; 2 bad input, one line says what; 128 + n stopped by signal n (130 for Ctrl-C), with nothing lost.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from alexnet.errors import InputError
+
+
+def prepare(args: argparse.Namespace) -> None:
+    from alexnet.data.prepare import prepare
+
+    size = args.size if args.size == "native" else _whole(args.size, "--size")
+    print(prepare(args.source, args.out, size=size, skip_bad=args.skip_bad, workers=args.workers))
+
+
+def train(args: argparse.Namespace) -> None:
+    from alexnet import presets
+    from alexnet.data.loader import steps_per_epoch
+    from alexnet.data.pack import open_splits
+    from alexnet.training import trainer
+
+    splits = open_splits(args.data)
+    pack = splits["train"]
+    preset = presets.get(args.preset if args.columns == 2 else f"{args.preset}/one-column")
+    per_epoch = steps_per_epoch(pack, args.batch_size)
+    config = trainer.Config(
+        preset=preset.name,
+        num_classes=len(pack.classes),
+        width=args.width,
+        image_size=args.image_size or (pack.size if preset.recipe.crops == "center" else round(pack.size * 7 / 64) * 8),  # 256 -> 224
+        epochs=args.steps / per_epoch if args.steps else args.epochs,
+        data={name: splits[name].digest for name in ("train", "val") if name in splits},
+        batch_size=args.batch_size,
+        rate=args.lr,
+        seed=args.seed,
+    )
+    summary = trainer.train(config, splits, args.out, resume=args.resume, device=_device(args.device))
+    if summary["ended"] == "diverged":
+        raise RuntimeError(f"the loss was no longer finite at step {summary['diverged_at']}; a lower --lr may help")
+    print(f"{args.out}: {summary['steps']} steps, {summary['epochs']:.1f} epochs, {summary['seconds']:.0f} s; weights in {args.out / 'weights.safetensors'}")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from alexnet import evaluation
+    from alexnet.data.pack import open_splits
+    from alexnet.training.trainer import load_run
+
+    net, augment, config = load_run(args.run)
+    splits = open_splits(args.data)
+    split = args.split or next(name for name in ("test", "val", "train") if name in splits)
+    if split not in splits:
+        raise InputError(f"{args.data} has no split {split!r}; it has {', '.join(splits)}")
+    pack = splits[split]
+    if len(pack.classes) != config.num_classes or pack.size != augment.mean_size:
+        raise InputError(
+            f"{pack.path} has {len(pack.classes)} classes of {pack.size}-pixel images; the run in {args.run} was trained on {config.num_classes} of {augment.mean_size}"
+        )
+    found = evaluation.evaluate(net.to(_device(args.device)), pack, augment, args.views, progress=True)
+    how = "one view" if args.views == 1 else f"{args.views} views"
+    print(f"{split}, {found.count} images, {how}: top-1 error {found.top1:.2%}, top-5 error {found.top5:.2%}, {found.nll:.4f} nats")
+
+
+def export(args: argparse.Namespace) -> None:
+    from safetensors.torch import save_file
+
+    from alexnet.training.trainer import load_run
+
+    if args.file.suffix != ".safetensors":
+        raise InputError(f"{args.file} should end in .safetensors")
+    net, _, config = load_run(args.run)
+    args.file.parent.mkdir(parents=True, exist_ok=True)
+    about = {"preset": config.preset, "num_classes": str(config.num_classes), "width": str(config.width), "image_size": str(config.image_size)}
+    save_file(net.export_merged(), args.file, metadata=about)
+    print(args.file)
+
+
+def reproduce(args: argparse.Namespace) -> None:
+    from alexnet.reproduce import reproduce
+
+    reproduce(profile=args.profile, only=args.only, parameters=dict(args.parameter) | ({"seeds": args.seeds} if args.seeds else {}), force=args.force)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser("alexnet", description="AlexNet, reproduced: prepare images, train and evaluate the network, regenerate the paper's figures and tables.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(function, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(function.__name__, help=text, description=text[0].upper() + text[1:] + ".", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        made.set_defaults(function=function)
+        return made
+
+    p = command(prepare, "make a pack (equal-sized images, their mean and colors) from images")
+    p.add_argument("source", help="a folder of class folders, or of train/, val/, test/; Tiny ImageNet; CIFAR-10 as torchvision keeps it; or the word pictographs")
+    p.add_argument("out", type=Path, help="the pack's folder, which must not be there yet")
+    p.add_argument("--size", default="256", help="side of the prepared images in pixels, or native: as they are")
+    p.add_argument("--skip-bad", action="store_true", help="leave unreadable images out and list them in rejected.csv, rather than stop")
+    p.add_argument("--workers", type=int, help="processes (default: one a core)")
+
+    p = command(train, "train a network on a pack")
+    p.add_argument("--data", type=Path, required=True, metavar="PACK", help="a folder of packs, train/ and val/, or one pack")
+    p.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run: log, checkpoints, weights")
+    p.add_argument("--preset", default="paper", help="paper, source or four-layer, with variants, as in paper/no-lrn/tanh")
+    p.add_argument("--width", type=_positive, default=1.0, help="scales every layer's maps and units")
+    p.add_argument("--image-size", type=_count, help="side of the crops that the net sees (default: 7/8 of the pack's, 224 of 256)")
+    budget = p.add_mutually_exclusive_group()
+    budget.add_argument("--epochs", type=_positive, default=90.0, help="passes over the training set, at most")
+    budget.add_argument("--steps", type=_count, help="steps, instead of epochs")
+    p.add_argument("--batch-size", type=_count, default=128, help="images a step")
+    p.add_argument("--lr", type=_positive, help="first learning rate (default: the preset's, 0.01)")
+    p.add_argument("--seed", type=int, default=0, help="of the initial weights, the order, the crops and the dropout masks")
+    p.add_argument("--columns", type=int, choices=(1, 2), default=2, help="2: Figure 2's network; 1: the one-column net of the paper's comparison")
+    p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one")
+    p.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
+
+    p = command(evaluate, "measure a trained network's errors")
+    p.add_argument("run", type=Path, help="folder of a finished run")
+    p.add_argument("--data", type=Path, required=True, metavar="PACK", help="a pack, or a folder of packs")
+    p.add_argument("--split", choices=("train", "val", "test"), help="which of them (default: test where there is one, else val)")
+    p.add_argument("--views", type=int, choices=(1, 10), default=1, help="1: the center; 10: corners, center and their reflections, outputs averaged")
+    p.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+
+    p = command(export, "write a trained network's weights in the layout of one device")
+    p.add_argument("run", type=Path, help="folder of a finished run")
+    p.add_argument("file", type=Path, help="a .safetensors file")
+
+    p = command(reproduce, "regenerate the figures and tables: run the book's notebooks on a profile")
+    p.add_argument("--profile", default="embedded", help="how big: embedded (nothing to download) or cifar10 (needs ALEXNET_DATA)")
+    p.add_argument("--only", metavar="NAME", help="one chapter, as in 05-learning")
+    p.add_argument("--seeds", type=_count, help="seeds for every experiment (default: each chapter's own)")
+    p.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter of the notebooks")
+    p.add_argument("--force", action="store_true", help="run again what is up to date")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        args.function(args)
+    except InputError as error:
+        print(f"alexnet: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"alexnet: {stop or 'stopped'}", file=sys.stderr)
+        return 128 + getattr(stop, "signal", signal.SIGINT)
+    except RuntimeError as error:
+        print(f"alexnet: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _whole(text: str, name: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{name} {text}: give a whole number of pixels, or native") from None
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"there is no device {name!r} here; use --device cpu") from None
+    return name

@@ -1,0 +1,209 @@
+"""The network against exact arithmetic, and against the same net assembled from torch's own layers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alexnet import AlexNet
+from alexnet.errors import InputError
+from alexnet.presets import VARIANTS, crossings, get, initial_sigmas, shapes, total
+
+PER_LAYER = [34_944, 307_456, 885_120, 663_936, 442_624, 37_752_832, 16_781_312, 4_097_000]
+
+
+@pytest.mark.parametrize("preset", ["paper", "source"])
+def test_the_full_nets_numbers(preset):
+    table = shapes(get(preset))
+    assert [row.parameters for row in table] == PER_LAYER
+    assert total(table, "parameters") == 60_965_224
+    assert [row.neurons for row in table] == [290_400, 186_624, 64_896, 64_896, 43_264, 4096, 4096, 1000]
+    assert total(table, "neurons") == 659_272
+    assert total(table, "macs") == 724_406_816
+    assert [(row.size, row.out_size) for row in table[:5]] == [(55, 27), (27, 13), (13, 13), (13, 13), (13, 6)]
+    assert table[0].pad == (0, 3)  # right and bottom only
+    assert crossings(table) == {"conv3": 21_632, "fc6": 4_608, "fc7": 2_048, "fc8": 1_000}
+
+
+def test_the_module_has_the_tables_parameters():
+    net = AlexNet("paper")
+    assert sum(p.numel() for p in net.parameters()) == 60_965_224
+    merged = net.export_merged()
+    assert {name: tuple(value.shape) for name, value in merged.items() if name.endswith("weight")} == {
+        "conv1.weight": (96, 3, 11, 11),
+        "conv2.weight": (256, 48, 5, 5),
+        "conv3.weight": (384, 256, 3, 3),
+        "conv4.weight": (384, 192, 3, 3),
+        "conv5.weight": (256, 192, 3, 3),
+        "fc6.weight": (4096, 9216),
+        "fc7.weight": (4096, 4096),
+        "fc8.weight": (1000, 4096),
+    }
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"),
+    [("paper/one-column", 59_798_312), ("paper/conv6", 60_965_224 + 590_080), ("paper/no-overlap", 60_965_224), ("source/no-lrn/tanh", 60_965_224)],
+)
+def test_variants_numbers(preset, parameters):
+    assert total(shapes(get(preset)), "parameters") == parameters
+
+
+def test_pooling_without_overlap_keeps_the_sizes_of_net_147():
+    table = shapes(get("paper/no-overlap"))
+    assert [(row.size, row.out_size) for row in table[:5]] == [(55, 28), (26, 13), (13, 13), (13, 13), (11, 6)]
+
+
+@pytest.mark.parametrize("variant", sorted(VARIANTS))
+@pytest.mark.parametrize("base", ["paper", "source"])
+def test_every_variant_learns_a_step(base, variant):
+    net = AlexNet(f"{base}/{variant}", 10, width=1 / 8, image_size=64)
+    logits = net(torch.randn(2, 3, 64, 64) * 50)
+    assert logits.shape == (2, 10)
+    F.cross_entropy(logits, torch.tensor([1, 2])).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def torch_net(merged: dict, preset: str, x: torch.Tensor, masks: list[torch.Tensor]) -> torch.Tensor:
+    """The two-column net by torch's own grouped convolutions and normalization; written from the text and the source's table, not from `alexnet`."""
+    w = lambda name: (merged[f"{name}.weight"], merged[f"{name}.bias"])  # noqa: E731
+    conv = lambda x, name, **how: F.conv2d(x, *w(name), **how)  # noqa: E731
+
+    def lrn(x, alpha):  # per column: fold the columns into the batch
+        n, c, h, width = x.shape
+        return F.local_response_norm(x.reshape(n * 2, c // 2, h, width), 5, alpha * 5, 0.75, 2.0).reshape(x.shape)
+
+    def same_map(x):
+        return x * (1 + 4e-5 * 25 * F.avg_pool2d(x**2, 5, 1, 2)) ** -0.75
+
+    def pool(x):
+        return F.max_pool2d(x, 3, 2)
+
+    x = conv(F.pad(x, (0, 3, 0, 3)), "conv1", stride=4)
+    x = pool(lrn(x.relu(), 1e-4)) if preset == "paper" else pool(lrn(x, 2e-5)).relu()
+    x = conv(x, "conv2", padding=2, groups=2).relu()
+    x = pool(lrn(x, 1e-4)) if preset == "paper" else pool(same_map(lrn(x, 2e-5)))
+    x = conv(x, "conv3", padding=1).relu()
+    x = conv(x, "conv4", padding=1, groups=2).relu()
+    x = pool(conv(x, "conv5", padding=1, groups=2).relu())
+    x = F.linear(x.flatten(1), *w("fc6")).relu() * masks[0]
+    x = F.linear(x, *w("fc7")).relu() * masks[1]
+    return F.linear(x, *w("fc8"))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("preset", ["paper", "source"])
+def test_equals_the_same_net_of_torchs_layers(preset, training):
+    """Outputs and gradients to 1e-10 in float64, with padding by 3 as at 224: 64 + 3 = 67 = 14 * 4 + 11."""
+    torch.manual_seed(3)
+    net = AlexNet(preset, 12, width=1 / 4, image_size=64).double().train(training)
+    x = (torch.randn(3, 3, 64, 64, dtype=torch.float64) * 60).requires_grad_()
+    keys = torch.arange(3)
+    # with probability one half a unit is 0; read the masks off the net itself by its own random numbers
+    from alexnet import rng
+
+    units = [net.table[i].maps for i in (5, 6)]
+    drawn = [torch.cat([rng.keep(rng.key(keys, 5 + i, column), units[i], 0.5) for column in (0, 1)], 1).double() for i in (0, 1)]
+    masks = drawn if training else [torch.tensor(0.5)] * 2
+
+    logits = net(x, keys)
+    loss = F.cross_entropy(logits, torch.tensor([0, 5, 11]))
+    grads = torch.autograd.grad(loss, [x, *net.parameters()])
+
+    merged = {name: value.clone().requires_grad_() for name, value in net.export_merged().items()}
+    y = x.detach().clone().requires_grad_()
+    expected = torch_net(merged, preset, y, masks)
+    F.cross_entropy(expected, torch.tensor([0, 5, 11])).backward()
+
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(grads[0], y.grad, rtol=0, atol=1e-10)
+    holder = AlexNet(preset, 12, width=1 / 4, image_size=64).double()  # gradients in the merged layout, by the same path as weights
+    with torch.no_grad():
+        for parameter, grad in zip(holder.parameters(), grads[1:], strict=True):
+            parameter.copy_(grad)
+    for name, grad in holder.export_merged().items():
+        torch.testing.assert_close(grad, merged[name].grad, rtol=0, atol=1e-10)
+
+
+def test_dropout_keeps_half_in_training_and_halves_at_test_time():
+    torch.manual_seed(0)
+    net = AlexNet("paper", 10, width=1 / 8, image_size=64).double()
+    stage = net.columns["0"]["fc6"]
+    x = torch.rand(400, stage.shape.fan_in, dtype=torch.float64)
+    net.train()
+    kept = stage(x, torch.arange(400)) != 0
+    assert 0.48 < kept.double().mean() < 0.52
+    assert not torch.equal(kept, net.columns["1"]["fc6"](x, torch.arange(400)) != 0)  # columns draw for themselves
+    net.eval()
+    torch.testing.assert_close(stage(x, None), 0.5 * F.linear(x, stage.weight, stage.bias).relu())
+
+
+def test_initial_weights_follow_the_seed_and_the_table():
+    torch.manual_seed(7)
+    a = AlexNet("source", 20, width=1 / 4, image_size=64)
+    torch.manual_seed(7)
+    b = AlexNet("source", 20, width=1 / 4, image_size=64)
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+    c = AlexNet("source", 20, width=1 / 4, image_size=64)
+    assert not torch.equal(a.columns["0"]["conv1"].weight, c.columns["0"]["conv1"].weight)
+    sigmas = initial_sigmas(a.preset, a.table)
+    for row, sigma in zip(a.table, sigmas, strict=True):
+        stage = a.columns["0"][row.layer.name]
+        assert stage.weight.std().item() == pytest.approx(sigma, rel=0.15), row.layer.name
+        assert (stage.bias == row.layer.bias).all()
+
+
+def test_scaling_keeps_sigma_times_root_fan_in():
+    full = shapes(get("paper"))
+    assert initial_sigmas(get("paper"), full) == [0.01] * 8
+    small = shapes(get("paper"), 40, 1 / 4, 64)
+    for row, big, sigma in zip(small, full, initial_sigmas(get("paper"), small), strict=True):
+        assert sigma * row.fan_in**0.5 == pytest.approx(0.01 * big.fan_in**0.5)
+    assert initial_sigmas(get("paper/unscaled-sigma"), small) == [0.01] * 8
+
+
+def test_merged_weights_come_back():
+    a, b = (AlexNet("paper", 10, 1 / 8, 64).eval() for _ in range(2))
+    b.load_merged(a.export_merged())
+    x = torch.randn(2, 3, 64, 64)
+    assert torch.equal(a(x), b(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda d: d.pop("conv4.bias"), "lack conv4.bias"),
+        (lambda d: d.update(extra=torch.zeros(1)), "hold extra"),
+        (lambda d: d.update({"fc7.weight": torch.zeros(3, 3)}), r"fc7.weight has shape \(3, 3\)"),
+    ],
+)
+def test_load_merged_refuses_and_names(change, named):
+    net = AlexNet("paper", 10, 1 / 8, 64)
+    before = net.export_merged()
+    weights = {name: value + 1 for name, value in before.items()}
+    change(weights)
+    with pytest.raises(InputError, match=named):
+        net.load_merged(weights)
+    assert all(torch.equal(value, before[name]) for name, value in net.export_merged().items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("papper",), "there is no preset 'papper'"),
+        (("paper/no-lnr",), "no variant 'no-lnr'"),
+        (("four-layer/no-conv5",), "lacks the layer"),
+        (("paper", 10, 1.0, 40), "40 x 40 are too small"),
+        (("paper", 1), "2 classes or more"),
+        (("paper", 10, -1.0), "positive width"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(InputError, match=message):
+        AlexNet(*arguments)
+
+
+def test_summary_prints_the_totals(capsys):
+    AlexNet("paper", 1000).summary()
+    out = capsys.readouterr().out
+    for text in ("60,965,224", "659,272", "724,406,816", "55x55", "2 x 48", "cpu + cpu"):
+        assert text in out

@@ -1,0 +1,39 @@
+"""Counter-based random numbers: fixed for ever, uniform, independent of company."""
+
+import torch
+
+from alexnet import rng
+
+
+def test_numbers_are_fixed_for_ever():
+    """A change here changes every trained model: raise trainer.VERSION with it. The finalizer's own value is splitmix64's, for seed 0."""
+    assert int(rng._mix(torch.tensor(rng._GOLDEN))) == 0xE220A8397B1DCDAF - 2**64  # first output of splitmix64 from state 0
+    assert rng.key(1, 2, 3).item() == rng.key(torch.tensor(1), 2, 3).item()
+    assert (rng.uniform(rng.key(rng.CROP, 0, 0, torch.arange(2)), 3) * 1000).long().tolist() == FIXED
+
+
+FIXED = [[483, 92, 372], [292, 992, 825]]
+
+
+def test_a_number_does_not_depend_on_its_neighbors():
+    alone = rng.normal(rng.key(rng.COLOR, 5, 2, torch.tensor([17])), 3)
+    among = rng.normal(rng.key(rng.COLOR, 5, 2, torch.arange(100)), 3)
+    assert torch.equal(alone[0], among[17])
+
+
+def test_distributions():
+    keys = rng.key(9, torch.arange(20_000))
+    u, z = rng.uniform(keys, 4), rng.normal(keys, 4)
+    assert 0 <= u.min() and u.max() < 1
+    assert abs(u.mean() - 0.5) < 0.005 and abs(u.var() - 1 / 12) < 0.002
+    assert abs(z.mean()) < 0.02 and abs(z.var() - 1) < 0.02
+    both = torch.corrcoef(torch.cat([u, z], 1).T) - torch.eye(8)
+    assert both.abs().max() < 0.03
+    for p in (0.0, 0.25, 0.5, 1.0):
+        assert abs(rng.keep(keys, 4, p).double().mean() - p) < 0.01
+
+
+def test_permutation_is_one():
+    order = rng.permutation(rng.key(rng.ORDER, 1, 2), 1000)
+    assert order.sort().values.tolist() == list(range(1000)) and order.tolist() != list(range(1000))
+    assert not torch.equal(order, rng.permutation(rng.key(rng.ORDER, 1, 3), 1000))

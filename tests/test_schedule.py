@@ -1,0 +1,57 @@
+"""Rates by epoch: the logged falls of 2012, and falls when the validation error stops improving."""
+
+import json
+
+import pytest
+
+from alexnet.presets import PAPER, SOURCE
+from alexnet.training.schedule import Schedule
+
+
+def rates(epoch, layer="conv3", bias=False, epochs=93.0):
+    return Schedule.of(epochs).rate(SOURCE.recipe, epoch, layer, bias)
+
+
+def test_the_sources_rates_at_their_logged_epochs():
+    assert [rates(e) for e in (0, 22, 23, 50, 51, 77, 78, 92)] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+    assert [rates(e, bias=True) for e in (0, 22, 23, 92)] == pytest.approx([0.02, 0.02, 0.002, 0.002])
+    assert [rates(e, "conv1") for e in (67, 68, 71, 72, 92)] == pytest.approx([1e-4, 1e-5, 1e-5, 0, 0])
+    assert rates(72, "conv1", bias=True) == 0
+
+
+def test_the_logged_scale_stretches_to_the_budget():
+    assert rates(2.2, epochs=9.3) == pytest.approx(1e-2) and rates(2.31, epochs=9.3) == pytest.approx(1e-3)
+
+
+def test_color_goes_off_when_logged():
+    schedule = Schedule.of(93.0)
+    assert schedule.color(SOURCE.recipe, 67) and not schedule.color(SOURCE.recipe, 68)
+    assert schedule.color(PAPER.recipe, 92)
+
+
+def test_plateau_falls_three_times_then_ends():
+    schedule, seen = Schedule.of(36.0), []
+    assert schedule.patience == 3
+    for epoch, error in enumerate([0.9, 0.8, 0.7] + [0.7] * 12):
+        seen.append(round(schedule.rate(PAPER.recipe, epoch, "fc6", False), 7))
+        schedule.observe(PAPER.recipe, error, started=True)
+    # three epochs without a better error; then, at each new rate, one epoch that sets the mark and three that do not beat it
+    assert seen[:6] == [1e-2] * 6 and seen[6:10] == [1e-3] * 4 and seen[10:14] == [1e-4] * 4 and seen[14] == 1e-5
+    for _ in range(4):
+        assert not schedule.finished
+        schedule.observe(PAPER.recipe, 0.7, started=True)
+    assert schedule.finished and schedule.falls == 3
+
+
+def test_waiting_begins_when_the_net_has_left_chance():
+    schedule = Schedule.of(36.0)
+    for _ in range(30):
+        schedule.observe(PAPER.recipe, 0.975, started=False)
+    assert schedule.falls == 0
+
+
+def test_state_survives_json():
+    schedule = Schedule.of(36.0)
+    assert Schedule.from_state(json.loads(json.dumps(schedule.state()))) == schedule
+    schedule.observe(PAPER.recipe, 0.5, started=True)
+    assert Schedule.from_state(json.loads(json.dumps(schedule.state()))) == schedule

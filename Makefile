@@ -1,8 +1,8 @@
 # The project's commands. `make` alone lists them.
 #
 # Everything runs in .venv, which is made when first needed and again when pyproject.toml or requirements.lock changes.
-# On Linux x86-64 pip takes requirements.lock as constraints: the versions that were tested, with any supported Python. Elsewhere, and with
-# LOCKED=0, pip chooses within the bounds of pyproject.toml. A torch that you put into .venv yourself (the CPU-only build of the locked
+# On Linux x86-64 pip takes requirements.lock as constraints: the versions that were tested. Elsewhere, with LOCKED=0, and where a Python has
+# no such versions, pip chooses within the bounds of pyproject.toml. A torch that you put into .venv yourself (the CPU-only build of the locked
 # version, say) is kept.
 
 PYTHON  ?= python3
@@ -15,6 +15,7 @@ READY   := $(VENV)/.ready
 HALF    := $(VENV)/.installing
 LOCKED  ?= $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),1,0)
 LOCK    := $(if $(filter 1,$(LOCKED)),-c requirements.lock)
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -e '.[book,test]'
 CHAPTERS = $(wildcard book/*.ipynb)
 
 # What the tests and notebooks compute must not hang on the number of processors.
@@ -72,5 +73,5 @@ $(READY): pyproject.toml requirements.lock
 	@if [ -e $(HALF) ]; then echo 'The last installation was interrupted: starting over.'; rm -rf $(VENV); fi
 	@echo 'Installing into $(VENV)$(if $(LOCK), the versions of requirements.lock) (minutes the first time: torch is large)'
 	@$(PYTHON) -m venv $(VENV) && touch $(HALF)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(LOCK) -e '.[book,test]'
+	$(INSTALL) $(LOCK)$(if $(LOCK), || { echo 'The locked versions do not fit this Python: installing what pyproject.toml allows.' >&2; $(INSTALL); })
 	@rm -f $(HALF) && touch $(READY)

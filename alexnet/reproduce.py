@@ -1,7 +1,8 @@
 """One command regenerates every figure and table: runs the book's notebooks with papermill, for a profile.
 
-A notebook takes part if it has a cell tagged `parameters`. What is finished is stamped and not repeated until the notebook, the package, the archive of
-results or the parameters change; what was interrupted starts again at the first unfinished notebook. Training inside a notebook resumes by itself.
+A notebook takes part if it has a cell tagged `parameters`. What is finished is stamped and not repeated until the notebook, the package,
+the archive of results or the parameters change; what was interrupted starts again at the first unfinished notebook. Training inside a
+notebook resumes by itself.
 """
 
 import argparse
@@ -49,7 +50,8 @@ class NotebooksFailed(RuntimeError):
 
     def __init__(self, outcomes: list[Outcome]) -> None:
         self.outcomes = outcomes
-        super().__init__("\n".join(f"{o.chapter}: {o.error}\n  log: {o.log}\n  as far as it went: {o.notebook}" for o in outcomes if o.status == "failed"))
+        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+        super().__init__("\n".join(f"{o.chapter}: {o.error}\n  log: {o.log}\n  as far as it went: {o.notebook}" for o in failed))
 
 
 def reproduce(
@@ -62,10 +64,10 @@ def reproduce(
 ) -> list[Outcome]:
     """Run the book's notebooks for a profile; returns one outcome per notebook, in the book's order.
 
-    only: one chapter, as in `03-architecture`, `03` or `architecture`. parameters: passed to the notebooks that have them; each must exist in at
-    least one. force: run also what is up to date. book, runs: other places than the repository's `book/` and `runs/`.
-    Writes `runs/<profile>/{notebooks,logs,figures,stamps}/`. Raises InputError for an unknown profile, chapter or parameter before anything runs, and
-    NotebooksFailed at the end.
+    only: one chapter, as in `03-architecture`, `03` or `architecture`. parameters: passed to the notebooks that have them; each must exist
+    in at least one. force: run also what is up to date. book, runs: other places than the repository's `book/` and `runs/`.
+    Writes `runs/<profile>/{notebooks,logs,figures,stamps}/`. Raises InputError for an unknown profile, chapter or parameter before anything
+    runs, and NotebooksFailed at the end.
     """
     papermill = _papermill()
     if profile not in PROFILES:
@@ -89,12 +91,13 @@ def reproduce(
             given = {name: value for name, value in wanted.items() if name in known[path]}
             key = _digest([_sources(path), package, archive, given])
             finished = None if force else _finished(out, path.stem, key)
+            name = f"[{number}/{len(selected)}] {path.stem}"
             if finished:
-                print(f"[{number}/{len(selected)}] {path.stem}: up to date", flush=True)
+                print(f"{name}: up to date", flush=True)
             else:
-                print(f"[{number}/{len(selected)}] {path.stem}: running", flush=True)
+                print(f"{name}: running", flush=True)
                 finished = _run(papermill, path, given, out, key)
-                print(f"[{number}/{len(selected)}] {path.stem}: {finished.status}, {finished.seconds:.0f} s {finished.error}".rstrip(), flush=True)
+                print(f"{name}: {finished.status}, {finished.seconds:.0f} s {finished.error}".rstrip(), flush=True)
             outcomes.append(finished)
     if any(outcome.status == "failed" for outcome in outcomes):
         raise NotebooksFailed(outcomes)
@@ -106,7 +109,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="embedded", metavar="P", help=f"how big: {', '.join(PROFILES)} (default: embedded)")
     parser.add_argument("--only", metavar="NAME", help="one chapter: 03-architecture, 03 or architecture")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds per experiment; the same as -p seeds N")
-    parser.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another parameter of the notebooks")
+    parser.add_argument(
+        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another parameter of the notebooks"
+    )
     parser.add_argument("--force", action="store_true", help="run also the notebooks that are up to date")
 
 
@@ -140,7 +145,7 @@ def chapters(root: Path) -> list[Path]:
     """The notebooks that `_toc.yml` under `root` names, in its order. Raises InputError where there is no book."""
     toc = root / "_toc.yml"
     if not toc.is_file():
-        raise InputError(f"no book in {root} (no _toc.yml): the notebooks are in the repository, not in the installed package; run from a clone of it")
+        raise InputError(f"no book in {root} (no _toc.yml): the installed package has none; run from a clone of the repository")
 
     def files(node: Any) -> Iterator[str]:
         if isinstance(node, dict):
@@ -164,8 +169,8 @@ def tree_digest(root: Path, patterns: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def kernel_environment(root: Path, threads: int | None = None) -> Iterator[None]:
-    """What the notebooks' kernels inherit meanwhile: this interpreter's kernel, before any other that is installed for the user; this very package;
-    and, where `threads` is given, that many threads, so that sums of floats come out the same on every machine."""
+    """What the notebooks' kernels inherit meanwhile: this interpreter's kernel, before any other that is installed for the user; this very
+    package; and, where `threads` is given, that many threads, so that sums of floats come out the same on every machine."""
     changes = {
         "JUPYTER_PATH": os.pathsep.join(filter(None, [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH")])),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
@@ -251,7 +256,13 @@ def _run(papermill: Any, path: Path, parameters: dict[str, Any], out: Path, key:
     with _papermill_log(log) as logger:
         try:
             executed = papermill.execute_notebook(
-                str(path), str(running), parameters=parameters, kernel_name="python3", cwd=str(path.parent), log_output=True, progress_bar=sys.stderr.isatty()
+                str(path),
+                str(running),
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=str(path.parent),
+                log_output=True,
+                progress_bar=sys.stderr.isatty(),
             )
         except Exception as error:  # whatever stops one notebook (its code, its kernel's death), the others get their turn
             logger.error(str(error))
@@ -284,11 +295,10 @@ def _version(package: str) -> str | None:
 
 def _explain(error: Exception) -> str:
     """One line: the cell, by its place and its prompt, and the error's last line."""
-    if hasattr(error, "cell_index"):  # papermill's PapermillExecutionError
-        message = str(error.evalue).strip().splitlines()
-        return f"cell {error.cell_index + 1}, In [{error.exec_count}]: {error.ename}: {message[-1] if message else ''}".rstrip(": ")  # type: ignore[attr-defined]
-    message = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {message[-1] if message else ''}".rstrip(": ")
+    cell: Any = error if hasattr(error, "cell_index") else None  # papermill's PapermillExecutionError
+    where = f"cell {cell.cell_index + 1}, In [{cell.exec_count}]: {cell.ename}" if cell else type(error).__name__
+    lines = str(cell.evalue if cell else error).strip().splitlines()
+    return f"{where}: {lines[-1]}" if lines else where
 
 
 @contextlib.contextmanager

@@ -1,10 +1,10 @@
 """Build the book into _build/html: offline, with warnings as errors, and never with numbers that an older package computed.
 
-Jupyter Book's cache of executed notebooks knows their cells, not the package that they import: it is thrown away here whenever the package, the archive of
-results or the installed versions change.
+Jupyter Book's cache of executed notebooks knows their cells, not the package that they import: it is thrown away here whenever the package,
+the archive of results or the installed versions change.
 
-The repository's address is one setting: `repository: url:` in _config.yml, or the variable ALEXNET_REPOSITORY. With it the pages get buttons to the
-repository, and for GitHub to Colab and Binder; without it there are none.
+The repository's address is one setting: `repository: url:` in _config.yml, or the variable ALEXNET_REPOSITORY. With it the pages get
+buttons to the repository, and for GitHub to Colab and Binder; without it there are none.
 """
 
 import hashlib
@@ -23,14 +23,15 @@ from alexnet.reproduce import kernel_environment, tree_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
-MATHJAX_USED = ("tex-chtml.js", "output/chtml/fonts/woff-v2/")
+MATHJAX_USED = ("tex-chtml.js", "input/tex/extensions/", "output/chtml/fonts/woff-v2/")  # extensions: \\color and the like load when used
 
 
 def main() -> int:
     BUILD.mkdir(exist_ok=True)
     forget_if_changed()
+    written = yaml.safe_load((ROOT / "_config.yml").read_text())
     config = BUILD / "_config.yml"
-    config.write_text(yaml.safe_dump(with_buttons(yaml.safe_load((ROOT / "_config.yml").read_text()), os.environ.get("ALEXNET_REPOSITORY"))))
+    config.write_text(yaml.safe_dump(with_buttons(written, os.environ.get("ALEXNET_REPOSITORY"))))
     build = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT), "--config", str(config)]
     with kernel_environment(ROOT, threads=1):
         status = subprocess.run([*build, "-n", "-W", "--keep-going"], cwd=ROOT).returncode
@@ -83,8 +84,8 @@ def prune_mathjax(folder: Path) -> None:
         elif not name.startswith(MATHJAX_USED):
             path.unlink()
     (folder / "LICENSE.txt").write_text(
-        "MathJax 3 (https://www.mathjax.org), copyright The MathJax Consortium, unmodified. Licensed under the Apache License, Version 2.0:\n"
-        "https://www.apache.org/licenses/LICENSE-2.0\n"
+        "MathJax 3 (https://www.mathjax.org), copyright The MathJax Consortium, unmodified.\n"
+        "Licensed under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Run the book's notebooks anew, with default parameters, and store their outputs in place: what is committed, and what nbval compares with.
+"""Run the book's notebooks anew with default parameters and store their outputs in place: they are committed, and nbval compares with them.
 
 Nothing else that differs from run to run is stored, so an unchanged package leaves an unchanged file.
 
@@ -24,7 +24,8 @@ KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "nam
 def refresh(path: Path) -> None:
     """Execute a notebook on one thread and replace the file; a cell that fails leaves it as it was."""
     with kernel_environment(path.parents[1], threads=1):
-        notebook = papermill.execute_notebook(str(path), None, kernel_name="python3", cwd=str(path.parent), progress_bar=sys.stderr.isatty())
+        terminal = sys.stderr.isatty()
+        notebook = papermill.execute_notebook(str(path), None, kernel_name="python3", cwd=str(path.parent), progress_bar=terminal)
     clean(notebook)
     partial = path.with_suffix(".partial")
     partial.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
@@ -32,7 +33,7 @@ def refresh(path: Path) -> None:
 
 
 def clean(notebook: Any) -> None:
-    """Remove from an executed notebook, in place, what says when and with what it ran, and how its output happened to be cut into pieces."""
+    """Remove from an executed notebook, in place, what says when and with what it ran, and how its output happened to be cut."""
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNELSPEC})
     for cell in notebook.cells:
         for name in ("papermill", "execution", "ExecuteTime"):

@@ -40,6 +40,8 @@ def faults(notebook: Any, opening: bool = False) -> list[str]:
         found.append("no output that is compared")
     for cell in code:
         settings = cell.metadata.get("mystnb", {})
+        if cell.source.rstrip().endswith(";"):  # silences the last value everywhere but under nbval, whose kernel keeps no history
+            found.append(f"In [{cell.execution_count}]: ends in a semicolon (assign the value instead: _ = ...)")
         if any(output.output_type == "error" for output in cell.outputs):
             found.append(f"In [{cell.execution_count}]: stored error")
         if any(name in output.get("data", {}) for output in cell.outputs for name in PICTURES) and not (
@@ -108,6 +110,10 @@ def error_stored(nb: Any) -> None:
     nb.cells[2].outputs.append(new_output("error", ename="E", evalue="", traceback=[]))
 
 
+def semicolon(nb: Any) -> None:
+    nb.cells[3].source += ";"
+
+
 def no_alternative_text(nb: Any) -> None:
     del nb.cells[3].metadata["mystnb"]
 
@@ -119,7 +125,18 @@ def nothing_compared(nb: Any) -> None:
 
 @pytest.mark.parametrize(
     "spoil",
-    [unrun, out_of_order, injected, no_parameters, two_parameters, other_kernel, error_stored, no_alternative_text, nothing_compared],
+    [
+        unrun,
+        out_of_order,
+        injected,
+        no_parameters,
+        two_parameters,
+        other_kernel,
+        semicolon,
+        error_stored,
+        no_alternative_text,
+        nothing_compared,
+    ],
     ids=lambda spoil: spoil.__name__,
 )
 def test_the_guard_refuses_a_notebook_with(spoil: Callable[[Any], None], fit: Any) -> None:

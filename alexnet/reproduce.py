@@ -29,6 +29,7 @@ import yaml
 
 from alexnet.errors import InputError
 
+QUIET_KERNEL = ["--log-level=ERROR"]  # or each start of a kernel warns that it listens on this machine's own network
 PROFILES = ("embedded", "cifar10", "tiny-imagenet", "ilsvrc2010", "ilsvrc2012")
 
 
@@ -261,6 +262,7 @@ def _run(papermill: Any, path: Path, parameters: dict[str, Any], out: Path, key:
                 parameters=parameters,
                 kernel_name="python3",
                 cwd=str(path.parent),
+                extra_arguments=QUIET_KERNEL,
                 log_output=True,
                 progress_bar=sys.stderr.isatty(),
             )

@@ -81,7 +81,7 @@ def prune_mathjax(folder: Path) -> None:
         if path.is_dir():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif not name.startswith(MATHJAX_USED):
+        elif not name.startswith(MATHJAX_USED) or path.name == "all-packages.js":  # one file of all extensions, which nothing loads
             path.unlink()
     (folder / "LICENSE.txt").write_text(
         "MathJax 3 (https://www.mathjax.org), copyright The MathJax Consortium, unmodified.\n"

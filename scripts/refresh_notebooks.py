@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 import papermill
 
-from alexnet.reproduce import chapters, kernel_environment
+from alexnet.reproduce import QUIET_KERNEL, chapters, kernel_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -24,8 +24,14 @@ KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "nam
 def refresh(path: Path) -> None:
     """Execute a notebook on one thread and replace the file; a cell that fails leaves it as it was."""
     with kernel_environment(path.parents[1], threads=1):
-        terminal = sys.stderr.isatty()
-        notebook = papermill.execute_notebook(str(path), None, kernel_name="python3", cwd=str(path.parent), progress_bar=terminal)
+        notebook = papermill.execute_notebook(
+            str(path),
+            None,
+            kernel_name="python3",
+            cwd=str(path.parent),
+            extra_arguments=QUIET_KERNEL,
+            progress_bar=sys.stderr.isatty(),
+        )
     clean(notebook)
     partial = path.with_suffix(".partial")
     partial.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")

@@ -1,0 +1,77 @@
+# The project's commands. `make` alone lists them.
+#
+# Everything runs in .venv, which is made when first needed and again when pyproject.toml or requirements.lock changes.
+# On Linux x86-64 pip takes requirements.lock as constraints: the versions that were tested. Elsewhere, with LOCKED=0, and where a Python has
+# no such versions, pip chooses within the bounds of pyproject.toml. A torch that you put into .venv yourself (the CPU-only build of the locked
+# version, say) is kept.
+
+PYTHON  ?= python3
+PROFILE ?= embedded
+ARGS    ?=
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+HALF    := $(VENV)/.installing
+LOCKED  ?= $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),1,0)
+LOCK    := $(if $(filter 1,$(LOCKED)),-c requirements.lock)
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -e '.[book,test]'
+CHAPTERS = $(wildcard book/*.ipynb)
+
+# What the tests and notebooks compute must not hang on the number of processors.
+one-thread := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONHASHSEED=0
+pytest     := $(one-thread) $(BIN)/python -m pytest -q -n 2 --dist loadfile
+nbval      := $(pytest) --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300 -p no:cacheprovider
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce book test test-all lint notebooks refresh clean
+
+help:  ## this list
+	@echo 'make <target> [PROFILE=embedded|cifar10|tiny-imagenet|ilsvrc2010|ilsvrc2012] [ARGS="..."] [PYTHON=python3.12]'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+
+reproduce: $(READY)  ## regenerate every figure and table (ARGS go to `alexnet reproduce`), then build the book
+	$(BIN)/alexnet reproduce --profile $(PROFILE) $(ARGS)
+	@$(MAKE) --no-print-directory book
+	@echo 'Your figures and executed notebooks: runs/$(PROFILE)/'
+	@echo 'Next: open the book; or `make reproduce PROFILE=cifar10` with data that `$(BIN)/alexnet prepare` has packed;'
+	@echo '      or `$(BIN)/alexnet --help` for training and evaluating yourself.'
+
+book: $(READY)  ## build the book into _build/html, executing what changed; warnings are errors
+	$(BIN)/python scripts/build_book.py
+
+test: lint $(READY)  ## style, types, unit tests, and every notebook against its stored outputs
+	$(pytest)
+	@$(MAKE) --no-print-directory notebooks
+
+test-all: lint $(READY)  ## test, and what is slow or needs a GPU (skipped where there is none)
+	$(pytest) -m 'slow or gpu or not slow'
+	@$(MAKE) --no-print-directory notebooks
+
+lint: $(READY)  ## style and types only
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+notebooks: $(READY)  ## the notebooks only, re-run against their stored outputs by nbval
+	$(if $(CHAPTERS),$(nbval) $(CHAPTERS),@echo 'book/ has no notebooks')
+
+refresh: $(READY)  ## run the notebooks anew and store their outputs in place (ARGS: chapters; all without)
+	$(BIN)/python scripts/refresh_notebooks.py $(ARGS)
+
+clean:  ## remove the built book and caches; .venv and your runs/ stay
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find alexnet kernels scripts tests book -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One recipe makes the environment. An install that was interrupted leaves $(HALF), and starts from nothing next time.
+$(READY): pyproject.toml requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo 'No $(PYTHON) here: install Python 3.11, 3.12 or 3.13, or name one: make PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	    echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); Python 3.11, 3.12 or 3.13 is needed. Name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    v=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	    echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu, apt install python$$v-venv" >&2; exit 1; }
+	@if [ -e $(HALF) ]; then echo 'The last installation was interrupted: starting over.'; rm -rf $(VENV); fi
+	@echo 'Installing into $(VENV)$(if $(LOCK), the versions of requirements.lock) (minutes the first time: torch is large)'
+	@$(PYTHON) -m venv $(VENV) && touch $(HALF)
+	$(INSTALL) $(LOCK)$(if $(LOCK), || { echo 'The locked versions do not fit this Python: installing what pyproject.toml allows.' >&2; $(INSTALL); })
+	@rm -f $(HALF) && touch $(READY)

@@ -1,0 +1,339 @@
+"""One command regenerates every figure and table: runs the book's notebooks with papermill, for a profile.
+
+A notebook takes part if it has a cell tagged `parameters`. What is finished is stamped and not repeated until the notebook, the package,
+the archive of results or the parameters change; what was interrupted starts again at the first unfinished notebook. Training inside a
+notebook resumes by itself.
+"""
+
+import argparse
+import ast
+import base64
+import contextlib
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alexnet.errors import InputError
+
+QUIET_KERNEL = ["--log-level=ERROR"]  # or each start of a kernel warns that it listens on this machine's own network
+PROFILES = ("embedded", "cifar10", "tiny-imagenet", "ilsvrc2010", "ilsvrc2012")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one notebook. `status` is "done", "up to date" or "failed"; `seconds` is the wall time of the run that made it."""
+
+    chapter: str
+    status: str
+    seconds: float
+    notebook: Path
+    log: Path
+    figures: tuple[Path, ...] = ()
+    error: str = ""
+
+
+class NotebooksFailed(RuntimeError):
+    """Some notebooks failed, after all had their turn. The message names each, its cell and the error; `outcomes` holds all of them."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        self.outcomes = outcomes
+        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+        super().__init__("\n".join(f"{o.chapter}: {o.error}\n  log: {o.log}\n  as far as it went: {o.notebook}" for o in failed))
+
+
+def reproduce(
+    profile: str = "embedded",
+    only: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    force: bool = False,
+    book: Path | None = None,
+    runs: Path | None = None,
+) -> list[Outcome]:
+    """Run the book's notebooks for a profile; returns one outcome per notebook, in the book's order.
+
+    only: one chapter, as in `03-architecture`, `03` or `architecture`. parameters: passed to the notebooks that have them; each must exist
+    in at least one. force: run also what is up to date. book, runs: other places than the repository's `book/` and `runs/`.
+    Writes `runs/<profile>/{notebooks,logs,figures,stamps}/`. Raises InputError for an unknown profile, chapter or parameter before anything
+    runs, and NotebooksFailed at the end.
+    """
+    papermill = _papermill()
+    if profile not in PROFILES:
+        raise InputError(f"there is no profile {profile!r}: choose from {', '.join(PROFILES)}")
+    book = (Path(book) if book else Path(__file__).resolve().parents[1] / "book").resolve()
+    root = book.parent
+    out = (Path(runs) if runs else root / "runs").resolve() / profile
+    selected = _select(book, only)
+    wanted = {"profile": profile, **(parameters or {})}
+    with contextlib.redirect_stdout(None), _papermill_log(Path(os.devnull)):  # papermill remarks on what it cannot infer
+        known = {path: set(papermill.inspect_notebook(str(path))) for path in selected}
+    _check_parameters(set(parameters or ()), set().union(*known.values()))
+
+    for folder in ("notebooks", "logs", "figures", "stamps"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    package = tree_digest(root, ("alexnet/**/*.py", "alexnet/**/*.yml", "kernels/**/*.py", "kernels/**/*.yml"))
+    archive = tree_digest(root, ("results/**/*",))
+    outcomes = []
+    with kernel_environment(root):
+        for number, path in enumerate(selected, 1):
+            given = {name: value for name, value in wanted.items() if name in known[path]}
+            key = _digest([_sources(path), package, archive, given])
+            finished = None if force else _finished(out, path.stem, key)
+            name = f"[{number}/{len(selected)}] {path.stem}"
+            if finished:
+                print(f"{name}: up to date", flush=True)
+            else:
+                print(f"{name}: running", flush=True)
+                finished = _run(papermill, path, given, out, key)
+                print(f"{name}: {finished.status}, {finished.seconds:.0f} s {finished.error}".rstrip(), flush=True)
+            outcomes.append(finished)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise NotebooksFailed(outcomes)
+    return outcomes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `alexnet reproduce` to a parser; `run` obeys them."""
+    parser.add_argument("--profile", default="embedded", metavar="P", help=f"how big: {', '.join(PROFILES)} (default: embedded)")
+    parser.add_argument("--only", metavar="NAME", help="one chapter: 03-architecture, 03 or architecture")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds per experiment; the same as -p seeds N")
+    parser.add_argument(
+        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another parameter of the notebooks"
+    )
+    parser.add_argument("--force", action="store_true", help="run also the notebooks that are up to date")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`alexnet reproduce`: returns the exit status, 0 or 1; InputError is the caller's to report."""
+    parameters = {name: parse_value(value) for name, value in arguments.parameters}
+    if arguments.seeds is not None:
+        if arguments.seeds < 1:
+            raise InputError(f"--seeds {arguments.seeds}: at least 1 is needed")
+        parameters["seeds"] = arguments.seeds
+    try:
+        outcomes = reproduce(arguments.profile, arguments.only, parameters, arguments.force)
+    except NotebooksFailed as failed:
+        print(failed, file=sys.stderr)
+        return 1
+    print(f"{sum(len(outcome.figures) for outcome in outcomes)} figures: {outcomes[0].notebook.parents[1] / 'figures'}")
+    return 0
+
+
+def parse_value(text: str) -> Any:
+    """The value of a parameter as typed: a Python literal, `true`, `false`, or else the text itself."""
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def chapters(root: Path) -> list[Path]:
+    """The notebooks that `_toc.yml` under `root` names, in its order. Raises InputError where there is no book."""
+    toc = root / "_toc.yml"
+    if not toc.is_file():
+        raise InputError(f"no book in {root} (no _toc.yml): the installed package has none; run from a clone of the repository")
+
+    def files(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            yield from (node[key] for key in ("root", "file") if key in node)
+            yield from (name for key in ("parts", "chapters", "sections") for name in files(node.get(key)))
+        elif isinstance(node, list):
+            yield from (name for item in node for name in files(item))
+
+    named = [(root / name).with_suffix(".ipynb") for name in files(yaml.safe_load(toc.read_text()))]
+    return [path for path in named if path.is_file()]
+
+
+def tree_digest(root: Path, patterns: Iterable[str]) -> str:
+    """SHA-256 (hex) over the names and contents of the files under `root` that match the glob patterns."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in patterns for path in root.glob(pattern) if path.is_file() and path.suffix != ".pyc"}):
+        digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def kernel_environment(root: Path, threads: int | None = None) -> Iterator[None]:
+    """What the notebooks' kernels inherit meanwhile: this interpreter's kernel, before any other that is installed for the user; this very
+    package; and, where `threads` is given, that many threads, so that sums of floats come out the same on every machine."""
+    changes = {
+        "JUPYTER_PATH": os.pathsep.join(filter(None, [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
+    }
+    if threads:
+        changes |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)) | {"PYTHONHASHSEED": "0"}
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+def _papermill() -> Any:
+    try:
+        import ipykernel  # noqa: F401  (the kernel: needed as much, and missed later)
+        import papermill
+    except ImportError as missing:
+        raise InputError(f"{missing.name} is not installed, which running the notebooks needs: pip install -e '.[book]'") from None
+    return papermill
+
+
+def _select(book: Path, only: str | None) -> list[Path]:
+    """The notebooks with a parameters cell, or the one of them that is named."""
+    selected = [path for path in chapters(book.parent) if any("parameters" in tags for _, _, tags in _sources(path))]
+    if not selected:
+        raise InputError(f"no notebook of {book.parent / '_toc.yml'} has a cell tagged 'parameters': there is nothing to reproduce")
+    if only is None:
+        return selected
+    named = [path for path in selected if only in (path.stem, *path.stem.split("-", 1))]
+    if not named:
+        raise InputError(f"there is no chapter {only!r} to reproduce: choose from {', '.join(path.stem for path in selected)}")
+    return named
+
+
+def _check_parameters(given: set[str], known: set[str]) -> None:
+    for name in sorted(given - known):
+        close = difflib.get_close_matches(name, known, n=1)
+        meant = f" (did you mean {close[0]!r}?)" if close else ""
+        raise InputError(f"no selected notebook has a parameter {name!r}{meant}: they have {', '.join(sorted(known))}")
+    if "profile" in given:
+        raise InputError("the profile is not a parameter among others: name it with --profile")
+
+
+def _sources(path: Path) -> list[tuple[str, str, list[str]]]:
+    """(type, source, tags) of each cell: what a notebook is, apart from its outputs."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [(cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in cells]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _finished(out: Path, chapter: str, key: str) -> Outcome | None:
+    """The outcome of an earlier run of the same thing, if all that it made is still there."""
+    try:
+        stamp = json.loads((out / "stamps" / f"{chapter}.json").read_text())
+        if stamp["key"] != key:
+            return None
+        figures = tuple(out / "figures" / chapter / name for name in stamp["figures"])
+        seconds = float(stamp["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    notebook = out / "notebooks" / f"{chapter}.ipynb"
+    if not all(path.is_file() for path in (notebook, *figures)):
+        return None
+    return Outcome(chapter, "up to date", seconds, notebook, out / "logs" / f"{chapter}.log", figures)
+
+
+def _run(papermill: Any, path: Path, parameters: dict[str, Any], out: Path, key: str) -> Outcome:
+    """Execute one notebook. It appears under its name when it has ended, well or badly; its stamp when all that it made is in place."""
+    chapter = path.stem
+    notebook, log, stamp = out / "notebooks" / f"{chapter}.ipynb", out / "logs" / f"{chapter}.log", out / "stamps" / f"{chapter}.json"
+    stamp.unlink(missing_ok=True)
+    running = notebook.with_name(f".{chapter}.running.ipynb")
+    start = time.monotonic()
+    with _papermill_log(log) as logger:
+        try:
+            executed = papermill.execute_notebook(
+                str(path),
+                str(running),
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=str(path.parent),
+                extra_arguments=QUIET_KERNEL,
+                log_output=True,
+                progress_bar=sys.stderr.isatty(),
+            )
+        except Exception as error:  # whatever stops one notebook (its code, its kernel's death), the others get their turn
+            logger.error(str(error))
+            if running.exists():
+                os.replace(running, notebook)
+            return Outcome(chapter, "failed", time.monotonic() - start, notebook, log, error=_explain(error))
+    seconds = time.monotonic() - start
+    os.replace(running, notebook)
+    figures = _extract_figures(executed, out / "figures" / chapter)
+    packages = ("alexnet-reproduced", "torch", "torchvision", "triton", "numpy", "matplotlib", "papermill")
+    record = {
+        "key": key,
+        "parameters": parameters,
+        "seconds": round(seconds, 1),
+        "figures": [figure.name for figure in figures],
+        "versions": {"python": platform.python_version()} | {name: version for name in packages if (version := _version(name))},
+    }
+    partial = stamp.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=2, default=str) + "\n")
+    os.replace(partial, stamp)
+    return Outcome(chapter, "done", seconds, notebook, log, figures)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _explain(error: Exception) -> str:
+    """One line: the cell, by its place and its prompt, and the error's last line."""
+    cell: Any = error if hasattr(error, "cell_index") else None  # papermill's PapermillExecutionError
+    where = f"cell {cell.cell_index + 1}, In [{cell.exec_count}]: {cell.ename}" if cell else type(error).__name__
+    lines = str(cell.evalue if cell else error).strip().splitlines()
+    return f"{where}: {lines[-1]}" if lines else where
+
+
+@contextlib.contextmanager
+def _papermill_log(path: Path) -> Iterator[logging.Logger]:
+    """Send what papermill logs, the cells' printed output included, to a file instead of the terminal."""
+    logger = logging.getLogger("papermill")
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield logger
+    finally:
+        logger.level, logger.propagate = before
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _extract_figures(notebook: Any, folder: Path) -> tuple[Path, ...]:
+    """Write the PNG outputs to `folder`, which holds nothing else afterwards: named by the label of the cell's figure, or numbered."""
+    fresh = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    names: list[str] = []
+    for cell in notebook.cells:
+        label = re.sub(r"[^\w.-]", "-", cell.metadata.get("mystnb", {}).get("figure", {}).get("name", ""))
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                name = label if label and f"{label}.png" not in names else f"{label}-{len(names) + 1:02}".lstrip("-")
+                names.append(f"{name}.png")
+                (fresh / names[-1]).write_bytes(base64.b64decode("".join(output["data"]["image/png"])))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(fresh, folder)
+    return tuple(folder / name for name in names)

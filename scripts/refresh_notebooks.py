@@ -1,0 +1,78 @@
+"""Run the book's notebooks anew with default parameters and store their outputs in place: they are committed, and nbval compares with them.
+
+Nothing else that differs from run to run is stored, so an unchanged package leaves an unchanged file.
+
+    python scripts/refresh_notebooks.py              every notebook of _toc.yml
+    python scripts/refresh_notebooks.py CHAPTER ...  those, as in 03-architecture
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+
+from alexnet.reproduce import QUIET_KERNEL, chapters, kernel_environment
+
+ROOT = Path(__file__).resolve().parents[1]
+KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+
+def refresh(path: Path) -> None:
+    """Execute a notebook on one thread and replace the file; a cell that fails leaves it as it was."""
+    with kernel_environment(path.parents[1], threads=1):
+        notebook = papermill.execute_notebook(
+            str(path),
+            None,
+            kernel_name="python3",
+            cwd=str(path.parent),
+            extra_arguments=QUIET_KERNEL,
+            progress_bar=sys.stderr.isatty(),
+        )
+    clean(notebook)
+    partial = path.with_suffix(".partial")
+    partial.write_text(nbformat.writes(notebook).rstrip("\n") + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def clean(notebook: Any) -> None:
+    """Remove from an executed notebook, in place, what says when and with what it ran, and how its output happened to be cut."""
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNELSPEC})
+    for cell in notebook.cells:
+        for name in ("papermill", "execution", "ExecuteTime"):
+            cell.metadata.pop(name, None)
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]
+        if cell.cell_type == "code":
+            cell.outputs = _merge_streams(cell.outputs)
+
+
+def _merge_streams(outputs: list[Any]) -> list[Any]:
+    merged: list[Any] = []
+    for output in outputs:
+        if output.output_type == "stream" and merged and merged[-1].output_type == "stream" and merged[-1].name == output.name:
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run the notebooks anew and store their outputs in place.")
+    parser.add_argument("chapter", nargs="*", help="as in 03-architecture; all of _toc.yml without")
+    wanted = parser.parse_args().chapter
+    notebooks = {path.stem: path for path in chapters(ROOT)}
+    if unknown := [name for name in wanted if name not in notebooks]:
+        parser.error(f"no chapter {unknown[0]}: choose from {', '.join(notebooks)}")
+    for name in wanted or notebooks:
+        before = notebooks[name].read_bytes()
+        refresh(notebooks[name])
+        print(f"{name}: {'unchanged' if notebooks[name].read_bytes() == before else 'changed'}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Refreshing the stored outputs leaves an unchanged notebook's file unchanged, and one that fails as it was."""
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load(name: str) -> Any:
+    """A script of scripts/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+scripts = {name: load(name) for name in ("refresh_notebooks", "build_book")}
+
+
+@pytest.fixture
+def chapter(tmp_path: Path) -> Path:
+    path = tmp_path / "book" / "01-chapter.ipynb"
+    path.parent.mkdir()
+    cells = [
+        new_code_cell("n = 3", metadata={"tags": ["parameters"]}),
+        new_code_cell("import os, sys\nprint(os.environ['OMP_NUM_THREADS'])\nsys.stdout.flush()\nprint('é', n)", metadata={"tags": []}),
+    ]
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def test_refreshing_twice_gives_the_same_bytes(chapter: Path) -> None:
+    scripts["refresh_notebooks"].refresh(chapter)
+    once = chapter.read_bytes()
+    scripts["refresh_notebooks"].refresh(chapter)
+    assert chapter.read_bytes() == once and "é".encode() in once  # readable in a diff, not escaped
+    notebook = nbformat.read(chapter, as_version=4)
+    assert [cell.execution_count for cell in notebook.cells] == [1, 2]
+    assert [output.text for output in notebook.cells[1].outputs] == ["1\né 3\n"]
+    assert not re.search(rb"papermill|\d\d:\d\d:\d\d|language_info|version\"", once)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.cells[0].metadata.tags == ["parameters"] and "tags" not in notebook.cells[1].metadata
+    assert sorted(each.name for each in chapter.parent.iterdir()) == [chapter.name]
+
+
+def test_a_chapter_that_fails_is_left_as_it_was(chapter: Path) -> None:
+    notebook = nbformat.read(chapter, as_version=4)
+    notebook.cells[1].source = "1 / 0"
+    nbformat.write(notebook, chapter)
+    before = chapter.read_bytes()
+    with pytest.raises(papermill.PapermillExecutionError):
+        scripts["refresh_notebooks"].refresh(chapter)
+    assert chapter.read_bytes() == before
+
+
+def test_streams_are_joined_only_with_their_own_kind() -> None:
+    pieces = [("stdout", "a"), ("stdout", "b"), ("stderr", "c"), ("stdout", "d")]
+    notebook = new_notebook(cells=[new_code_cell("", outputs=[new_output("stream", name=name, text=text) for name, text in pieces])])
+    scripts["refresh_notebooks"].clean(notebook)
+    assert [(output.name, output.text) for output in notebook.cells[0].outputs] == [("stdout", "ab"), ("stderr", "c"), ("stdout", "d")]
+
+
+def test_the_books_buttons_hang_on_the_repositorys_address_alone() -> None:
+    with_buttons = scripts["build_book"].with_buttons
+    plain = {"title": "T", "repository": {"url": "", "branch": "main"}, "html": {"favicon": "f"}}
+    assert with_buttons(plain, None) == plain
+    github = with_buttons(plain, "https://github.com/name/alexnet.git")
+    assert github["repository"]["url"] == "https://github.com/name/alexnet" and github["html"]["favicon"] == "f"
+    assert github["html"]["use_repository_button"] and github["launch_buttons"]["colab_url"]
+    elsewhere = with_buttons({**plain, "repository": {"url": "https://codeberg.org/name/alexnet"}}, None)
+    assert elsewhere["html"]["use_issues_button"] and "launch_buttons" not in elsewhere
+
+
+def test_the_book_forgets_what_other_code_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_book = scripts["build_book"]
+    monkeypatch.setattr(build_book, "ROOT", tmp_path)
+    monkeypatch.setattr(build_book, "BUILD", tmp_path / "_build")
+    source = tmp_path / "alexnet" / "network.py"
+    source.parent.mkdir()
+    source.write_text("maps = 48\n")
+    cached = [tmp_path / "_build" / ".jupyter_cache" / "executed", tmp_path / "_build" / ".doctrees" / "page"]
+
+    def survives() -> bool:
+        for path in cached:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        build_book.forget_if_changed()
+        assert len({path.exists() for path in cached}) == 1
+        return cached[0].exists()
+
+    assert [survives(), survives()] == [False, True]
+    source.write_text("maps = 64\n")
+    assert [survives(), survives()] == [False, True]
+
+
+def test_mathjax_is_pruned_to_what_pages_load(tmp_path: Path) -> None:
+    used = {"tex-chtml.js", "output/chtml/fonts/woff-v2/Main.woff", "input/tex/extensions/color.js"}
+    for name in (*used, "sre/speech.js", "output/svg/a.js", "input/tex/extensions/all-packages.js"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    scripts["build_book"].prune_mathjax(tmp_path)
+    kept = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert kept == used | {"LICENSE.txt"}
+    assert not (tmp_path / "sre").exists()

@@ -233,6 +233,10 @@ def _conv6(preset: Preset) -> Preset:
     return replace(preset, layers=(*preset.layers[:at], conv6, *preset.layers[at:]))
 
 
+def _source_sigmas(preset: Preset) -> Preset:
+    return replace(preset, layers=tuple(replace(row, sigma=0.03) if row.name in ("conv3", "conv4", "conv5", "conv6") else row for row in preset.layers))
+
+
 def _recipe(**changes) -> Callable[[Preset], Preset]:
     return lambda preset: replace(preset, recipe=replace(preset.recipe, **changes))
 
@@ -252,6 +256,7 @@ VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
     "conv6": (_conv6, "a sixth convolution on the last pooling layer (section 6.1)"),
     "tanh": (_activation("tanh"), "tanh for every ReLU (section 3.1)"),
     "sigmoid": (_activation("sigmoid"), "the logistic function for every ReLU"),
+    "sigma-0.03": (_source_sigmas, "the source's sigma of 0.03 in the convolutions above the second, where the text has 0.01"),
     "unscaled-sigma": (lambda preset: replace(preset, scale_sigma=False), "smaller nets keep sigma itself, not sigma * sqrt(fan-in)"),
     "zero-biases": (_zero_biases, "all biases start at 0 (section 5 has ones)"),
     "inverted-dropout": (

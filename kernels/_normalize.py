@@ -21,6 +21,15 @@ def check(x: Tensor, size: int, beta: float, k: float) -> None:
         raise ValueError(f"k and beta must not be negative; they are {k} and {beta}")
 
 
+def window_sum(x: Tensor, dim: int, size: int) -> Tensor:
+    """Sums over `size` neighbors along `dim`, clipped at both ends: a few shifted additions, which beat pooling on a CPU by far."""
+    total, length = x.clone(), x.shape[dim]
+    for d in range(1, min(size // 2, length - 1) + 1):
+        total.narrow(dim, d, length - d).add_(x.narrow(dim, 0, length - d))
+        total.narrow(dim, 0, length - d).add_(x.narrow(dim, d, length - d))
+    return total
+
+
 def _power(s: Tensor, beta: float) -> Tensor:
     """s^-beta; two square roots instead of a power at the paper's beta."""
     if beta == 0.75:

@@ -5,17 +5,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kernels._normalize import Normalize, check
+from kernels._normalize import Normalize, check, window_sum
 
 
 def _across_maps(squares: Tensor, size: int, columns: int) -> Tensor:
     """Sums over `size` adjacent maps of (N, C, H, W), clipped where a column begins or ends."""
-    split = squares.unflatten(1, (columns, -1))  # (N, columns, C / columns, H, W)
-    total = split.clone()
-    for d in range(1, min(size // 2, split.shape[2] - 1) + 1):
-        total[:, :, d:] += split[:, :, :-d]
-        total[:, :, :-d] += split[:, :, d:]
-    return total.flatten(1, 2)
+    return window_sum(squares.unflatten(1, (columns, -1)), 2, size).flatten(1, 2)  # (N, columns, C / columns, H, W) and back
 
 
 def local_response_norm(

@@ -1,6 +1,7 @@
 """Rates by epoch: the logged falls of 2012, and falls when the validation error stops improving."""
 
 import json
+import math
 
 import pytest
 
@@ -32,14 +33,12 @@ def test_color_goes_off_when_logged():
 def test_plateau_falls_three_times_then_ends():
     schedule, seen = Schedule.of(36.0), []
     assert schedule.patience == 3
-    for epoch, error in enumerate([0.9, 0.8, 0.7] + [0.7] * 12):
-        seen.append(round(schedule.rate(PAPER.recipe, epoch, "fc6", False), 7))
+    for epoch, error in enumerate([0.9, 0.8, 0.7] + [0.7] * 15):
+        assert not schedule.finished
+        seen.append(round(-math.log10(schedule.rate(PAPER.recipe, epoch, "fc6", False))))
         schedule.observe(PAPER.recipe, error, started=True)
     # three epochs without a better error; then, at each new rate, one epoch that sets the mark and three that do not beat it
-    assert seen[:6] == [1e-2] * 6 and seen[6:10] == [1e-3] * 4 and seen[10:14] == [1e-4] * 4 and seen[14] == 1e-5
-    for _ in range(4):
-        assert not schedule.finished
-        schedule.observe(PAPER.recipe, 0.7, started=True)
+    assert seen == [2] * 6 + [3] * 4 + [4] * 4 + [5] * 4
     assert schedule.finished and schedule.falls == 3
 
 

@@ -8,10 +8,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
 from alexnet.experiments import models
 from alexnet.profiles import Profile
 from alexnet.training import log
 
+CHAPTER = "03-architecture"
 KINDS = {"ReLU": "four-layer", "tanh": "four-layer/tanh"}
 
 
@@ -66,3 +70,18 @@ def _late_loss(path: Path) -> float:
     losses = [row["loss"] for row in log.read(path, "step")]
     late = losses[-max(1, len(losses) // 4) :]
     return sum(late) / len(late)
+
+
+def plot(result: dict[str, Any]) -> Figure:
+    """Training error by epoch, as Figure 1 draws it: ReLU solid, tanh dashed; thin lines are further seeds."""
+    metrics = result["metrics"]
+    figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
+    for kind, style in (("ReLU", "-"), ("tanh", "--")):
+        net = metrics["nets"][kind]
+        for i, errors in enumerate(net["error_by_epoch"].values()):
+            label = f"{kind}, rate {net['rate']:g}" if i == 0 else None
+            axes.plot(range(1, len(errors) + 1), errors, style, color="C0" if kind == "ReLU" else "C3", lw=1.6 if i == 0 else 0.8, label=label)
+    axes.axhline(metrics["threshold"], color="gray", ls=":", lw=1)
+    axes.set(xlabel="epochs", ylabel="training error rate", ylim=(0, 0.75))
+    axes.legend(frameon=False)
+    return figure

@@ -24,9 +24,8 @@ _steps: Any = None  # in a worker: the counter that it shares with the parent
 def configure(profile: Profile, preset: str, *, epochs: float, splits: dict[str, Pack] | None = None, **fields) -> Config:
     """A run's config on a profile: its width, image size and data, unless `fields` say otherwise."""
     packs = splits or profile.splits()
-    own = {"width": profile.settings.get("width", 1.0), "image_size": profile.settings["image_size"]}
     used = {name: pack.digest for name, pack in packs.items() if name in ("train", "val")}
-    return Config(preset=preset, num_classes=len(packs["train"].classes), epochs=epochs, data=used, **(own | fields))
+    return Config(preset=preset, num_classes=len(packs["train"].classes), epochs=epochs, data=used, **({"width": 1.0} | profile.net | fields))
 
 
 change = replace  # a config with other fields

@@ -34,6 +34,11 @@ class Profile:
     def runs(self) -> Path:
         return results.runs(self.name)
 
+    @property
+    def net(self) -> dict[str, Any]:
+        """What all nets of the profile share, unless an experiment says otherwise: fields of `trainer.Config`."""
+        return {name: self.settings[name] for name in ("image_size", "width", "batch_size") if name in self.settings}
+
     def source(self) -> Path | str:
         """What is prepared: "pictographs", or a folder under ALEXNET_DATA."""
         wanted = self["source"]

@@ -1,0 +1,92 @@
+"""The experiment that fits into a live cell: a narrow net, five pictographs, seconds on one thread. Its archive holds the bands that such a cell is held to."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+
+from alexnet import evaluation, results
+from alexnet.data import pictographs
+from alexnet.data.pack import Pack, open_splits
+from alexnet.data.prepare import prepare
+from alexnet.experiments import models
+from alexnet.profiles import Profile, load
+from alexnet.training import log, trainer
+
+CHAPTER = "05-learning"
+
+
+def config(profile: Profile) -> dict[str, Any]:
+    return {"live": profile["live"]}
+
+
+def splits(profile: Profile | None = None) -> dict[str, Pack]:
+    """The small set of pictographs, made on first use (a second or two)."""
+    profile = profile or load("embedded")
+    settings = profile["live"]
+    images, out = profile.runs / "data" / "live-images", profile.runs / "data" / "live"
+    if not out.exists():
+        if not images.exists():
+            pictographs.write(images, classes=settings["classes"], train=settings["train"], val=0, test=settings["test"], size=profile["size"], workers=1)
+        prepare(images, out, size=profile["size"], workers=1)
+    return open_splits(out)
+
+
+def train(out: Path, seed: int = 0, profile: Profile | None = None) -> dict[str, Any]:
+    """Trains anew in `out`, a folder that is not there yet, and measures: {"loss": by window, "first", "last", "one_view", "ten_views"}."""
+    profile = profile or load("embedded")
+    settings, packs = profile["live"], splits(profile)
+    torch.set_num_threads(1)
+    data = {"train": packs["train"]}
+    config = models.configure(
+        profile, settings["preset"], splits=data, width=settings["width"], batch_size=settings["batch_size"], epochs=settings["epochs"], seed=seed
+    )
+    trainer.train(config, data, out, progress=False)
+    losses = [row["loss"] for row in log.read(out, "step")]
+    net, augment, _ = trainer.load_run(out)
+    one, ten = (evaluation.evaluate(net, packs["test"], augment, views) for views in (1, 10))
+    tenth = max(1, len(losses) // 10)
+    return {
+        "loss": losses,
+        "first": sum(losses[:tenth]) / tenth,
+        "last": sum(losses[-tenth:]) / tenth,
+        "one_view": one.top1,
+        "ten_views": ten.top1,
+        "images": one.count,
+    }
+
+
+def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+    import tempfile
+
+    found = {}
+    for seed in seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            one = train(Path(folder) / "run", seed, profile)
+        found[str(seed)] = {name: round(one[name], 4) for name in ("first", "last", "one_view", "ten_views")}
+    bands = {name: band([one[name] for one in found.values()]) for name in ("last", "one_view", "ten_views")}
+    return {"seeds": found, "bands": bands, "chance": {"loss": round(float(torch.tensor(float(profile["live"]["classes"])).log()), 4)}}
+
+
+def band(values: list[float]) -> list[float]:
+    """What another machine's value may be: the seeds' range, widened on both sides by its own width."""
+    low, high = min(values), max(values)
+    return [round(max(0.0, low - (high - low)), 4), round(high + (high - low), 4)]
+
+
+def inside(value: float, name: str) -> bool:
+    """Whether a live value lies in the archived band."""
+    archived = results.archived("live", "embedded")
+    assert archived is not None, "results/embedded/live.json is part of the repository"
+    low, high = archived["metrics"]["bands"][name]
+    return low <= value <= high
+
+
+def plot(one: dict[str, Any]) -> Figure:
+    """The loss of a live run, step by step."""
+    figure, axes = plt.subplots(figsize=(5, 2.6), layout="constrained")
+    axes.plot(range(1, len(one["loss"]) + 1), one["loss"], lw=0.8)
+    axes.set(xlabel="step", ylabel="training loss, nats", ylim=(0, None))
+    return figure

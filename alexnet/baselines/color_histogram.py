@@ -11,7 +11,7 @@ from alexnet.errors import InputError
 
 
 def color_histogram_errors(splits: dict[str, Pack], *, bins: int = 8, limit: int = 20_000) -> dict[str, float | int | str]:
-    """Top-1 and top-5 error, 0..1, of a linear classifier over colors, on test (or val, without a test); with sample sizes, and chance's errors.
+    """Top-1 and top-5 error, 0..1, of a linear classifier over colors, on test (else val), with sample sizes and chance's errors.
 
     splits: as `open_splits` gives; bins: per channel; limit: training images at most, evenly spread.
     Raises InputError without a second split.

@@ -168,7 +168,7 @@ class PackWriter:
         color = {key: value.tolist() for key, value in self.moments.color().items()}
         (self.folder / "color.json").write_text(json.dumps(color, indent=1) + "\n")
         with open(self.folder / "rejected.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file).writerows([("path", "reason"), *rejected])
+            csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rejected])
         manifest = {
             "format": "alexnet pack",
             "version": VERSION,

@@ -1,9 +1,9 @@
 """The embedded data set, "pictographs": real photographs and drawn shapes, made from what the dependencies ship. Nothing is downloaded.
 
-A class is a pictograph of the DejaVu Sans font inside matplotlib. An image shows it at random size, angle and place, filled with a patch of
-one photograph and laid over a patch of another; which of the two is the brighter is a coin's choice. So the shape carries the class, and the
-colors carry nothing. The photographs come inside scikit-image and scikit-learn; training, validation and test cut their patches from disjoint
-bands of them.
+A class is a pictograph of the DejaVu Sans font inside matplotlib. An image shows it at random size, angle and place, filled with a patch
+of one photograph and laid over a patch of another; which of the two is the brighter is a coin's choice. So the shape carries the class, and
+the colors carry nothing. The photographs come inside scikit-image and scikit-learn; training, validation and test cut their patches from
+disjoint bands of them.
 
 It stands in for ImageNet (section 2 of the paper) where that is not at hand: JPEG files of varying sizes, one folder per class.
 """

@@ -27,6 +27,7 @@ from alexnet.data.sources import Listing, Reference, list_source
 from alexnet.errors import InputError
 
 CHUNK_BYTES = 2**24
+MOST_PIXELS = 2**26  # of a scaled image before it is cropped
 NATIVE: Literal["native"] = "native"
 
 
@@ -36,8 +37,8 @@ def prepare(source: str | Path, out: str | Path, *, size: int | str = 256, skip_
     source: a folder in one of the layouts of `alexnet.data.sources`, or the word "pictographs": the embedded data set.
     size: pixels of a side, or "native": take the images as they are, all square and of one size.
     skip_bad: leave unreadable images out and list them in rejected.csv, instead of stopping at the first.
-    workers: processes; by default as many as there are cores, one for few images. The pack does not depend on it. More than one are spawned:
-        a script that calls this needs `if __name__ == "__main__":`.
+    workers: processes; by default as many as there are cores, one for few images. The pack does not depend on it. They are
+        spawned: a script that calls this needs `if __name__ == "__main__":`.
 
     The pack appears under its name when it is whole. One that is there already, of the same source and options, is left as it is.
     Raises InputError for whatever is wrong with `source`, `out` or an image.
@@ -91,7 +92,7 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], size: int | st
                     bad, reason = chunk.bad[0]
                     raise InputError(f"{bad.path}: {reason}; mend or remove it, or leave all such out with --skip-bad")
                 if chunk.misfit:
-                    raise InputError(f"{chunk.misfit}, not {pixels}x{pixels} as the first: give --size a number of pixels instead of native")
+                    raise InputError(f"{chunk.misfit}, not {pixels}x{pixels} as the first: give --size a number, not native")
                 rejected += [(listing.below(image), reason) for image, reason in chunk.bad]
                 if len(chunk.images):
                     writer.append(chunk.images, chunk.labels, chunk.moments)
@@ -150,28 +151,28 @@ def _prepare_chunk(images: list[tuple[Reference, int]], size: int, native: bool)
     labels: list[int] = []
     bad: list[tuple[Reference, str]] = []
     for reference, label in images:
-        image = read(reference)
+        image = read(reference, None if native else size)
         if isinstance(image, str):
             bad.append((reference, image))
             continue
-        if native and image.size != (size, size):
+        if image.size != (size, size):
             misfit = f"{reference.path} is {image.width}x{image.height}"
             break
-        out[len(labels)] = np.asarray(fit(image, size))
+        out[len(labels)] = np.asarray(image)
         labels.append(label)
     done = out[:len(labels)]
     return _Chunk(done, labels, Moments.of(done), bad, misfit)
 
 
-def read(reference: Reference) -> Image.Image | str:
-    """The image in RGB, or why it cannot be read."""
+def read(reference: Reference, size: int | None = None) -> Image.Image | str:
+    """The image in RGB, fit to `size` where that is given; or in words why it cannot be had."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd metadata, which is not looked at
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with reference.open() as image:
                 image.load()
-                return to_rgb(image)
+                return to_rgb(image) if size is None else fit(to_rgb(image), size)
         except Exception as error:  # noqa: BLE001 - decoders fail in many ways on damaged bytes
             # Pillow names the file in some messages; ours does already.
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -193,16 +194,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:
-    """Scale the short side to `size` and crop the center square, as the head of this module says."""
+    """Scale the short side to `size` and crop the center square, as the head of this module says. Raises ValueError for endless ribbons."""
     w, h = image.size
     short = min(w, h)
     wide, high = (2 * w * size + short) // (2 * short), (2 * h * size + short) // (2 * short)
     left, top = (wide - size) // 2, (high - size) // 2
-    if short == size:
-        return image.crop((left, top, left + size, top + size))
-    # Only the crop is computed: the same pixels as of the whole, whatever the image's proportions.
-    box = (left * w / wide, top * h / high, (left + size) * w / wide, (top + size) * h / high)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box)
+    if wide * high > MOST_PIXELS:
+        raise ValueError(f"{w}x{h} is too narrow to be scaled to {wide}x{high}")
+    if short != size:
+        image = image.resize((wide, high), Image.Resampling.BICUBIC)
+    return image.crop((left, top, left + size, top + size))
 
 
 def decoders() -> dict[str, str | None]:

@@ -7,8 +7,8 @@
 | splits       | `train/<class>/<image>`, and `val/` or `test/` likewise                           | those it has     |
 | image folder | `<class>/<image>`                                                                 | train            |
 
-A label is the class's position among the sorted names of train's class folders. A further layout is one function that recognizes it, one that
-lists it, and a row in LAYOUTS.
+A label is the class's position among the sorted names of train's class folders. A further layout is one function that recognizes it, one
+that lists it, and a row in LAYOUTS.
 """
 
 import hashlib

@@ -35,7 +35,7 @@ SPLITS = ("train", "val", "test")
 
 @contextmanager
 def building(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that becomes `out` when the block ends well. Raises InputError where `out` exists (an empty folder may)."""
+    """A temporary folder beside `out` that becomes `out` when the block ends well. InputError where `out` is more than an empty folder."""
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
         raise InputError(f"{out} exists already: remove it or choose another name")
     with temporary(out, "partial") as folder:
@@ -45,7 +45,10 @@ def building(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary(out: Path, purpose: str) -> Iterator[Path]:
-    """A folder beside `out` that lives as long as the block. What a killed process left behind, the next for the same `out` on this machine sweeps away."""
+    """A folder beside `out` that lives as long as the block.
+
+    What a killed process left behind is swept away by the next one on this machine that works on the same `out`.
+    """
     stem = f".{out.name}.{purpose}-{socket.gethostname()}-"
     folder = out.parent / f"{stem}{os.getpid()}"
     try:
@@ -88,9 +91,11 @@ class Moments:
     def of(cls, images: np.ndarray) -> "Moments":
         """The sums of `images`, uint8 (n, S, S, 3)."""
         products = np.zeros((3, 3), np.int64)
-        for image in images:
-            pixels = image.reshape(-1, 3).astype(np.float64)  # float64 is exact here: 255^2 times the pixels of one image is far below 2^53
-            products += (pixels.T @ pixels).astype(np.int64)
+        for image in images:  # sums of integers, not a matrix product: that would wake BLAS's threads in every worker
+            channels = image.reshape(-1, 3).T.astype(np.uint32)
+            for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
+                products[i, j] += (channels[i] * channels[j]).sum(dtype=np.int64)
+                products[j, i] = products[i, j]
         return cls(len(images), images.sum(axis=0, dtype=np.int64), products)
 
     def add(self, other: "Moments") -> None:
@@ -103,7 +108,7 @@ class Moments:
         return (self.total / self.count).astype(np.float32)
 
     def color(self) -> dict[str, np.ndarray]:
-        """RGB mean (3,), population covariance (3, 3), eigenvalues (3,) descending, eigenvectors (3, 3) as columns; gray levels, float64."""
+        """RGB mean (3,), population covariance (3, 3), eigenvalues (3,) descending, eigenvectors (3, 3) as columns; gray levels."""
         n = self.count * self.total.shape[0] * self.total.shape[1]
         sums = [int(s) for s in self.total.sum(axis=(0, 1))]
         mean = np.array([s / n for s in sums])
@@ -147,8 +152,15 @@ class PackWriter:
             if self._written == self._planned:
                 self._end_shard()
 
-    def finish(self, classes: Sequence[str], names: Sequence[str], *, source: Any, options: Any, decoders: Any, rejected: Sequence[tuple[str, str]] = ()) -> None:
-        """Write everything but the images. Class folder names and human names are in label order; `rejected` are (path, reason)."""
+    def finish(
+        self, classes: Sequence[str], names: Sequence[str], *, source: Any = None, options: Any = None, decoders: Any = None,
+        rejected: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Write everything but the images.
+
+        classes, names: class folders and their human names, in label order; rejected: (path, reason) of images left out;
+        source, options, decoders: how the pack came about, anything that JSON holds.
+        """
         if self._file is not None:
             self._end_shard()
         np.save(self.folder / "labels.npy", np.array(self.labels, np.int32))
@@ -156,7 +168,7 @@ class PackWriter:
         color = {key: value.tolist() for key, value in self.moments.color().items()}
         (self.folder / "color.json").write_text(json.dumps(color, indent=1) + "\n")
         with open(self.folder / "rejected.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file).writerows([("path", "reason"), *rejected])
+            csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rejected])
         manifest = {
             "format": "alexnet pack",
             "version": VERSION,
@@ -178,7 +190,7 @@ class PackWriter:
     def _begin_shard(self) -> None:
         done = sum(shard["count"] for shard in self.shards)
         self._planned, self._written = max(1, min(self.per_shard, self.expected - done)), 0
-        self._file = open(self.folder / f"images-{len(self.shards):05d}.npy", "w+b")
+        self._file = (self.folder / f"images-{len(self.shards):05d}.npy").open("w+b")
         header = self._header(self._planned)
         self._file.write(header)
         self._hash = hashlib.sha256(header)
@@ -243,11 +255,12 @@ class Pack:
                     raise InputError(f"{path / shard['file']} has {found} bytes instead of {shard['bytes']}: prepare the pack again")
             pack = cls(path, manifest)
             shapes = [shard.shape[1:] == (pack.size, pack.size, 3) and shard.dtype == np.uint8 for shard in pack._shards]
-            if not all(shapes) or not len(pack.labels) == pack._starts[-1] == manifest["count"]:
+            known = len(pack.labels) == 0 or 0 <= pack.labels.min() <= pack.labels.max() < len(pack.classes)
+            if not (all(shapes) and known and len(pack.labels) == pack._starts[-1] == manifest["count"]):
                 raise InputError(f"{path} contradicts its own manifest: prepare the pack again")
         except InputError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
             raise InputError(f"{path} is a damaged pack ({error}): prepare it again") from None
         return pack
 

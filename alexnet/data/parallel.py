@@ -8,7 +8,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -19,13 +20,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """Yield `function(item)` for each item, in order. With `workers` of 1 or less, in this process; else in that many spawned ones."""
+class OrderedMap(Protocol):
+    def __call__(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]: ...
+
+
+@contextmanager
+def crew(workers: int) -> Iterator[OrderedMap]:
+    """Give an ordered `map`: in this process with `workers` of 1 or less, else in that many processes, which live as long as the block."""
     if workers <= 1:
-        yield from map(function, items)
+        yield _one_by_one
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_follow_parent)
-    try:
+
+    def ordered_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         items = iter(items)
         # Two tasks per worker under way keep memory constant and every worker busy.
         waiting: deque[Future[R]] = deque(pool.submit(function, item) for item in itertools.islice(items, 2 * workers))
@@ -33,8 +40,15 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
             result = waiting.popleft().result()
             waiting.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
             yield result
+
+    try:
+        yield ordered_map
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _one_by_one(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    return map(function, items)
 
 
 def _follow_parent() -> None:

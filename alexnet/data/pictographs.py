@@ -1,8 +1,9 @@
 """The embedded data set, "pictographs": real photographs and drawn shapes, made from what the dependencies ship. Nothing is downloaded.
 
-A class is a pictograph of the DejaVu Sans font inside matplotlib. An image shows it at random size, angle and place, filled with a patch of one
-photograph and laid over a patch of another; which of the two is the brighter is a coin's choice. So the shape carries the class, and the colors carry
-nothing. The photographs come inside scikit-image and scikit-learn; training, validation and test cut their patches from disjoint bands of them.
+A class is a pictograph of the DejaVu Sans font inside matplotlib. An image shows it at random size, angle and place, filled with a patch
+of one photograph and laid over a patch of another; which of the two is the brighter is a coin's choice. So the shape carries the class, and
+the colors carry nothing. The photographs come inside scikit-image and scikit-learn; training, validation and test cut their patches from
+disjoint bands of them.
 
 It stands in for ImageNet (section 2 of the paper) where that is not at hand: JPEG files of varying sizes, one folder per class.
 """
@@ -18,13 +19,13 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from alexnet.data.pack import building
-from alexnet.data.parallel import cores, ordered_map
+from alexnet.data.parallel import cores, crew
 from alexnet.errors import InputError
 
 RECIPE = 1  # of what `write` draws: a change to the images is a new number
 
-# Code point and name. The first 40 are the task; the others are kin of these and further shapes, for pre-training. None is another's mirror image,
-# for training mirrors images; none turns into another within the range of angles.
+# Code point and name. The first 40 are the task; the others are kin of these and further shapes, for pre-training. None is another's mirror
+# image, for training mirrors images; none turns into another within the range of angles.
 CLASSES: tuple[tuple[int, str], ...] = (
     (0x2602, "umbrella"), (0x2601, "cloud"), (0x2600, "sun"), (0x2603, "snowman"), (0x260E, "telephone"),
     (0x2693, "anchor"), (0x2702, "scissors"), (0x2708, "airplane"), (0x2709, "envelope"), (0x2696, "scales"),
@@ -102,9 +103,9 @@ def _bands(split: str) -> list[Image.Image]:
 
 @functools.cache
 def glyph(code: int, length: int = 108) -> Image.Image:
-    """The pictograph of code point `code`, cut to its ink: mode "L", its longer side about `length` pixels. Raises InputError without matplotlib.
+    """The pictograph of code point `code`, cut to its ink: mode "L", its longer side about `length` pixels.
 
-    Its edges are moved outward by a hundredth of that, for the sake of thin outlines.
+    Its edges are moved outward by a hundredth of that, for the sake of thin outlines. Raises InputError without matplotlib.
     """
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or not spec.submodule_search_locations:
@@ -158,7 +159,8 @@ def _patch(image: Image.Image, size: tuple[int, int], generator: np.random.Gener
 
 
 def write(
-    out: str | Path, *, classes: int = 40, train: int = 250, val: int = 50, test: int = 50, seed: int = 0, size: int = 72, workers: int | None = None
+    out: str | Path, *, classes: int = 40, train: int = 250, val: int = 50, test: int = 50, seed: int = 0, size: int = 72,
+    workers: int | None = None,
 ) -> None:
     """Write the data set as a tree of JPEG files, `out/train/<name>/00000.jpg` ..., `out/val/`, `out/test/`.
 
@@ -177,14 +179,15 @@ def write(
     total = classes * sum(counts.values())
     if workers is None:
         workers = min(cores(), total // 512 + 1)  # starting a process takes as long as some hundred images
-    with building(Path(out)) as folder, tqdm(total=total, unit=" images", desc="drawing pictographs", disable=None) as bar:
+    with building(Path(out)) as folder:
         tasks = []
         for split, count in counts.items():
             for code, name in CLASSES[:classes] if count else ():
                 (folder / split / name).mkdir(parents=True)
                 tasks += [_Task(folder / split / name, split, code, seed, size, i, min(i + 64, count)) for i in range(0, count, 64)]
-        for written in ordered_map(_write_some, tasks, workers):
-            bar.update(written)
+        with crew(workers) as ordered_map, tqdm(total=total, unit=" images", desc="drawing pictographs", disable=None) as bar:
+            for written in ordered_map(_write_some, tasks):
+                bar.update(written)
 
 
 class _Task(NamedTuple):

@@ -1,15 +1,14 @@
-"""From images of all sizes to a pack of one size (section 2 of the paper: "we first rescaled the image such that the shorter side was of length 256,
-and then cropped out the central 256x256 patch"), with the mean image and the colors' covariance (section 4.1) from the same pass.
+"""From images of all sizes to a pack of one size: the short side is scaled to 256 pixels and the center square cropped (section 2 of the
+paper), and the same pass sums up the mean image (section 2) and the colors' covariance (section 4.1).
 
-Geometry: an image of w x h becomes round(w s) x round(h s) with s = size / min(w, h), halves rounded up; of that the crop begins at
-((W - size) // 2, (H - size) // 2). Pillow's bicubic filter, widened where it shrinks (antialiased); smaller images are enlarged. An image whose
-short side is `size` already is only cropped.
-Color: everything becomes 8-bit RGB. Gray is repeated, palettes and CMYK are converted, transparency lies over black, 16-bit gray keeps its upper
-eight bits, an animation gives its first frame. Orientation tags and color profiles are not looked at.
+Geometry: an image of w x h becomes W x H, round(w s) x round(h s) with s = size / min(w, h), halves rounded up; of that the crop begins at
+((W - size) // 2, (H - size) // 2). The filter is Pillow's bicubic, widened where it shrinks (antialiased); smaller images are enlarged. An
+image whose short side is `size` already is only cropped.
+Color: everything becomes 8-bit RGB. Gray is repeated, palettes and CMYK are converted, transparency lies over black, 16-bit gray keeps its
+upper eight bits, an animation gives its first frame. Orientation tags and color profiles are not looked at.
 """
 
 import functools
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -23,11 +22,12 @@ from PIL import Image, features
 from tqdm import tqdm
 
 from alexnet.data.pack import Moments, PackWriter, building, read_manifest, temporary
-from alexnet.data.parallel import cores, ordered_map
+from alexnet.data.parallel import OrderedMap, cores, crew
 from alexnet.data.sources import Listing, Reference, list_source
 from alexnet.errors import InputError
 
 CHUNK_BYTES = 2**24
+MOST_PIXELS = 2**26  # of a scaled image before it is cropped
 NATIVE: Literal["native"] = "native"
 
 
@@ -37,7 +37,8 @@ def prepare(source: str | Path, out: str | Path, *, size: int | str = 256, skip_
     source: a folder in one of the layouts of `alexnet.data.sources`, or the word "pictographs": the embedded data set.
     size: pixels of a side, or "native": take the images as they are, all square and of one size.
     skip_bad: leave unreadable images out and list them in rejected.csv, instead of stopping at the first.
-    workers: processes; as many as there are cores by default. The pack does not depend on it.
+    workers: processes; by default as many as there are cores, one for few images. The pack does not depend on it. They are
+        spawned: a script that calls this needs `if __name__ == "__main__":`.
 
     The pack appears under its name when it is whole. One that is there already, of the same source and options, is left as it is.
     Raises InputError for whatever is wrong with `source`, `out` or an image.
@@ -50,7 +51,10 @@ def prepare(source: str | Path, out: str | Path, *, size: int | str = 256, skip_
     if str(source) == "pictographs":
         return _prepare_pictographs(out, size, workers)
     listing = list_source(source)
-    origin = {split: {"layout": listing.layout, "name": listing.root.resolve().name, "sha256": listing.fingerprint(split)} for split in listing.splits}
+    if out.resolve().is_relative_to(listing.root.resolve()):
+        raise InputError(f"{out} lies in {source}, among the images: choose a place outside")
+    name = listing.root.resolve().name
+    origin = {split: {"layout": listing.layout, "name": name, "sha256": listing.fingerprint(split)} for split in listing.splits}
     return _prepare(listing, out, origin, size, skip_bad, workers)
 
 
@@ -59,7 +63,7 @@ def _prepare_pictographs(out: Path, size: int | str, workers: int | None) -> Pat
 
     if not isinstance(size, int):
         raise InputError("pictographs come in many sizes: give the pixels of a side instead of `native`")
-    origin = {split: {"layout": "pictographs", "name": "pictographs", "recipe": pictographs.RECIPE, "size": size} for split in ("train", "val", "test")}
+    origin = {split: {"layout": "pictographs", "name": "pictographs", "recipe": pictographs.RECIPE} for split in pictographs.SPLITS}
     if _is_there(out, origin, {"size": size, "skip_bad": False}):
         return out
     with temporary(out, "images") as folder:
@@ -74,27 +78,30 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], size: int | st
     if _is_there(out, origin, options):
         return out
     pixels = size if isinstance(size, int) else _native_size(listing)
-    with building(out) as folder:
-        total = sum(len(images) for images in listing.splits.values())
-        with tqdm(total=total, unit=" images", desc=f"preparing {out.name}", disable=None) as bar:
-            for split, images in listing.splits.items():
-                place = folder / split if len(listing.splits) > 1 else folder
-                place.mkdir(exist_ok=True)
-                writer, rejected = PackWriter(place, pixels, len(images)), []
-                for chunk in _chunks(images, pixels, size == NATIVE, workers):
-                    if chunk.misfit:
-                        raise InputError(f"{chunk.misfit}, and not {pixels}x{pixels} as the first: give --size a number of pixels to scale them all")
-                    if chunk.bad and not skip_bad:
-                        raise InputError("{}: {}; mend or remove it, or leave all such out with --skip-bad".format(*chunk.bad[0]))
-                    rejected += [(os.path.relpath(path, listing.root), reason) for path, reason in chunk.bad]
-                    if len(chunk.images):
-                        writer.append(chunk.images, chunk.labels, chunk.moments)
-                    bar.update(len(chunk.images) + len(chunk.bad))
-                if not writer.labels:
-                    raise InputError(f"{listing.root} has no readable image in {split}; the first: {rejected[0][0]}: {rejected[0][1]}")
-                writer.finish(listing.classes, listing.names, source=origin[split], options=options, decoders=decoders(), rejected=rejected)
-                if rejected:
-                    print(f"{split}: left out {len(rejected)} of {len(images)} images, listed in rejected.csv", file=sys.stderr)
+    total = sum(len(images) for images in listing.splits.values())
+    if workers is None:
+        workers = min(cores(), total // 1024 + 1)  # starting a process takes as long as some hundred images
+    bar = tqdm(total=total, unit=" images", desc=f"preparing {out.name}", disable=None)
+    with building(out) as folder, crew(workers) as ordered_map, bar:
+        for split, images in listing.splits.items():
+            place = folder / split if len(listing.splits) > 1 else folder
+            place.mkdir(exist_ok=True)
+            writer, rejected = PackWriter(place, pixels, len(images)), []
+            for chunk in _chunks(images, pixels, size == NATIVE, ordered_map):
+                if chunk.bad and not skip_bad:
+                    bad, reason = chunk.bad[0]
+                    raise InputError(f"{bad.path}: {reason}; mend or remove it, or leave all such out with --skip-bad")
+                if chunk.misfit:
+                    raise InputError(f"{chunk.misfit}, not {pixels}x{pixels} as the first: give --size a number, not native")
+                rejected += [(listing.below(image), reason) for image, reason in chunk.bad]
+                if len(chunk.images):
+                    writer.append(chunk.images, chunk.labels, chunk.moments)
+                bar.update(len(chunk.images) + len(chunk.bad))
+            if not writer.labels:
+                raise InputError(f"{listing.root} has no readable image in {split}; the first: {rejected[0][0]}: {rejected[0][1]}")
+            writer.finish(listing.classes, listing.names, source=origin[split], options=options, decoders=decoders(), rejected=rejected)
+            if rejected:
+                print(f"{split}: left out {len(rejected)} of {len(images)} images, listed in rejected.csv", file=sys.stderr)
     return out
 
 
@@ -116,12 +123,12 @@ def _native_size(listing: Listing) -> int:
             if isinstance(image, str):
                 continue  # whether bad images are left out is decided where they are met
             if image.width != image.height:
-                raise InputError(f"{reference.path} is {image.width}x{image.height}, not square: give --size a number of pixels instead of native")
+                raise InputError(f"{reference.path} is {image.width}x{image.height}, no square: give --size a number of pixels, not native")
             return image.width
     raise InputError(f"{listing.root} has no readable image: nothing to prepare")
 
 
-# --- one chunk, in a worker --------------------------------------------------------------------------------------------------------------------
+# --- one chunk, in a worker ---------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -129,47 +136,47 @@ class _Chunk:
     images: np.ndarray  # uint8 (n, S, S, 3)
     labels: list[int]
     moments: Moments
-    bad: list[tuple[str, str]]  # path, reason
+    bad: list[tuple[Reference, str]]  # and the reason
     misfit: str = ""
 
 
-def _chunks(images: list[tuple[Reference, int]], size: int, native: bool, workers: int | None) -> Iterator[_Chunk]:
+def _chunks(images: list[tuple[Reference, int]], size: int, native: bool, ordered_map: OrderedMap) -> Iterator[_Chunk]:
     step = max(1, min(256, CHUNK_BYTES // (3 * size * size)))
-    if workers is None:
-        workers = min(cores(), len(images) // 1024 + 1)  # starting a process takes as long as some hundred images
     pieces = (images[i:i + step] for i in range(0, len(images), step))
-    return ordered_map(functools.partial(_prepare_chunk, size=size, native=native), pieces, workers)
+    return ordered_map(functools.partial(_prepare_chunk, size=size, native=native), pieces)
 
 
 def _prepare_chunk(images: list[tuple[Reference, int]], size: int, native: bool) -> _Chunk:
-    out, labels, bad, misfit = np.empty((len(images), size, size, 3), np.uint8), [], [], ""
+    out, misfit = np.empty((len(images), size, size, 3), np.uint8), ""
+    labels: list[int] = []
+    bad: list[tuple[Reference, str]] = []
     for reference, label in images:
-        image = read(reference)
+        image = read(reference, None if native else size)
         if isinstance(image, str):
-            bad.append((reference.path, image))
+            bad.append((reference, image))
             continue
-        if native and image.size != (size, size):
+        if image.size != (size, size):
             misfit = f"{reference.path} is {image.width}x{image.height}"
             break
-        out[len(labels)] = np.asarray(fit(image, size))
+        out[len(labels)] = np.asarray(image)
         labels.append(label)
     done = out[:len(labels)]
     return _Chunk(done, labels, Moments.of(done), bad, misfit)
 
 
-def read(reference: Reference) -> Image.Image | str:
-    """The image in RGB, or why it cannot be read."""
+def read(reference: Reference, size: int | None = None) -> Image.Image | str:
+    """The image in RGB, fit to `size` where that is given; or in words why it cannot be had."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd metadata, which is not looked at
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with reference.open() as image:
                 image.load()
-                return to_rgb(image)
-        except Exception as error:  # decoders fail in many ways on damaged bytes
+                return to_rgb(image) if size is None else fit(to_rgb(image), size)
+        except Exception as error:  # noqa: BLE001 - decoders fail in many ways on damaged bytes
             # Pillow names the file in some messages; ours does already.
-            reason = "not an image that Pillow can read" if isinstance(error, PIL.UnidentifiedImageError) else getattr(error, "strerror", None) or str(error)
-            return " ".join(reason.split()) or type(error).__name__
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            return "no image that Pillow can read" if isinstance(error, PIL.UnidentifiedImageError) else " ".join(reason.split())
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -187,18 +194,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:
-    """Scale the short side to `size` and crop the center square, as the head of this module says."""
+    """Scale the short side to `size` and crop the center square, as the head of this module says. Raises ValueError for endless ribbons."""
     w, h = image.size
     short = min(w, h)
     wide, high = (2 * w * size + short) // (2 * short), (2 * h * size + short) // (2 * short)
     left, top = (wide - size) // 2, (high - size) // 2
-    if short == size:
-        return image.crop((left, top, left + size, top + size))
-    # Only the crop is computed: the same pixels as of the whole, whatever the image's proportions.
-    box = (left * w / wide, top * h / high, (left + size) * w / wide, (top + size) * h / high)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box)
+    if wide * high > MOST_PIXELS:
+        raise ValueError(f"{w}x{h} is too narrow to be scaled to {wide}x{high}")
+    if short != size:
+        image = image.resize((wide, high), Image.Resampling.BICUBIC)
+    return image.crop((left, top, left + size, top + size))
 
 
 def decoders() -> dict[str, str | None]:
     """Versions of what decodes and scales: two of them may differ by a gray level."""
-    return {"pillow": PIL.__version__, **{name: features.version(name) for name in ("libjpeg_turbo", "jpg", "zlib", "webp")}, "numpy": np.__version__}
+    libraries = {name: features.version(name) for name in ("libjpeg_turbo", "jpg", "zlib", "webp")}
+    return {"pillow": PIL.__version__, **libraries, "numpy": np.__version__}

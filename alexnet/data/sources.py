@@ -7,7 +7,8 @@
 | splits       | `train/<class>/<image>`, and `val/` or `test/` likewise                           | those it has     |
 | image folder | `<class>/<image>`                                                                 | train            |
 
-A label is the class's position among the sorted names of train's class folders. A further layout is a function that lists it and one row in LAYOUTS.
+A label is the class's position among the sorted names of train's class folders. A further layout is one function that recognizes it, one
+that lists it, and a row in LAYOUTS.
 """
 
 import hashlib
@@ -57,7 +58,10 @@ Reference = File | Pixels
 
 @dataclass(frozen=True)
 class Listing:
-    """What SOURCE holds. splits: for each split its (image, label) in order; classes: folder names in label order; names: human names; notes: what was left out."""
+    """What SOURCE holds.
+
+    splits: for each split its (image, label) in order; classes: folder names in label order; names: human names; notes: what was left out.
+    """
 
     layout: str
     root: Path
@@ -70,9 +74,13 @@ class Listing:
         """SHA-256 over the split's images: their paths below SOURCE, labels, and sizes in bytes."""
         digest = hashlib.sha256()
         for image, label in self.splits[split]:
-            line = f"{os.path.relpath(image.path, self.root)}\t{label}\t{image.stamp()}\n"
+            line = f"{self.below(image)}\t{label}\t{image.stamp()}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
+
+    def below(self, image: Reference) -> str:
+        """The image's path below SOURCE."""
+        return image.path.removeprefix(f"{self.root}{os.sep}")
 
 
 def list_source(source: str | Path) -> Listing:
@@ -91,7 +99,7 @@ def list_source(source: str | Path) -> Listing:
     raise InputError(f"{root} holds no class folders: put each class's images into a folder of its own in it")
 
 
-# --- folders of images -------------------------------------------------------------------------------------------------------------------------
+# --- folders of images --------------------------------------------------------------------------------------------------------------------
 
 
 def _folders(folder: Path) -> list[str]:
@@ -156,7 +164,7 @@ def _splits(root: Path) -> Listing:
     return Listing("splits", root, classes, [_plain(name) for name in classes], splits, notes)
 
 
-# --- Tiny ImageNet -----------------------------------------------------------------------------------------------------------------------------
+# --- Tiny ImageNet ------------------------------------------------------------------------------------------------------------------------
 
 
 def _is_tiny_imagenet(root: Path) -> bool:
@@ -186,7 +194,7 @@ def _lines(path: Path) -> list[str]:
     return [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
 
 
-# --- CIFAR-10 ----------------------------------------------------------------------------------------------------------------------------------
+# --- CIFAR-10 -----------------------------------------------------------------------------------------------------------------------------
 
 
 def _cifar10_root(root: Path) -> Path:
@@ -205,7 +213,7 @@ def _cifar10(root: Path) -> Listing:
     for split in ("train", "test"):
         try:
             data = CIFAR10(str(_cifar10_root(root)), train=split == "train", download=False)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it unpickles, which fails in any way
             raise InputError(f"{root} is not CIFAR-10 as torchvision stores it ({error}): fetch it again") from None
         order = sorted(data.classes)
         if classes and order != classes:

@@ -1,0 +1,168 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from alexnet.data.pack import Moments, Pack, PackWriter, building, open_splits
+from alexnet.errors import InputError
+
+
+def make(folder, count=23, size=6, expected=None, shard_bytes=5 * 6 * 6 * 3, seed=0):
+    """A pack of random images, in shards of five, appended in uneven pieces."""
+    images = np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+    labels = [i % 3 for i in range(count)]
+    folder.mkdir(parents=True)
+    writer = PackWriter(folder, size, expected or count, shard_bytes)
+    for begin, end in ((0, 3), (3, 16), (16, count)):
+        writer.append(images[begin:end], labels[begin:end])
+    writer.finish(["a", "b", "c"], ["an a", "a b", "a c"], rejected=[("x,y.jpg", 'says "no"')])
+    return images, labels
+
+
+def test_a_pack_gives_back_what_was_written(tmp_path):
+    images, labels = make(tmp_path / "pack")
+    pack = Pack.open(tmp_path / "pack")
+    assert len(pack) == 23 and pack.size == 6 and pack.classes == ["a", "b", "c"] and pack.names == ["an a", "a b", "a c"]
+    assert pack.labels.dtype == np.int32 and pack.labels.tolist() == labels
+    assert sorted(path.name for path in pack.path.glob("images-*")) == [f"images-{i:05d}.npy" for i in range(5)]
+    assert [len(np.load(path)) for path in sorted(pack.path.glob("images-*"))] == [5, 5, 5, 5, 3]
+    order = np.random.default_rng(1).integers(0, 23, 100)  # repeated, and across shards
+    gathered = pack.gather(order)
+    assert gathered.dtype == np.uint8 and np.array_equal(gathered, images[order])
+    assert pack.gather([]).shape == (0, 6, 6, 3)
+    pack.verify()
+    assert (pack.path / "rejected.csv").read_bytes() == b'path,reason\n"x,y.jpg","says ""no"""\n'
+
+
+@pytest.mark.parametrize("bad", [[-1], [23], [0, 10**9]])
+def test_gather_refuses_what_is_not_there(tmp_path, bad):
+    make(tmp_path / "pack")
+    with pytest.raises(IndexError, match="0..22"):
+        Pack.open(tmp_path / "pack").gather(bad)
+
+
+def test_fewer_images_than_expected_leave_no_trace(tmp_path):
+    make(tmp_path / "as planned")
+    make(tmp_path / "fewer", expected=1000)
+    make(tmp_path / "far fewer", expected=10**9, shard_bytes=2**20)
+    planned, fewer, one = (Pack.open(tmp_path / name) for name in ("as planned", "fewer", "far fewer"))
+    assert planned.digest == fewer.digest != one.digest
+    for pack in (fewer, one):
+        pack.verify()
+        assert np.array_equal(pack.gather(range(23)), planned.gather(range(23)))
+    for path in planned.path.iterdir():
+        assert path.read_bytes() == (fewer.path / path.name).read_bytes()
+
+
+def test_digest_identifies_images_and_labels(tmp_path):
+    make(tmp_path / "one")
+    make(tmp_path / "same")
+    make(tmp_path / "other", seed=1)
+    digests = [Pack.open(tmp_path / name).digest for name in ("one", "same", "other")]
+    assert digests[0] == digests[1] != digests[2] and len(digests[0]) == 64
+
+
+def test_moments_are_exact():
+    rng = np.random.default_rng(0)
+    mixed = rng.normal(0, 40, (50, 9, 9, 3)) @ rng.normal(0, 1, (3, 3)) + rng.uniform(60, 190, (9, 9, 3))
+    images = mixed.clip(0, 255).astype(np.uint8)
+    moments = Moments.of(images[:20])
+    moments.add(Moments.of(images[20:]))
+    pixels = images.reshape(-1, 3).astype(np.float64)
+    assert np.array_equal(moments.mean(), images.astype(np.float64).mean(axis=0).astype(np.float32))
+    color = moments.color()
+    np.testing.assert_allclose(color["mean"], pixels.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(color["covariance"], np.cov(pixels.T, bias=True), rtol=1e-12)
+    values, vectors = color["eigenvalues"], color["eigenvectors"]
+    assert (np.diff(values) < 0).all()
+    np.testing.assert_allclose(vectors @ np.diag(values) @ vectors.T, color["covariance"], atol=1e-9)
+    np.testing.assert_allclose(color["covariance"] @ vectors[:, 0], values[0] * vectors[:, 0], atol=1e-9)  # columns, not rows
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-12)
+    assert (vectors[np.abs(vectors).argmax(axis=0), range(3)] > 0).all()
+
+
+def test_moments_of_extremes():
+    """White only: the largest sums, no variance, and eigenvalues that are not below zero."""
+    color = Moments.of(np.full((3, 64, 64, 3), 255, np.uint8)).color()
+    assert (color["mean"] == 255).all() and (color["covariance"] == 0).all() and (color["eigenvalues"] == 0).all()
+
+
+def test_another_process_gets_the_path_and_not_the_pixels(tmp_path):
+    images, _ = make(tmp_path / "pack")
+    sent = pickle.dumps(Pack.open(tmp_path / "pack"))
+    assert len(sent) < 500
+    assert np.array_equal(pickle.loads(sent).gather([7]), images[[7]])
+
+
+def test_what_is_no_pack(tmp_path):
+    with pytest.raises(InputError, match="nowhere does not exist: make one with `alexnet prepare SOURCE"):
+        Pack.open(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="is not a pack: make one"):
+        open_splits(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="is not a pack"):
+        Pack.open(tmp_path)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda m: m.update(version=99), "version 99"),
+    (lambda m: m.update(count=22), "contradicts"),
+    (lambda m: m.update(classes=["a"]), "contradicts"),
+    (lambda m: m.pop("shards"), "damaged"),
+    (lambda m: m.update(shards=m["shards"][:-1]), "contradicts"),
+])
+def test_a_manifest_that_lies(tmp_path, change, said):
+    make(tmp_path / "pack")
+    path = tmp_path / "pack" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=said):
+        Pack.open(tmp_path / "pack")
+
+
+def test_damage_is_found(tmp_path):
+    make(tmp_path / "pack")
+    shard = tmp_path / "pack" / "images-00002.npy"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    pack = Pack.open(tmp_path / "pack")  # the size is right
+    with pytest.raises(InputError, match="images-00002"):
+        pack.verify()
+    shard.write_bytes(data[:-1])
+    with pytest.raises(InputError, match="images-00002.* bytes instead of"):
+        Pack.open(tmp_path / "pack")
+    shard.unlink()
+    with pytest.raises(InputError, match="damaged"):
+        Pack.open(tmp_path / "pack")
+
+
+def test_splits(tmp_path):
+    make(tmp_path / "one")
+    assert list(open_splits(tmp_path / "one")) == ["train"]
+    for split in ("test", "train"):
+        make(tmp_path / "both" / split)
+    assert list(open_splits(tmp_path / "both")) == ["train", "test"]
+    with pytest.raises(InputError, match="folder of packs"):
+        Pack.open(tmp_path / "both")
+    make(tmp_path / "both" / "val", size=4)
+    with pytest.raises(InputError, match="differ in classes or size"):
+        open_splits(tmp_path / "both")
+
+
+def test_building_is_whole_or_not_at_all(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError), building(out) as folder:
+        (folder / "half").write_text("")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with building(out) as folder:
+        (folder / "all").write_text("")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "all"]
+    with pytest.raises(InputError, match="exists already"), building(out):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"), building(tmp_path / "file" / "out"):
+        pass

@@ -1,0 +1,141 @@
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet.data import sources
+from alexnet.errors import InputError
+
+
+def image(path, color=(10, 20, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), color).save(path)
+
+
+def listed(listing):
+    return {split: [(listing.below(reference), label) for reference, label in images] for split, images in listing.splits.items()}
+
+
+def test_image_folder(tmp_path):
+    for name in ("sea_lion/b.PNG", "sea_lion/a.jpg", "ant/z.jpeg"):
+        image(tmp_path / name)
+    (tmp_path / "ant" / "notes.txt").write_text("")
+    (tmp_path / "ant" / ".hidden.jpg").write_text("")
+    listing = sources.list_source(tmp_path)
+    assert (listing.layout, listing.classes, listing.names) == ("image folder", ["ant", "sea_lion"], ["ant", "sea lion"])
+    assert listed(listing) == {"train": [("ant/z.jpeg", 0), ("sea_lion/a.jpg", 1), ("sea_lion/b.PNG", 1)]}
+    assert len(listing.notes) == 1 and "notes.txt" in listing.notes[0]
+
+
+def test_a_class_named_train_is_a_class(tmp_path):
+    image(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "tram" / "a.jpg")
+    assert sources.list_source(tmp_path).classes == ["train", "tram"]
+
+
+def test_splits(tmp_path):
+    for name in ("train/b/0.jpg", "train/a/0.jpg", "test/a/9.jpg", "test/b/8.jpg", "extra/a/0.jpg"):
+        image(tmp_path / name)
+    listing = sources.list_source(tmp_path)
+    assert listing.layout == "splits"
+    assert listed(listing) == {"train": [("train/a/0.jpg", 0), ("train/b/0.jpg", 1)], "test": [("test/a/9.jpg", 0), ("test/b/8.jpg", 1)]}
+    assert len(listing.notes) == 1 and "extra" in listing.notes[0]
+
+
+def test_fingerprint_follows_paths_labels_and_bytes(tmp_path):
+    for root in ("one", "two"):
+        image(tmp_path / root / "a" / "0.png")
+    prints = [sources.list_source(tmp_path / root).fingerprint("train") for root in ("one", "two")]
+    assert prints[0] == prints[1]  # the same wherever it lies
+    image(tmp_path / "two" / "a" / "1.png")
+    assert sources.list_source(tmp_path / "two").fingerprint("train") != prints[0]
+    (tmp_path / "one" / "a" / "0.png").write_bytes(b"other")
+    assert sources.list_source(tmp_path / "one").fingerprint("train") != prints[0]
+
+
+def tiny_imagenet(root):
+    for wnid in ("n02", "n01"):
+        image(root / "train" / wnid / "images" / f"{wnid}_0.JPEG")
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("")
+    for i in range(3):
+        image(root / "val" / "images" / f"val_{i}.JPEG")
+    image(root / "test" / "images" / "test_0.JPEG")
+    boxes = [f"val_{i}.JPEG\t{wnid}\t0\t0\t1\t1\n" for i, wnid in ((2, "n01"), (0, "n02"), (1, "n01"))]
+    (root / "val" / "val_annotations.txt").write_text("".join(boxes))
+    (root / "wnids.txt").write_text("n02\nn01\n")
+    (root / "words.txt").write_text("n00\tentity\nn01\tgoldfish, Carassius auratus\nn02\tfire salamander\n")
+
+
+def test_tiny_imagenet(tmp_path):
+    tiny_imagenet(tmp_path)
+    listing = sources.list_source(tmp_path)
+    assert (listing.classes, listing.names) == (["n01", "n02"], ["goldfish, Carassius auratus", "fire salamander"])
+    assert listed(listing) == {
+        "train": [("train/n01/images/n01_0.JPEG", 0), ("train/n02/images/n02_0.JPEG", 1)],
+        "val": [("val/images/val_0.JPEG", 1), ("val/images/val_1.JPEG", 0), ("val/images/val_2.JPEG", 0)],
+    }
+    assert any("test" in note and "no labels" in note for note in listing.notes)
+
+
+def test_tiny_imagenet_at_odds_with_itself(tmp_path):
+    tiny_imagenet(tmp_path)
+    annotations = tmp_path / "val" / "val_annotations.txt"
+    annotations.write_text("val_0.JPEG\tn02\nval_1.JPEG\tn07\n")
+    with pytest.raises(InputError, match="line 2.*n07"):
+        sources.list_source(tmp_path)
+    annotations.write_text("../../etc/x.JPEG\tn02\n")
+    with pytest.raises(InputError, match="line 1"):
+        sources.list_source(tmp_path)
+    (tmp_path / "wnids.txt").write_text("n02\n")
+    with pytest.raises(InputError, match="lacks n01"):
+        sources.list_source(tmp_path)
+
+
+def test_cifar10(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 3, 32, 32), np.uint8)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for i, batch in enumerate(["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]):
+        entry = {"data": pixels[10 * i:10 * i + 10].reshape(10, -1), "labels": list(range(10))}
+        (folder / batch).write_bytes(pickle.dumps(entry))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names[::-1]}))  # not in order, for labels follow sorted names
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setitem(CIFAR10.meta, "md5", None)
+    for source in (tmp_path, folder):
+        listing = sources.list_source(source)
+        assert (listing.layout, listing.classes, list(listing.splits)) == ("CIFAR-10", names, ["train", "test"])
+        assert [len(images) for images in listing.splits.values()] == [50, 10]
+        reference, label = listing.splits["train"][23]
+        assert label == 9 - 3  # the fourth of the reversed names
+        assert np.array_equal(np.asarray(reference.open()), pixels[23].transpose(1, 2, 0))
+        assert listing.below(reference) == "train/00023"
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="not CIFAR-10"):  # its checksums are not the real ones
+        sources.list_source(tmp_path)
+
+
+def test_classes_must_agree(tmp_path):
+    for name in ("train/a/0.jpg", "train/b/0.jpg", "val/a/0.jpg", "val/c/0.jpg"):
+        image(tmp_path / name)
+    with pytest.raises(InputError, match="val has c, which train lacks and lacks b"):
+        sources.list_source(tmp_path)
+
+
+def test_nothing_to_list(tmp_path):
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        sources.list_source(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no class folders"):
+        sources.list_source(tmp_path)
+    image(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match="is a file"):
+        sources.list_source(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match="no class folders"):
+        sources.list_source(tmp_path)
+    image(tmp_path / "full" / "a.jpg")
+    (tmp_path / "hollow").mkdir()
+    with pytest.raises(InputError, match="hollow.* holds no images"):
+        sources.list_source(tmp_path)

@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from alexnet import reproduce as reproduction
 from alexnet.errors import InputError
 
 
@@ -79,10 +80,8 @@ def export(args: argparse.Namespace) -> None:
     print(args.file)
 
 
-def reproduce(args: argparse.Namespace) -> None:
-    from alexnet.reproduce import reproduce
-
-    reproduce(profile=args.profile, only=args.only, parameters=dict(args.parameter) | ({"seeds": args.seeds} if args.seeds else {}), force=args.force)
+def reproduce(args: argparse.Namespace) -> int:
+    return reproduction.run(args)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -128,19 +127,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("run", type=Path, help="folder of a finished run")
     p.add_argument("file", type=Path, help="a .safetensors file")
 
-    p = command(reproduce, "regenerate the figures and tables: run the book's notebooks on a profile")
-    p.add_argument("--profile", default="embedded", help="how big: embedded (nothing to download) or cifar10 (needs ALEXNET_DATA)")
-    p.add_argument("--only", metavar="NAME", help="one chapter, as in 05-learning")
-    p.add_argument("--seeds", type=_count, help="seeds for every experiment (default: each chapter's own)")
-    p.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter of the notebooks")
-    p.add_argument("--force", action="store_true", help="run again what is up to date")
+    reproduction.add_arguments(command(reproduce, "regenerate the figures and tables: run the experiments and the book's notebooks on a profile"))
     return top
 
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
-        args.function(args)
+        return args.function(args) or 0
     except InputError as error:
         print(f"alexnet: {error}", file=sys.stderr)
         return 2
@@ -150,7 +144,6 @@ def main(arguments: list[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"alexnet: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _whole(text: str, name: str) -> int:

@@ -269,6 +269,7 @@ VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
     "color-255": (_recipe(color="text-255"), "PCA color read the other way: eigenvalues of colors in 0..255"),
     "no-crops": (_recipe(crops="center", flips=False), "center crops only, no reflections (section 4.1)"),
     "constant-rate": (_recipe(schedule="constant"), "the first rate throughout"),
+    "plateau-rate": (_recipe(schedule="plateau"), "the text's rule for the rate: /10 when the validation error stops improving"),
     "no-decay": (_recipe(weight_decay=0.0), "no weight decay (section 5)"),
 }
 

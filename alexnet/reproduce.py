@@ -27,10 +27,10 @@ from typing import Any
 
 import yaml
 
+from alexnet import experiments, profiles
 from alexnet.errors import InputError
 
 QUIET_KERNEL = ["--log-level=ERROR"]  # or each start of a kernel warns that it listens on this machine's own network
-PROFILES = ("embedded", "cifar10", "tiny-imagenet", "ilsvrc2010", "ilsvrc2012")
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,23 @@ def reproduce(
     force: bool = False,
     book: Path | None = None,
     runs: Path | None = None,
+    chapters_wanted: set[str] | None = None,
 ) -> list[Outcome]:
     """Run the book's notebooks for a profile; returns one outcome per notebook, in the book's order.
 
     only: one chapter, as in `03-architecture`, `03` or `architecture`. parameters: passed to the notebooks that have them; each must exist
     in at least one. force: run also what is up to date. book, runs: other places than the repository's `book/` and `runs/`.
-    Writes `runs/<profile>/{notebooks,logs,figures,stamps}/`. Raises InputError for an unknown profile, chapter or parameter before anything
+    chapters_wanted: without `only`, the chapters to run; None: all. Writes `runs/<profile>/{notebooks,logs,figures,stamps}/`. Raises InputError for an unknown profile, chapter or parameter before anything
     runs, and NotebooksFailed at the end.
     """
     papermill = _papermill()
-    if profile not in PROFILES:
-        raise InputError(f"there is no profile {profile!r}: choose from {', '.join(PROFILES)}")
+    profiles.load(profile)
     book = (Path(book) if book else Path(__file__).resolve().parents[1] / "book").resolve()
     root = book.parent
     out = (Path(runs) if runs else root / "runs").resolve() / profile
-    selected = _select(book, only)
+    selected = [path for path in _select(book, only) if chapters_wanted is None or path.stem in chapters_wanted]
     wanted = {"profile": profile, **(parameters or {})}
-    with contextlib.redirect_stdout(None), _papermill_log(Path(os.devnull)):  # papermill remarks on what it cannot infer
-        known = {path: set(papermill.inspect_notebook(str(path))) for path in selected}
+    known = {path: _papermill_parameters(path) for path in selected}
     _check_parameters(set(parameters or ()), set().union(*known.values()))
 
     for folder in ("notebooks", "logs", "figures", "stamps"):
@@ -107,9 +106,10 @@ def reproduce(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `alexnet reproduce` to a parser; `run` obeys them."""
-    parser.add_argument("--profile", default="embedded", metavar="P", help=f"how big: {', '.join(PROFILES)} (default: embedded)")
-    parser.add_argument("--only", metavar="NAME", help="one chapter: 03-architecture, 03 or architecture")
-    parser.add_argument("--seeds", type=int, metavar="N", help="seeds per experiment; the same as -p seeds N")
+    parser.add_argument("--profile", default="embedded", metavar="P", help=f"how big: {', '.join(profiles.names())} (default: embedded)")
+    parser.add_argument("--only", metavar="NAME", help=f"one chapter, as 03-architecture, or one experiment: {', '.join(experiments.NAMES)}")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds per experiment (default: 1)")
+    parser.add_argument("--archive", action="store_true", help="also write the results to results/, the archive that the book shows")
     parser.add_argument(
         "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another parameter of the notebooks"
     )
@@ -117,14 +117,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`alexnet reproduce`: returns the exit status, 0 or 1; InputError is the caller's to report."""
+    """`alexnet reproduce`: first the experiments, here, where their progress shows; then the notebooks, which find the results there.
+
+    Returns the exit status, 0 or 1; InputError is the caller's to report.
+    """
+    profile, only = profiles.load(arguments.profile), arguments.only
     parameters = {name: parse_value(value) for name, value in arguments.parameters}
     if arguments.seeds is not None:
         if arguments.seeds < 1:
             raise InputError(f"--seeds {arguments.seeds}: at least 1 is needed")
         parameters["seeds"] = arguments.seeds
+    book = Path(__file__).resolve().parents[1] / "book"
+    if only not in experiments.NAMES:
+        with contextlib.suppress(ImportError):  # reported below, if notebooks are to run at all
+            _check_parameters(set(parameters), set().union(*(_papermill_parameters(path) for path in _select(book, only))))
+    wanted = [name for name in experiments.NAMES if only in (None, name) or _named(only, experiments.CHAPTERS[name])]
+    served = [name for name in wanted if name in profile.settings]
+    if only in experiments.NAMES:
+        profile[only]  # says so where the profile cannot serve it
+    seeds = range(int(parameters.get("seeds", 1)))
+    for name in served:
+        print(f"experiment {name}, profile {profile.name}", flush=True)
+        experiments.result(name, profile.name, seeds, archive=arguments.archive)
+    if only in experiments.NAMES:
+        print(profile.runs / "results" / f"{only}.json")
+        return 0
+    useful = {experiments.CHAPTERS[name] for name in served}
     try:
-        outcomes = reproduce(arguments.profile, arguments.only, parameters, arguments.force)
+        outcomes = reproduce(profile.name, only, parameters, arguments.force, chapters_wanted=None if only else useful, runs=profile.runs.parent)
     except NotebooksFailed as failed:
         print(failed, file=sys.stderr)
         return 1
@@ -206,10 +226,21 @@ def _select(book: Path, only: str | None) -> list[Path]:
         raise InputError(f"no notebook of {book.parent / '_toc.yml'} has a cell tagged 'parameters': there is nothing to reproduce")
     if only is None:
         return selected
-    named = [path for path in selected if only in (path.stem, *path.stem.split("-", 1))]
+    named = [path for path in selected if _named(only, path.stem)]
     if not named:
         raise InputError(f"there is no chapter {only!r} to reproduce: choose from {', '.join(path.stem for path in selected)}")
     return named
+
+
+def _named(only: str | None, chapter: str) -> bool:
+    """Whether 03-architecture, 03 or architecture names the chapter."""
+    return only in (chapter, *chapter.split("-", 1))
+
+
+def _papermill_parameters(path: Path) -> set[str]:
+    """The names in a notebook's parameters cell."""
+    with contextlib.redirect_stdout(None), _papermill_log(Path(os.devnull)):  # papermill remarks on what it cannot infer
+        return set(_papermill().inspect_notebook(str(path)))
 
 
 def _check_parameters(given: set[str], known: set[str]) -> None:

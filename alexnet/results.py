@@ -12,8 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE if (HERE / "book").is_dir() else Path.cwd()  # the repository; where it is absent, the working folder
 ARCHIVE = ROOT / "results"
@@ -30,6 +28,8 @@ def config_hash(config: Any) -> str:
 
 def provenance(seconds: float) -> dict[str, Any]:
     """Where and with what a result was made. seconds: the wall time of making it, trainings included."""
+    import torch  # here, so that listing results needs none of it
+
     def known(package: str) -> str | None:
         try:
             return version(package)

@@ -12,9 +12,9 @@ from typing import Any
 
 from alexnet import profiles, results
 from alexnet.errors import InputError
-from alexnet.training.trainer import VERSION
 
-NAMES = ("figure1", "learning", "errors", "live")
+CHAPTERS = {"figure1": "03-architecture", "learning": "05-learning", "live": "05-learning", "errors": "06-results"}  # experiment: where it is shown
+NAMES = tuple(CHAPTERS)
 
 
 def module(name: str) -> ModuleType:
@@ -28,6 +28,8 @@ def result(name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), ar
 
     Raises InputError where the profile has no settings for the experiment, or its data is missing.
     """
+    from alexnet.training.trainer import VERSION  # here, so that listing experiments needs no torch
+
     chosen, experiment = profiles.load(profile), module(name)
     config = experiment.config(chosen) | {"training_version": VERSION}
     remembered = results.load(name, chosen.runs / "results")
@@ -52,5 +54,15 @@ def result(name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), ar
 
 
 def show(name: str, profile: str, archived: str = "embedded", seeds: Sequence[int] = (0,)) -> dict[str, Any] | None:
-    """For chapters: profile "archive" reads results/<archived>/ and never trains (None: not yet run); any other runs the experiment on that profile."""
-    return results.archived(name, archived) if profile == "archive" else result(name, profile, seeds)
+    """For chapters: profile "archive" reads results/<archived>/ and never trains; any other runs the experiment on that profile.
+
+    None: not yet run, or not to be run on such a profile; then a line says so.
+    """
+    found = None
+    if profile == "archive":
+        found = results.archived(name, archived)
+    elif name in profiles.load(profile).settings:
+        found = result(name, profile, seeds)
+    if found is None:
+        print(f"{name}, profile {archived if profile == 'archive' else profile}: not yet run")
+    return found

@@ -12,15 +12,15 @@ from alexnet.experiments import models
 from alexnet.profiles import Profile
 from alexnet.training.trainer import load_run
 
-CHAPTER = "06-results"
 NETS = {
     "paper": "the text's net",
     "paper/sigma-0.03": "the text's net with the source's sigma in conv3-5",
-    "source": "the source's net",
-    "source/no-lrn": "without response normalization",
-    "source/no-overlap": "with pooling that does not overlap",
+    "source/plateau-rate": "the source's net, by the text's rule for the rate",
+    "paper/sigma-0.03/no-lrn": "without response normalization",
+    "paper/sigma-0.03/no-overlap": "with pooling that does not overlap",
 }
-ABLATIONS = {"source/no-lrn": "response normalization", "source/no-overlap": "overlapping pooling"}
+BASE = "paper/sigma-0.03"  # what the ablations are compared with, and whose kernels are drawn
+ABLATIONS = {f"{BASE}/no-lrn": "response normalization", f"{BASE}/no-overlap": "overlapping pooling"}
 
 
 def config(profile: Profile) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
             by_view[str(views)] = {"top1": round(errors.top1, 5), "top5": round(errors.top5, 5), "nll": round(errors.nll, 5)}
         summary = models.summary(path)
         found[name][str(seed)] = {"views": by_view, "epochs": summary["epochs"], "ended": summary["ended"], "falls": summary["falls"]}
-    first = load_run(trained["source", seeds[0]])[0].export_merged()["conv1.weight"].numpy()  # (maps, 3, 11, 11)
+    first = load_run(trained[BASE, seeds[0]])[0].export_merged()["conv1.weight"].numpy()  # (maps, 3, 11, 11)
     largest = float(np.abs(first).max())
     return {
         "images": len(splits["test"]),
@@ -50,14 +50,14 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         "nets": found,
         "color_histogram": color_histogram_errors(splits),
         # in 1/127 of the largest weight: enough to draw and to measure
-        "conv1": {"net": "source", "seed": seeds[0], "largest": largest, "kernels": np.round(first / largest * 127).astype(int).tolist()},
+        "conv1": {"net": BASE, "seed": seeds[0], "largest": largest, "kernels": np.round(first / largest * 127).astype(int).tolist()},
     }
 
 
 def differences(result: dict[str, Any], ablation: str, views: int = 1, what: str = "top1") -> list[float]:
     """The ablation's error minus the full net's, seed by seed, in percentage points."""
     nets = result["metrics"]["nets"]
-    return [100 * (nets[ablation][seed]["views"][str(views)][what] - full["views"][str(views)][what]) for seed, full in nets["source"].items()]
+    return [100 * (nets[ablation][seed]["views"][str(views)][what] - full["views"][str(views)][what]) for seed, full in nets[BASE].items()]
 
 
 def interval(values: list[float]) -> tuple[float, float]:

@@ -15,23 +15,21 @@ from alexnet.experiments import models
 from alexnet.profiles import Profile
 from alexnet.training import log
 
-CHAPTER = "03-architecture"
 KINDS = {"ReLU": "four-layer", "tanh": "four-layer/tanh"}
 
 
 def config(profile: Profile) -> dict[str, Any]:
-    return {"figure1": profile["figure1"], "data": profile.splits()["train"].digest}
+    return {"figure1": profile["figure1"], "data": profile.splits("figure1")["train"].digest}
 
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    settings, splits = profile["figure1"], {"train": profile.splits()["train"]}
-    width = settings.get("width", 1.0)
+    settings, splits = profile["figure1"], {"train": profile.splits("figure1")["train"]}
     start = {
-        kind: models.configure(profile, preset, splits=splits, width=width, image_size=settings["image_size"], epochs=settings["sweep_epochs"])
+        kind: models.configure(profile, preset, splits=splits, width=1.0, image_size=splits["train"].size, batch_size=128, epochs=settings["sweep_epochs"])
         for kind, preset in KINDS.items()
     }
     sweep = {(kind, rate): models.change(start[kind], rate=rate, seed=seeds[0]) for kind in KINDS for rate in settings["rates"]}
-    tried = dict(zip(sweep, models.train_all(profile, list(sweep.values()), title="choosing rates"), strict=True))
+    tried = dict(zip(sweep, models.train_all(profile, list(sweep.values()), splits, title="choosing rates"), strict=True))
     losses = {kind: {rate: _late_loss(tried[kind, rate]) for rate in settings["rates"]} for kind in KINDS}
     best = {kind: min(by_rate, key=by_rate.__getitem__) for kind, by_rate in losses.items()}
 
@@ -40,7 +38,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         for kind in KINDS
         for seed in seeds
     }
-    trained = dict(zip(full, models.train_all(profile, list(full.values()), title="Figure 1"), strict=True))
+    trained = dict(zip(full, models.train_all(profile, list(full.values()), splits, title="Figure 1"), strict=True))
     curves = {key: [row["error"] for row in log.read(path, "epoch")] for key, path in trained.items()}
     return {
         "images": len(splits["train"]),

@@ -13,7 +13,6 @@ from alexnet.experiments import models
 from alexnet.profiles import Profile
 from alexnet.training import log
 
-CHAPTER = "05-learning"
 ARMS = {
     "paper": "the text's net",
     "paper/sigma-0.03": "the text's net with the source's sigma in conv3-5",

@@ -8,41 +8,23 @@ import torch
 from matplotlib.figure import Figure
 
 from alexnet import evaluation, results
-from alexnet.data import pictographs
-from alexnet.data.pack import Pack, open_splits
-from alexnet.data.prepare import prepare
 from alexnet.experiments import models
 from alexnet.profiles import Profile, load
 from alexnet.training import log, trainer
-
-CHAPTER = "05-learning"
 
 
 def config(profile: Profile) -> dict[str, Any]:
     return {"live": profile["live"]}
 
 
-def splits(profile: Profile | None = None) -> dict[str, Pack]:
-    """The small set of pictographs, made on first use (a second or two)."""
-    profile = profile or load("embedded")
-    settings = profile["live"]
-    images, out = profile.runs / "data" / "live-images", profile.runs / "data" / "live"
-    if not out.exists():
-        if not images.exists():
-            pictographs.write(images, classes=settings["classes"], train=settings["train"], val=0, test=settings["test"], size=profile["size"], workers=1)
-        prepare(images, out, size=profile["size"], workers=1)
-    return open_splits(out)
-
-
 def train(out: Path, seed: int = 0, profile: Profile | None = None) -> dict[str, Any]:
     """Trains anew in `out`, a folder that is not there yet, and measures: {"loss": by window, "first", "last", "one_view", "ten_views"}."""
     profile = profile or load("embedded")
-    settings, packs = profile["live"], splits(profile)
+    settings, packs = profile["live"], profile.splits("live")
     torch.set_num_threads(1)
     data = {"train": packs["train"]}
-    config = models.configure(
-        profile, settings["preset"], splits=data, width=settings["width"], batch_size=settings["batch_size"], epochs=settings["epochs"], seed=seed
-    )
+    fields = {name: settings[name] for name in ("width", "batch_size", "rate", "epochs")}
+    config = models.configure(profile, settings["preset"], splits=data, seed=seed, **fields)
     trainer.train(config, data, out, progress=False)
     losses = [row["loss"] for row in log.read(out, "step")]
     net, augment, _ = trainer.load_run(out)

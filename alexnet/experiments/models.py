@@ -35,10 +35,10 @@ def folder(profile: Profile, config: Config) -> Path:
     return profile.runs / "models" / config.identity
 
 
-def train_all(profile: Profile, configs: Sequence[Config], data: Path | None = None, title: str = "training") -> list[Path]:
-    """The run folders of these configs, in their order; those not there yet are trained, as many at a time as there are cores. data: the packs' folder."""
+def train_all(profile: Profile, configs: Sequence[Config], splits: dict[str, Pack] | None = None, title: str = "training") -> list[Path]:
+    """The run folders of these configs, in their order; those not there yet are trained, as many at a time as there are cores. splits: other than the profile's."""
     folders = [folder(profile, config) for config in configs]
-    splits = open_splits(data) if data else profile.splits()
+    splits = splits or profile.splits()
     root = splits["train"].path if len(splits) == 1 else splits["train"].path.parent
     missing = {path: config for path, config in zip(folders, configs, strict=True) if not (path / "summary.json").exists()}
     if not missing:

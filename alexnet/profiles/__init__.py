@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from alexnet import results
-from alexnet.data.pack import Pack, open_splits
+from alexnet.data import pictographs
+from alexnet.data.pack import Pack, open_splits, temporary
 from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
 
@@ -37,7 +38,7 @@ class Profile:
     @property
     def net(self) -> dict[str, Any]:
         """What all nets of the profile share, unless an experiment says otherwise: fields of `trainer.Config`."""
-        return {name: self.settings[name] for name in ("image_size", "width", "batch_size") if name in self.settings}
+        return {name: self.settings[name] for name in ("image_size", "width", "batch_size", "rate") if name in self.settings}
 
     def source(self) -> Path | str:
         """What is prepared: "pictographs", or a folder under ALEXNET_DATA."""
@@ -56,10 +57,20 @@ class Profile:
         source = self.source()
         return self.settings.get("titles", {}).get(source.name if isinstance(source, Path) else source, self["title"])
 
-    def splits(self) -> dict[str, Pack]:
-        """The prepared data, made on first use under runs/<profile>/data."""
-        source, out = self.source(), self.runs / "data" / f"{self['size']}"
-        return open_splits(out if out.exists() else prepare(source, out, size=self["size"]))
+    def splits(self, part: str | None = None) -> dict[str, Pack]:
+        """The prepared data, made on first use under runs/<profile>/data. part: an experiment that has images of its own (its setting `pictographs`)."""
+        own = self.settings[part].get("pictographs") if part else None
+        if own is None:
+            source = self.source()
+            what = [str(source), self["size"], pictographs.RECIPE if source == "pictographs" else None]
+            out = self.runs / "data" / f"images-{results.config_hash(what)}"
+            return open_splits(out if out.exists() else prepare(source, out, size=self["size"]))
+        out = self.runs / "data" / f"{part}-{results.config_hash([own, pictographs.RECIPE])}"
+        if not out.exists():
+            with temporary(out, "images") as folder:
+                pictographs.write(folder / "images", **own)
+                prepare(folder / "images", out, size=own["size"])
+        return open_splits(out)
 
 
 def who_has(key: str) -> list[str]:

@@ -1,6 +1,9 @@
 """Profiles: how big a reproduction is. A YAML file each: the data, the net's width and image size, the budgets of the experiments."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,13 +67,24 @@ class Profile:
             source = self.source()
             what = [str(source), self["size"], pictographs.RECIPE if source == "pictographs" else None]
             out = self.runs / "data" / f"images-{results.config_hash(what)}"
-            return open_splits(out if out.exists() else prepare(source, out, size=self["size"]))
+            with _alone(out):
+                return open_splits(out if out.exists() else prepare(source, out, size=self["size"]))
         out = self.runs / "data" / f"{part}-{results.config_hash([own, pictographs.RECIPE])}"
-        if not out.exists():
-            with temporary(out, "images") as folder:
-                pictographs.write(folder / "images", **own)
-                prepare(folder / "images", out, size=own["size"])
-        return open_splits(out)
+        with _alone(out):
+            if not out.exists():
+                with temporary(out, "images") as folder:
+                    pictographs.write(folder / "images", **own)
+                    prepare(folder / "images", out, size=own["size"])
+            return open_splits(out)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One process at a time makes `out`; the others wait for it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.with_name(f".{out.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def who_has(key: str) -> list[str]:

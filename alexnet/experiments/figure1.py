@@ -49,7 +49,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         "nets": {
             kind: {
                 "rate": best[kind],
-                "sweep": {str(rate): round(loss, 4) for rate, loss in losses[kind].items()},
+                "sweep": {str(rate): round(loss, 4) if math.isfinite(loss) else None for rate, loss in losses[kind].items()},
                 "error_by_epoch": {str(seed): [round(e, 5) for e in curves[kind, seed]] for seed in seeds},
                 "epochs_to_threshold": {str(seed): arrival(curves[kind, seed], settings["threshold"]) for seed in seeds},
             }

@@ -48,8 +48,8 @@ class Profile:
         for name in wanted:
             if root and (Path(root) / name).is_dir():
                 return Path(root) / name
-        where = f"ALEXNET_DATA={root} has neither" if root else "set ALEXNET_DATA to the folder that holds"
-        raise InputError(f"profile {self.name!r} needs {self['title']}: {where} {' nor '.join(wanted) if root else ' or '.join(wanted)}")
+        where = f"ALEXNET_DATA={root} holds no {' and no '.join(wanted)}" if root else f"set ALEXNET_DATA to the folder that holds {' or '.join(wanted)}"
+        raise InputError(f"profile {self.name!r} needs {self['title']}: {where}")
 
     def title(self) -> str:
         """The data's name, as it is shown wherever a result is."""

@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     p = command(prepare, "make a pack (equal-sized images, their mean and colors) from images")
-    sources = "a folder of class folders, or of train/, val/, test/; Tiny ImageNet; CIFAR-10 as torchvision keeps it; or the word pictographs"
+    sources = "a folder of class folders, or of train/, val/, test/; Tiny ImageNet; CIFAR-10 as torchvision has it; or the word pictographs"
     p.add_argument("source", help=sources)
     p.add_argument("out", type=Path, help="the pack's folder, which must not be there yet")
     p.add_argument("--size", default="256", help="side of the prepared images in pixels, or native: as they are (default: %(default)s)")
@@ -122,7 +122,8 @@ def parser() -> argparse.ArgumentParser:
     p = command(train, "train a network on a pack")
     p.add_argument("--data", type=Path, required=True, metavar="PACK", help="a folder of packs, train/ and val/, or one pack")
     p.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run: log, checkpoints, weights")
-    p.add_argument("--preset", default="paper", help="paper, source or four-layer, with variants, as in paper/no-lrn/tanh (default: %(default)s)")
+    presets = "paper, source or four-layer, with variants, as in paper/no-lrn/tanh (default: %(default)s)"
+    p.add_argument("--preset", default="paper", help=presets)
     p.add_argument("--width", type=_positive, default=1.0, help="scales every layer's maps and units (default: %(default)s)")
     p.add_argument("--image-size", type=_count, help="side of the crops that the net sees (default: 7/8 of the pack's, 224 of 256)")
     budget = p.add_mutually_exclusive_group()

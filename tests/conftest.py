@@ -24,7 +24,8 @@ def _packs(folder, classes, train, size):
 
 @pytest.fixture(scope="session")
 def packs32(tmp_path_factory):
-    """A folder of packs: 4 classes, 40 + 8 + 8 images of 32 pixels, for the four-layer net. Beside it, in images/, what it was made from."""
+    """A folder of packs: 4 classes, 40 + 8 + 8 images of 32 pixels, for the four-layer net. Beside it, in images/, what it was made
+    from."""
     return _packs(tmp_path_factory.mktemp("packs32"), 4, 10, 32)
 
 

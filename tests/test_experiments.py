@@ -1,4 +1,5 @@
-"""Experiments: run once and remembered, models trained in worker processes, and the arithmetic between logs and figures by hand-made cases."""
+"""Experiments: run once and remembered, models trained in worker processes, and the arithmetic between logs and figures by hand-made
+cases."""
 
 import json
 import math
@@ -130,7 +131,7 @@ def test_a_profile_that_cannot_serve_says_so(packs32):
 def test_models_are_trained_in_workers_stopped_resumed_and_left_alone_when_there(packs32, tmp_path, monkeypatch, capfd):
     profile = own(packs32, batch_size=1)
     packs = {"train": profile.splits()["train"]}
-    fields = {"splits": packs, "epochs": 10.0, "width": 0.25, "image_size": 32, "rate": 1e-4}
+    fields = {"splits": packs, "epochs": 8.0, "width": 0.25, "image_size": 32, "rate": 1e-4}
     configs = [models.configure(profile, "four-layer", seed=seed, **fields) for seed in (0, 1)]
     configs.append(models.change(configs[0], epochs=1 / 40))
     folders = [profile.runs / "models" / config.identity for config in configs]
@@ -156,7 +157,7 @@ def test_models_are_trained_in_workers_stopped_resumed_and_left_alone_when_there
     monkeypatch.setattr(models, "cores", lambda: 1)
     assert models.train_all(profile, configs) == folders
     for config, folder in zip(configs, folders, strict=True):
-        assert models.summary(folder)["steps"] == (1 if config.epochs < 1 else 400)
+        assert models.summary(folder)["steps"] == (1 if config.epochs < 1 else 320)
         assert not any("val_top1" in row for row in log.read(folder, "epoch"))  # the config names no validation set
     trainer.train(configs[1], packs, tmp_path / "here", progress=False)
     assert (tmp_path / "here" / "weights.safetensors").read_bytes() == (folders[1] / "weights.safetensors").read_bytes()

@@ -22,7 +22,8 @@ def test_an_unknown_name_lists_the_names():
 
 def test_a_missing_setting_names_the_profiles_that_have_it():
     lacking = Profile("lacking", {"title": "nothing"})
-    with pytest.raises(InputError, match=f"'lacking' has no settings for 'figure1'; the profiles that do: {', '.join(profiles.who_has('figure1'))}"):
+    others = ", ".join(profiles.who_has("figure1"))
+    with pytest.raises(InputError, match=f"'lacking' has no settings for 'figure1'; the profiles that do: {others}"):
         lacking["figure1"]
     assert "embedded" in profiles.who_has("figure1")
     with pytest.raises(InputError, match="the profiles that do: none"):
@@ -32,10 +33,10 @@ def test_a_missing_setting_names_the_profiles_that_have_it():
 def test_data_is_found_through_the_environment_alone(tmp_path, monkeypatch):
     cifar = profiles.load("cifar10")
     monkeypatch.delenv("ALEXNET_DATA", raising=False)
-    with pytest.raises(InputError, match="'cifar10' needs CIFAR-10: set ALEXNET_DATA to the folder that holds cifar-10-batches-py or cifar10-jpeg"):
+    with pytest.raises(InputError, match="needs CIFAR-10: set ALEXNET_DATA to the folder that holds cifar-10-batches-py or cifar10-jpeg"):
         cifar.source()
     monkeypatch.setenv("ALEXNET_DATA", str(tmp_path))
-    with pytest.raises(InputError, match=f"'cifar10' needs CIFAR-10: ALEXNET_DATA={tmp_path} holds no cifar-10-batches-py and no cifar10-jpeg"):
+    with pytest.raises(InputError, match=f"needs CIFAR-10: ALEXNET_DATA={tmp_path} holds no cifar-10-batches-py and no cifar10-jpeg"):
         cifar.title()
     (tmp_path / "cifar10-jpeg").mkdir()
     assert cifar.source() == tmp_path / "cifar10-jpeg" and cifar.title() == "CIFAR-10 (JPEG copy)"

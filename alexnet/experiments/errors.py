@@ -1,4 +1,5 @@
-"""Test errors from one view and from ten, of both presets and of two ablations (sections 3.3, 3.4, 4.1 and 6 of the paper); conv1's kernels (Figure 3)."""
+"""Test errors from one view and from ten, of both presets and of two ablations (sections 3.3, 3.4, 4.1 and 6 of the paper); conv1's kernels
+(Figure 3)."""
 
 import statistics
 from typing import Any

@@ -27,7 +27,8 @@ def configure(profile: Profile, preset: str, *, epochs: float, splits: dict[str,
     """A run's config on a profile: its width, image size and data, unless `fields` say otherwise."""
     packs = splits or profile.splits()
     used = {name: pack.digest for name, pack in packs.items() if name in ("train", "val")}
-    return Config(preset=preset, num_classes=len(packs["train"].classes), epochs=epochs, data=used, **({"width": 1.0} | profile.net | fields))
+    given = {"width": 1.0} | profile.net | fields
+    return Config(preset=preset, num_classes=len(packs["train"].classes), epochs=epochs, data=used, **given)
 
 
 change = replace  # a config with other fields

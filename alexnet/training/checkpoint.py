@@ -1,8 +1,8 @@
 """Checkpoints: a folder with one safetensors file per column (weights and velocities), `state.json`, and `manifest.json` with every file's
 SHA-256.
 
-Written under a temporary name and renamed when whole, so that a kill at any moment leaves the last good one. Nothing is pickled, nothing read
-is executed.
+Written under a temporary name and renamed when whole, so that a kill at any moment leaves the last good one. Nothing is pickled, nothing
+read is executed.
 """
 
 import hashlib
@@ -25,7 +25,8 @@ def sha256(path: Path) -> str:
 
 
 def save(folder: Path, step: int, columns: dict[str, dict[str, Tensor]], state: dict, keep: int = 2) -> Path:
-    """Writes `folder/step-<step>` and removes all but the last `keep`. columns: {"0": {"conv1.weight": ..., "velocity.conv1.weight": ...}}."""
+    """Writes `folder/step-<step>` and removes all but the last `keep`. columns: {"0": {"conv1.weight": ..., "velocity.conv1.weight":
+    ...}}."""
     final = folder / f"{PREFIX}{step:09d}"
     if final.exists():
         return final

@@ -1,8 +1,8 @@
-"""The training loop (section 5 of the paper), from a pack to a run folder: `config.json`, `log.jsonl`, `checkpoints/`, `weights.safetensors`,
-`summary.json`.
+"""The training loop (section 5 of the paper), from a pack to a run folder: `config.json`, `log.jsonl`, `checkpoints/`,
+`weights.safetensors`, `summary.json`.
 
-A run is a function of its config and its data: started twice, or killed and resumed, it ends with the same weights, to the bit on one machine
-and thread count.
+A run is a function of its config and its data: started twice, or killed and resumed, it ends with the same weights, to the bit on one
+machine and thread count.
 """
 
 import fcntl
@@ -35,7 +35,8 @@ from alexnet.training.log import Log
 from alexnet.training.schedule import Schedule
 from kernels import momentum_step_
 
-# Part of a trained model's identity: raise it with any change that changes trained weights. tests/test_trainer.py holds the numbers that say when.
+# Part of a trained model's identity: raise it with any change that changes trained weights. tests/test_trainer.py holds the numbers that
+# say when.
 VERSION = 1
 CHECKPOINT_SECONDS = 300.0
 
@@ -86,10 +87,10 @@ def train(
 ) -> dict:
     """Trains to the end of the budget and returns the run's summary.
 
-    splits: packs "train" and, for the validation error after each epoch, "val". A folder that holds a run is an InputError unless `resume`, and
-    must then hold a run of the same config; a finished run is returned as it is. on_steps is told of every step taken (and, at once, of those a
-    checkpoint already holds). Ctrl-C and SIGTERM leave a checkpoint, then raise Interrupted. A loss that is no longer finite ends the run, and
-    the summary's `diverged_at` names the step. Options that cannot work raise InputError and leave no folder behind.
+    splits: packs "train" and, for the validation error after each epoch, "val". A folder that holds a run is an InputError unless `resume`,
+    and must then hold a run of the same config; a finished run is returned as it is. on_steps is told of every step taken (and, at once, of
+    those a checkpoint already holds). Ctrl-C and SIGTERM leave a checkpoint, then raise Interrupted. A loss that is no longer finite ends
+    the run, and the summary's `diverged_at` names the step. Options that cannot work raise InputError and leave no folder behind.
     """
     pack, validation, recipe = splits["train"], splits.get("val"), config.recipe
     if recipe.schedule == "plateau" and validation is None:

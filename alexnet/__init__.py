@@ -13,7 +13,8 @@ __version__ = "0.1.0"
 # An unrelated package on PyPI has our operators' name.
 _found = find_spec("kernels")
 if _found is None or Path(_found.origin or "").resolve().parent.parent != Path(__file__).resolve().parent.parent:
-    where = f"another package at {_found.origin}: uninstall it (`pip uninstall kernels`)" if _found else "missing: install this repository again"
+    _remedy = "uninstall it (`pip uninstall kernels`)"
+    where = f"another package at {_found.origin}: {_remedy}" if _found else "missing: install this repository again"
     raise ImportError(f"AlexNet needs its own package `kernels`, beside {Path(__file__).parent}; the one found is {where}")
 
 

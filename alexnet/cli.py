@@ -1,12 +1,14 @@
 """The command line: `alexnet prepare | train | evaluate | export | reproduce`.
 
-Exit status: 0 done; 1 something failed on our side; 2 bad input, one line says what; 128 + n stopped by signal n (130 for Ctrl-C), with nothing lost.
+Exit status: 0 done; 1 something failed on our side; 2 bad input, one line says what; 128 + n stopped by signal n (130 for Ctrl-C), with
+nothing lost.
 """
 
 import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from alexnet import reproduce as reproduction
 from alexnet.errors import InputError
@@ -26,8 +28,12 @@ def train(args: argparse.Namespace) -> None:
     from alexnet.training import trainer
 
     splits = open_splits(args.data)
+    if "train" not in splits:
+        raise InputError(f"{args.data} has no train split; it has {', '.join(splits)}")
     pack = splits["train"]
-    preset = presets.get(args.preset if args.columns == 2 else f"{args.preset}/one-column")
+    preset = presets.get(args.preset)
+    if args.columns == 1 and preset.columns > 1:
+        preset = presets.get(f"{args.preset}/one-column")
     per_epoch = steps_per_epoch(pack, args.batch_size)
     config = trainer.Config(
         preset=preset.name,
@@ -43,7 +49,8 @@ def train(args: argparse.Namespace) -> None:
     summary = trainer.train(config, splits, args.out, resume=args.resume, device=_device(args.device))
     if summary["ended"] == "diverged":
         raise RuntimeError(f"the loss was no longer finite at step {summary['diverged_at']}; a lower --lr may help")
-    print(f"{args.out}: {summary['steps']} steps, {summary['epochs']:.1f} epochs, {summary['seconds']:.0f} s; weights in {args.out / 'weights.safetensors'}")
+    taken = f"{summary['steps']} steps, {summary['epochs']:.1f} epochs, {summary['seconds']:.0f} s"
+    print(f"{args.out}: {taken}; weights in {args.out / 'weights.safetensors'}")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -59,7 +66,8 @@ def evaluate(args: argparse.Namespace) -> None:
     pack = splits[split]
     if len(pack.classes) != config.num_classes or pack.size != augment.mean_size:
         raise InputError(
-            f"{pack.path} has {len(pack.classes)} classes of {pack.size}-pixel images; the run in {args.run} was trained on {config.num_classes} of {augment.mean_size}"
+            f"{pack.path} has {len(pack.classes)} classes of {pack.size}-pixel images; the run in {args.run} was trained on "
+            f"{config.num_classes} of {augment.mean_size}; evaluate it on a pack like that one"
         )
     found = evaluation.evaluate(net.to(_device(args.device)), pack, augment, args.views, progress=True)
     how = "one view" if args.views == 1 else f"{args.views} views"
@@ -75,7 +83,8 @@ def export(args: argparse.Namespace) -> None:
         raise InputError(f"{args.file} should end in .safetensors")
     net, _, config = load_run(args.run)
     args.file.parent.mkdir(parents=True, exist_ok=True)
-    about = {"preset": config.preset, "num_classes": str(config.num_classes), "width": str(config.width), "image_size": str(config.image_size)}
+    args.file.touch()  # a place that cannot be written to is told of here, by its name
+    about = {name: str(getattr(config, name)) for name in ("preset", "num_classes", "width", "image_size")}
     save_file(net.export_merged(), args.file, metadata=about)
     print(args.file)
 
@@ -84,44 +93,56 @@ def reproduce(args: argparse.Namespace) -> int:
     return reproduction.run(args)
 
 
+class Parser(argparse.ArgumentParser):
+    """One that complains in one line, as the rest of the program does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser("alexnet", description="AlexNet, reproduced: prepare images, train and evaluate the network, regenerate the paper's figures and tables.")
+    about = "AlexNet, reproduced: prepare images, train and evaluate the network, regenerate the paper's figures and tables."
+    top = Parser("alexnet", description=about)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(function, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(function.__name__, help=text, description=text[0].upper() + text[1:] + ".", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        made = commands.add_parser(function.__name__, help=text, description=text[0].upper() + text[1:] + ".")
         made.set_defaults(function=function)
         return made
 
     p = command(prepare, "make a pack (equal-sized images, their mean and colors) from images")
-    p.add_argument("source", help="a folder of class folders, or of train/, val/, test/; Tiny ImageNet; CIFAR-10 as torchvision keeps it; or the word pictographs")
+    sources = "a folder of class folders, or of train/, val/, test/; Tiny ImageNet; CIFAR-10 as torchvision has it; or the word pictographs"
+    p.add_argument("source", help=sources)
     p.add_argument("out", type=Path, help="the pack's folder, which must not be there yet")
-    p.add_argument("--size", default="256", help="side of the prepared images in pixels, or native: as they are")
+    p.add_argument("--size", default="256", help="side of the prepared images in pixels, or native: as they are (default: %(default)s)")
     p.add_argument("--skip-bad", action="store_true", help="leave unreadable images out and list them in rejected.csv, rather than stop")
-    p.add_argument("--workers", type=int, help="processes (default: one a core)")
+    p.add_argument("--workers", type=_count, help="processes (default: one a core)")
 
     p = command(train, "train a network on a pack")
     p.add_argument("--data", type=Path, required=True, metavar="PACK", help="a folder of packs, train/ and val/, or one pack")
     p.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run: log, checkpoints, weights")
-    p.add_argument("--preset", default="paper", help="paper, source or four-layer, with variants, as in paper/no-lrn/tanh")
-    p.add_argument("--width", type=_positive, default=1.0, help="scales every layer's maps and units")
+    presets = "paper, source or four-layer, with variants, as in paper/no-lrn/tanh (default: %(default)s)"
+    p.add_argument("--preset", default="paper", help=presets)
+    p.add_argument("--width", type=_positive, default=1.0, help="scales every layer's maps and units (default: %(default)s)")
     p.add_argument("--image-size", type=_count, help="side of the crops that the net sees (default: 7/8 of the pack's, 224 of 256)")
     budget = p.add_mutually_exclusive_group()
-    budget.add_argument("--epochs", type=_positive, default=90.0, help="passes over the training set, at most")
+    budget.add_argument("--epochs", type=_positive, default=90.0, help="passes over the training set, at most (default: %(default)s)")
     budget.add_argument("--steps", type=_count, help="steps, instead of epochs")
-    p.add_argument("--batch-size", type=_count, default=128, help="images a step")
+    p.add_argument("--batch-size", type=_count, default=128, help="images a step (default: %(default)s)")
     p.add_argument("--lr", type=_positive, help="first learning rate (default: the preset's, 0.01)")
-    p.add_argument("--seed", type=int, default=0, help="of the initial weights, the order, the crops and the dropout masks")
-    p.add_argument("--columns", type=int, choices=(1, 2), default=2, help="2: Figure 2's network; 1: the one-column net of the paper's comparison")
-    p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one")
+    p.add_argument("--seed", type=_seed, default=0, help="of initial weights, order, crops and dropout masks (default: %(default)s)")
+    columns = "2: Figure 2's network; 1: the one-column net of the paper's comparison (default: %(default)s)"
+    p.add_argument("--columns", type=int, choices=(1, 2), default=2, help=columns)
+    p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)")
     p.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
 
     p = command(evaluate, "measure a trained network's errors")
     p.add_argument("run", type=Path, help="folder of a finished run")
     p.add_argument("--data", type=Path, required=True, metavar="PACK", help="a pack, or a folder of packs")
     p.add_argument("--split", choices=("train", "val", "test"), help="which of them (default: test where there is one, else val)")
-    p.add_argument("--views", type=int, choices=(1, 10), default=1, help="1: the center; 10: corners, center and their reflections, outputs averaged")
-    p.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    views = "1: the center; 10: corners, center and their reflections, outputs averaged (default: %(default)s)"
+    p.add_argument("--views", type=int, choices=(1, 10), default=1, help=views)
+    p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)")
 
     p = command(export, "write a trained network's weights in the layout of one device")
     p.add_argument("run", type=Path, help="folder of a finished run")
@@ -139,9 +160,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"alexnet: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"alexnet: {stop or 'stopped'}", file=sys.stderr)
+        print(f"alexnet: {str(stop) or 'stopped'}", file=sys.stderr)
         return 128 + getattr(stop, "signal", signal.SIGINT)
-    except RuntimeError as error:
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        print(f"alexnet: {error.filename}: {error.strerror}; choose another path", file=sys.stderr)
+        return 2
+    except (RuntimeError, OSError) as error:
         print(f"alexnet: {error}", file=sys.stderr)
         return 1
 
@@ -154,14 +178,28 @@ def _whole(text: str, name: str) -> int:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return _integer(text, 1, 2**31 - 1)
+
+
+def _seed(text: str) -> int:
+    return _integer(text, 0, 2**62)
+
+
+def _integer(text: str, least: int, most: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} to {most}")
     return value
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value

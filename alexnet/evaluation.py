@@ -23,7 +23,8 @@ class Errors:
 
 
 def top_k_error(probabilities: Tensor, labels: Tensor, k: int) -> float:
-    """Share of images whose label is not among the k most probable classes; a tie across the k-th place counts in part, as in 2012 (layer_kernels.cu:108)."""
+    """Share of images whose label is not among the k most probable classes; a tie across the k-th place counts in part, as in 2012
+    (layer_kernels.cu:108)."""
     own = probabilities.gather(1, labels[:, None])
     above, level = (probabilities > own).sum(1), (probabilities == own).sum(1)
     hits = ((k - above) / level).clamp(0, 1)
@@ -45,13 +46,15 @@ def errors(probabilities: Tensor, labels: Tensor) -> Errors:
 def predict(
     net: AlexNet, pack: Pack, augment: Augment, views: int = 1, batch_size: int = 250, limit: int | None = None, progress: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities (N, classes), float32, and labels int64 (N,) of a pack's images, in the pack's order. `augment` carries the training set's mean image."""
+    """Probabilities (N, classes), float32, and labels int64 (N,) of a pack's images, in the pack's order. `augment` carries the training
+    set's mean image."""
     device = next(net.parameters()).device
     count = min(len(pack), limit or len(pack))
     was_training = net.training
     net.eval()
     outputs = []
-    for start in tqdm(range(0, count, batch_size), desc=f"{views}-view evaluation", unit="batch", disable=None if progress else True, leave=False):
+    starts, title = range(0, count, batch_size), f"{views}-view evaluation"
+    for start in tqdm(starts, desc=title, unit="batch", disable=None if progress else True, leave=False):
         images = torch.from_numpy(pack.gather(np.arange(start, min(start + batch_size, count))))
         outputs.append(sum(net(view.to(device)).softmax(1) for view in augment.views(images, views)).cpu() / views)
     net.train(was_training)

@@ -1,6 +1,7 @@
 """How columns meet: the network asks for a gathering of maps and a sum of partial logits, and does not know where the columns live.
 
-`Together` keeps all columns in one process. Columns on several devices meet by collectives behind the same three methods (section 3.2 of the paper).
+`Together` keeps all columns in one process. Columns on several devices meet by collectives behind the same three methods (section 3.2 of
+the paper).
 """
 
 import torch

@@ -3,6 +3,8 @@
 The layers, their order and their sizes stand in `alexnet.presets`; this file turns such a table into modules.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,7 +25,8 @@ class Stage(nn.Module):
         super().__init__()
         self.shape, self.column, self.index = shape, column, index
         kernel = shape.layer.kernel
-        self.weight = nn.Parameter(torch.empty(shape.maps, shape.in_maps, kernel, kernel) if kernel else torch.empty(shape.maps, shape.fan_in))
+        size = (shape.in_maps, kernel, kernel) if kernel else (shape.fan_in,)
+        self.weight = nn.Parameter(torch.empty(shape.maps, *size))
         # the last layer's sums belong to all columns; column 0 keeps their bias
         self.bias = nn.Parameter(torch.empty(shape.maps)) if column == 0 or not shape.is_last else None
 
@@ -70,13 +73,19 @@ class Stage(nn.Module):
 class AlexNet(nn.Module):
     """The network. Input float (N, 3, S, S), RGB, 0..255 minus the mean image; output logits (N, num_classes).
 
-    preset: "paper" (the text), "source" (net 145 of the released source), "four-layer" (Figure 1), with variants: "paper/no-lrn". width scales every layer's
-    maps and units, image_size the maps' sides; smaller nets keep each layer's sigma * sqrt(fan-in). Initial weights follow `torch.manual_seed`, and are the
-    same for a column wherever it lives. Raises InputError for an unknown preset and for images too small to pass through all layers.
+    preset: "paper" (the text), "source" (net 145 of the released source), "four-layer" (Figure 1), with variants: "paper/no-lrn". width
+    scales every layer's maps and units, image_size the maps' sides; smaller nets keep each layer's sigma * sqrt(fan-in). Initial weights
+    follow `torch.manual_seed`, and are the same for a column wherever it lives. Raises InputError for an unknown preset and for images too
+    small to pass through all layers.
     """
 
     def __init__(
-        self, preset: str | Preset = "paper", num_classes: int = 1000, width: float = 1.0, image_size: int = 224, exchange: Together | None = None
+        self,
+        preset: str | Preset = "paper",
+        num_classes: int = 1000,
+        width: float = 1.0,
+        image_size: int = 224,
+        exchange: Together | None = None,
     ):
         super().__init__()
         self.preset = get(preset)
@@ -92,6 +101,10 @@ class AlexNet(nn.Module):
                 stage.initialize(sigma, seed)
             self.columns[str(number)] = nn.ModuleDict(stages)
 
+    def stages(self, name: str) -> list[Stage]:
+        """The shares of layer `name` that live here, column by column."""
+        return [cast(Stage, column.get_submodule(name)) for column in self.columns.values()]
+
     def forward(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
         """keys: int64 (N,), what each image's dropout masks are drawn from in training; None draws them from torch's generator."""
         if self.training and keys is None:
@@ -100,24 +113,27 @@ class AlexNet(nn.Module):
         for row in self.table:
             if row.layer.reads == "both":
                 parts = [self.exchange.gather(parts)] * len(parts)
-            parts = [column[row.layer.name](part, keys) for column, part in zip(self.columns.values(), parts, strict=True)]
+            parts = [stage(part, keys) for stage, part in zip(self.stages(row.layer.name), parts, strict=True)]
         return self.exchange.sum(parts)
 
     def summary(self) -> None:
-        """Prints the table of layers: what each reads, its maps, neurons, parameters, multiply-accumulates for one image, columns and devices."""
+        """Prints the table of layers: what each reads, its maps, neurons, parameters, multiply-accumulates for one image, columns and
+        devices."""
         print(summary(self))
 
     def export_merged(self) -> dict[str, Tensor]:
-        """The layout of one device, column 0 first: conv1.weight (96, 3, 11, 11), conv2.weight (256, 48, 5, 5) ... fc8.weight (num_classes, 4096), biases."""
+        """The layout of one device, column 0 first: conv1.weight (96, 3, 11, 11), conv2.weight (256, 48, 5, 5) ... fc8.weight (num_classes,
+        4096), biases."""
         merged = {}
         for row in self.table:
-            stages = [column[row.layer.name] for column in self.columns.values()]
+            stages = self.stages(row.layer.name)
             merged[f"{row.layer.name}.weight"] = torch.cat([s.weight.detach() for s in stages], dim=1 if row.is_last else 0)
             merged[f"{row.layer.name}.bias"] = torch.cat([s.bias.detach() for s in stages if s.bias is not None])
         return merged
 
     def load_merged(self, state_dict: dict[str, Tensor]) -> None:
-        """Takes weights in the merged layout. Raises InputError that names a missing, surplus or misshapen entry, and then changes nothing."""
+        """Takes weights in the merged layout. Raises InputError that names a missing, surplus or misshapen entry, and then changes
+        nothing."""
         own = self.export_merged()
         for name in own.keys() - state_dict.keys():
             raise InputError(f"the weights lack {name}; preset {self.preset.name!r} needs it")
@@ -130,18 +146,17 @@ class AlexNet(nn.Module):
             for row in self.table:
                 weights = state_dict[f"{row.layer.name}.weight"].chunk(row.columns, dim=1 if row.is_last else 0)
                 biases = state_dict[f"{row.layer.name}.bias"].chunk(1 if row.is_last else row.columns)
-                for number, column in self.columns.items():
-                    stage = column[row.layer.name]
-                    stage.weight.copy_(weights[int(number)])
+                for stage in self.stages(row.layer.name):
+                    stage.weight.copy_(weights[stage.column])
                     if stage.bias is not None:
-                        stage.bias.copy_(biases[int(number)])
+                        stage.bias.copy_(biases[stage.column])
 
 
 def summary(net: AlexNet) -> str:
     """The table that `AlexNet.summary` prints."""
-    devices = " + ".join(str(column[net.table[0].layer.name].weight.device) for column in net.columns.values())
+    devices = " + ".join(str(stage.weight.device) for stage in net.stages(net.table[0].layer.name))
     head = ("layer", "reads", "kernel", "maps", "map", "pooled", "neurons", "parameters", "MACs", "columns", "device")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in net.table:
         layer, spatial = row.layer, bool(row.layer.kernel)
         rows.append((
@@ -160,6 +175,7 @@ def summary(net: AlexNet) -> str:
     rows.append(("total", "", "", "", "", "", *(f"{total(net.table, what):,}" for what in ("neurons", "parameters", "macs")), "", ""))
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     left = {0, 1, 2, 9, 10}
-    lines = ["  ".join(cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))) for row in (head, *rows)]
+    aligned = [[cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))] for row in (head, *rows)]
+    lines = ["  ".join(cells) for cells in aligned]
     rule = "-" * max(len(line.rstrip()) for line in lines)
     return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1]))

@@ -1,7 +1,7 @@
 """What differs between nets, as tables: the text's net, the released source's net 145, and the variants that the paper's ablations need.
 
-A preset is a table of layers and a recipe for learning; the network (section 3 of the paper) and the trainer (sections 4 and 5) read them and nothing else.
-A variant is a function from preset to preset. `get("paper/no-lrn/tanh")` applies variants from left to right.
+A preset is a table of layers and a recipe for learning; the network (section 3 of the paper) and the trainer (sections 4 and 5) read them
+and nothing else. A variant is a function from preset to preset. `get("paper/no-lrn/tanh")` applies variants from left to right.
 
 Sources: the text; `layers-145.cfg` and `layer-params-145*.cfg` of the released source for whatever is marked "source".
 """
@@ -50,7 +50,8 @@ class Pool:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Section 4.2: units are kept with probability `keep`, unscaled in training and multiplied by `keep` at test time; inverted: the modern other way round."""
+    """Section 4.2: units are kept with probability `keep`, unscaled in training and multiplied by `keep` at test time; inverted: the modern
+    other way round."""
 
     keep: float = 0.5
     inverted: bool = False
@@ -78,7 +79,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a net learns (sections 4 and 5). Rates are per step at the batch's mean gradient; epochs are counted on a scale of `cycles` epochs."""
+    """How a net learns (sections 4 and 5). Rates are per step at the batch's mean gradient; epochs are counted on a scale of `cycles`
+    epochs."""
 
     batch_size: int = 128
     momentum: float = 0.9
@@ -156,7 +158,8 @@ SOURCE = Preset(
     ),
 )
 
-# The four-layer net of Figure 1. The paper gives neither sizes nor rates: widths are those of the small CIFAR-10 nets of the time, order and overlap the paper's.
+# The four-layer net of Figure 1. The paper gives neither sizes nor rates: widths are those of the small CIFAR-10 nets of the time, order
+# and overlap the paper's.
 FOUR_LAYER = Preset(
     "four-layer",
     layers=(
@@ -203,7 +206,9 @@ def _no_overlap(preset: Preset) -> Preset:
 def _one_column(preset: Preset) -> Preset:
     """Net 145-half, of the paper's footnote: one column; the last convolution and the fully connected layers keep the full net's size."""
     layers = tuple(
-        replace(row, maps=row.maps * 2 if row.name in ("conv5", "fc6", "fc7") else row.maps, reads="image" if row.reads == "image" else "own")
+        replace(
+            row, maps=row.maps * 2 if row.name in ("conv5", "fc6", "fc7") else row.maps, reads="image" if row.reads == "image" else "own"
+        )
         for row in preset.layers
     )
     return replace(preset, layers=layers, columns=1)
@@ -234,7 +239,8 @@ def _conv6(preset: Preset) -> Preset:
 
 
 def _source_sigmas(preset: Preset) -> Preset:
-    return replace(preset, layers=tuple(replace(row, sigma=0.03) if row.name in ("conv3", "conv4", "conv5", "conv6") else row for row in preset.layers))
+    upper = ("conv3", "conv4", "conv5", "conv6")
+    return replace(preset, layers=tuple(replace(row, sigma=0.03) if row.name in upper else row for row in preset.layers))
 
 
 def _recipe(**changes) -> Callable[[Preset], Preset]:
@@ -246,7 +252,10 @@ def _zero_biases(preset: Preset) -> Preset:
 
 
 VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
-    "one-column": (_one_column, "one column, last convolution and fully connected layers of full size (the footnote of section 3.5's comparison)"),
+    "one-column": (
+        _one_column,
+        "one column, last convolution and fully connected layers of full size (the footnote of section 3.5's comparison)",
+    ),
     "no-lrn": (_no_lrn, "no response normalization (section 3.3)"),
     "no-overlap": (_no_overlap, "pooling windows that do not overlap (section 3.4)"),
     "no-conv2": (_without("conv2"), "without the second convolution (section 7)"),
@@ -339,7 +348,8 @@ class Shape:
 def shapes(preset: Preset, num_classes: int = 1000, width: float = 1.0, image_size: int = 224) -> list[Shape]:
     """The table's arithmetic. Raises InputError where an image is too small to reach the last layer, or a number makes no sense."""
     if num_classes < 2 or width <= 0 or image_size < 1:
-        raise InputError(f"there must be 2 classes or more, a positive width and image size; they are {num_classes}, {width} and {image_size}")
+        given = f"{num_classes}, {width} and {image_size}"
+        raise InputError(f"there must be 2 classes or more, a positive width and image size; they are {given}")
     table: list[Shape] = []
     maps, size = 3, image_size
     for layer in preset.layers:
@@ -359,14 +369,16 @@ def shapes(preset: Preset, num_classes: int = 1000, width: float = 1.0, image_si
             if isinstance(op, Pool):
                 pooled = ceil((pooled - op.size) / op.stride) + 1 if op.ceil else (pooled - op.size) // op.stride + 1
         if out < 1 or pooled < 1:
-            raise InputError(f"images of {image_size} x {image_size} are too small for preset {preset.name!r}: {layer.name} would have no output; use larger ones")
+            small = f"images of {image_size} x {image_size} are too small for preset {preset.name!r}"
+            raise InputError(f"{small}: {layer.name} would have no output; use larger ones")
         table.append(Shape(layer, preset.columns, in_maps, size, pad, own, out, pooled))
         maps, size = own, pooled
     return table
 
 
 def initial_sigmas(preset: Preset, table: list[Shape]) -> list[float]:
-    """Of each layer's initial weights: the table's sigma, times sqrt(fan-in of the full net / fan-in here) unless the preset says not to."""
+    """Of each layer's initial weights: the table's sigma, times sqrt(fan-in of the full net / fan-in here) unless the preset says not
+    to."""
     if not preset.scale_sigma:
         return [row.layer.sigma for row in table]
     full = shapes(preset, image_size=preset.reference_size)

@@ -36,11 +36,12 @@ def provenance(seconds: float) -> dict[str, Any]:
         except PackageNotFoundError:
             return None
 
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=HERE, capture_output=True, text=True, check=False)
     return {
         "commit": git.stdout.strip() or None,
         "versions": {"python": platform.python_version()} | {p: known(p) for p in ("torch", "torchvision", "triton", "numpy", "pillow")},
-        "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None},
+        "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": gpu},
         "wall_seconds": round(seconds, 1),
     }
 

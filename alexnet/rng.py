@@ -1,8 +1,9 @@
 """Random numbers that depend on what they are for, never on who draws them or when.
 
-A number is a hash of its key: (seed, epoch, image) for a crop, (seed, step, image, layer, column, unit) for a dropout mask. So any process, on any device, that
-needs the same number computes the same number; a resumed run needs no generator's state; and two columns on two machines drop what one process would have.
-The hash is splitmix64's finalizer (Steele, Lea and Flood, 2014), in wrapping int64 arithmetic, the same on CPU and GPU.
+A number is a hash of its key: (seed, epoch, image) for a crop, (seed, step, image, layer, column, unit) for a dropout mask. So any process,
+on any device, that needs the same number computes the same number; a resumed run needs no generator's state; and two columns on two
+machines drop what one process would have. The hash is splitmix64's finalizer (Steele, Lea and Flood, 2014), in wrapping int64 arithmetic,
+the same on CPU and GPU.
 """
 
 import math

@@ -1,7 +1,8 @@
 """Operators of the network and its training, each in a module of its own name. Knows nothing of `alexnet`.
 
-They work on any device that torch does, in NCHW and channels_last (the result keeps the input's format), and raise ValueError on arguments that make no sense.
-`alpha` is always per squared term, as in the paper's equation: torch's `LocalResponseNorm(alpha)`, Caffe's and cuDNN's divide it by the size of the window.
+They work on any device that torch does, in NCHW and channels_last (the result keeps the input's format), and raise ValueError on arguments
+that make no sense. `alpha` is always per squared term, as in the paper's equation: torch's `LocalResponseNorm(alpha)`, Caffe's and cuDNN's
+divide it by the size of the window.
 """
 
 from kernels.crop_flip_color import crop_flip_color

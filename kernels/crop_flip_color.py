@@ -1,4 +1,5 @@
-"""From a pack's images to a training batch: crop, mirror, subtract the mean, shift the color (sections 2 and 4.1 of the paper), in plain torch."""
+"""From a pack's images to a training batch: crop, mirror, subtract the mean, shift the color (sections 2 and 4.1 of the paper), in plain
+torch."""
 
 import torch
 from torch import Tensor
@@ -17,9 +18,10 @@ def crop_flip_color(
 ) -> Tensor:
     """out (N, 3, size, size) = scale * (crop - mean + shift), mirrored left to right where `flips`.
 
-    images: uint8 (N, H, W, 3); offsets: integers (N, 2), top and left of each crop, inside the image; flips: bool (N,); color_shift: float (N, 3), gray levels;
-    mean: float (H, W, 3), cropped (and mirrored) with the image, or (size, size, 3), subtracted from the crop before it is mirrored.
-    Computed in float32, then cast to `out_dtype`. Raises ValueError for shapes that do not fit and crops that leave the image.
+    images: uint8 (N, H, W, 3); offsets: integers (N, 2), top and left of each crop, inside the image; flips: bool (N,); color_shift: float
+    (N, 3), gray levels; mean: float (H, W, 3), cropped (and mirrored) with the image, or (size, size, 3), subtracted from the crop before
+    it is mirrored. Computed in float32, then cast to `out_dtype`. Raises ValueError for shapes that do not fit and crops that leave the
+    image.
     """
     n, height, width, channels = images.shape if images.dim() == 4 else (0, 0, 0, 0)
     if images.dtype != torch.uint8 or channels != 3:

@@ -18,11 +18,12 @@ def local_response_norm(
 ) -> Tensor:
     """y = x (k + alpha * sum of x^2 over `size` adjacent maps)^-beta.
 
-    x: (N, C, H, W), any floating-point type (half types are computed in float32). The window is centered, clipped at the first and last map, and never leaves
-    one of the `columns` equal parts of the maps. relu: None, "before" (x is rectified first, as the text has it) or "after" (as conv1 of the released source).
+    x: (N, C, H, W), any floating-point type (half types are computed in float32). The window is centered, clipped at the first and last
+    map, and never leaves one of the `columns` equal parts of the maps. relu: None, "before" (x is rectified first, as the text has it) or
+    "after" (as conv1 of the released source).
 
-    `alpha` is per squared term. The same result elsewhere: `torch.nn.LocalResponseNorm(size, alpha * size, beta, k)`; Caffe and cuDNN `alpha * size`;
-    the 2012 source writes `scale = alpha * size`, so its `scale=0.0001` is alpha 2e-5 here (layer.py:1183).
+    `alpha` is per squared term. The same result elsewhere: `torch.nn.LocalResponseNorm(size, alpha * size, beta, k)`; Caffe and cuDNN
+    `alpha * size`; the 2012 source writes `scale = alpha * size`, so its `scale=0.0001` is alpha 2e-5 here (layer.py:1183).
 
     Raises ValueError for an even size, or columns that do not divide C.
     """

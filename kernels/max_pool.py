@@ -5,10 +5,11 @@ from torch import Tensor
 
 
 def max_pool(x: Tensor, size: int = 3, stride: int = 2) -> Tensor:
-    """The maximum of each size x size window, `stride` apart. x: (N, C, H, W) -> (N, C, (H - size) // stride + 1, (W - size) // stride + 1).
+    """The maximum of each size x size window, `stride` apart. x: (N, C, H, W) -> (N, C, (H - size) // stride + 1, (W - size) // stride +
+    1).
 
-    Windows lie inside the map (floor mode). The first maximum of a tie gets the gradient (the 2012 kernel gave it to all); NaN wins, as in torch.
-    Raises ValueError where the map is smaller than the window, the size is not in 1..15, or the stride is not positive.
+    Windows lie inside the map (floor mode). The first maximum of a tie gets the gradient (the 2012 kernel gave it to all); NaN wins, as in
+    torch. Raises ValueError where the map is smaller than the window, the size is not in 1..15, or the stride is not positive.
     """
     if not 1 <= size <= 15 or stride < 1:
         raise ValueError(f"size must be in 1..15 and stride positive; they are {size} and {stride}")

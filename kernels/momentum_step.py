@@ -28,8 +28,8 @@ def momentum_step_(
 ) -> None:
     """Updates `params` and `velocities` in place. lr and weight_decay: a number, a 0-d tensor, or one of these per parameter.
 
-    A parameter whose lr is 0 is frozen: neither it nor its velocity changes (weights.cu:148). torch's SGD keeps the rate outside the velocity, so the two differ
-    whenever the rate changes. Raises ValueError where lengths or shapes do not agree.
+    A parameter whose lr is 0 is frozen: neither it nor its velocity changes (weights.cu:148). torch's SGD keeps the rate outside the
+    velocity, so the two differ whenever the rate changes. Raises ValueError where lengths or shapes do not agree.
     """
     if not len(params) == len(grads) == len(velocities):
         raise ValueError(f"params, grads and velocities must be of one length; they are {len(params)}, {len(grads)}, {len(velocities)}")

@@ -1,4 +1,4 @@
-"""Tests marked `gpu` are skipped where there is no CUDA device."""
+"""Tiny packs that several files share. Tests marked `gpu` are skipped where there is no CUDA device."""
 
 import pytest
 
@@ -12,3 +12,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def _packs(folder, classes, train, size):
+    from alexnet.data import pictographs
+    from alexnet.data.prepare import prepare
+
+    pictographs.write(folder / "images", classes=classes, train=train, val=2, test=2, size=size, workers=1)
+    return prepare(folder / "images", folder / "packs", size=size, workers=1)
+
+
+@pytest.fixture(scope="session")
+def packs32(tmp_path_factory):
+    """A folder of packs: 4 classes, 40 + 8 + 8 images of 32 pixels, for the four-layer net. Beside it, in images/, what it was made
+    from."""
+    return _packs(tmp_path_factory.mktemp("packs32"), 4, 10, 32)
+
+
+@pytest.fixture(scope="session")
+def packs72(tmp_path_factory):
+    """The same at 72 pixels, 36 + 6 + 6 images of 3 classes, for narrow AlexNets on crops of 64."""
+    return _packs(tmp_path_factory.mktemp("packs72"), 3, 12, 72)
+
+
+@pytest.fixture
+def one_thread():
+    """Bits are promised for one number of threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

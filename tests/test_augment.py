@@ -59,7 +59,10 @@ def test_the_source_shares_crops_among_32_consecutive_images_and_centers_the_mea
     assert len(set(found[:32])) == len(set(found[32:])) == 1 and found[0] != found[32]
 
 
-@pytest.mark.parametrize(("reading", "reach"), [("text", [9000 / 255, 900 / 255, 90 / 255]), ("text-255", [9000, 900, 90]), ("source", [9000**0.5, 30, 90**0.5])])
+@pytest.mark.parametrize(
+    ("reading", "reach"),
+    [("text", [9000 / 255, 900 / 255, 90 / 255]), ("text-255", [9000, 900, 90]), ("source", [9000**0.5, 30, 90**0.5])],
+)
 def test_color_shifts_have_the_stated_spread(reading, reach):
     """One shift per image, along the eigenvectors, with standard deviations 0.1 times the reading's reach, in gray levels."""
     images = torch.full((4000, 20, 20, 3), 128, dtype=torch.uint8)
@@ -82,7 +85,8 @@ def test_ten_views_are_corners_center_and_reflections():
     augment = Augment(Recipe(), MEAN, 16)
     views = list(augment.views(IMAGES, 10))
     assert len(views) == 10
-    assert [crops(view)[0] for view in views] == [(t, left, f) for t, left in ((0, 0), (0, 4), (2, 2), (4, 0), (4, 4)) for f in (False, True)]
+    places = ((0, 0), (0, 4), (2, 2), (4, 0), (4, 4))
+    assert [crops(view)[0] for view in views] == [(t, left, f) for t, left in places for f in (False, True)]
     (one,) = augment.views(IMAGES, 1)
     assert torch.equal(one, views[4])
 

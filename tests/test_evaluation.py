@@ -1,9 +1,14 @@
 """Errors and views, against hand-made cases."""
 
+import numpy as np
 import pytest
 import torch
 
-from alexnet.evaluation import errors, top_k_error
+from alexnet import AlexNet
+from alexnet.data.augment import Augment
+from alexnet.data.pack import open_splits
+from alexnet.evaluation import errors, evaluate, predict, top_k_error
+from alexnet.presets import get
 
 
 def test_top_k_errors_by_hand():
@@ -19,3 +24,38 @@ def test_ties_count_in_part():
     assert top_k_error(p, torch.tensor([3]), 5) == pytest.approx(0.5)
     assert top_k_error(p, torch.tensor([3]), 1) == pytest.approx(0.9)
     assert top_k_error(p, torch.tensor([3]), 10) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("preset", ["paper", "source"])
+def test_ten_views_are_averaged_after_the_softmax(packs72, preset):
+    """Against views that are cut here, by slices."""
+    splits = open_splits(packs72)
+    pack, mean = splits["train"], splits["train"].mean
+    torch.manual_seed(0)
+    net = AlexNet(preset, 3, 1 / 8, 64)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(3)  # away from equal outputs
+    augment = Augment(get(preset).recipe, mean, 64)
+    images = pack.gather(range(len(pack))).astype(np.float32)
+    views = []
+    for top, left in ((0, 0), (0, 8), (8, 0), (8, 8), (4, 4)):
+        average = mean[top : top + 64, left : left + 64] if preset == "paper" else mean[4:68, 4:68]
+        view = images[:, top : top + 64, left : left + 64] - average
+        views += [view, view[:, :, ::-1]]
+    net.eval()
+    with torch.no_grad():
+        outputs = [net(torch.from_numpy(view.transpose(0, 3, 1, 2).copy())).softmax(1) for view in views]
+    net.train()
+    ten, labels = predict(net, pack, augment, views=10, batch_size=7)
+    one, _ = predict(net, pack, augment)
+    assert net.training
+    assert labels.tolist() == pack.labels.tolist()
+    torch.testing.assert_close(ten, torch.stack(outputs).mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(one, outputs[8], rtol=1e-5, atol=1e-6)
+    assert (one - ten).abs().max() > 1e-3
+    found = evaluate(net, pack, augment, views=10)
+    assert found == errors(*predict(net, pack, augment, 10)) and found.count == 36
+    some, few = predict(net, pack, augment, batch_size=4, limit=10)
+    assert len(some) == len(few) == 10
+    torch.testing.assert_close(some, one[:10], rtol=1e-5, atol=1e-6)

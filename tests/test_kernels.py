@@ -33,7 +33,8 @@ def test_local_response_norm(maps, columns, size):
 
 def test_local_response_norm_in_torchs_convention():
     x = rand(2, 8, 5, 5)
-    torch.testing.assert_close(kernels.local_response_norm(x), torch.nn.functional.local_response_norm(x, 5, 5e-4, 0.75, 2.0), rtol=1e-12, atol=0)
+    other = torch.nn.functional.local_response_norm(x, 5, 5e-4, 0.75, 2.0)
+    torch.testing.assert_close(kernels.local_response_norm(x), other, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("beta", [0.75, 0.5])
@@ -119,7 +120,8 @@ def test_momentum_step_is_the_papers_rule():
     bias, bias_v = rand(4), rand(4)
     frozen, frozen_v = rand(2), rand(2)
     before = frozen.clone(), frozen_v.clone(), bias.clone(), bias_v.clone()
-    kernels.momentum_step_([w, bias, frozen], [g, torch.ones(4), torch.ones(2)], [v, bias_v, frozen_v], [0.01, torch.tensor(0.02), 0.0], 0.9, [5e-4, 0.0, 5e-4])
+    grads, rates = [g, torch.ones(4), torch.ones(2)], [0.01, torch.tensor(0.02), 0.0]
+    kernels.momentum_step_([w, bias, frozen], grads, [v, bias_v, frozen_v], rates, 0.9, [5e-4, 0.0, 5e-4])
     torch.testing.assert_close(v, expected_v)
     torch.testing.assert_close(w, expected_w)
     torch.testing.assert_close(bias, before[2] + 0.9 * before[3] - 0.02)

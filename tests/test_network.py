@@ -42,7 +42,12 @@ def test_the_module_has_the_tables_parameters():
 
 @pytest.mark.parametrize(
     ("preset", "parameters"),
-    [("paper/one-column", 59_798_312), ("paper/conv6", 60_965_224 + 590_080), ("paper/no-overlap", 60_965_224), ("source/no-lrn/tanh", 60_965_224)],
+    [
+        ("paper/one-column", 59_798_312),
+        ("paper/conv6", 60_965_224 + 590_080),
+        ("paper/no-overlap", 60_965_224),
+        ("source/no-lrn/tanh", 60_965_224),
+    ],
 )
 def test_variants_numbers(preset, parameters):
     assert total(shapes(get(preset)), "parameters") == parameters
@@ -64,7 +69,8 @@ def test_every_variant_learns_a_step(base, variant):
 
 
 def torch_net(merged: dict, preset: str, x: torch.Tensor, masks: list[torch.Tensor]) -> torch.Tensor:
-    """The two-column net by torch's own grouped convolutions and normalization; written from the text and the source's table, not from `alexnet`."""
+    """The two-column net by torch's own grouped convolutions and normalization; written from the text and the source's table, not from
+    `alexnet`."""
     w = lambda name: (merged[f"{name}.weight"], merged[f"{name}.bias"])  # noqa: E731
     conv = lambda x, name, **how: F.conv2d(x, *w(name), **how)  # noqa: E731
 

@@ -38,7 +38,7 @@ def test_a_pack_gives_back_what_was_written(tmp_path):
 @pytest.mark.parametrize("bad", [[-1], [23], [0, 10**9]])
 def test_gather_refuses_what_is_not_there(tmp_path, bad):
     make(tmp_path / "pack")
-    with pytest.raises(IndexError, match="0..22"):
+    with pytest.raises(IndexError, match=r"0\.\.22"):
         Pack.open(tmp_path / "pack").gather(bad)
 
 
@@ -132,7 +132,7 @@ def test_damage_is_found(tmp_path):
     with pytest.raises(InputError, match="images-00002"):
         pack.verify()
     shard.write_bytes(data[:-1])
-    with pytest.raises(InputError, match="images-00002.* bytes instead of"):
+    with pytest.raises(InputError, match=r"images-00002.* bytes instead of"):
         Pack.open(tmp_path / "pack")
     shard.unlink()
     with pytest.raises(InputError, match="damaged"):

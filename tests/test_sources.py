@@ -82,7 +82,7 @@ def test_tiny_imagenet_at_odds_with_itself(tmp_path):
     tiny_imagenet(tmp_path)
     annotations = tmp_path / "val" / "val_annotations.txt"
     annotations.write_text("val_0.JPEG\tn02\nval_1.JPEG\tn07\n")
-    with pytest.raises(InputError, match="line 2.*n07"):
+    with pytest.raises(InputError, match=r"line 2.*n07"):
         sources.list_source(tmp_path)
     annotations.write_text("../../etc/x.JPEG\tn02\n")
     with pytest.raises(InputError, match="line 1"):
@@ -137,5 +137,5 @@ def test_nothing_to_list(tmp_path):
         sources.list_source(tmp_path)
     image(tmp_path / "full" / "a.jpg")
     (tmp_path / "hollow").mkdir()
-    with pytest.raises(InputError, match="hollow.* holds no images"):
+    with pytest.raises(InputError, match=r"hollow.* holds no images"):
         sources.list_source(tmp_path)

@@ -1,4 +1,5 @@
-"""What an image goes through on its way into the net: crops, reflections and color shifts in training (section 4.1 of the paper), fixed views at test time.
+"""What an image goes through on its way into the net: crops, reflections and color shifts in training (section 4.1 of the paper), fixed
+views at test time.
 
 Every draw depends on (seed, epoch, image) alone, so that any process, and a resumed run, sees the same crops.
 """
@@ -26,7 +27,8 @@ class Augment:
         self.mean_size = mean.shape[0]
         self.margin = self.mean_size - size  # offsets are 0..margin: 33 x 33 positions for 224 in 256
         if self.margin < 0:
-            raise InputError(f"the pack's images are {mean.shape[0]} pixels wide, less than the net's {size}; choose --image-size {mean.shape[0]} or less")
+            wide = mean.shape[0]
+            raise InputError(f"the pack's images are {wide} pixels wide, less than the net's {size}; choose --image-size {wide} or less")
         middle = self.margin // 2
         self.mean = torch.from_numpy(np.array(mean if recipe.mean == "aligned" else mean[middle : middle + size, middle : middle + size]))
         if color is not None:
@@ -36,7 +38,8 @@ class Augment:
             self.axes = torch.from_numpy(color["eigenvectors"]) * reach  # (3, 3), one axis a column
 
     def train(self, images: Tensor, ids: Tensor, positions: Tensor, epoch: int, color: bool = True) -> Tensor:
-        """One random view of each image. ids: the images' numbers in the pack; positions: their places in the epoch's order, int64 (N,); color: shifts are on."""
+        """One random view of each image. ids: the images' numbers in the pack; positions: their places in the epoch's order, int64 (N,);
+        color: shifts are on."""
         recipe = self.recipe
         who = ids if recipe.crop_chunk == 1 else positions // recipe.crop_chunk
         if recipe.crops == "random":
@@ -61,7 +64,8 @@ class Augment:
         return crop_flip_color(images, offsets, flips, torch.zeros(n, 3), self.mean, self.size, self.recipe.input_scale)
 
     def views(self, images: Tensor, count: int = 1) -> Iterator[Tensor]:
-        """One view: the center crop. Ten: the four corners and the center, each with its reflection (section 4.1). Made one after the other, never stored."""
+        """One view: the center crop. Ten: the four corners and the center, each with its reflection (section 4.1). Made one after the
+        other, never stored."""
         end, middle = self.margin, self.margin // 2
         places = {1: [(middle, middle)], 10: [(0, 0), (0, end), (middle, middle), (end, 0), (end, end)]}[count]
         for top, left in places:

@@ -15,7 +15,8 @@ def steps_per_epoch(pack: Pack, batch_size: int) -> int:
 
 
 def batches(pack: Pack, batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """From the `start`-th batch of the epoch: images uint8 (N, S, S, 3), labels int64, numbers in the pack int64, positions in the epoch int64 (N,)."""
+    """From the `start`-th batch of the epoch: images uint8 (N, S, S, 3), labels int64, numbers in the pack int64, positions in the epoch
+    int64 (N,)."""
     order = rng.permutation(rng.key(rng.ORDER, seed, epoch), len(pack))
     for position in range(start * batch_size, len(pack), batch_size):
         ids = order[position : position + batch_size]

@@ -30,7 +30,7 @@ def crew(workers: int) -> Iterator[OrderedMap]:
     if workers <= 1:
         yield _one_by_one
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_follow_parent)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent)
 
     def ordered_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         items = iter(items)
@@ -51,7 +51,7 @@ def _one_by_one(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     return map(function, items)
 
 
-def _follow_parent() -> None:
+def follow_parent() -> None:
     """Leave Ctrl-C to the parent, and die with it: a killed parent would otherwise leave its pool waiting for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -173,7 +173,7 @@ def read(reference: Reference, size: int | None = None) -> Image.Image | str:
             with reference.open() as image:
                 image.load()
                 return to_rgb(image) if size is None else fit(to_rgb(image), size)
-        except Exception as error:  # noqa: BLE001 - decoders fail in many ways on damaged bytes
+        except Exception as error:  # decoders fail in many ways on damaged bytes
             # Pillow names the file in some messages; ours does already.
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return "no image that Pillow can read" if isinstance(error, PIL.UnidentifiedImageError) else " ".join(reason.split())

@@ -213,7 +213,7 @@ def _cifar10(root: Path) -> Listing:
     for split in ("train", "test"):
         try:
             data = CIFAR10(str(_cifar10_root(root)), train=split == "train", download=False)
-        except Exception as error:  # noqa: BLE001 - it unpickles, which fails in any way
+        except Exception as error:  # it unpickles, which fails in any way
             raise InputError(f"{root} is not CIFAR-10 as torchvision stores it ({error}): fetch it again") from None
         order = sorted(data.classes)
         if classes and order != classes:

@@ -1,7 +1,8 @@
-"""One module per figure and table: `config(profile)`, `run(profile, seeds) -> metrics`, `plot(result)`. This file finds, runs and remembers them.
+"""One module per figure and table: `config(profile)`, `run(profile, seeds) -> metrics`, `plot(result)`. This file finds, runs and remembers
+them.
 
-A trained model is an artifact under runs/<profile>/models, keyed by its config's identity; a result one under runs/<profile>/results, keyed by its config's
-hash and seeds. Both are shared by all chapters and the command line: nothing is trained twice.
+A trained model is an artifact under runs/<profile>/models, keyed by its config's identity; a result one under runs/<profile>/results, keyed
+by its config's hash and seeds. Both are shared by all chapters and the command line: nothing is trained twice.
 """
 
 import time
@@ -30,7 +31,8 @@ def module(name: str) -> ModuleType:
 
 
 def result(name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), archive: bool = False) -> dict[str, Any]:
-    """The experiment's result on a profile: what runs/ remembers if its config and seeds are these, else run now. archive: also written to results/.
+    """The experiment's result on a profile: what runs/ remembers if its config and seeds are these, else run now. archive: also written to
+    results/.
 
     Raises InputError where the profile has no settings for the experiment, or its data is missing.
     """

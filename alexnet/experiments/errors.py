@@ -1,5 +1,7 @@
-"""Test errors from one view and from ten, of both presets and of two ablations (sections 3.3, 3.4, 4.1 and 6 of the paper); conv1's kernels (Figure 3)."""
+"""Test errors from one view and from ten, of both presets and of two ablations (sections 3.3, 3.4, 4.1 and 6 of the paper); conv1's kernels
+(Figure 3)."""
 
+import statistics
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -61,13 +63,12 @@ def differences(result: dict[str, Any], ablation: str, views: int = 1, what: str
 
 def interval(values: list[float]) -> tuple[float, float]:
     """The mean, and half the width of its 95 % interval by Student's t; infinite for a single value."""
+    from scipy import stats  # takes most of a second
+
     n = len(values)
-    mean = sum(values) / n
     if n == 1:
-        return mean, float("inf")
-    deviation = (sum((v - mean) ** 2 for v in values) / (n - 1)) ** 0.5
-    t = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}.get(n, 2.0)
-    return mean, t * deviation / n**0.5
+        return values[0], float("inf")
+    return statistics.mean(values), float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5
 
 
 def kernels(result: dict[str, Any]) -> np.ndarray:
@@ -78,9 +79,10 @@ def kernels(result: dict[str, Any]) -> np.ndarray:
 
 
 def colorfulness(weights: np.ndarray) -> np.ndarray:
-    """Of kernels (..., 11, 11, 3): the share of their energy that lies off the gray axis, 0 (gray) to 1 (pure color)."""
-    gray = weights.mean(-1, keepdims=True)
-    return ((weights - gray) ** 2).sum((-1, -2, -3)) / (weights**2).sum((-1, -2, -3))
+    """Of kernels (..., 11, 11, 3): the share of their energy that lies off the gray axis, 0 (gray, or empty) to 1 (pure color)."""
+    energy = (weights**2).sum((-1, -2, -3))
+    off = ((weights - weights.mean(-1, keepdims=True)) ** 2).sum((-1, -2, -3))
+    return np.divide(off, energy, out=np.zeros_like(energy), where=energy > 0)
 
 
 def plot(result: dict[str, Any]) -> Figure:
@@ -92,7 +94,7 @@ def plot(result: dict[str, Any]) -> Figure:
     for column, block in enumerate(both):
         for i, kernel in enumerate(block):
             panel = panels[column * down + i // across, i % across]
-            panel.imshow(0.5 + 0.5 * kernel / np.abs(kernel).max(), interpolation="nearest")
+            panel.imshow(0.5 + 0.5 * kernel / (np.abs(kernel).max() or 1.0), interpolation="nearest")
             panel.set_title(f"column {column}" if i == 0 else "", fontsize=8, loc="left")
     for panel in panels.flat:
         panel.axis("off")

@@ -1,7 +1,8 @@
-"""Figure 1 (section 3.1 of the paper): training error by epoch of a four-layer net with ReLU and with tanh, no regularization, up to a threshold.
+"""Figure 1 (section 3.1 of the paper): training error by epoch of a four-layer net with ReLU and with tanh, no regularization, up to a
+threshold.
 
-The paper chose the rates of the two nets separately, to make each as fast as it can be. So does this: each rate of the profile is tried for a part of an epoch,
-and the one with the lowest loss over the last quarter of that is taken.
+The paper chose the rates of the two nets separately, to make each as fast as it can be. So does this: each rate of the profile is tried for
+a part of an epoch, and the one with the lowest loss over the last quarter of that is taken.
 """
 
 import math
@@ -47,7 +48,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         "nets": {
             kind: {
                 "rate": best[kind],
-                "sweep": {str(rate): round(loss, 4) for rate, loss in losses[kind].items()},
+                "sweep": {str(rate): round(loss, 4) if math.isfinite(loss) else None for rate, loss in losses[kind].items()},
                 "error_by_epoch": {str(seed): [round(e, 5) for e in curves[kind, seed]] for seed in seeds},
                 "epochs_to_threshold": {str(seed): arrival(curves[kind, seed], settings["threshold"]) for seed in seeds},
             }
@@ -78,7 +79,8 @@ def plot(result: dict[str, Any]) -> Figure:
         net = metrics["nets"][kind]
         for i, errors in enumerate(net["error_by_epoch"].values()):
             label = f"{kind}, rate {net['rate']:g}" if i == 0 else None
-            axes.plot(range(1, len(errors) + 1), errors, style, color="C0" if kind == "ReLU" else "C3", lw=1.6 if i == 0 else 0.8, label=label)
+            color, width = "C0" if kind == "ReLU" else "C3", 1.6 if i == 0 else 0.8
+            axes.plot(range(1, len(errors) + 1), errors, style, color=color, lw=width, label=label)
     axes.axhline(metrics["threshold"], color="gray", ls=":", lw=1)
     axes.set(xlabel="epochs", ylabel="training error rate", ylim=(0, 0.75))
     axes.legend(frameon=False)

@@ -71,7 +71,8 @@ def plot(result: dict[str, Any]) -> Figure:
     """Loss by step, one panel for what learns and one for what is said to break it; thin lines are seeds."""
     metrics = result["metrics"]
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
-    groups = ([arm for arm in ARMS if "unscaled" in arm or arm.count("/") == 0 or "sigma" in arm], [arm for arm in ARMS if arm == "source" or arm.split("/")[-1] in ("unit-input", "zero-biases", "inverted-dropout")])
+    weights = [arm for arm in ARMS if "/" not in arm or "sigma" in arm]
+    groups = (weights, ["source", *(arm for arm in ARMS if arm not in weights)])
     for panel, group in zip(panels, groups, strict=True):
         for number, arm in enumerate(group):
             for i, losses in enumerate(metrics["arms"][arm]["loss"].values()):
@@ -83,5 +84,6 @@ def plot(result: dict[str, Any]) -> Figure:
     panels[0].set_ylabel("training loss, nats")
     panels[0].set_title("initial weights", fontsize=9)
     panels[1].set_title("input, biases, dropout", fontsize=9)
-    panels[0].annotate(f"ln {metrics['classes']}", (0, math.log(metrics["classes"])), xytext=(2, 3), textcoords="offset points", fontsize=7, color="gray")
+    chance = (0, math.log(metrics["classes"]))
+    panels[0].annotate(f"ln {metrics['classes']}", chance, xytext=(2, 3), textcoords="offset points", fontsize=7, color="gray")
     return figure

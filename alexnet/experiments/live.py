@@ -1,4 +1,5 @@
-"""The experiment that fits into a live cell: a narrow net, five pictographs, seconds on one thread. Its archive holds the bands that such a cell is held to."""
+"""The experiment that fits into a live cell: a narrow net, five pictographs, seconds on one thread. Its archive holds the bands that such a
+cell is held to."""
 
 import math
 from pathlib import Path

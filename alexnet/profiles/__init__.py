@@ -31,7 +31,8 @@ class Profile:
     def __getitem__(self, key: str) -> Any:
         """A setting; raises InputError where the profile has none of that name: it cannot serve what asks for it."""
         if key not in self.settings:
-            raise InputError(f"profile {self.name!r} has no settings for {key!r}; the profiles that do: {', '.join(who_has(key)) or 'none'}")
+            others = ", ".join(who_has(key)) or "none"
+            raise InputError(f"profile {self.name!r} has no settings for {key!r}; the profiles that do: {others}")
         return self.settings[key]
 
     @property
@@ -52,8 +53,10 @@ class Profile:
         for name in wanted:
             if root and (Path(root) / name).is_dir():
                 return Path(root) / name
-        where = f"ALEXNET_DATA={root} has neither" if root else "set ALEXNET_DATA to the folder that holds"
-        raise InputError(f"profile {self.name!r} needs {self['title']}: {where} {' nor '.join(wanted) if root else ' or '.join(wanted)}")
+        where = f"set ALEXNET_DATA to the folder that holds {' or '.join(wanted)}"
+        if root:
+            where = f"ALEXNET_DATA={root} holds no {' and no '.join(wanted)}"
+        raise InputError(f"profile {self.name!r} needs {self['title']}: {where}")
 
     def title(self) -> str:
         """The data's name, as it is shown wherever a result is."""

@@ -1,6 +1,8 @@
-"""Checkpoints: a folder with one safetensors file per column (weights and velocities), `state.json`, and `manifest.json` with every file's SHA-256.
+"""Checkpoints: a folder with one safetensors file per column (weights and velocities), `state.json`, and `manifest.json` with every file's
+SHA-256.
 
-Written under a temporary name and renamed when whole, so that a kill at any moment leaves the last good one. Nothing is pickled, nothing read is executed.
+Written under a temporary name and renamed when whole, so that a kill at any moment leaves the last good one. Nothing is pickled, nothing
+read is executed.
 """
 
 import hashlib
@@ -23,7 +25,8 @@ def sha256(path: Path) -> str:
 
 
 def save(folder: Path, step: int, columns: dict[str, dict[str, Tensor]], state: dict, keep: int = 2) -> Path:
-    """Writes `folder/step-<step>` and removes all but the last `keep`. columns: {"0": {"conv1.weight": ..., "velocity.conv1.weight": ...}, ...}."""
+    """Writes `folder/step-<step>` and removes all but the last `keep`. columns: {"0": {"conv1.weight": ..., "velocity.conv1.weight":
+    ...}}."""
     final = folder / f"{PREFIX}{step:09d}"
     if final.exists():
         return final
@@ -55,8 +58,10 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict]:
     """The columns' tensors and the state. Raises InputError that names a missing or changed file."""
     try:
         manifest = json.loads((path / "manifest.json").read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a whole checkpoint ({type(error).__name__} in manifest.json); remove it to go on from the one before") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        manifest = None
+    if not isinstance(manifest, dict) or "state.json" not in manifest:
+        raise InputError(f"{path / 'manifest.json'} is missing or damaged; remove {path} to go on from the checkpoint before it")
     for name, digest in manifest.items():
         if not (path / name).is_file() or sha256(path / name) != digest:
             raise InputError(f"{path / name} is missing or damaged; remove {path} to go on from the checkpoint before it")

@@ -8,7 +8,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 class Log:
-    """Rows are {"kind": "step" | "epoch", "step": ..., ...}. Rows later than `start` (a resumed run's checkpoint) are taken away before new ones are added."""
+    """Rows are {"kind": "step" | "epoch", "step": ..., ...}. Rows later than `start` (a resumed run's checkpoint) are taken away before new
+    ones are added."""
 
     def __init__(self, folder: Path, start: int = 0):
         self.path = folder / "log.jsonl"

@@ -1,4 +1,5 @@
-"""Rates (section 5 of the paper): one for all layers, divided by ten when the validation error stops improving; or the falls logged in 2012."""
+"""Rates (section 5 of the paper): one for all layers, divided by ten when the validation error stops improving; or the falls logged in
+2012."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -10,9 +11,9 @@ from alexnet.presets import Recipe
 class Schedule:
     """Rates by epoch. Its fields are its whole state, and go into checkpoints.
 
-    "plateau": a fall after `patience` epochs without a better validation error at the current rate, at most three; the next such plateau ends the run.
-    Waiting begins when the net has left ln(classes): before that nothing can stop improving. "logged": the preset's falls, on its scale of `cycles` epochs
-    stretched to `epochs`. "constant": no falls.
+    "plateau": a fall after `patience` epochs without a better validation error at the current rate, at most three; the next such plateau
+    ends the run. Waiting begins when the net has left ln(classes): before that nothing can stop improving. "logged": the preset's falls, on
+    its scale of `cycles` epochs stretched to `epochs`. "constant": no falls.
     """
 
     epochs: float  # the budget

@@ -1,0 +1,111 @@
+"""Checkpoints: whole or not at all, the last two kept, damage named with its remedy."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+import torch
+
+from alexnet.errors import InputError
+from alexnet.training import checkpoint
+
+COLUMNS = {str(n): {"conv1.weight": torch.randn(4, 3, 2, 2), "velocity.conv1.weight": torch.randn(4, 3, 2, 2)} for n in (0, 1)}
+STATE = {"step": 7, "loss_sum": 0.1 + 0.2, "schedule": {"best": None}}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    return checkpoint.save(tmp_path, 7, COLUMNS, STATE)
+
+
+def test_what_is_saved_comes_back_to_the_bit(saved):
+    columns, state = checkpoint.load(saved)
+    assert state == STATE
+    assert columns.keys() == COLUMNS.keys()
+    assert all(torch.equal(columns[n][name], value) for n, column in COLUMNS.items() for name, value in column.items())
+
+
+def test_a_checkpoint_is_one_file_a_column_and_a_manifest_of_all(saved):
+    names = {path.name for path in saved.iterdir()}
+    assert names == {"column-0.safetensors", "column-1.safetensors", "state.json", "manifest.json"}
+    manifest = json.loads((saved / "manifest.json").read_text())
+    assert manifest["step"] == 7 and manifest["sha256"] == {
+        name: hashlib.sha256((saved / name).read_bytes()).hexdigest() for name in names - {"manifest.json"}
+    }
+
+
+def test_the_last_two_are_kept_in_order_and_leftovers_swept(tmp_path):
+    (tmp_path / ".step-000000003.4711").mkdir()
+    (tmp_path / ".step-000000003.4711" / "column-0.safetensors").write_bytes(b"half")
+    for step in (5, 90, 1000):
+        checkpoint.save(tmp_path, step, COLUMNS, STATE)
+    kept = ["step-000000090", "step-000001000"]
+    assert [path.name for path in checkpoint.steps(tmp_path)] == kept == sorted(path.name for path in tmp_path.iterdir())
+    assert checkpoint.steps(tmp_path / "nowhere") == []
+
+
+def test_one_that_is_there_is_not_written_again(saved, tmp_path):
+    before = {path.name: path.stat().st_mtime_ns for path in saved.iterdir()}
+    assert checkpoint.save(tmp_path, 7, COLUMNS, STATE) == saved
+    assert {path.name: path.stat().st_mtime_ns for path in saved.iterdir()} == before
+
+
+@pytest.mark.parametrize("where", ["save_file", "sha256"])
+def test_a_failure_half_way_leaves_the_one_before_untouched(saved, tmp_path, monkeypatch, where):
+    calls = []
+
+    def fail(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError("no space left on device")
+        return real(*arguments)
+
+    real = getattr(checkpoint, where)
+    monkeypatch.setattr(checkpoint, where, fail)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save(tmp_path, 8, COLUMNS, STATE)
+    monkeypatch.undo()
+    assert checkpoint.steps(tmp_path) == [saved]
+    assert checkpoint.load(saved)[1] == STATE
+    assert checkpoint.load(checkpoint.save(tmp_path, 8, COLUMNS, STATE))[1] == STATE
+
+
+@pytest.mark.parametrize("name", ["column-0.safetensors", "column-1.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "empty"])
+def test_damage_is_named_with_its_remedy(saved, name, damage):
+    file = saved / name
+    data = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    elif damage == "flipped":
+        middle = len(data) // 2
+        file.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    else:
+        file.write_bytes(data[:-1] if damage == "cut" else b"")
+    with pytest.raises(InputError, match=f"{name} is missing or damaged; remove {saved} to go on from the checkpoint before it") as told:
+        checkpoint.load(saved)
+    assert "\n" not in str(told.value)
+
+
+NO_MANIFESTS = [None, "", '{"step": 7, "sha2', "[]", "7", '{"step": 7}', '{"sha256": {}}', '{"sha256": []}', '{"sha256": "x"}', "\udcff"]
+
+
+@pytest.mark.parametrize("text", NO_MANIFESTS)
+def test_a_damaged_manifest_is_named_with_its_remedy(saved, text):
+    if text is None:
+        (saved / "manifest.json").unlink()
+    else:
+        (saved / "manifest.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(InputError, match=f"manifest.json is missing or damaged; remove {saved} to go on from the checkpoint before it"):
+        checkpoint.load(saved)
+
+
+def test_a_half_removed_old_checkpoint_does_not_matter(tmp_path):
+    first = checkpoint.save(tmp_path, 1, COLUMNS, STATE)
+    checkpoint.save(tmp_path, 2, COLUMNS, STATE)
+    (first / "manifest.json").unlink()  # a kill while the oldest was being removed
+    checkpoint.save(tmp_path, 3, COLUMNS, STATE)
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-000000002", "step-000000003"]
+    shutil.rmtree(tmp_path / "step-000000003")
+    assert checkpoint.load(checkpoint.steps(tmp_path)[-1])[1] == STATE

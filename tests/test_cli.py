@@ -1,0 +1,260 @@
+"""The command line: the whole way from images to weights, what is told of bad input, and how it ends when stopped."""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from alexnet import AlexNet, cli
+from alexnet.data.pack import open_splits
+from alexnet.training import log
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+FOUR = ["--preset", "four-layer", "--width", "0.25", "--batch-size", "8"]
+
+
+def alexnet(*arguments):
+    """The exit status, as a shell would see it."""
+    try:
+        return cli.main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        return end.code
+
+
+@pytest.fixture(scope="module")
+def run(packs32, tmp_path_factory):
+    """A finished run of five steps."""
+    out = tmp_path_factory.mktemp("cli") / "run"
+    assert alexnet("train", "--data", packs32, "--out", out, *FOUR, "--epochs", 1, "--lr", 0.001) == 0
+    return out
+
+
+# --- the whole way ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_prepare_train_evaluate_export(packs72, tmp_path, capsys):
+    images = packs72.parent / "images"
+    assert alexnet("prepare", images, tmp_path / "pack", "--size", 72, "--workers", 1) == 0
+    assert open_splits(tmp_path / "pack")["train"].digest == open_splits(packs72)["train"].digest
+    options = ["--width", 0.0625, "--batch-size", 16, "--steps", 4, "--seed", 3]
+    assert alexnet("train", "--data", tmp_path / "pack", "--out", tmp_path / "run", *options) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == str(tmp_path / "pack") and re.fullmatch(rf"{tmp_path}/run: 4 steps, 1\.3 epochs, \d+ s; weights in .*", told[1])
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["preset"], config["seed"], config["num_classes"]) == ("paper", 3, 3)
+    assert config["image_size"] == 64  # 7/8 of 72, in eights
+    assert len(list(log.read(tmp_path / "run", "step"))) == 4
+    for views, how in ((1, "one view"), (10, "10 views")):
+        assert alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack", "--views", views) == 0
+        line = capsys.readouterr().out
+        assert re.fullmatch(rf"test, 6 images, {how}: top-1 error [\d.]+%, top-5 error 0.00%, [\d.]+ nats\n", line)
+    for split, count in (("train", 36), ("val", 6)):
+        assert alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack", "--split", split) == 0
+        assert capsys.readouterr().out.startswith(f"{split}, {count} images, one view: ")
+    assert alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack" / "val") == 0  # a single pack
+    assert "6 images" in capsys.readouterr().out
+    assert alexnet("export", tmp_path / "run", tmp_path / "new" / "net.safetensors") == 0
+    net = AlexNet("paper", 3, 0.0625, 64)
+    net.load_merged(load_file(tmp_path / "new" / "net.safetensors"))
+    trained = load_file(tmp_path / "run" / "weights.safetensors")
+    assert all(torch.equal(trained[name], value) for name, value in net.export_merged().items())
+    with safe_open(tmp_path / "new" / "net.safetensors", "pt") as file:
+        assert file.metadata() == {"preset": "paper", "num_classes": "3", "width": "0.0625", "image_size": "64"}
+
+
+@pytest.mark.parametrize(
+    ("preset", "columns", "found", "maps"),
+    [
+        ("paper", 2, "paper", 6),
+        ("paper", 1, "paper/one-column", 3),
+        ("source/one-column", 1, "source/one-column", 3),
+        ("four-layer", 1, "four-layer", 2),
+    ],
+)
+def test_columns(packs72, tmp_path, preset, columns, found, maps):
+    options = ["--width", 0.0625, "--batch-size", 16, "--steps", 1, "--preset", preset, "--columns", columns]
+    assert alexnet("train", "--data", packs72, "--out", tmp_path / "run", *options) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["preset"] == found
+    assert len(load_file(tmp_path / "run" / "weights.safetensors")["conv1.bias"]) == maps
+
+
+def test_a_finished_run_is_not_run_again(packs32, run, capsys):
+    before = (run / "weights.safetensors").stat().st_mtime_ns
+    train = ["train", "--data", packs32, "--out", run, *FOUR, "--epochs", 1, "--lr", 0.001]
+    assert alexnet(*train, "--resume") == 0
+    assert (run / "weights.safetensors").stat().st_mtime_ns == before
+    capsys.readouterr()
+    assert alexnet(*train) == 2
+    assert alexnet(*train, "--resume", "--seed", 1) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("already holds a run; add --resume to go on with it, or choose another folder")
+    assert "holds a run with seed 0, not 1" in second
+
+
+def test_a_divergence_is_told_in_one_line(packs32, tmp_path, capsys):
+    assert alexnet("train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--epochs", 3, "--lr", 1e9) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"alexnet: the loss was no longer finite at step \d+; a lower --lr may help", line)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["diverged_at"] == int(re.findall(r"step (\d+)", line)[0])
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A folder of class folders with a truncated image."""
+    for name in ("a", "b"):
+        (tmp_path / "broken" / name).mkdir(parents=True)
+    (tmp_path / "broken" / "b" / "0.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+    from PIL import Image
+
+    Image.new("RGB", (40, 40), (1, 2, 3)).save(tmp_path / "broken" / "a" / "0.png")
+    return tmp_path / "broken"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("prepare {tmp}/nowhere {tmp}/out", "nowhere"),
+        ("prepare {tmp}/empty {tmp}/out", "empty"),
+        ("prepare {broken} {tmp}/out --workers 1", "0.jpg.*--skip-bad"),
+        ("prepare {images} {tmp}/out --size 0", "size 0"),
+        ("prepare {images} {tmp}/out --size big", "--size big: give a whole number of pixels, or native"),
+        ("prepare {images} {tmp}/out --workers none", "argument --workers: none is not a whole number"),
+        ("prepare {images} {tmp}/file/out", "file"),
+        ("train --data {tmp}/nowhere --out {tmp}/run", "nowhere does not exist: make one with `alexnet prepare"),
+        ("train --data {tmp}/empty --out {tmp}/run", "is not a pack"),
+        ("train --data {pack}/train --out {tmp}/run", "without a val split"),
+        ("train --data {only_test} --out {tmp}/run", "has no train split; it has test"),
+        ("train --data {pack} --out {tmp}/run --preset resnet", "no preset 'resnet'; there are paper, source, four-layer"),
+        ("train --data {pack} --out {tmp}/run --preset paper/pink", "no variant 'pink'"),
+        ("train --data {other} --out {tmp}/run --image-size 80", "choose --image-size 72 or less"),
+        ("train --data {pack} --out {tmp}/run", "32 x 32 are too small for preset 'paper'"),
+        ("train --data {pack} --out {tmp}/run --device tpu", "no device 'tpu' here; use --device cpu"),
+        ("train --data {pack} --out {tmp}/file --preset four-layer", "is a file; choose another name"),
+        ("train --data {pack} --out {tmp}/run --lr 0", "argument --lr: 0 is not a positive number"),
+        ("train --data {pack} --out {tmp}/run --lr fast", "argument --lr: fast is not a positive number"),
+        ("train --data {pack} --out {tmp}/run --steps 0", "argument --steps: 0 is not a whole number from 1"),
+        ("train --data {pack} --out {tmp}/run --steps 3 --epochs 2", "not allowed with argument"),
+        ("train --data {pack} --out {tmp}/run --epochs -1", "-1 is not a positive number"),
+        ("train --data {pack} --out {tmp}/run --batch-size 1.5", "1.5 is not a whole number"),
+        ("train --data {pack} --out {tmp}/run --seed 99999999999999999999", "argument --seed"),
+        ("train --data {pack} --out {tmp}/run --columns 3", "argument --columns: invalid choice"),
+        ("train --data {pack}", "required: --out"),
+        ("evaluate {tmp}/empty --data {pack}", "holds no run; make one with `alexnet train"),
+        ("evaluate {run} --data {tmp}/nowhere", "does not exist"),
+        ("evaluate {run} --data {other}", "has 3 classes of 72-pixel images.*trained on 4 of 32"),
+        ("evaluate {run} --data {pack}/val --split test", "has no split 'test'; it has train"),
+        ("evaluate {unfinished} --data {pack}", "is not finished; go on with it by .* --resume"),
+        ("evaluate {hollow} --data {pack}", "weights.safetensors is missing"),
+        ("evaluate {run} --data {pack} --views 5", "argument --views: invalid choice"),
+        ("export {tmp}/nowhere {tmp}/x.safetensors", "holds no run"),
+        ("export {run} {tmp}/x.pt", "should end in .safetensors"),
+        ("export {run} {tmp}/file/x.safetensors", "file.*choose another path"),
+        ("fly", "invalid choice: 'fly'"),
+        ("", "required: COMMAND"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_status_2(arguments, said, tmp_path, broken, packs32, packs72, run, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "only_test").mkdir()
+    (tmp_path / "only_test" / "test").symlink_to(packs32 / "test")
+    for name, missing in (("unfinished", ("summary.json", "weights.safetensors")), ("hollow", ("weights.safetensors",))):
+        shutil.copytree(run, tmp_path / name, ignore=shutil.ignore_patterns(*missing))
+    places = {"tmp": tmp_path, "broken": broken, "images": packs32.parent / "images", "pack": packs32, "other": packs72, "run": run}
+    places |= {name: tmp_path / name for name in ("only_test", "unfinished", "hollow")}
+    capsys.readouterr()
+    assert alexnet(*arguments.format(**places).split()) == 2
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if "images/s" not in line and "%|" not in line]  # progress of preparing
+    assert out == "" and len(lines) == 1 and lines[0].startswith("alexnet") and re.search(said, lines[0]), err
+    assert not (tmp_path / "run").exists() and not (tmp_path / "out").exists()
+
+
+def test_failures_of_ours_are_exit_status_1(monkeypatch, capsys, run, tmp_path):
+    for error, said in ((RuntimeError("out of memory"), "out of memory"), (OSError(28, "No space left"), "No space left")):
+
+        def fail(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr("safetensors.torch.save_file", fail)
+        assert alexnet("export", run, tmp_path / "x.safetensors") == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+
+
+# --- help ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_option_is_explained(capsys):
+    (commands,) = (action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
+    assert {"prepare", "train", "evaluate", "export", "reproduce"} <= set(commands.choices)
+    explained = {choice.dest: choice.help for choice in commands._choices_actions}
+    for name, sub in commands.choices.items():
+        assert explained[name] and sub.description
+        if name == "reproduce":
+            continue  # its options are another module's
+        for action in sub._actions:
+            assert action.help, (name, action)
+            if action.option_strings and action.default not in (None, False, argparse.SUPPRESS):
+                assert "%(default)s" in action.help, (name, action)
+        assert alexnet(name, "--help") == 0
+        text = capsys.readouterr().out
+        assert all(option in text for action in sub._actions for option in action.option_strings) and "default: None" not in text
+
+
+# --- as a program -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_training_says_how_to_go_on_and_goes_on(packs32, tmp_path):
+    train = [sys.executable, "-m", "alexnet", "train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--lr", "1e-6"]
+    at = []
+    for number, more in ((signal.SIGTERM, []), (signal.SIGINT, ["--resume"])):
+        command, environment = [*train, "--epochs", "100000", *more], os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        before = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+        for _ in range(6000):
+            if sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1:] != before[-1:] or process.poll() is not None:
+                break
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, err
+        assert out == "" and "Traceback" not in err
+        last = err.splitlines()[-1]
+        how = "nothing is lost: the same command with --resume goes on from there"
+        found = re.fullmatch(rf"alexnet: stopped at step (\d+) of 500000; {how}", last)
+        assert found, err
+        at.append(int(found[1]))
+        assert (tmp_path / "run" / "checkpoints" / f"step-{at[-1]:09d}").is_dir()
+    assert 5 <= at[0] < at[1]
+    assert [row["step"] for row in log.read(tmp_path / "run", "step")] == list(range(1, at[1] + 1))
+
+
+def test_ctrl_c_elsewhere_is_130(monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alexnet.training.trainer.load_run", stop)
+    assert alexnet("export", "run", "file.safetensors") == 130
+    assert capsys.readouterr().err == "alexnet: stopped\n"
+
+
+def test_the_module_is_the_program(tmp_path):
+    command = [sys.executable, "-m", "alexnet", "train", "--data", tmp_path / "x", "--out", tmp_path / "run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"alexnet: {tmp_path}/x does not exist")

@@ -1,0 +1,337 @@
+"""Experiments: run once and remembered, models trained in worker processes, and the arithmetic between logs and figures by hand-made
+cases."""
+
+import json
+import math
+import os
+import signal
+import threading
+import time
+import warnings
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+from scipy import stats
+
+from alexnet import experiments, profiles, results
+from alexnet.data.pack import open_splits
+from alexnet.errors import InputError
+from alexnet.experiments import errors, figure1, learning, live, models
+from alexnet.profiles import Profile
+from alexnet.training import checkpoint, log, trainer
+
+matplotlib.use("Agg")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Own(Profile):
+    """A profile over packs that are there already."""
+
+    def splits(self, part=None):
+        return open_splits(self.settings["packs"])
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(results, "ARCHIVE", tmp_path / "archive")
+    return tmp_path / "runs"
+
+
+def own(packs, **settings):
+    return Own("own", {"title": "shapes", "source": "pictographs", "packs": packs} | settings)
+
+
+@pytest.fixture
+def serial(monkeypatch):
+    """Trains in this process, which tests what is around it faster."""
+
+    def train_all(profile, configs, splits=None, title=""):
+        folders = [models.folder(profile, config) for config in configs]
+        for config, folder in zip(configs, folders, strict=True):
+            used = {name: pack for name, pack in (splits or profile.splits()).items() if name in config.data}
+            trainer.train(config, used, folder, resume=True, progress=False)
+        return folders
+
+    monkeypatch.setattr(models, "train_all", train_all)
+
+
+# --- remembering --------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(monkeypatch, packs32):
+    """An experiment that counts its runs, as figure1."""
+    settings = {"budget": 3}
+    calls = []
+
+    def run(profile, seeds):
+        calls.append(seeds)
+        return {"error": 0.25, "images": 8}
+
+    fake = SimpleNamespace(config=lambda profile: dict(settings), run=run)
+    monkeypatch.setattr(experiments, "module", lambda name: fake)
+    monkeypatch.setattr(profiles, "load", lambda name: own(packs32, figure1=settings))
+    return SimpleNamespace(calls=calls, settings=settings)
+
+
+def test_a_result_is_remembered_and_not_run_again(counted, runs, packs32):
+    first = experiments.result("figure1", "own", [0, 1])
+    assert experiments.result("figure1", "own", (0, 1)) == first == json.loads((runs / "own" / "results" / "figure1.json").read_text())
+    assert counted.calls == [[0, 1]]
+    assert first.keys() == {"experiment", "profile", "config", "config_hash", "seeds", "metrics", "data", "provenance"}
+    assert first["metrics"] == {"error": 0.25, "images": 8} and first["config"] == {"budget": 3, "training_version": trainer.VERSION}
+    assert first["data"]["title"] == "shapes" and first["data"]["digests"]["test"] == open_splits(packs32)["test"].digest
+
+
+def test_other_seeds_or_settings_are_run_again(counted):
+    experiments.result("figure1", "own")
+    experiments.result("figure1", "own", [1])
+    counted.settings["budget"] = 4
+    experiments.result("figure1", "own", [1])
+    experiments.result("figure1", "own", [1])
+    assert counted.calls == [[0], [1], [1]]
+
+
+def test_the_archive_is_shown_and_never_trained_for(counted):
+    assert experiments.show("figure1", "archive", "own") is None
+    experiments.result("figure1", "own", archive=True)
+    assert len(counted.calls) == 1
+    found = experiments.show("figure1", "archive", "own", seeds=(5, 6))
+    assert found is not None and found["seeds"] == [0] and len(counted.calls) == 1
+    assert experiments.show("figure1", "archive", "another") is None
+    assert experiments.show("figure1", "own", seeds=[7])["seeds"] == [7] and counted.calls[1:] == [[7]]
+
+
+def test_a_remembered_result_reaches_the_archive_without_a_run(counted, tmp_path):
+    experiments.result("figure1", "own")
+    experiments.result("figure1", "own", archive=True)
+    assert len(counted.calls) == 1 and (tmp_path / "archive" / "own" / "figure1.json").exists()
+
+
+def test_an_unknown_experiment_lists_what_there_is():
+    with pytest.raises(InputError, match=f"no experiment 'figure9'; there are {', '.join(experiments.NAMES)}"):
+        experiments.module("figure9")
+    for name in experiments.NAMES:
+        module = experiments.module(name)
+        assert callable(module.config) and callable(module.run) and callable(module.plot)
+
+
+def test_a_profile_that_cannot_serve_says_so(packs32):
+    for name in experiments.NAMES:
+        with pytest.raises(InputError, match=f"'own' has no settings for '{name}'"):
+            experiments.module(name).config(own(packs32))
+
+
+# --- models -------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_models_are_trained_in_workers_stopped_resumed_and_left_alone_when_there(packs32, tmp_path, monkeypatch, capfd):
+    profile = own(packs32, batch_size=1)
+    packs = {"train": profile.splits()["train"]}
+    fields = {"splits": packs, "epochs": 8.0, "width": 0.25, "image_size": 32, "rate": 1e-4}
+    configs = [models.configure(profile, "four-layer", seed=seed, **fields) for seed in (0, 1)]
+    configs.append(models.change(configs[0], epochs=1 / 40))
+    folders = [profile.runs / "models" / config.identity for config in configs]
+
+    def interrupt():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not any(checkpoint.steps(folder / "checkpoints") for folder in folders):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = threading.Thread(target=interrupt)
+    before.start()
+    monkeypatch.setattr(models, "cores", lambda: 2)
+    with pytest.raises(KeyboardInterrupt):
+        models.train_all(profile, configs)
+    before.join()
+    begun = [folder for folder in folders if (folder / "config.json").exists()]
+    assert begun and not any((folder / "summary.json").exists() for folder in folders)
+    for folder in begun:  # all that was done is kept
+        last = checkpoint.steps(folder / "checkpoints")[-1]
+        assert checkpoint.load(last)[1]["step"] == len(list(log.read(folder, "step"))) > 0
+
+    monkeypatch.setattr(models, "cores", lambda: 1)
+    assert models.train_all(profile, configs) == folders
+    for config, folder in zip(configs, folders, strict=True):
+        assert models.summary(folder)["steps"] == (1 if config.epochs < 1 else 320)
+        assert not any("val_top1" in row for row in log.read(folder, "epoch"))  # the config names no validation set
+    trainer.train(configs[1], packs, tmp_path / "here", progress=False)
+    assert (tmp_path / "here" / "weights.safetensors").read_bytes() == (folders[1] / "weights.safetensors").read_bytes()
+
+    capfd.readouterr()
+    assert models.train_all(profile, configs[::-1]) == folders[::-1]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_config_takes_what_the_profile_says_unless_told_otherwise(packs72):
+    profile = own(packs72, image_size=64, width=0.25, batch_size=16)
+    config = models.configure(profile, "paper", epochs=2.0, seed=3)
+    assert (config.image_size, config.width, config.batch_size, config.num_classes, config.seed) == (64, 0.25, 16, 3, 3)
+    assert config.data == {name: pack.digest for name, pack in profile.splits().items() if name != "test"}
+    assert models.configure(profile, "paper", epochs=2.0, width=0.5).width == 0.5
+    assert models.configure(own(packs72, image_size=64), "paper", epochs=2.0).width == 1.0
+    assert models.folder(profile, config) == profile.runs / "models" / config.identity
+
+
+# --- figure 1 -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_arrival_is_the_first_epoch_at_or_below():
+    assert figure1.arrival([0.9, 0.5, 0.25, 0.1], 0.25) == 3
+    assert figure1.arrival([0.2], 0.25) == 1
+    assert figure1.arrival([0.9, 0.26], 0.25) is None and figure1.arrival([], 0.25) is None
+
+
+def test_the_late_loss_is_of_the_last_quarter(tmp_path):
+    writer = log.Log(tmp_path)
+    for step, loss in enumerate([9, 9, 9, 9, 9, 9, 1, 2], 1):
+        writer.add("step", step, loss=float(loss))
+    writer.close()
+    (tmp_path / "summary.json").write_text('{"ended": "budget"}')
+    assert figure1._late_loss(tmp_path) == 1.5
+    (tmp_path / "summary.json").write_text('{"ended": "diverged"}')
+    assert figure1._late_loss(tmp_path) == math.inf
+
+
+def test_figure1_takes_the_rate_with_the_lowest_loss(packs32, serial):
+    settings = {"image_size": 32, "width": 0.25, "rates": [0.0001, 0.001, 1e12], "sweep_epochs": 4, "epochs": 5, "threshold": 0.3}
+    metrics = figure1.run(own(packs32, figure1=settings), [0, 1])
+    assert metrics["images"] == 40 and metrics["threshold"] == 0.3
+    for net in metrics["nets"].values():
+        finite = {float(rate): loss for rate, loss in net["sweep"].items() if loss is not None}
+        assert net["rate"] == min(finite, key=finite.get)
+        assert net["error_by_epoch"].keys() == net["epochs_to_threshold"].keys() == {"0", "1"}
+        for seed, curve in net["error_by_epoch"].items():
+            assert 1 <= len(curve) <= 5 and net["epochs_to_threshold"][seed] == figure1.arrival(curve, 0.3)
+    assert metrics["nets"]["ReLU"]["sweep"]["1000000000000.0"] is None  # diverged; JSON has no infinity
+    json.dumps(metrics, allow_nan=False)
+    drawn(figure1.plot, {"metrics": metrics})
+
+
+# --- learning -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_means_over_windows():
+    assert learning.means([1.0, 3.0, 5.0, 7.0, 100.0], window=2) == [2.0, 6.0]
+    assert learning.means([1.0, 2.0, 3.0], window=3) == [2.0] and learning.means([1.0], window=2) == []
+
+
+def test_a_net_has_left_when_the_mean_of_a_window_has_fallen_far_enough():
+    high, low = math.log(10), math.log(10) - 1
+    assert learning.left_at([high] * 10 + [low] * 10, 10, window=5, drop=0.19) == 11  # one low in five: a fall of 0.2
+    assert learning.left_at([high] * 10 + [low] * 10, 10, window=5, drop=0.21) == 12
+    assert learning.left_at([low] * 20, 10, window=5, drop=0.2) == 5  # not before a window is full
+    assert learning.left_at([high] * 100, 10, window=5, drop=0.2) is None
+    assert learning.left_at([low] * 4, 10, window=5, drop=0.2) is None and learning.left_at([], 10) is None
+    noisy = list(np.random.default_rng(0).normal(2.2, 0.3, 400))
+    slow = next((i for i in range(50, 401) if np.mean(noisy[i - 50 : i]) <= math.log(10) - 0.15), None)
+    assert slow is not None and learning.left_at(noisy, 10, window=50, drop=0.15) == slow
+
+
+def test_learning_runs_every_arm_at_a_constant_rate(packs72, serial):
+    profile = own(packs72, learning={"epochs": 1}, image_size=64, width=1 / 16, batch_size=12)
+    metrics = learning.run(profile, [0])
+    assert metrics["arms"].keys() == learning.ARMS.keys()
+    assert (metrics["classes"], metrics["steps"], metrics["images"]) == (3, 3, 36)
+    trained = [json.loads(path.read_text()) for path in (profile.runs / "models").glob("*/config.json")]
+    assert sorted(config["preset"] for config in trained) == sorted(f"{arm}/constant-rate" for arm in learning.ARMS)
+    assert all(set(config["data"]) == {"train"} for config in trained)
+
+
+# --- errors -------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", range(2, 14))
+def test_intervals_are_students(n):
+    values = list(np.random.default_rng(n).normal(3, 2, n))
+    mean, half = errors.interval(values)
+    low, high = stats.t.interval(0.95, n - 1, np.mean(values), stats.sem(values))
+    assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-9)
+    assert errors.interval([1.5]) == (1.5, math.inf)
+
+
+def test_differences_are_seed_by_seed_in_percentage_points():
+    def net(*top1):
+        return {str(seed): {"views": {"1": {"top1": e, "top5": e / 2}, "10": {"top1": e - 0.1, "top5": 0}}} for seed, e in enumerate(top1)}
+
+    nets = {name: net(0.4, 0.5) for name in errors.NETS} | {ablation: net(0.43, 0.49) for ablation in errors.ABLATIONS}
+    for ablation in errors.ABLATIONS:
+        assert errors.differences({"metrics": {"nets": nets}}, ablation) == pytest.approx([3.0, -1.0])
+        assert errors.differences({"metrics": {"nets": nets}}, ablation, views=10) == pytest.approx([3.0, -1.0])
+        assert errors.differences({"metrics": {"nets": nets}}, ablation, what="top5") == pytest.approx([1.5, -0.5])
+
+
+def test_colorfulness_is_0_for_gray_and_1_for_pure_color():
+    pattern = np.random.default_rng(0).normal(size=(11, 11, 1))
+    gray, color = pattern * np.ones(3), pattern * np.array([1.0, -1.0, 0.0])
+    some = np.stack([gray, color, gray + color, np.zeros((11, 11, 3))])
+    energy = [3, 2]  # of the two, in units of the pattern's
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = errors.colorfulness(some)
+    np.testing.assert_allclose(found, [0, 1, energy[1] / sum(energy), 0], atol=1e-12)
+
+
+def test_errors_measures_every_net_and_draws_its_kernels(packs72, serial):
+    profile = own(packs72, errors={"epochs": 1}, image_size=64, width=1 / 8, batch_size=12)
+    metrics = errors.run(profile, [0])
+    json.dumps(metrics, allow_nan=False)
+    assert (metrics["images"], metrics["train_images"], metrics["classes"]) == (6, 36, 3)
+    assert metrics["nets"].keys() == errors.NETS.keys() and metrics["color_histogram"]["test_images"] == 6
+    for net in metrics["nets"].values():
+        assert net["0"]["views"].keys() == {"1", "10"} and all(0 <= view["top1"] <= 1 for view in net["0"]["views"].values())
+    both = errors.kernels({"metrics": metrics})
+    assert both.shape == (2, 6, 11, 11, 3)
+    configs = {json.loads(path.read_text())["preset"]: path.parent for path in (profile.runs / "models").glob("*/config.json")}
+    net, _, _ = trainer.load_run(configs[metrics["conv1"]["net"]])
+    for column in (0, 1):
+        learned = net.columns[str(column)]["conv1"].weight.detach().numpy().transpose(0, 2, 3, 1)
+        np.testing.assert_allclose(both[column], learned, atol=metrics["conv1"]["largest"] / 254 * 1.001)
+    metrics["conv1"]["kernels"][3] = np.zeros((3, 11, 11), int).tolist()  # a kernel that died
+    drawn(errors.plot, {"metrics": metrics})
+
+
+# --- live ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_band_is_the_seeds_range_widened_by_its_own_width():
+    assert live.band([1.0, 1.5, 1.2]) == [0.5, 2.0]
+    assert live.band([0.1, 0.4]) == [0.0, 0.7]  # no error is below 0
+    assert live.band([0.3]) == [0.3, 0.3]
+
+
+def test_a_live_value_is_held_to_the_archived_band(tmp_path):
+    results.save({"experiment": "live", "metrics": {"bands": {"last": [0.5, 2.0]}}}, tmp_path / "archive" / "embedded")
+    assert [live.inside(value, "last") for value in (0.49, 0.5, 1.0, 2.0, 2.01)] == [False, True, True, True, False]
+
+
+# --- figures ------------------------------------------------------------------------------------------------------------------------------
+
+
+def drawn(plot, result):
+    import matplotlib.pyplot as plt
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plot(result)
+        figure.canvas.draw()
+    assert figure.axes and any(axes.lines or axes.images for axes in figure.axes)
+    plt.close(figure)
+
+
+def test_figure1_is_drawn():
+    net = {"rate": 0.003, "error_by_epoch": {"0": [0.7, 0.4, 0.2], "1": [0.72, 0.41, 0.22]}}
+    drawn(figure1.plot, {"metrics": {"threshold": 0.25, "nets": {"ReLU": net, "tanh": net | {"error_by_epoch": {"0": [0.8]}}}}})
+
+
+def test_learning_is_drawn():
+    arms = {arm: {"loss": {"0": [2.3, 2.0, 1.0], "1": [2.3]}} for arm in learning.ARMS}
+    drawn(learning.plot, {"metrics": {"classes": 10, "arms": arms}})
+
+
+def test_a_live_loss_is_drawn():
+    drawn(live.plot, {"loss": [1.6, 1.2, 0.7]})

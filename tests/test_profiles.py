@@ -1,0 +1,66 @@
+"""Profiles: what they hold, and what is told where one cannot serve."""
+
+import pytest
+
+from alexnet import profiles
+from alexnet.data.pack import open_splits
+from alexnet.errors import InputError
+from alexnet.profiles import Profile
+
+
+def test_every_profile_loads_and_says_what_its_data_is():
+    assert {"embedded", "cifar10"} <= set(profiles.names())
+    for name in profiles.names():
+        profile = profiles.load(name)
+        assert profile.name == name and profile["title"] and profile["source"] and profile["size"]
+
+
+def test_an_unknown_name_lists_the_names():
+    with pytest.raises(InputError, match=f"no profile 'imagenet'; there are {', '.join(profiles.names())}"):
+        profiles.load("imagenet")
+
+
+def test_a_missing_setting_names_the_profiles_that_have_it():
+    lacking = Profile("lacking", {"title": "nothing"})
+    others = ", ".join(profiles.who_has("figure1"))
+    with pytest.raises(InputError, match=f"'lacking' has no settings for 'figure1'; the profiles that do: {others}"):
+        lacking["figure1"]
+    assert "embedded" in profiles.who_has("figure1")
+    with pytest.raises(InputError, match="the profiles that do: none"):
+        lacking["nonsense"]
+
+
+def test_data_is_found_through_the_environment_alone(tmp_path, monkeypatch):
+    cifar = profiles.load("cifar10")
+    monkeypatch.delenv("ALEXNET_DATA", raising=False)
+    with pytest.raises(InputError, match="needs CIFAR-10: set ALEXNET_DATA to the folder that holds cifar-10-batches-py or cifar10-jpeg"):
+        cifar.source()
+    monkeypatch.setenv("ALEXNET_DATA", str(tmp_path))
+    with pytest.raises(InputError, match=f"needs CIFAR-10: ALEXNET_DATA={tmp_path} holds no cifar-10-batches-py and no cifar10-jpeg"):
+        cifar.title()
+    (tmp_path / "cifar10-jpeg").mkdir()
+    assert cifar.source() == tmp_path / "cifar10-jpeg" and cifar.title() == "CIFAR-10 (JPEG copy)"
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    assert cifar.source() == tmp_path / "cifar-10-batches-py" and cifar.title() == "CIFAR-10"
+
+
+def test_a_single_wanted_folder_is_told_as_well(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_DATA", str(tmp_path))
+    with pytest.raises(InputError, match=f"needs photographs: ALEXNET_DATA={tmp_path} holds no photos$"):
+        Profile("own", {"title": "photographs", "source": ["photos"]}).source()
+
+
+def test_data_is_prepared_once_below_the_users_runs(packs32, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "mine"))
+    monkeypatch.setenv("ALEXNET_DATA", str(packs32.parent))
+    profile = Profile("own", {"title": "shapes", "source": ["images"], "size": 24})
+    assert profile.runs == tmp_path / "mine" / "own"
+    first = profile.splits()
+    assert {name: (len(pack), pack.size) for name, pack in first.items()} == {"train": (40, 24), "val": (8, 24), "test": (8, 24)}
+    assert first["train"].path.is_relative_to(profile.runs / "data")
+    monkeypatch.setattr(profiles, "prepare", None)  # not called again
+    assert profile.splits()["train"].digest == first["train"].digest == open_splits(first["train"].path.parent)["train"].digest
+
+
+def test_nets_of_a_profile_share_what_it_says():
+    assert Profile("own", {"image_size": 64, "width": 0.25, "epochs": 3}).net == {"image_size": 64, "width": 0.25}

@@ -1,0 +1,48 @@
+"""Results: where they lie, whole or not at all, with provenance."""
+
+import json
+import re
+
+from alexnet import results
+
+RESULT = {"experiment": "figure1", "profile": "embedded", "metrics": {"error": 0.1 + 0.2, "missing": None}}
+
+
+def test_runs_are_in_the_repository_or_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.delenv("ALEXNET_RUNS", raising=False)
+    assert results.runs("embedded") == results.ROOT.resolve() / "runs" / "embedded"
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path))
+    assert results.runs("embedded") == tmp_path / "embedded"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALEXNET_RUNS", "near")
+    assert results.runs("x") == tmp_path / "near" / "x"
+
+
+def test_the_hash_of_a_config_is_of_its_content():
+    one = results.config_hash({"a": 1, "b": [1.5, None]})
+    assert one == results.config_hash({"b": [1.5, None], "a": 1}) and re.fullmatch("[0-9a-f]{16}", one)
+    assert len({one, results.config_hash({"a": 2, "b": [1.5, None]}), results.config_hash({"a": 1}), results.config_hash([])}) == 4
+
+
+def test_a_result_comes_back_as_saved(tmp_path):
+    path = results.save(RESULT, tmp_path / "new" / "folder")
+    assert path == tmp_path / "new" / "folder" / "figure1.json" and results.load("figure1", path.parent) == RESULT
+    assert [p.name for p in path.parent.iterdir()] == ["figure1.json"] and path.read_text().endswith("}\n")
+    results.save(RESULT | {"profile": "cifar10"}, path.parent)
+    assert results.load("figure1", path.parent)["profile"] == "cifar10"
+    assert results.load("errors", path.parent) is None
+
+
+def test_the_archive_is_in_the_repository(tmp_path, monkeypatch):
+    assert results.ARCHIVE == results.ROOT / "results"
+    monkeypatch.setattr(results, "ARCHIVE", tmp_path)
+    results.save(RESULT, tmp_path / "embedded")
+    assert results.archived("figure1", "embedded") == RESULT
+    assert results.archived("figure1", "cifar10") is None
+
+
+def test_provenance_says_where_and_with_what():
+    found = results.provenance(12.34)
+    assert json.loads(json.dumps(found)) == found
+    assert found["wall_seconds"] == 12.3 and found["hardware"]["cores"] >= 1 and found["hardware"]["processor"]
+    assert found["versions"]["torch"] and found["versions"]["numpy"] and found["versions"]["python"].startswith("3.")

@@ -148,7 +148,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("run", type=Path, help="folder of a finished run")
     p.add_argument("file", type=Path, help="a .safetensors file")
 
-    reproduction.add_arguments(command(reproduce, "regenerate the figures and tables: run the experiments and the book's notebooks on a profile"))
+    p = command(reproduce, "regenerate the figures and tables: run the experiments and the book's notebooks on a profile")
+    reproduction.add_arguments(p)
     return top
 
 

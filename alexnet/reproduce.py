@@ -68,8 +68,8 @@ def reproduce(
 
     only: one chapter, as in `03-architecture`, `03` or `architecture`. parameters: passed to the notebooks that have them; each must exist
     in at least one. force: run also what is up to date. book, runs: other places than the repository's `book/` and `runs/`.
-    chapters_wanted: without `only`, the chapters to run; None: all. Writes `runs/<profile>/{notebooks,logs,figures,stamps}/`. Raises InputError for an unknown profile, chapter or parameter before anything
-    runs, and NotebooksFailed at the end.
+    chapters_wanted: the chapters to run; None: all. Writes `runs/<profile>/{notebooks,logs,figures,stamps}/`. Raises InputError for an
+    unknown profile, chapter or parameter before anything runs, and NotebooksFailed at the end.
     """
     papermill = _papermill()
     profiles.load(profile)
@@ -107,7 +107,8 @@ def reproduce(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `alexnet reproduce` to a parser; `run` obeys them."""
     parser.add_argument("--profile", default="embedded", metavar="P", help=f"how big: {', '.join(profiles.names())} (default: embedded)")
-    parser.add_argument("--only", metavar="NAME", help=f"one chapter, as 03-architecture, or one experiment: {', '.join(experiments.NAMES)}")
+    one = f"one chapter, as 03-architecture, or one experiment: {', '.join(experiments.NAMES)}"
+    parser.add_argument("--only", metavar="NAME", help=one)
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds per experiment (default: 1)")
     parser.add_argument("--archive", action="store_true", help="also write the results to results/, the archive that the book shows")
     parser.add_argument(
@@ -129,11 +130,10 @@ def run(arguments: argparse.Namespace) -> int:
         parameters["seeds"] = arguments.seeds
     book = Path(__file__).resolve().parents[1] / "book"
     if only not in experiments.NAMES:
-        with contextlib.suppress(ImportError):  # reported below, if notebooks are to run at all
-            _check_parameters(set(parameters), set().union(*(_papermill_parameters(path) for path in _select(book, only))))
+        _check_parameters(set(parameters), set().union(*(_papermill_parameters(path) for path in _select(book, only))))
     shown = experiments.CHAPTERS
-    wanted = [name for name in shown if only == name or (shown[name] if only is None else any(_named(only, chapter) for chapter in shown[name]))]
-    served = [name for name in wanted if name in profile.settings]
+    asked = [only] if only in shown else [name for name in shown if any(only is None or _named(only, chapter) for chapter in shown[name])]
+    served = [name for name in asked if name in profile.settings]
     if only in experiments.NAMES:
         profile[only]  # says so where the profile cannot serve it
     seeds = range(int(parameters.get("seeds", 1)))
@@ -143,9 +143,9 @@ def run(arguments: argparse.Namespace) -> int:
     if only in experiments.NAMES:
         print(profile.runs / "results" / f"{only}.json")
         return 0
-    useful = {chapter for name in served for chapter in shown[name]}
+    useful = None if only else {chapter for name in served for chapter in shown[name]}
     try:
-        outcomes = reproduce(profile.name, only, parameters, arguments.force, chapters_wanted=None if only else useful, runs=profile.runs.parent)
+        outcomes = reproduce(profile.name, only, parameters, arguments.force, runs=profile.runs.parent, chapters_wanted=useful)
     except NotebooksFailed as failed:
         print(failed, file=sys.stderr)
         return 1

@@ -38,8 +38,8 @@ def crop_flip_color(
     mean = mean.to(torch.float32)
     aligned = tuple(mean.shape) == (height, width, 3)
     out = torch.empty(n, size, size, 3, device=images.device)
-    for i, (t, left_edge, flip) in enumerate(zip(top.tolist(), left.tolist(), flips.tolist(), strict=True)):  # slices beat one big gather fourfold
-        crop = (slice(t, t + size), slice(left_edge, left_edge + size))
+    for i, (y, x, flip) in enumerate(zip(top.tolist(), left.tolist(), flips.tolist(), strict=True)):  # slices beat one big gather
+        crop = (slice(y, y + size), slice(x, x + size))
         centered = images[i][crop] - (mean[crop] if aligned else mean)
         out[i] = centered.flip(1) if flip else centered
     out += color_shift.to(torch.float32)[:, None, None, :]

@@ -227,7 +227,8 @@ def test_run_does_the_experiments_first_and_only_those_the_profile_serves(monkey
 
     asked, notebooks = [], []
     monkeypatch.setattr(experiments, "result", lambda name, profile, seeds, archive: asked.append((name, profile, list(seeds), archive)))
-    monkeypatch.setattr(module, "reproduce", lambda *a, **k: notebooks.append((a, k)) or [module.Outcome("c", "done", 0.0, Path("a/b/c.ipynb"), Path("l"))])
+    done = module.Outcome("c", "done", 0.0, Path("a/b/c.ipynb"), Path("l"))
+    monkeypatch.setattr(module, "reproduce", lambda *a, **k: notebooks.append((a, k)) or [done])
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
 

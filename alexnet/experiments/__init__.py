@@ -45,7 +45,7 @@ def result(name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), ar
     if remembered is None or any(remembered[key] != value for key, value in asked.items()):
         began = time.monotonic()
         metrics = experiment.run(chosen, list(seeds))
-        data = {"title": chosen.title(), "digests": {split: pack.digest for split, pack in chosen.splits().items()}}
+        data = {"title": chosen.title(), "digests": {split: pack.digest for split, pack in chosen.splits(name).items()}}
         remembered = {
             "experiment": name,
             "profile": profile,

@@ -25,20 +25,15 @@ def config(profile: Profile) -> dict[str, Any]:
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     settings, splits = profile["figure1"], {"train": profile.splits("figure1")["train"]}
-    start = {
-        kind: models.configure(profile, preset, splits=splits, width=1.0, image_size=splits["train"].size, batch_size=128, epochs=settings["sweep_epochs"])
-        for kind, preset in KINDS.items()
-    }
+    common = {"width": 1.0, "image_size": splits["train"].size, "batch_size": 128, "epochs": settings["sweep_epochs"]}
+    start = {kind: models.configure(profile, preset, splits=splits, **common) for kind, preset in KINDS.items()}
     sweep = {(kind, rate): models.change(start[kind], rate=rate, seed=seeds[0]) for kind in KINDS for rate in settings["rates"]}
     tried = dict(zip(sweep, models.train_all(profile, list(sweep.values()), splits, title="choosing rates"), strict=True))
     losses = {kind: {rate: _late_loss(tried[kind, rate]) for rate in settings["rates"]} for kind in KINDS}
     best = {kind: min(by_rate, key=by_rate.__getitem__) for kind, by_rate in losses.items()}
 
-    full = {
-        (kind, seed): models.change(start[kind], rate=best[kind], seed=seed, epochs=settings["epochs"], stop_at_train_error=settings["threshold"])
-        for kind in KINDS
-        for seed in seeds
-    }
+    goal = {"epochs": settings["epochs"], "stop_at_train_error": settings["threshold"]}
+    full = {(kind, seed): models.change(start[kind], rate=best[kind], seed=seed, **goal) for kind in KINDS for seed in seeds}
     trained = dict(zip(full, models.train_all(profile, list(full.values()), splits, title="Figure 1"), strict=True))
     curves = {key: [row["error"] for row in log.read(path, "epoch")] for key, path in trained.items()}
     return {

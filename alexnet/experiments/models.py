@@ -39,7 +39,10 @@ def folder(profile: Profile, config: Config) -> Path:
 
 
 def train_all(profile: Profile, configs: Sequence[Config], splits: dict[str, Pack] | None = None, title: str = "training") -> list[Path]:
-    """The run folders of these configs, in their order; those not there yet are trained, as many at a time as there are cores. splits: other than the profile's."""
+    """The run folders of these configs, in their order; those not there yet are trained, as many at a time as there are cores.
+
+    splits: other packs than the profile's.
+    """
     folders = [folder(profile, config) for config in configs]
     splits = splits or profile.splits()
     root = splits["train"].path if len(splits) == 1 else splits["train"].path.parent

@@ -64,7 +64,10 @@ class Profile:
         return self.settings.get("titles", {}).get(source.name if isinstance(source, Path) else source, self["title"])
 
     def splits(self, part: str | None = None) -> dict[str, Pack]:
-        """The prepared data, made on first use under runs/<profile>/data. part: an experiment that has images of its own (its setting `pictographs`)."""
+        """The prepared data, made on first use under runs/<profile>/data.
+
+        part: an experiment, which may have images of its own (its setting `pictographs`).
+        """
         own = self.settings[part].get("pictographs") if part else None
         if own is None:
             source = self.source()

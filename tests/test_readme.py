@@ -1,0 +1,75 @@
+"""The README's table holds what the results files hold: each row is made again here from the archive."""
+
+from pathlib import Path
+
+import pytest
+
+from alexnet import results
+from alexnet.experiments import errors
+from alexnet.presets import get, shapes, total
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+
+
+def archived(name: str, profile: str) -> dict:
+    found = results.archived(name, profile)
+    assert found is not None, f"results/{profile}/{name}.json belongs to the repository"
+    return found
+
+
+def points(values: list[float]) -> str:
+    mean, half = errors.interval(values)
+    return f"{mean:+.1f} ± {half:.1f} points"
+
+
+def arithmetic() -> list[str]:
+    table = shapes(get("paper"))
+    return [
+        f"| parameters | 60 million | {total(table, 'parameters'):,} | exact |",
+        f"| units | 650,000 | {total(table, 'neurons'):,} | exact |",
+    ]
+
+
+def learning() -> list[str]:
+    m = archived("learning", "embedded")["metrics"]
+
+    def left(arm: str) -> str:
+        steps = list(m["arms"][arm]["left_at_step"].values())
+        if all(step is None for step in steps):
+            return f"never in {m['steps']} steps"
+        return "at step " + ", ".join(str(step) if step else "never" for step in steps)
+
+    where = "results/embedded/learning.json"
+    return [
+        f"| the text's net, at a quarter of the width, begins to learn | | {left('paper')} | `{where}` |",
+        f"| the same with the 2012 source's sigma in three layers | | {left('paper/sigma-0.03')} | `{where}` |",
+    ]
+
+
+def measured() -> list[str]:
+    result = archived("errors", "embedded")
+    by_seed = result["metrics"]["nets"][errors.BASE].values()
+    gain = [100 * (run["views"]["10"]["top1"] - run["views"]["1"]["top1"]) for run in by_seed]
+    lrn, overlap = (errors.differences(result, ablation) for ablation in errors.ABLATIONS)
+    where = "results/embedded/errors.json"
+    return [
+        f"| ten views instead of one, top-1 | -1.5 points | {points(gain)} | `{where}` |",
+        f"| without response normalization, top-1 | +1.4 points | {points(lrn)} | `{where}` |",
+        f"| without overlap in pooling, top-1 | +0.4 points | {points(overlap)} | `{where}` |",
+    ]
+
+
+def figure1() -> list[str]:
+    result = archived("figure1", "cifar10")
+    nets, budget = result["metrics"]["nets"], result["metrics"]["budget"]
+    relu, tanh = (nets[kind]["epochs_to_threshold"] for kind in ("ReLU", "tanh"))
+    assert all(relu.values()), "ReLU arrives within the budget"
+    ratios = [f"{tanh[seed] / relu[seed]:.1f}" if tanh[seed] else f"more than {budget / relu[seed]:.1f}" for seed in relu]
+    title = result["data"]["title"]
+    return [f"| Figure 1: tanh's epochs to 25 % training error over ReLU's | 6 | {', '.join(ratios)}, {title} | `results/cifar10/figure1.json` |"]
+
+
+@pytest.mark.parametrize("rows", [arithmetic, learning, measured, figure1], ids=lambda rows: rows.__name__)
+def test_the_table_is_what_the_archive_holds(rows) -> None:
+    for row in rows():
+        assert row in README

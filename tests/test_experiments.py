@@ -334,4 +334,4 @@ def test_learning_is_drawn():
 
 
 def test_a_live_loss_is_drawn():
-    drawn(live.plot, {"loss": [1.6, 1.2, 0.7]})
+    drawn(live.plot, {"loss": [1.6, 1.2, 0.7], "classes": 5})

@@ -74,16 +74,17 @@ def plot(result: dict[str, Any]) -> Figure:
     weights = [arm for arm in ARMS if "/" not in arm or "sigma" in arm]
     groups = (weights, ["source", *(arm for arm in ARMS if arm not in weights)])
     for panel, group in zip(panels, groups, strict=True):
-        for number, arm in enumerate(group):
+        for arm in group:
+            color = f"C{list(ARMS).index(arm)}"  # an arm keeps its color from panel to panel
             for i, losses in enumerate(metrics["arms"][arm]["loss"].values()):
                 at = [WINDOW * (k + 1) for k in range(len(losses))]
-                panel.plot(at, losses, color=f"C{number}", lw=1.4, alpha=0.85 if i == 0 else 0.4, label=arm if i == 0 else None)
+                panel.plot(at, losses, color=color, lw=1.4, alpha=0.85 if i == 0 else 0.4, label=arm if i == 0 else None)
         panel.axhline(math.log(metrics["classes"]), color="gray", ls=":", lw=1)
         panel.set_xlabel("step")
         panel.legend(fontsize=7, frameon=False)
     panels[0].set_ylabel("training loss, nats")
     panels[0].set_title("initial weights", fontsize=9)
     panels[1].set_title("input, biases, dropout", fontsize=9)
-    chance = (0, math.log(metrics["classes"]))
-    panels[0].annotate(f"ln {metrics['classes']}", chance, xytext=(2, 3), textcoords="offset points", fontsize=7, color="gray")
+    chance = math.log(metrics["classes"])
+    panels[0].text(metrics["steps"], chance - 0.01, f"ln {metrics['classes']}", fontsize=7, color="gray", ha="right", va="top")
     return figure

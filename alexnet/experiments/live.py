@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -39,6 +40,7 @@ def train(out: Path, seed: int = 0, profile: Profile | None = None) -> dict[str,
         "one_view": one.top1,
         "ten_views": ten.top1,
         "images": one.count,
+        "classes": config.num_classes,
     }
 
 
@@ -69,8 +71,13 @@ def inside(value: float, name: str) -> bool:
 
 
 def plot(one: dict[str, Any]) -> Figure:
-    """The loss of a live run, step by step."""
-    figure, axes = plt.subplots(figsize=(5, 2.6), layout="constrained")
-    axes.plot(range(1, len(one["loss"]) + 1), one["loss"], lw=0.8)
+    """The loss of a live run: every step, means over 25 of them, and ln(classes)."""
+    steps, window = np.arange(1, len(one["loss"]) + 1), min(25, len(one["loss"]))
+    means = np.convolve(one["loss"], np.full(window, 1 / window), mode="valid")
+    figure, axes = plt.subplots(figsize=(6, 2.8), layout="constrained")
+    axes.plot(steps, one["loss"], lw=0.6, color="C0", alpha=0.4)
+    axes.plot(steps[window - 1 :], means, lw=1.6, color="C0")
+    axes.axhline(math.log(one["classes"]), color="gray", ls=":", lw=1)
+    axes.text(len(steps), math.log(one["classes"]), f"ln {one['classes']}", fontsize=8, color="gray", ha="right", va="bottom")
     axes.set(xlabel="step", ylabel="training loss, nats", ylim=(0, None))
     return figure

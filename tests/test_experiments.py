@@ -330,7 +330,7 @@ def test_figure1_is_drawn():
 
 def test_learning_is_drawn():
     arms = {arm: {"loss": {"0": [2.3, 2.0, 1.0], "1": [2.3]}} for arm in learning.ARMS}
-    drawn(learning.plot, {"metrics": {"classes": 10, "arms": arms}})
+    drawn(learning.plot, {"metrics": {"classes": 10, "steps": 150, "arms": arms}})
 
 
 def test_a_live_loss_is_drawn():

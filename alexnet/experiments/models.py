@@ -68,7 +68,7 @@ def train_all(profile: Profile, configs: Sequence[Config], splits: dict[str, Pac
                     job.result()
         except BaseException:  # Ctrl-C, or one that failed: the others leave checkpoints, the rest does not begin
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
     return folders
 

@@ -18,8 +18,7 @@ def archived(name: str, profile: str) -> dict:
 
 
 def points(values: list[float]) -> str:
-    mean, half = errors.interval(values)
-    return f"{mean:+.1f} ± {half:.1f} points"
+    return f"{sum(values) / len(values):+.1f} points ({', '.join(f'{value:+.1f}' for value in values)})"
 
 
 def arithmetic() -> list[str]:

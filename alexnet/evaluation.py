@@ -24,10 +24,10 @@ class Errors:
 
 def top_k_error(probabilities: Tensor, labels: Tensor, k: int) -> float:
     """Share of images whose label is not among the k most probable classes; a tie across the k-th place counts in part, as in 2012
-    (layer_kernels.cu:108)."""
+    (layer_kernels.cu:108). An image whose probabilities are no numbers is an error."""
     own = probabilities.gather(1, labels[:, None])
     above, level = (probabilities > own).sum(1), (probabilities == own).sum(1)
-    hits = ((k - above) / level).clamp(0, 1)
+    hits = ((k - above) / level.clamp(min=1)).clamp(0, 1) * (level > 0)  # nothing equals NaN, not even itself
     return 1.0 - float(hits.to(torch.float64).mean())
 
 

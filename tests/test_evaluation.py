@@ -26,6 +26,11 @@ def test_ties_count_in_part():
     assert top_k_error(p, torch.tensor([3]), 10) == pytest.approx(0.0)
 
 
+def test_no_number_is_an_error():
+    p = torch.tensor([[torch.nan, torch.nan, torch.nan], [0.2, 0.5, 0.3]])
+    assert top_k_error(p, torch.tensor([0, 1]), 1) == top_k_error(p, torch.tensor([0, 1]), 5) == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("preset", ["paper", "source"])
 def test_ten_views_are_averaged_after_the_softmax(packs72, preset):
     """Against views that are cut here, by slices."""

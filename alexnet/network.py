@@ -75,8 +75,8 @@ class AlexNet(nn.Module):
 
     preset: "paper" (the text), "source" (net 145 of the released source), "four-layer" (Figure 1), with variants: "paper/no-lrn". width
     scales every layer's maps and units, image_size the maps' sides; smaller nets keep each layer's sigma * sqrt(fan-in). Initial weights
-    follow `torch.manual_seed`, and are the same for a column wherever it lives. Raises InputError for an unknown preset and for images too
-    small to pass through all layers.
+    follow `torch.manual_seed`, and are the same for a column wherever it lives. Raises InputError for an unknown preset, for images too
+    small to pass through all layers, and for input of another size.
     """
 
     def __init__(
@@ -107,6 +107,9 @@ class AlexNet(nn.Module):
 
     def forward(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
         """keys: int64 (N,), what each image's dropout masks are drawn from in training; None draws them from torch's generator."""
+        side = self.table[0].in_size
+        if images.dim() != 4 or images.shape[1:] != (3, side, side):
+            raise InputError(f"the net's input is (N, 3, {side}, {side}); it is {tuple(images.shape)}: crop it, or set image_size")
         if self.training and keys is None:
             keys = torch.randint(2**62, (images.shape[0],), device=images.device)
         parts = [images] * len(self.numbers)

@@ -8,7 +8,7 @@ Sources: the text; `layers-145.cfg` and `layer-params-145*.cfg` of the released 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import ceil, prod
+from math import ceil, inf, prod
 
 from alexnet.errors import InputError
 
@@ -233,7 +233,9 @@ def _without(name: str) -> Callable[[Preset], Preset]:
 def _conv6(preset: Preset) -> Preset:
     """Net 146: a sixth convolution on the last pooling layer, reading both columns (section 6.1's pre-trained nets)."""
     conv5 = preset.layer("conv5")
-    conv6 = Layer("conv6", conv5.maps, "both", kernel=3, pad=1, sigma=conv5.sigma, bias=1, then=(RELU,))
+    bends = tuple(op for op in conv5.then if isinstance(op, Activation))
+    reads = "both" if preset.columns > 1 else "own"
+    conv6 = Layer("conv6", conv5.maps, reads, kernel=3, pad=1, sigma=conv5.sigma, bias=conv5.bias, then=bends)
     at = preset.layers.index(conv5) + 1
     return replace(preset, layers=(*preset.layers[:at], conv6, *preset.layers[at:]))
 
@@ -294,6 +296,8 @@ def get(name: str | Preset) -> Preset:
     for variant in variants:
         if variant not in VARIANTS:
             raise InputError(f"there is no variant {variant!r} of a preset; there are {', '.join(VARIANTS)}")
+        if variants.count(variant) > 1:
+            raise InputError(f"preset {name!r} names the variant {variant!r} more than once; once is enough")
         try:
             preset = VARIANTS[variant][0](preset)
         except StopIteration:
@@ -347,7 +351,7 @@ class Shape:
 
 def shapes(preset: Preset, num_classes: int = 1000, width: float = 1.0, image_size: int = 224) -> list[Shape]:
     """The table's arithmetic. Raises InputError where an image is too small to reach the last layer, or a number makes no sense."""
-    if num_classes < 2 or width <= 0 or image_size < 1:
+    if num_classes < 2 or not 0 < width < inf or image_size < 1:
         given = f"{num_classes}, {width} and {image_size}"
         raise InputError(f"there must be 2 classes or more, a positive width and image size; they are {given}")
     table: list[Shape] = []

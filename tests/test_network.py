@@ -201,11 +201,25 @@ def test_load_merged_refuses_and_names(change, named):
         (("paper", 10, 1.0, 40), "40 x 40 are too small"),
         (("paper", 1), "2 classes or more"),
         (("paper", 10, -1.0), "positive width"),
+        (("paper", 10, float("nan")), "positive width"),
+        (("paper/one-column/one-column",), "variant 'one-column' more than once"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(InputError, match=message):
         AlexNet(*arguments)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 66, 66), (1, 1, 64, 64), (3, 64, 64)])
+def test_input_of_another_size_is_refused(shape):
+    with pytest.raises(InputError, match=r"the net's input is \(N, 3, 64, 64\); it is"):
+        AlexNet("paper", 3, 1 / 16, 64)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("variant", ["tanh", "one-column", "zero-biases"])
+def test_a_sixth_convolution_is_like_the_fifth(variant):
+    rows = [get(f"paper/{variants}").layer("conv6") for variants in (f"conv6/{variant}", f"{variant}/conv6")]
+    assert rows[0].then == rows[1].then and rows[0].bias == rows[1].bias and rows[0].reads == rows[1].reads
 
 
 def test_summary_prints_the_totals(capsys):

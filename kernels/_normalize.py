@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Window = Callable[[Tensor], Tensor]
 
@@ -52,6 +53,7 @@ class Normalize(torch.autograd.Function):
         return _power(s, beta).mul_(u).to(x.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, dy: Tensor):
         (x,) = ctx.saved_tensors
         u, g = x.to(_compute_dtype(x)), dy.to(_compute_dtype(x))

@@ -23,6 +23,8 @@ def crop_flip_color(
     it is mirrored. Computed in float32, then cast to `out_dtype`. Raises ValueError for shapes that do not fit and crops that leave the
     image.
     """
+    if size < 1:
+        raise ValueError(f"size must be positive; it is {size}")
     n, height, width, channels = images.shape if images.dim() == 4 else (0, 0, 0, 0)
     if images.dtype != torch.uint8 or channels != 3:
         raise ValueError(f"images must be uint8 (N, H, W, 3); they are {images.dtype} {tuple(images.shape)}")

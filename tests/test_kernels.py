@@ -147,6 +147,7 @@ ZERO = torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, dtype=torch.bool), t
         (lambda: kernels.crop_flip_color(U8.float(), *ZERO, torch.zeros(5, 5, 3), 4), "uint8"),
         (lambda: kernels.crop_flip_color(U8, ZERO[0] + 2, *ZERO[1:], torch.zeros(5, 5, 3), 4), "leaves the 5 x 5"),
         (lambda: kernels.crop_flip_color(U8, *ZERO, torch.zeros(3, 3, 3), 4), "mean must be"),
+        (lambda: kernels.crop_flip_color(U8, *ZERO, torch.zeros(5, 5, 3), -1), "size must be positive"),
         (lambda: kernels.momentum_step_([X], [X, X], [X], 0.1), "one length"),
         (lambda: kernels.momentum_step_([X], [X[0]], [X], 0.1), "one shape"),
         (lambda: kernels.momentum_step_([X, X], [X, X], [X, X], [0.1]), "one for each of the 2"),

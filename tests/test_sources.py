@@ -32,6 +32,9 @@ def test_a_class_named_train_is_a_class(tmp_path):
     image(tmp_path / "train" / "a.jpg")
     image(tmp_path / "tram" / "a.jpg")
     assert sources.list_source(tmp_path).classes == ["train", "tram"]
+    image(tmp_path / "train" / "b" / "a.jpg")  # or is it a split, beside a stray image?
+    with pytest.raises(InputError, match=r"train holds folders \(b\) and images \(a.jpg\): take"):
+        sources.list_source(tmp_path)
 
 
 def test_splits(tmp_path):

@@ -149,8 +149,13 @@ def _image_folder(root: Path) -> Listing:
 
 
 def _is_splits(root: Path) -> bool:
-    """`train/` holds folders; a folder of pictures of trains holds images."""
-    return (root / "train").is_dir() and bool(_folders(root / "train")) and not _images(root / "train", [])
+    """`train/` holds folders; a folder of pictures of trains holds images. Raises InputError where it holds both."""
+    if not (root / "train").is_dir() or not (folders := _folders(root / "train")):
+        return False
+    if images := _images(root / "train", []):
+        both = f"holds folders ({_few(folders)}) and images ({_few([os.path.basename(image.path) for image in images])})"
+        raise InputError(f"{root / 'train'} {both}: take the images out if it is a split, the folders if it is a class")
+    return True
 
 
 def _splits(root: Path) -> Listing:

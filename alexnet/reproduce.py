@@ -125,18 +125,18 @@ def run(arguments: argparse.Namespace) -> int:
     profile, only = profiles.load(arguments.profile), arguments.only
     parameters = {name: parse_value(value) for name, value in arguments.parameters}
     if arguments.seeds is not None:
-        if arguments.seeds < 1:
-            raise InputError(f"--seeds {arguments.seeds}: at least 1 is needed")
         parameters["seeds"] = arguments.seeds
     book = Path(__file__).resolve().parents[1] / "book"
-    if only not in experiments.NAMES:
-        _check_parameters(set(parameters), set().union(*(_papermill_parameters(path) for path in _select(book, only))))
+    known = [{"profile", "seeds"}] if only in experiments.NAMES else [_papermill_parameters(path) for path in _select(book, only)]
+    _check_parameters(set(parameters), set().union(*known))
+    if type(count := parameters.get("seeds", 1)) is not int or count < 1:
+        raise InputError(f"seeds {count}: give a whole number, at least 1")
     shown = experiments.CHAPTERS
     asked = [only] if only in shown else [name for name in shown if any(only is None or _named(only, chapter) for chapter in shown[name])]
     served = [name for name in asked if name in profile.settings]
     if only in experiments.NAMES:
         profile[only]  # says so where the profile cannot serve it
-    seeds = range(int(parameters.get("seeds", 1)))
+    seeds = range(count)
     for name in served:
         print(f"experiment {name}, profile {profile.name}", flush=True)
         experiments.result(name, profile.name, seeds, archive=arguments.archive)
@@ -248,7 +248,7 @@ def _check_parameters(given: set[str], known: set[str]) -> None:
     for name in sorted(given - known):
         close = difflib.get_close_matches(name, known, n=1)
         meant = f" (did you mean {close[0]!r}?)" if close else ""
-        raise InputError(f"no selected notebook has a parameter {name!r}{meant}: they have {', '.join(sorted(known))}")
+        raise InputError(f"there is no parameter {name!r}{meant}: there are {', '.join(sorted(known))}")
     if "profile" in given:
         raise InputError("the profile is not a parameter among others: name it with --profile")
 

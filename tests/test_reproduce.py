@@ -99,8 +99,8 @@ def test_a_notebook_executed_in_place_is_the_same_notebook(book: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"parameters": {"sedes": 2}}, "'sedes' (did you mean 'seeds'?): they have profile, seeds"),
-        ({"parameters": {"seeds": 2}, "only": "two"}, "no selected notebook has a parameter 'seeds': they have profile"),
+        ({"parameters": {"sedes": 2}}, "'sedes' (did you mean 'seeds'?): there are profile, seeds"),
+        ({"parameters": {"seeds": 2}, "only": "two"}, "there is no parameter 'seeds': there are profile"),
         ({"parameters": {"profile": "cifar10"}}, "name it with --profile"),
         ({"profile": "imagenet"}, "there is no profile 'imagenet'; there are cifar10, embedded"),
         ({"only": "three"}, "there is no chapter 'three' to reproduce: choose from 03-one, 05-two"),
@@ -240,5 +240,10 @@ def test_run_does_the_experiments_first_and_only_those_the_profile_serves(monkey
     assert asked == [("learning", "embedded", [0], True)] and len(notebooks) == 1  # an experiment by itself runs no notebook
     with pytest.raises(InputError, match="profile 'cifar10' has no settings for 'learning'; the profiles that do: embedded"):
         module.run(parser.parse_args(["--profile", "cifar10", "--only", "learning"]))
-    with pytest.raises(InputError, match="no selected notebook has a parameter 'sedes'"):
-        module.run(parser.parse_args(["-p", "sedes", "3"]))
+    for only in ([], ["--only", "05"], ["--only", "learning"]):
+        with pytest.raises(InputError, match=r"there is no parameter 'sedes'.*'seeds'"):
+            module.run(parser.parse_args(["-p", "sedes", "3", *only]))
+        for seeds in (["--seeds", "0"], ["-p", "seeds", "0"], ["-p", "seeds", "three"], ["-p", "seeds", "1.5"]):
+            with pytest.raises(InputError, match=r"seeds .*: give a whole number, at least 1"):
+                module.run(parser.parse_args([*seeds, *only]))
+    assert len(asked) == 1

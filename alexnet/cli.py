@@ -5,13 +5,21 @@ nothing lost.
 """
 
 import argparse
+import json
+import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from safetensors import SafetensorError
+
 from alexnet import reproduce as reproduction
 from alexnet.errors import InputError
+from alexnet.presets import VARIANTS
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -69,9 +77,14 @@ def evaluate(args: argparse.Namespace) -> None:
             f"{pack.path} has {len(pack.classes)} classes of {pack.size}-pixel images; the run in {args.run} was trained on "
             f"{config.num_classes} of {augment.mean_size}; evaluate it on a pack like that one"
         )
+    classes = args.run / "classes.json"
+    if classes.exists() and (learned := json.loads(classes.read_text())) != pack.classes:
+        lacks = next(name for name in learned if name not in pack.classes or learned.index(name) != pack.classes.index(name))
+        raise InputError(f"{pack.path} has other classes than the run in {args.run} was trained on, of which one is {lacks!r}")
     found = evaluation.evaluate(net.to(_device(args.device)), pack, augment, args.views, progress=True)
     how = "one view" if args.views == 1 else f"{args.views} views"
-    print(f"{split}, {found.count} images, {how}: top-1 error {found.top1:.2%}, top-5 error {found.top5:.2%}, {found.nll:.4f} nats")
+    what = split if len(splits) > 1 else pack.path  # a single pack counts as train, whatever it is
+    print(f"{what}, {found.count} images, {how}: top-1 error {found.top1:.2%}, top-5 error {found.top5:.2%}, {found.nll:.4f} nats")
 
 
 def export(args: argparse.Namespace) -> None:
@@ -81,11 +94,23 @@ def export(args: argparse.Namespace) -> None:
 
     if args.file.suffix != ".safetensors":
         raise InputError(f"{args.file} should end in .safetensors")
+    if args.file.is_dir():
+        raise InputError(f"{args.file} is a folder; name a file")
     net, _, config = load_run(args.run)
     args.file.parent.mkdir(parents=True, exist_ok=True)
-    args.file.touch()  # a place that cannot be written to is told of here, by its name
-    about = {name: str(getattr(config, name)) for name in ("preset", "num_classes", "width", "image_size")}
-    save_file(net.export_merged(), args.file, metadata=about)
+    part = args.file.with_name(f".{args.file.name}.{os.getpid()}.part")
+    try:
+        part.touch()
+    except OSError as error:
+        raise InputError(f"cannot write {args.file}: {error.strerror}; choose another place") from None
+    try:
+        mode = part.stat().st_mode
+        about = {name: str(getattr(config, name)) for name in ("preset", "num_classes", "width", "image_size")}
+        save_file(net.export_merged(), part, metadata=about)
+        part.chmod(mode)  # the library writes what only its owner may read
+        part.replace(args.file)
+    finally:
+        part.unlink(missing_ok=True)
     print(args.file)
 
 
@@ -119,6 +144,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--workers", type=_count, help="processes (default: one a core)")
 
     p = command(train, "train a network on a pack")
+    p.epilog = f"Variants of a preset: {', '.join(VARIANTS)}. What each changes is said in alexnet/presets.py."
     p.add_argument("--data", type=Path, required=True, metavar="PACK", help="a folder of packs, train/ and val/, or one pack")
     p.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run: log, checkpoints, weights")
     presets = "paper, source or four-layer, with variants, as in paper/no-lrn/tanh (default: %(default)s)"
@@ -139,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
     p = command(evaluate, "measure a trained network's errors")
     p.add_argument("run", type=Path, help="folder of a finished run")
     p.add_argument("--data", type=Path, required=True, metavar="PACK", help="a pack, or a folder of packs")
-    p.add_argument("--split", choices=("train", "val", "test"), help="which of them (default: test where there is one, else val)")
+    p.add_argument("--split", choices=("train", "val", "test"), help="which of them (default: test, or val where there is none, or train)")
     views = "1: the center; 10: corners, center and their reflections, outputs averaged (default: %(default)s)"
     p.add_argument("--views", type=int, choices=(1, 10), default=1, help=views)
     p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)")
@@ -156,7 +182,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
-        return args.function(args) or 0
+        with _terminable():
+            return args.function(args) or 0
     except InputError as error:
         print(f"alexnet: {error}", file=sys.stderr)
         return 2
@@ -166,9 +193,28 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         print(f"alexnet: {error.filename}: {error.strerror}; choose another path", file=sys.stderr)
         return 2
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, SafetensorError) as error:
         print(f"alexnet: {error}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that nothing half-made stays behind."""
+
+    def stop(number: int, _: object) -> None:
+        stopped = KeyboardInterrupt()
+        setattr(stopped, "signal", number)  # noqa: B010 (no such attribute, says the type checker)
+        raise stopped
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _whole(text: str, name: str) -> int:
@@ -201,8 +247,8 @@ def _positive(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    if not 0 < value <= 1e12:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of at most 1e12")
     return value
 
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from alexnet import AlexNet, cli
@@ -62,7 +62,7 @@ def test_prepare_train_evaluate_export(packs72, tmp_path, capsys):
         assert alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack", "--split", split) == 0
         assert capsys.readouterr().out.startswith(f"{split}, {count} images, one view: ")
     assert alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack" / "val") == 0  # a single pack
-    assert "6 images" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'pack' / 'val'}, 6 images, ")
     assert alexnet("export", tmp_path / "run", tmp_path / "new" / "net.safetensors") == 0
     net = AlexNet("paper", 3, 0.0625, 64)
     net.load_merged(load_file(tmp_path / "new" / "net.safetensors"))
@@ -133,6 +133,7 @@ def broken(tmp_path):
         ("prepare {images} {tmp}/out --size big", "--size big: give a whole number of pixels, or native"),
         ("prepare {images} {tmp}/out --workers none", "argument --workers: none is not a whole number"),
         ("prepare {images} {tmp}/file/out", "file"),
+        ("prepare {images} . --size 32 --workers 1", r"cannot make \.: .*; choose another name"),
         ("train --data {tmp}/nowhere --out {tmp}/run", "nowhere does not exist: make one with `alexnet prepare"),
         ("train --data {tmp}/empty --out {tmp}/run", "is not a pack"),
         ("train --data {pack}/train --out {tmp}/run", "without a val split"),
@@ -150,6 +151,9 @@ def broken(tmp_path):
         ("train --data {pack} --out {tmp}/run --epochs -1", "-1 is not a positive number"),
         ("train --data {pack} --out {tmp}/run --batch-size 1.5", "1.5 is not a whole number"),
         ("train --data {pack} --out {tmp}/run --seed 99999999999999999999", "argument --seed"),
+        ("train --data {pack} --out {tmp}/run --epochs 1e308", "argument --epochs: 1e308 is not a positive number of at most 1e12"),
+        ("train --data {pack} --out {tmp}/run --preset four-layer --width 1e6", "GiB of memory.*choose a smaller width"),
+        ("train --data {pack} --out {tmp}/run --preset paper/conv6/conv6", "variant 'conv6' more than once"),
         ("train --data {pack} --out {tmp}/run --columns 3", "argument --columns: invalid choice"),
         ("train --data {pack}", "required: --out"),
         ("evaluate {tmp}/empty --data {pack}", "holds no run; make one with `alexnet train"),
@@ -160,39 +164,46 @@ def broken(tmp_path):
         ("evaluate {hollow} --data {pack}", "weights.safetensors is missing"),
         ("evaluate {run} --data {pack} --views 5", "argument --views: invalid choice"),
         ("export {tmp}/nowhere {tmp}/x.safetensors", "holds no run"),
+        ("evaluate {run} --data {renamed}", "renamed/test has other classes than .*, of which one is 'sun'"),
         ("export {run} {tmp}/x.pt", "should end in .safetensors"),
+        ("export {run} {tmp}/dir.safetensors", "dir.safetensors is a folder; name a file"),
         ("export {run} {tmp}/file/x.safetensors", "file.*choose another path"),
         ("fly", "invalid choice: 'fly'"),
         ("", "required: COMMAND"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_status_2(arguments, said, tmp_path, broken, packs32, packs72, run, capsys):
-    (tmp_path / "empty").mkdir()
+def test_bad_input_is_one_line_and_exit_status_2(arguments, said, tmp_path, broken, packs32, packs72, run, capsys, monkeypatch):
+    for folder in ("empty", "here", "dir.safetensors"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copytree(packs32, tmp_path / "renamed")
+    for manifest in (tmp_path / "renamed").glob("*/manifest.json"):
+        manifest.write_text(manifest.read_text().replace('"sun"', '"moon"'))
     (tmp_path / "file").write_text("")
     (tmp_path / "only_test").mkdir()
     (tmp_path / "only_test" / "test").symlink_to(packs32 / "test")
     for name, missing in (("unfinished", ("summary.json", "weights.safetensors")), ("hollow", ("weights.safetensors",))):
         shutil.copytree(run, tmp_path / name, ignore=shutil.ignore_patterns(*missing))
     places = {"tmp": tmp_path, "broken": broken, "images": packs32.parent / "images", "pack": packs32, "other": packs72, "run": run}
-    places |= {name: tmp_path / name for name in ("only_test", "unfinished", "hollow")}
+    places |= {name: tmp_path / name for name in ("only_test", "unfinished", "hollow", "renamed")}
     capsys.readouterr()
     assert alexnet(*arguments.format(**places).split()) == 2
     out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if "images/s" not in line and "%|" not in line]  # progress of preparing
     assert out == "" and len(lines) == 1 and lines[0].startswith("alexnet") and re.search(said, lines[0]), err
-    assert not (tmp_path / "run").exists() and not (tmp_path / "out").exists()
+    assert not (tmp_path / "run").exists() and not (tmp_path / "out").exists() and not any((tmp_path / "here").iterdir())
 
 
 def test_failures_of_ours_are_exit_status_1(monkeypatch, capsys, run, tmp_path):
-    for error, said in ((RuntimeError("out of memory"), "out of memory"), (OSError(28, "No space left"), "No space left")):
+    for error, said in ((RuntimeError("out of memory"), "out of memory"), (SafetensorError("disk full"), "disk full")):
 
         def fail(*_, error=error, **__):
             raise error
 
         monkeypatch.setattr("safetensors.torch.save_file", fail)
-        assert alexnet("export", run, tmp_path / "x.safetensors") == 1
+        assert alexnet("export", run, tmp_path / "new" / "x.safetensors") == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert said in line
+        assert said in line and not any((tmp_path / "new").iterdir())
 
 
 # --- help ---------------------------------------------------------------------------------------------------------------------------------
@@ -241,6 +252,20 @@ def test_a_stopped_training_says_how_to_go_on_and_goes_on(packs32, tmp_path):
         assert (tmp_path / "run" / "checkpoints" / f"step-{at[-1]:09d}").is_dir()
     assert 5 <= at[0] < at[1]
     assert [row["step"] for row in log.read(tmp_path / "run", "step")] == list(range(1, at[1] + 1))
+
+
+def test_sigterm_while_preparing_leaves_nothing_behind(packs72, tmp_path):
+    out = tmp_path / "place" / "pack"
+    command = [sys.executable, "-m", "alexnet", "prepare", "pictographs", out, "--workers", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for _ in range(6000):
+        if process.poll() is not None or list(tmp_path.glob("place/.*/*/*/*/*")):
+            break
+        time.sleep(0.01)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and err.splitlines()[-1] == "alexnet: stopped"
+    assert list(out.parent.iterdir()) == []
 
 
 def test_ctrl_c_elsewhere_is_130(monkeypatch, capsys):

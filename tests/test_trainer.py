@@ -83,7 +83,7 @@ def test_one_seed_gives_the_same_weights_to_the_bit_and_another_does_not(splits,
 
 def test_a_run_leaves_what_the_layout_says(splits, straight):
     assert {path.name for path in straight.iterdir()} == {
-        "config.json", "log.jsonl", "checkpoints", "weights.safetensors", "summary.json", "mean.npy", "tensorboard", "lock"
+        "config.json", "log.jsonl", "checkpoints", "weights.safetensors", "summary.json", "mean.npy", "classes.json", "tensorboard", "lock"
     }  # fmt: skip
     config = configure(splits)
     assert json.loads((straight / "config.json").read_text()) == asdict(config)

@@ -40,7 +40,10 @@ def building(out: Path) -> Iterator[Path]:
         raise InputError(f"{out} exists already: remove it or choose another name")
     with temporary(out, "partial") as folder:
         yield folder
-        os.replace(folder, out)
+        try:
+            os.replace(folder, out)
+        except OSError as error:  # the working folder itself, or something that has come to be there meanwhile
+            raise InputError(f"cannot make {out}: {error.strerror}; choose another name") from None
 
 
 @contextmanager

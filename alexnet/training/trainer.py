@@ -1,5 +1,5 @@
 """The training loop (section 5 of the paper), from a pack to a run folder: `config.json`, `log.jsonl`, `checkpoints/`,
-`weights.safetensors`, `summary.json`.
+`weights.safetensors`, `summary.json`; and what its input goes through, `mean.npy`, and its output means, `classes.json`.
 
 A run is a function of its config and its data: started twice, or killed and resumed, it ends with the same weights, to the bit on one
 machine and thread count.
@@ -8,6 +8,7 @@ machine and thread count.
 import fcntl
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -98,7 +99,10 @@ def train(
             f"{pack.path} comes without a val split; preset {config.preset!r} needs one, to lower its rate when the validation error stops "
             "improving (or add its variant constant-rate)"
         )
-    presets.shapes(presets.get(config.preset), config.num_classes, config.width, config.image_size)
+    table = presets.shapes(presets.get(config.preset), config.num_classes, config.width, config.image_size)
+    needed = 12 * presets.total(table, "parameters")  # bytes of weights, gradients and velocities
+    if needed > (there := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
+        raise InputError(f"the net needs {needed / 2**30:,.0f} GiB of memory, of {there / 2**30:,.0f}; choose a smaller width")
     augment = Augment(recipe, pack.mean, config.image_size, pack.color, config.seed)
     with claimed(config, out, resume):
         if not (out / "summary.json").exists():
@@ -122,6 +126,7 @@ def _train(
     velocities = {name: torch.zeros_like(value) for name, value in parameters.items()}
     decays = [0.0 if name.endswith("bias") else recipe.weight_decay for name in parameters]
     np.save(out / "mean.npy", pack.mean)
+    (out / "classes.json").write_text(json.dumps(pack.classes, indent=1) + "\n")
     per_epoch = steps_per_epoch(pack, config.batch_size)
     last_step = max(1, round(config.epochs * per_epoch))
     schedule, step, seconds = Schedule.of(config.epochs), 0, 0.0

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,7 +145,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--workers", type=_count, help="processes (default: one a core)")
 
     p = command(train, "train a network on a pack")
-    p.epilog = f"Variants of a preset: {', '.join(VARIANTS)}. What each changes is said in alexnet/presets.py."
+    variants = f"Variants of a preset: {', '.join(VARIANTS)}. What each changes is said in alexnet/presets.py."
+    p.epilog, p.formatter_class = textwrap.fill(variants, 78, break_on_hyphens=False), argparse.RawDescriptionHelpFormatter
     p.add_argument("--data", type=Path, required=True, metavar="PACK", help="a folder of packs, train/ and val/, or one pack")
     p.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run: log, checkpoints, weights")
     presets = "paper, source or four-layer, with variants, as in paper/no-lrn/tanh (default: %(default)s)"

@@ -125,6 +125,13 @@ def test_a_profile_that_cannot_serve_says_so(packs32):
             experiments.module(name).config(own(packs32))
 
 
+def test_the_archive_was_made_with_the_profiles_settings():
+    found = [json.loads(path.read_text()) for path in sorted(results.ARCHIVE.glob("*/*.json"))]
+    assert found
+    for one in found:
+        assert one["config"][one["experiment"]] == profiles.load(one["profile"])[one["experiment"]], f"{one['profile']}: run it again"
+
+
 # --- models -------------------------------------------------------------------------------------------------------------------------------
 
 

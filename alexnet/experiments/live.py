@@ -63,11 +63,13 @@ def band(values: list[float]) -> list[float]:
 
 
 def inside(value: float, name: str) -> bool:
-    """Whether a live value lies in the archived band."""
+    """Whether a live value lies in the archived band, and is better than chance by a twentieth of it."""
     archived = results.archived("live", "embedded")
     assert archived is not None, "results/embedded/live.json is part of the repository"
     low, high = archived["metrics"]["bands"][name]
-    return low <= value <= high
+    classes = archived["config"]["live"]["pictographs"]["classes"]
+    chance = math.log(classes) if name == "last" else 1 - 1 / classes
+    return low <= value <= min(high, 0.95 * chance)
 
 
 def plot(one: dict[str, Any]) -> Figure:

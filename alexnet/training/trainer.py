@@ -219,6 +219,8 @@ def _train(
 
     bar.close()
     log.close()
+    if not all(bool(value.isfinite().all()) for value in parameters.values()):  # the last update did it
+        ended = "diverged"
     part = out / "weights.part"
     save_file(net.export_merged(), part)
     part.rename(out / "weights.safetensors")

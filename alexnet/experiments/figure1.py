@@ -25,8 +25,7 @@ def config(profile: Profile) -> dict[str, Any]:
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     settings, splits = profile["figure1"], {"train": profile.splits("figure1")["train"]}
-    batch = settings.get("batch_size", 128)
-    common = {"width": 1.0, "image_size": splits["train"].size, "batch_size": batch, "epochs": settings["sweep_epochs"]}
+    common = {"width": 1.0, "image_size": splits["train"].size, "batch_size": 128, "epochs": settings["sweep_epochs"]}
     start = {kind: models.configure(profile, preset, splits=splits, **common) for kind, preset in KINDS.items()}
     sweep = {(kind, rate): models.change(start[kind], rate=rate, seed=seeds[0]) for kind in KINDS for rate in settings["rates"]}
     tried = dict(zip(sweep, models.train_all(profile, list(sweep.values()), splits, title="choosing rates"), strict=True))

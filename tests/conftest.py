@@ -1,6 +1,12 @@
 """Tiny packs that several files share. Tests marked `gpu` are skipped where there is no CUDA device."""
 
+import signal
+
 import pytest
+
+# A shell starts background jobs with SIGINT ignored, which children inherit; tests that interrupt a child mean the usual state.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

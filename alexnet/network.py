@@ -39,16 +39,29 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
         """x: maps (N, C, H, W) or units (N, C); keys: int64 (N,), one for each image, from which dropout draws in training."""
-        if self.shape.layer.kernel:
-            before, after = self.shape.pad
-            if before != after:
-                x = F.pad(x, (before, after, before, after))
-            x = F.conv2d(x, self.weight, self.bias, self.shape.layer.stride, before if before == after else 0)
-        else:
-            x = F.linear(x.flatten(1), self.weight, self.bias)
-        for operation in self.shape.layer.then:
+        match self.shape.layer.then:  # what one kernel does
+            case (Activation("relu"), LRN() as norm, Pool(ceil=False) as pool, *rest):
+                x = self.response_norm_pool(self.weighted_sums(x, None), norm, pool, "before")
+            case (LRN() as norm, Pool(ceil=False) as pool, Activation("relu"), *rest):
+                x = self.response_norm_pool(self.weighted_sums(x, None), norm, pool, "after")
+            case rest:
+                x = self.weighted_sums(x, self.bias)
+        for operation in rest:
             x = self.apply_operation(operation, x, keys)
         return x
+
+    def weighted_sums(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        if not self.shape.layer.kernel:
+            return F.linear(x.flatten(1), self.weight, bias)
+        before, after = self.shape.pad
+        if before != after:
+            x = F.pad(x, (before, after, before, after))
+        return F.conv2d(x, self.weight, bias, self.shape.layer.stride, before if before == after else 0)
+
+    def response_norm_pool(self, x: Tensor, norm: LRN, pool: Pool, relu: str) -> Tensor:
+        return kernels.response_norm_pool(
+            x, self.bias, norm.size, norm.alpha, norm.beta, norm.k, relu=relu, pool_size=pool.size, pool_stride=pool.stride
+        )
 
     def apply_operation(self, op: Operation, x: Tensor, keys: Tensor | None) -> Tensor:
         match op:

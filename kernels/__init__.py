@@ -1,10 +1,14 @@
 """Operators of the network and its training, each in a module of its own name. Knows nothing of `alexnet`.
 
-They work on any device that torch does, in NCHW and channels_last (the result keeps the input's format), and raise ValueError on arguments
-that make no sense. `alpha` is always per squared term, as in the paper's equation: torch's `LocalResponseNorm(alpha)`, Caffe's and cuDNN's
-divide it by the size of the window.
+They work on any device that torch does, in any memory layout (the result keeps the input's format), under autograd, `torch.compile` and
+CUDA-graph capture, and raise ValueError on arguments that make no sense. `alpha` is always per squared term, as in the paper's equation:
+torch's `LocalResponseNorm(alpha)`, Caffe's and cuDNN's divide it by the size of the window.
+
+Each is a `torch.library` operator (`torch.ops.alexnet.*`) over three implementations: Triton kernels (gpu/), C for the CPU (native.c), and
+plain torch (_composite.py) for the rest; `using` chooses another than the fastest.
 """
 
+from kernels._choose import mode, using
 from kernels.crop_flip_color import crop_flip_color
 from kernels.local_response_norm import local_response_norm
 from kernels.max_pool import max_pool
@@ -12,4 +16,13 @@ from kernels.momentum_step import momentum_step_
 from kernels.response_norm_pool import response_norm_pool
 from kernels.same_map_norm import same_map_norm
 
-__all__ = ["crop_flip_color", "local_response_norm", "max_pool", "momentum_step_", "response_norm_pool", "same_map_norm"]
+__all__ = [
+    "crop_flip_color",
+    "local_response_norm",
+    "max_pool",
+    "mode",
+    "momentum_step_",
+    "response_norm_pool",
+    "same_map_norm",
+    "using",
+]

@@ -1,16 +1,113 @@
-"""Response normalization across adjacent maps (section 3.3 of the paper), in plain torch."""
-
-from functools import partial
+"""Response normalization across adjacent maps (section 3.3 of the paper)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from kernels._normalize import Normalize, check, window_sum
+from kernels import _choose, _composite, _native
+from kernels._memory import empty_maps, memory_format
+
+RELU = {"none": 0, "before": 1, "after": 2}
 
 
-def _across_maps(squares: Tensor, size: int, columns: int) -> Tensor:
-    """Sums over `size` adjacent maps of (N, C, H, W), clipped where a column begins or ends."""
-    return window_sum(squares.unflatten(1, (columns, -1)), 2, size).flatten(1, 2)  # (N, columns, C / columns, H, W) and back
+def check(x: Tensor, size: int, beta: float, k: float) -> None:
+    if x.dim() != 4 or not x.is_floating_point():
+        raise ValueError(f"x must be a floating-point tensor of shape (N, C, H, W); it is {x.dtype} of shape {tuple(x.shape)}")
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"size must be odd and positive, so that the window has a middle; it is {size}")
+    if k <= 0 or beta < 0:
+        raise ValueError(f"k must be positive and beta not negative; they are {k} and {beta}")
+
+
+def check_columns(x: Tensor, columns: int, relu: str | None) -> None:
+    if columns < 1 or x.shape[1] % columns:
+        raise ValueError(f"columns must divide the {x.shape[1]} maps; it is {columns}")
+    if relu not in (None, "before", "after"):
+        raise ValueError(f'relu must be None, "before" or "after"; it is {relu!r}')
+
+
+def normalize(x: Tensor, bias: Tensor | None, size: int, alpha: float, beta: float, k: float, columns: int, relu: str) -> Tensor:
+    """LRN(x + bias), forward."""
+    if x.numel() == 0:
+        return empty_maps(x)
+    which = _choose.implementation(x, bias, native=beta == 0.75)
+    if which == "composite":
+        u = _composite.biased(x, bias)
+        y = _composite.normalize(u.relu() if relu == "before" else u, _composite.across_maps(size, columns), alpha, beta, k)
+        return (y.relu_() if relu == "after" else y).to(x.dtype).contiguous(memory_format=memory_format(x))
+    y = empty_maps(x)
+    if which == "triton":
+        from kernels.gpu import local_response_norm as gpu
+
+        gpu.forward(x, bias, y, size, alpha, beta, k, columns, relu)
+    else:
+        _run_native(x, bias, None, y, size, alpha, beta, k, columns, relu)
+    return y
+
+
+def normalize_backward(
+    x: Tensor, bias: Tensor | None, dy: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str
+) -> Tensor:
+    """The gradient of `normalize` with respect to x + bias. The denominators are computed again, as the 2012 kernels did."""
+    if x.numel() == 0:
+        return empty_maps(x)
+    which = _choose.implementation(x, bias, native=beta == 0.75)
+    if which == "composite":
+        raw = _composite.biased(x, bias)
+        g = torch.where(raw <= 0, 0, dy) if relu == "after" else dy
+        u = raw.relu() if relu == "before" else raw
+        dx = _composite.normalize_backward(u, g, _composite.across_maps(size, columns), alpha, beta, k)
+        return (torch.where(raw <= 0, 0, dx) if relu == "before" else dx).to(x.dtype).contiguous(memory_format=memory_format(x))
+    dx = empty_maps(x)
+    if which == "triton":
+        from kernels.gpu import local_response_norm as gpu
+
+        gpu.backward(x, bias, dy, dx, size, alpha, beta, k, columns, relu)
+    else:
+        _run_native(x, bias, dy.contiguous(memory_format=memory_format(x)), dx, size, alpha, beta, k, columns, relu)
+    return dx
+
+
+def _run_native(
+    x: Tensor, bias: Tensor | None, dy: Tensor | None, y: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str
+) -> None:
+    n, c, h, w = x.shape
+    tensors = [_native.pointer(t) for t in (x, bias, dy, y)]
+    shape = (c, h * w, columns, size // 2, alpha, beta, k, RELU[relu], _native.is_last(x))
+    _native.share(lambda start, end: _native.call("local_response_norm", *tensors, start, end, *shape), n, x.numel())
+
+
+@torch.library.custom_op("alexnet::local_response_norm", mutates_args=())
+def operator(x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str) -> Tensor:
+    return normalize(x, None, size, alpha, beta, k, columns, relu)
+
+
+@torch.library.custom_op("alexnet::local_response_norm_backward", mutates_args=())
+def operator_backward(x: Tensor, dy: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str) -> Tensor:
+    return normalize_backward(x, None, dy, size, alpha, beta, k, columns, relu)
+
+
+@operator.register_fake
+def _(x, size, alpha, beta, k, columns, relu):
+    return empty_maps(x)
+
+
+@operator_backward.register_fake
+def _(x, dy, size, alpha, beta, k, columns, relu):
+    return empty_maps(x)
+
+
+def _save(ctx, inputs, output) -> None:
+    x, *ctx.settings = inputs
+    ctx.save_for_backward(x)
+
+
+def _differentiate(ctx, dy: Tensor):
+    (x,) = ctx.saved_tensors
+    return operator_backward(x, dy, *ctx.settings), None, None, None, None, None, None
+
+
+operator.register_autograd(_differentiate, setup_context=_save)
 
 
 def local_response_norm(
@@ -18,21 +115,26 @@ def local_response_norm(
 ) -> Tensor:
     """y = x (k + alpha * sum of x^2 over `size` adjacent maps)^-beta.
 
-    x: (N, C, H, W), any floating-point type (half types are computed in float32). The window is centered, clipped at the first and last
-    map, and never leaves one of the `columns` equal parts of the maps. relu: None, "before" (x is rectified first, as the text has it) or
-    "after" (as conv1 of the released source).
+    x: (N, C, H, W), any floating-point type and strides; half types are computed in float32. y has x's shape, type and memory format. The
+    window is centered, clipped at the first and last map, and never leaves one of the `columns` equal parts of the maps. relu: None,
+    "before" (x is rectified first, as the text has it) or "after" (as conv1 of the released source). Only x is kept for the gradient.
 
     `alpha` is per squared term. The same result elsewhere: `torch.nn.LocalResponseNorm(size, alpha * size, beta, k)`; Caffe and cuDNN
     `alpha * size`; the 2012 source writes `scale = alpha * size`, so its `scale=0.0001` is alpha 2e-5 here (layer.py:1183).
 
-    Raises ValueError for an even size, or columns that do not divide C.
+    Raises ValueError for an even size, k not positive, or columns that do not divide C.
     """
     check(x, size, beta, k)
-    if columns < 1 or x.shape[1] % columns:
-        raise ValueError(f"columns must divide the {x.shape[1]} maps; it is {columns}")
-    if relu not in (None, "before", "after"):
-        raise ValueError(f'relu must be None, "before" or "after"; it is {relu!r}')
-    if relu == "before":
-        x = torch.relu(x)
-    y = Normalize.apply(x, partial(_across_maps, size=size, columns=columns), alpha, beta, k)
-    return torch.relu(y) if relu == "after" else y
+    check_columns(x, columns, relu)
+    if _choose.mode() == "torch":
+        return by_torch(x, size, alpha, beta, k, columns, relu)
+    return operator(x, size, alpha, beta, k, columns, relu or "none")
+
+
+def by_torch(x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str | None) -> Tensor:
+    """The same by torch's own operators."""
+    n, c, h, w = x.shape
+    u = _composite.widen(F.relu(x) if relu == "before" else x)  # half types: not implemented on every device
+    y = F.local_response_norm(u.reshape(n * columns, c // columns, h, w), size, alpha * size, beta, k).reshape(x.shape)
+    y = y.to(x.dtype).contiguous(memory_format=memory_format(x))
+    return F.relu(y) if relu == "after" else y

@@ -5,16 +5,73 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kernels import _choose, _native
+
 Rate = float | Tensor
 
 
-def _each(value: Rate | Sequence[Rate], count: int, name: str) -> list[Rate]:
-    if isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.dim() == 0):
-        return [value] * count
-    values = list(value)
-    if len(values) != count:
-        raise ValueError(f"{name} must be one number or one for each of the {count} parameters; there are {len(values)}")
-    return values
+def _each(value: Rate | Sequence[Rate], params: Sequence[Tensor], name: str) -> Tensor:
+    """One number a parameter: float64 on the CPU where all are numbers or lie there, else float32 on the parameters' device."""
+    values = [value] * len(params) if isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.dim() == 0) else list(value)
+    if len(values) != len(params):
+        raise ValueError(f"{name} must be one number or one for each of the {len(params)} parameters; there are {len(values)}")
+    if any(isinstance(v, Tensor) and v.device.type != "cpu" for v in values):
+        return torch.stack([torch.as_tensor(v, dtype=torch.float32, device=params[0].device) for v in values])
+    return torch.tensor([float(v) for v in values], dtype=torch.float64)
+
+
+def _alike(*tensors: Tensor) -> bool:
+    """Whether one walk through memory meets the same entry in each."""
+    first = tensors[0]
+    dense = first.is_contiguous() or (first.dim() == 4 and first.is_contiguous(memory_format=torch.channels_last))
+    return dense and all(t.stride() == first.stride() for t in tensors)
+
+
+@torch.library.custom_op("alexnet::momentum_step_", mutates_args=("params", "velocities", "copies"))
+def operator(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    velocities: Sequence[Tensor],
+    copies: Sequence[Tensor],
+    lr: Tensor,
+    weight_decay: Tensor,
+    momentum: float,
+) -> None:
+    if not params:
+        return
+    groups = list(zip(params, grads, velocities, *([copies] if copies else [])))
+    alike = all(_alike(*group) for group in groups)
+    floats = all(w.dtype == v.dtype == torch.float32 for w, _, v, *_ in groups)
+    which = _choose.implementation(params[0], native=alike and floats and not copies, triton=alike and floats)
+    if which == "triton":
+        from kernels.gpu import momentum_step as gpu
+
+        device = params[0].device
+        rates, decays = (t.to(device, torch.float32) for t in (lr, weight_decay))
+        gpu.momentum_step_(params, grads, velocities, copies, rates, decays, momentum)
+        return
+    for (w, g, v, *copy), rate, decay in zip(groups, lr.tolist(), weight_decay.tolist(), strict=True):
+        if rate == 0.0:
+            continue
+        if which == "native" and _native.fits(w, g, v):
+            tensors, settings = [_native.pointer(t) for t in (w, g, v)], (rate, momentum, rate * decay)
+
+            def step(start: int, end: int, tensors=tensors, settings=settings) -> int | None:
+                return _native.call("momentum_step", *tensors, start, end, *settings)
+
+            _native.share(step, w.numel(), w.numel())
+        else:
+            v.mul_(momentum).sub_(g, alpha=rate)
+            if decay != 0.0:
+                v.sub_(w, alpha=rate * decay)
+            w.add_(v)
+        for c in copy:
+            c.copy_(w)
+
+
+@operator.register_fake
+def _(params, grads, velocities, copies, lr, weight_decay, momentum):
+    return None
 
 
 @torch.no_grad()
@@ -25,21 +82,21 @@ def momentum_step_(
     lr: Rate | Sequence[Rate],
     momentum: float = 0.9,
     weight_decay: Rate | Sequence[Rate] = 0.0,
+    copies: Sequence[Tensor] = (),
 ) -> None:
-    """Updates `params` and `velocities` in place. lr and weight_decay: a number, a 0-d tensor, or one of these per parameter.
+    """Updates `params` and `velocities` in place; on a GPU all of them in one launch. lr and weight_decay: a number, a 0-d tensor, or one
+    of these per parameter. copies: one tensor of a half type per parameter, which takes the new weights rounded; or none.
 
     A parameter whose lr is 0 is frozen: neither it nor its velocity changes (weights.cu:148). torch's SGD keeps the rate outside the
-    velocity, so the two differ whenever the rate changes. Raises ValueError where lengths or shapes do not agree.
+    velocity, so the two differ whenever the rate changes. In a CUDA graph give lr and weight_decay as tensors on the device. Raises
+    ValueError where lengths or shapes do not agree.
     """
     if not len(params) == len(grads) == len(velocities):
         raise ValueError(f"params, grads and velocities must be of one length; they are {len(params)}, {len(grads)}, {len(velocities)}")
-    rates, decays = _each(lr, len(params), "lr"), _each(weight_decay, len(params), "weight_decay")
-    for w, g, v, rate, decay in zip(params, grads, velocities, rates, decays, strict=True):
-        if not w.shape == g.shape == v.shape:
+    if copies and len(copies) != len(params):
+        raise ValueError(f"copies must be none or one for each of the {len(params)} parameters; there are {len(copies)}")
+    for w, g, v, *c in zip(params, grads, velocities, *([copies] if copies else []), strict=True):
+        if not w.shape == g.shape == v.shape or any(other.shape != w.shape for other in c):
             raise ValueError(f"a parameter, its gradient and velocity must be of one shape; they are {w.shape}, {g.shape}, {v.shape}")
-        if float(rate) == 0.0:
-            continue
-        v.mul_(momentum).sub_(g, alpha=float(rate))
-        if float(decay) != 0.0:
-            v.sub_(w, alpha=float(rate) * float(decay))
-        w.add_(v)
+    rates, decays = _each(lr, params, "lr"), _each(weight_decay, params, "weight_decay")
+    operator(list(params), list(grads), list(velocities), list(copies), rates, decays, momentum)

@@ -1,23 +1,25 @@
 """Tiny packs that several files share. Tests marked `gpu` are skipped where there is no CUDA device."""
 
+import os
 import signal
 
 import pytest
+import torch
 
 # A shell starts background jobs with SIGINT ignored, which children inherit; tests that interrupt a child mean the usual state.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Without a device the Triton kernels run under Triton's interpreter, which must be told before they are imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    marked = [item for item in items if item.get_closest_marker("gpu")]
-    if not marked:
-        return
-    import torch
-
     if not torch.cuda.is_available():
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 def _packs(folder, classes, train, size):
@@ -44,8 +46,6 @@ def packs72(tmp_path_factory):
 @pytest.fixture
 def one_thread():
     """Bits are promised for one number of threads."""
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

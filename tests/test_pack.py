@@ -105,13 +105,16 @@ def test_what_is_no_pack(tmp_path):
         Pack.open(tmp_path)
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda m: m.update(version=99), "version 99"),
-    (lambda m: m.update(count=22), "contradicts"),
-    (lambda m: m.update(classes=["a"]), "contradicts"),
-    (lambda m: m.pop("shards"), "damaged"),
-    (lambda m: m.update(shards=m["shards"][:-1]), "contradicts"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m.update(version=99), "version 99"),
+        (lambda m: m.update(count=22), "contradicts"),
+        (lambda m: m.update(classes=["a"]), "contradicts"),
+        (lambda m: m.pop("shards"), "damaged"),
+        (lambda m: m.update(shards=m["shards"][:-1]), "contradicts"),
+    ],
+)
 def test_a_manifest_that_lies(tmp_path, change, said):
     make(tmp_path / "pack")
     path = tmp_path / "pack" / "manifest.json"

@@ -120,6 +120,10 @@ def test_nothing_hangs_on_the_hash_seed():
         "import hashlib, numpy; from alexnet.data import pictographs as p;"
         "print(hashlib.sha256(p.draw(0x2693, 'val', numpy.random.default_rng(5)).tobytes()).hexdigest())"
     )
-    outs = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-                           capture_output=True, check=True).stdout for seed in ("1", "2")}
+    outs = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
     assert len(outs) == 1

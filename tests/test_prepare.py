@@ -48,15 +48,18 @@ def weights(length, new_length, begin, count):
     return w / w.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize(("width", "height", "new_width", "new_height", "left", "top"), [
-    (100, 60, 53, 32, 10, 0),  # 53.33 down
-    (60, 101, 32, 54, 0, 11),  # 53.87 up
-    (40, 65, 32, 52, 0, 10),
-    (64, 33, 62, 32, 15, 0),
-    (20, 25, 32, 40, 0, 4),  # enlarged
-    (64, 67, 32, 34, 0, 1),  # 33.5: halves up; an odd rest goes below
-    (10, 10, 32, 32, 0, 0),
-])
+@pytest.mark.parametrize(
+    ("width", "height", "new_width", "new_height", "left", "top"),
+    [
+        (100, 60, 53, 32, 10, 0),  # 53.33 down
+        (60, 101, 32, 54, 0, 11),  # 53.87 up
+        (40, 65, 32, 52, 0, 10),
+        (64, 33, 62, 32, 15, 0),
+        (20, 25, 32, 40, 0, 4),  # enlarged
+        (64, 67, 32, 34, 0, 1),  # 33.5: halves up; an odd rest goes below
+        (10, 10, 32, 32, 0, 0),
+    ],
+)
 def test_short_side_is_scaled_and_the_center_cropped(width, height, new_width, new_height, left, top):
     image = photograph(width, height)
     pixels = np.asarray(image, np.float64)
@@ -137,10 +140,13 @@ def test_native_takes_the_bytes_as_they_are(tmp_path):
     assert np.array_equal(pack.gather([4])[0], np.asarray(Image.open(tmp_path / "source" / "b" / "1.png")))
 
 
-@pytest.mark.parametrize(("sizes", "said"), [
-    ([(12, 12), (13, 13)], "1.png is 13x13, not 12x12"),
-    ([(12, 13)], "0.png is 12x13, no square"),
-])
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ([(12, 12), (13, 13)], "1.png is 13x13, not 12x12"),
+        ([(12, 13)], "0.png is 12x13, no square"),
+    ],
+)
 def test_native_demands_one_size(tmp_path, sizes, said):
     make(tmp_path / "source", sizes=sizes)
     with pytest.raises(InputError, match=said):
@@ -188,6 +194,7 @@ def test_the_word_pictographs(tmp_path, monkeypatch, capsys):
 
 def bomb():
     """A PNG of 30000 x 30000 black pixels in about a megabyte."""
+
     def chunk(kind, data):
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 

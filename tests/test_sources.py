@@ -103,7 +103,7 @@ def test_cifar10(tmp_path, monkeypatch):
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for i, batch in enumerate(["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]):
-        entry = {"data": pixels[10 * i:10 * i + 10].reshape(10, -1), "labels": list(range(10))}
+        entry = {"data": pixels[10 * i : 10 * i + 10].reshape(10, -1), "labels": list(range(10))}
         (folder / batch).write_bytes(pickle.dumps(entry))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names[::-1]}))  # not in order, for labels follow sorted names
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)

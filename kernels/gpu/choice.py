@@ -1,0 +1,50 @@
+"""Which of several forms of an operator is the fastest, measured once for each shape and kept on disk."""
+
+import json
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.testing import do_bench
+
+from kernels._native import cache_folder
+
+Form = Callable[[], Any]
+
+
+@cache
+def _known() -> dict[str, str]:
+    try:
+        found = json.loads((cache_folder() / "choices.json").read_text())
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _keep() -> None:
+    """Best effort: a choice that cannot be kept is measured again next time."""
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        part = cache_folder() / f"choices.{os.getpid()}.part"
+        part.write_text(json.dumps(_known(), indent=1, sort_keys=True))
+        part.rename(cache_folder() / "choices.json")
+    except OSError:
+        pass
+
+
+def fastest(key: tuple, *forms: Form) -> Form:
+    """The fastest of `forms`, which are told apart by their names, for `key`: tensors in it count by shape, strides and type. The first one
+    while a CUDA graph is captured, unless it was measured before: run every shape once before you capture."""
+    parts = [(tuple(p.shape), p.stride(), str(p.dtype)) if isinstance(p, Tensor) else p for p in key]
+    name = repr((torch.cuda.get_device_name(), torch.__version__, triton.__version__, parts))
+    if name not in _known():
+        if torch.cuda.is_current_stream_capturing():
+            return forms[0]
+        times = {form.__name__: do_bench(form, warmup=5, rep=20, return_mode="median") for form in forms}
+        _known()[name] = min(times, key=lambda form: times[form])
+        _keep()
+    return next((form for form in forms if form.__name__ == _known()[name]), forms[0])

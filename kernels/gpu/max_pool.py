@@ -1,0 +1,106 @@
+"""Overlapping max pooling. Forward, a lane owns V channels of one output pixel; backward, of a stride x stride block of input pixels, and
+gathers from the windows that cover it: no atomics, no lane without work, the same bits every time.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.gpu.maps import DTYPES, LAUNCH, channels_fast, is_wide, lanes_of, narrow, place, tuned, vector
+
+KEY = ["C", "SIZE", "STRIDE", "V", "DTYPE"]
+CONFIGS = [({"BLOCK": block}, warps) for block, warps in ((128, 4), (64, 4), (256, 8))]
+
+
+@tuned(KEY, *CONFIGS)
+@triton.jit
+def forward_kernel(
+    x, y, code, N, OH, OW, xn, xh, xw, xc, yn, yh, yw, yc, cn, ch, cw, cc,
+    C: tl.constexpr, SIZE: tl.constexpr, STRIDE: tl.constexpr, V: tl.constexpr, DTYPE: tl.constexpr, CHANNELS_FAST: tl.constexpr,
+    WIDE: tl.constexpr, EMULATE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    GROUPS: tl.constexpr = C // V
+    lane = lanes_of(BLOCK, WIDE)
+    n, h, w, group = place(lane, OH, OW, GROUPS, CHANNELS_FAST)
+    inside = (lane < N * OH * OW * GROUPS)[:, None]
+    channel = group[:, None] * V + tl.arange(0, V)[None, :]
+    x += (n * xn + h * STRIDE * xh + w * STRIDE * xw)[:, None] + channel * xc
+    best = tl.full([BLOCK, V], float("-inf"), tl.float32)
+    tap = tl.zeros([BLOCK, V], tl.int32)
+    for i in tl.static_range(SIZE):
+        for j in tl.static_range(SIZE):
+            value = tl.load(x + (i * xh + j * xw), mask=inside, other=0).to(tl.float32)
+            better = (value > best) | (value != value)  # the first maximum wins a tie, a later NaN everything
+            best = tl.where(better, value, best)
+            tap = tl.where(better, i * SIZE + j, tap)
+    tl.store(y + ((n * yn + h * yh + w * yw)[:, None] + channel * yc), narrow(best, DTYPE, EMULATE), mask=inside)
+    tl.store(code + ((n * cn + h * ch + w * cw)[:, None] + channel * cc), tap.to(tl.uint8), mask=inside)
+
+
+@tuned(KEY, *CONFIGS)
+@triton.jit
+def backward_kernel(
+    dy, code, dx, N, H, W, OH, OW, gn, gh, gw, gc, cn, ch, cw, cc, xn, xh, xw, xc,
+    C: tl.constexpr, SIZE: tl.constexpr, STRIDE: tl.constexpr, V: tl.constexpr, DTYPE: tl.constexpr, CHANNELS_FAST: tl.constexpr,
+    WIDE: tl.constexpr, EMULATE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    GROUPS: tl.constexpr = C // V
+    Q: tl.constexpr = (SIZE + STRIDE - 1) // STRIDE  # windows that reach a block, along each axis
+    lane = lanes_of(BLOCK, WIDE)
+    high = (H + STRIDE - 1) // STRIDE
+    wide = (W + STRIDE - 1) // STRIDE
+    n, a, b, group = place(lane, high, wide, GROUPS, CHANNELS_FAST)
+    inside = (lane < N * high * wide * GROUPS)[:, None]
+    channel = group[:, None] * V + tl.arange(0, V)[None, :]
+    gradients = ()
+    taps = ()
+    for i in tl.static_range(Q):
+        for j in tl.static_range(Q):
+            h = a - i  # the window that begins i blocks above and j to the left
+            w = b - j
+            there = inside & ((h >= 0) & (h < OH) & (w >= 0) & (w < OW))[:, None]
+            g = tl.load(dy + ((n * gn + h * gh + w * gw)[:, None] + channel * gc), mask=there, other=0)
+            t = tl.load(code + ((n * cn + h * ch + w * cw)[:, None] + channel * cc), mask=there, other=255)
+            gradients = gradients + (g.to(tl.float32),)
+            taps = taps + (t.to(tl.int32),)
+    for p in tl.static_range(STRIDE):
+        for q in tl.static_range(STRIDE):  # the block's pixel (p, q)
+            total = tl.zeros([BLOCK, V], tl.float32)
+            for i in tl.static_range(Q):
+                for j in tl.static_range(Q):
+                    if p + i * STRIDE < SIZE and q + j * STRIDE < SIZE:
+                        total += tl.where(taps[i * Q + j] == (p + i * STRIDE) * SIZE + q + j * STRIDE, gradients[i * Q + j], 0.0)
+            h = a * STRIDE + p
+            w = b * STRIDE + q
+            here = inside & ((h < H) & (w < W))[:, None]
+            tl.store(dx + ((n * xn + h * xh + w * xw)[:, None] + channel * xc), narrow(total, DTYPE, EMULATE), mask=here)
+
+
+def _nhwc(x: Tensor) -> tuple[int, ...]:
+    return tuple(x.stride(d) for d in (0, 2, 3, 1))
+
+
+def forward(x: Tensor, y: Tensor, code: Tensor, size: int, stride: int) -> None:
+    """Writes y and the uint8 taps `code`, both (N, C, OH, OW), any strides."""
+    (n, c, height, width), v = y.shape, vector(x, y)
+
+    def grid(meta):
+        return (triton.cdiv(n * height * width * (c // v), meta["BLOCK"]),)
+
+    forward_kernel[grid](
+        x, y, code, n, height, width, *_nhwc(x), *_nhwc(y), *_nhwc(code),
+        C=c, SIZE=size, STRIDE=stride, V=v, DTYPE=DTYPES[x.dtype], CHANNELS_FAST=channels_fast(x), WIDE=is_wide(x, y), **LAUNCH,
+    )  # fmt: skip
+
+
+def backward(dy: Tensor, code: Tensor, dx: Tensor, size: int, stride: int) -> None:
+    """Writes dx (N, C, H, W), any strides."""
+    (n, c, height, width), v = dx.shape, vector(dx, dy)
+
+    def grid(meta):
+        return (triton.cdiv(n * triton.cdiv(height, stride) * triton.cdiv(width, stride) * (c // v), meta["BLOCK"]),)
+
+    backward_kernel[grid](
+        dy, code, dx, n, height, width, *dy.shape[2:], *_nhwc(dy), *_nhwc(code), *_nhwc(dx),
+        C=c, SIZE=size, STRIDE=stride, V=v, DTYPE=DTYPES[dx.dtype], CHANNELS_FAST=channels_fast(dx), WIDE=is_wide(dx, dy), **LAUNCH,
+    )  # fmt: skip

@@ -1,0 +1,271 @@
+/* The operators on a CPU, float32. One file of plain C: it compiles in a second, so that not even a notebook feels it (_native.py).
+ *
+ * Maps are (N, C, H, W) in memory, or (N, H, W, C) where `last` is set. Every function works on a range of its outermost index, [from, to),
+ * which lets the caller share the work among threads. No result depends on how it is shared.
+ *
+ * The loops are written for the compiler's vectorizer: contiguous, without branches, on scratch that stays in the first-level cache. */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NONE, BEFORE, AFTER }; /* where the ReLU stands */
+enum { BLOCK = 64 };          /* pixels of one map that are normalized together, in planes */
+
+static inline float relu(float x) { return x < 0 ? 0 : x; } /* NaN stays NaN */
+
+static inline float power(float s) { /* s^-0.75 */
+    float r = 1 / sqrtf(s);
+    return r * sqrtf(r);
+}
+
+/* s[i] = k + alpha * (the squares of i's `radius` neighbors on either side, `step` apart, and its own) */
+static inline void denominators(const float *q, float *s, long length, long step, long radius, float alpha, float k) {
+    if (radius == 2)
+        for (long i = 0; i < length; i++)
+            s[i] = k + alpha * (((q[i - 2 * step] + q[i - step]) + (q[i + step] + q[i + 2 * step])) + q[i]);
+    else {
+        for (long i = 0; i < length; i++) s[i] = q[i];
+        for (long j = 1; j <= radius; j++)
+            for (long i = 0; i < length; i++) s[i] += q[i - j * step] + q[i + j * step];
+        for (long i = 0; i < length; i++) s[i] = k + alpha * s[i];
+    }
+}
+
+static inline void normalize(const float *u, const float *s, float *y, long length) {
+    for (long i = 0; i < length; i++) y[i] = u[i] * power(s[i]);
+}
+
+/* One column of maps at up to BLOCK pixels, brought into `to`: map after map in planes (neighbors BLOCK apart), as it lies in pixels' rows
+ * (neighbors 1 apart). Both have zeros around them, which end the windows. */
+static inline void fetch(const float *from, float *to, long maps, long pixels, long stride, int last) {
+    if (last)
+        memcpy(to, from, maps * sizeof *to);
+    else
+        for (long c = 0; c < maps; c++) {
+            memcpy(to + c * BLOCK, from + c * stride, pixels * sizeof *to);
+            if (pixels < BLOCK) memset(to + c * BLOCK + pixels, 0, (BLOCK - pixels) * sizeof *to);
+        }
+}
+
+static inline void put(const float *from, float *to, long maps, long pixels, long stride, int last) {
+    if (last)
+        memcpy(to, from, maps * sizeof *to);
+    else
+        for (long c = 0; c < maps; c++) memcpy(to + c * stride, from + c * BLOCK, pixels * sizeof *to);
+}
+
+/* For images [from, to): y = LRN(x); or, where dy is given, its gradient dx in place of y. bias: one number a map, or null. 0: out of memory. */
+static inline int response_norm(const float *x, const float *bias, const float *dy, float *y, long from, long to, long channels, long pixels,
+                                long columns, long radius, float alpha, float beta, float k, int order, const int last) {
+    const long maps = channels / columns, step = last ? 1 : BLOCK, length = maps * step, pad = 2 * radius * step;
+    float *scratch = calloc(6 * (length + 2 * pad), sizeof(float));
+    if (!scratch) return 0;
+    float *raw = scratch + pad, *u = raw + length + 2 * pad, *q = u + length + 2 * pad, *s = q + length + 2 * pad,
+          *g = s + length + 2 * pad, *t = g + length + 2 * pad;
+    for (long n = from; n < to; n++)
+        for (long column = 0; column < columns; column++)
+            for (long p = 0; p < pixels; p += step) {
+                const long count = pixels - p < step ? pixels - p : step;
+                const long at = n * channels * pixels + (last ? p * channels + column * maps : column * maps * pixels + p);
+                fetch(x + at, raw, maps, count, pixels, last);
+                if (bias) {
+                    const float *b = bias + column * maps;
+                    if (last)
+                        for (long c = 0; c < maps; c++) raw[c] += b[c];
+                    else
+                        for (long c = 0; c < maps; c++)
+                            for (long i = 0; i < BLOCK; i++) raw[c * BLOCK + i] += b[c];
+                }
+                for (long i = 0; i < length; i++) u[i] = order == BEFORE ? relu(raw[i]) : raw[i];
+                for (long i = 0; i < length; i++) q[i] = u[i] * u[i];
+                denominators(q, s, length, step, radius, alpha, k);
+                if (!dy) {
+                    normalize(u, s, t, length);
+                    if (order == AFTER)
+                        for (long i = 0; i < length; i++) t[i] = relu(t[i]);
+                    put(t, y + at, maps, count, pixels, last);
+                    continue;
+                }
+                fetch(dy + at, g, maps, count, pixels, last);
+                if (order == AFTER)
+                    for (long i = 0; i < length; i++) g[i] = raw[i] <= 0 ? 0 : g[i];
+                for (long i = 0; i < length; i++) {
+                    float w = g[i] * power(s[i]);
+                    g[i] = w;
+                    t[i] = w * u[i] / s[i];
+                }
+                denominators(t, s, length, step, radius, 2 * alpha * beta, 0);
+                for (long i = 0; i < length; i++) g[i] -= u[i] * s[i];
+                if (order == BEFORE)
+                    for (long i = 0; i < length; i++) g[i] = raw[i] <= 0 ? 0 : g[i];
+                put(g, y + at, maps, count, pixels, last);
+            }
+    free(scratch);
+    return 1;
+}
+
+int local_response_norm(const float *x, const float *bias, const float *dy, float *y, long from, long to, long channels, long pixels,
+                        long columns, long radius, float alpha, float beta, float k, int order, int last) {
+    return last ? response_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, order, 1)
+                : response_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, order, 0);
+}
+
+/* s (height, width) = k + alpha * (sums of q over squares of side 2 radius + 1, clipped); rows: scratch of the same size */
+static void square_sums(const float *q, float *rows, float *s, long height, long width, long radius, float alpha, float k) {
+    for (long h = 0; h < height; h++) {
+        const float *in = q + h * width;
+        float *out = rows + h * width;
+        memcpy(out, in, width * sizeof *out);
+        for (long j = 1; j <= radius && j < width; j++) {
+            for (long w = j; w < width; w++) out[w] += in[w - j];
+            for (long w = 0; w < width - j; w++) out[w] += in[w + j];
+        }
+    }
+    for (long h = 0; h < height; h++) {
+        float *out = s + h * width;
+        memset(out, 0, width * sizeof *out);
+        for (long j = h < radius ? 0 : h - radius; j < height && j <= h + radius; j++)
+            for (long w = 0; w < width; w++) out[w] += rows[j * width + w];
+        for (long w = 0; w < width; w++) out[w] = k + alpha * out[w];
+    }
+}
+
+/* For maps [from, to) of (N C, height, width): y = the normalization within each map, or its gradient where dy is given. 0: out of memory. */
+int same_map_norm(const float *x, const float *dy, float *y, long from, long to, long height, long width, long radius, float alpha, float beta,
+                  float k) {
+    const long size = height * width;
+    float *q = malloc(4 * size * sizeof *q), *rows = q + size, *s = rows + size, *g = s + size;
+    if (!q) return 0;
+    for (long map = from; map < to; map++) {
+        const float *u = x + map * size;
+        for (long i = 0; i < size; i++) q[i] = u[i] * u[i];
+        square_sums(q, rows, s, height, width, radius, alpha, k);
+        if (!dy) {
+            normalize(u, s, y + map * size, size);
+            continue;
+        }
+        for (long i = 0; i < size; i++) {
+            g[i] = dy[map * size + i] * power(s[i]);
+            q[i] = g[i] * u[i] / s[i];
+        }
+        square_sums(q, rows, s, height, width, radius, 2 * alpha * beta, 0);
+        for (long i = 0; i < size; i++) y[map * size + i] = g[i] - u[i] * s[i];
+    }
+    free(q);
+    return 1;
+}
+
+/* One row of maxima. Taps that are `stride` apart would be slow to load, so each row is first dealt out to `phases`: entry w of phase q is
+ * row[w stride + q], and tap j of window w lies in phase j % stride at w + j / stride. A later value takes the place of the maximum so far
+ * if it is greater, or NaN. */
+static inline void pool_row(const float *x, long width, float *y, uint8_t *code, long out_width, const long size, const long stride,
+                            float *phases, int32_t *tap) {
+    const long length = width / stride + 1;
+    for (long w = 0; w < out_width; w++) y[w] = -INFINITY;
+    for (long w = 0; w < out_width; w++) tap[w] = 0;
+    for (long i = 0; i < size; i++) {
+        const float *row = x + i * width;
+        for (long q = 0; q < stride; q++)
+            for (long w = 0; w * stride + q < width; w++) phases[q * length + w] = row[w * stride + q];
+        for (long j = 0; j < size; j++) {
+            const float *v = phases + j % stride * length + j / stride;
+            for (long w = 0; w < out_width; w++) {
+                int better = (v[w] > y[w]) | (v[w] != v[w]);
+                y[w] = better ? v[w] : y[w];
+                tap[w] = better ? (int32_t)(i * size + j) : tap[w];
+            }
+        }
+    }
+    for (long w = 0; w < out_width; w++) code[w] = (uint8_t)tap[w];
+}
+
+/* For maps [from, to) in planes, images [from, to) in channels-last memory. code: which of the window's size x size taps was the maximum.
+ * 0: out of memory. */
+int max_pool(const float *x, float *y, uint8_t *code, long from, long to, long channels, long height, long width, long size, long stride,
+              int last) {
+    const long out_height = (height - size) / stride + 1, out_width = (width - size) / stride + 1;
+    if (!last) {
+        float *phases = malloc((width / stride + 1) * stride * sizeof *phases);
+        int32_t *taps = malloc(out_width * sizeof *taps);
+        const int enough = phases && taps;
+        for (long map = from; enough && map < to; map++)
+            for (long h = 0; h < out_height; h++) {
+                const float *row = x + map * height * width + h * stride * width;
+                const long at = (map * out_height + h) * out_width;
+                if (size == 3 && stride == 2)
+                    pool_row(row, width, y + at, code + at, out_width, 3, 2, phases, taps);
+                else
+                    pool_row(row, width, y + at, code + at, out_width, size, stride, phases, taps);
+            }
+        free(phases);
+        free(taps);
+        return enough;
+    }
+    for (long n = from; n < to; n++)
+        for (long h = 0; h < out_height; h++)
+            for (long w = 0; w < out_width; w++) {
+                float *best = y + ((n * out_height + h) * out_width + w) * channels;
+                uint8_t *tap = code + ((n * out_height + h) * out_width + w) * channels;
+                for (long c = 0; c < channels; c++) best[c] = -INFINITY;
+                for (long c = 0; c < channels; c++) tap[c] = 0;
+                for (long i = 0; i < size; i++)
+                    for (long j = 0; j < size; j++) {
+                        const float *v = x + ((n * height + h * stride + i) * width + w * stride + j) * channels;
+                        for (long c = 0; c < channels; c++) {
+                            int better = v[c] > best[c] || v[c] != v[c];
+                            best[c] = better ? v[c] : best[c];
+                            tap[c] = better ? (uint8_t)(i * size + j) : tap[c];
+                        }
+                    }
+            }
+    return 1;
+}
+
+void max_pool_backward(const float *dy, const uint8_t *code, float *dx, long from, long to, long channels, long height, long width, long size,
+                       long stride, int last) {
+    const long out_height = (height - size) / stride + 1, out_width = (width - size) / stride + 1, deep = last ? channels : 1;
+    const long pixels = height * width * deep, out_pixels = out_height * out_width * deep;
+    long place[225]; /* of each tap, from the window's corner */
+    for (long i = 0; i < size * size; i++) place[i] = (i / size * width + i % size) * deep;
+    memset(dx + from * pixels, 0, (to - from) * pixels * sizeof *dx);
+    for (long n = from; n < to; n++)
+        for (long h = 0; h < out_height; h++)
+            for (long w = 0; w < out_width; w++) {
+                const long at = n * out_pixels + (h * out_width + w) * deep;
+                float *corner = dx + n * pixels + (h * stride * width + w * stride) * deep;
+                for (long c = 0; c < deep; c++) corner[place[code[at + c]] + c] += dy[at + c];
+            }
+}
+
+/* v = momentum v - rate g - decay w; w = w + v, for entries [from, to); decay has the rate in it */
+void momentum_step(float *w, const float *g, float *v, long from, long to, float rate, float momentum, float decay) {
+    for (long i = from; i < to; i++) {
+        v[i] = momentum * v[i] - rate * g[i] - decay * w[i];
+        w[i] += v[i];
+    }
+}
+
+/* For images [from, to): out (N, 3, size, size), or (N, size, size, 3) where `last` is set, = scale * (crop - mean + shift). The mean image
+ * is cropped with the image where `aligned` is set. */
+void crop_flip_color(const uint8_t *images, const int64_t *offsets, const uint8_t *flips, const float *shift, const float *mean, float *out,
+                     long from, long to, long height, long width, long size, float scale, int aligned, int last) {
+    const long plane = size * size;
+    for (long n = from; n < to; n++) {
+        const long top = offsets[2 * n], left = offsets[2 * n + 1];
+        for (long h = 0; h < size; h++) {
+            const uint8_t *pixel = images + ((n * height + top + h) * width + left) * 3;
+            const float *average = aligned ? mean + ((top + h) * width + left) * 3 : mean + h * size * 3;
+            for (long c = 0; c < 3; c++) {
+                float *row = last ? out + (n * plane + h * size) * 3 + c : out + (n * 3 + c) * plane + h * size;
+                const long step = last ? 3 : 1;
+                const float add = shift[3 * n + c];
+                if (flips[n])
+                    for (long w = 0; w < size; w++) row[(size - 1 - w) * step] = scale * ((pixel[3 * w + c] - average[3 * w + c]) + add);
+                else
+                    for (long w = 0; w < size; w++) row[w * step] = scale * ((pixel[3 * w + c] - average[3 * w + c]) + add);
+            }
+        }
+    }
+}

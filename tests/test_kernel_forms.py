@@ -1,0 +1,92 @@
+"""Which form of the operators runs: the switch, compilation on the spot and ahead of time, and machines that lack something."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import kernels
+from kernels import _native
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(code, **environment):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0", **environment}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+
+
+SMALL = "import torch, kernels; x = torch.ones(1, 8, 5, 5, requires_grad=True); kernels.response_norm_pool(x).sum().backward(); "
+
+
+def test_the_switch():
+    assert kernels.mode() == "auto"
+    with kernels.using("torch"):
+        assert kernels.mode() == "torch"
+    assert kernels.mode() == "auto"
+    with pytest.raises(ValueError, match="one of auto, triton"), kernels.using("cuda"):
+        pass
+    assert run(SMALL + "print(kernels.mode(), float(x.grad.sum()))", ALEXNET_KERNELS="torch").stdout.startswith("torch ")
+    assert "ALEXNET_KERNELS" in run(SMALL, ALEXNET_KERNELS="fast").stderr
+    assert "TRITON_INTERPRET=1" in run(SMALL, ALEXNET_KERNELS="triton").stderr
+
+
+def test_without_triton_and_without_a_compiler(tmp_path):
+    no_triton = "import sys; sys.modules['triton'] = None; "
+    none = {"PATH": str(tmp_path), "CC": "", "ALEXNET_CACHE": str(tmp_path)}
+    alone = run(no_triton + SMALL + "from kernels import _native; print(_native.library(), float(x.grad.sum()))", **none)
+    both = run(SMALL + "print(0, float(x.grad.sum()))")
+    assert alone.stdout.startswith("None ") and abs(float(alone.stdout.split()[1]) - float(both.stdout.split()[1])) < 1e-5, alone.stderr
+    assert "C compiler" in run(SMALL, ALEXNET_KERNELS="native", **none).stderr
+    assert "package triton" in run(no_triton + SMALL, ALEXNET_KERNELS="triton").stderr
+
+
+@pytest.mark.slow
+def test_many_processes_compile_at_once_and_one_library_is_left(tmp_path):
+    runs = []
+    threads = [threading.Thread(target=lambda: runs.append(run(SMALL, ALEXNET_CACHE=str(tmp_path)))) for _ in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert [r.returncode for r in runs] == [0] * 3, runs
+    assert len(list(tmp_path.glob("native-*.so"))) == 1 and not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.slow
+def test_a_broken_compiler_or_cache_is_survived(tmp_path):
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    found = "from kernels import _native; print(_native.library())"
+    assert run(SMALL + found, CC=str(broken), ALEXNET_CACHE=str(tmp_path / "a")).stdout == "None\n"
+    (tmp_path / "file").touch()
+    assert "CDLL" in run(SMALL + found, ALEXNET_CACHE=str(tmp_path / "file")).stdout
+
+
+@pytest.mark.slow
+def test_threads_survive_a_fork():
+    code = "import os, torch, kernels; torch.set_num_threads(2); x = torch.ones(8, 32, 31, 31); kernels.max_pool(x); pid = os.fork(); "
+    code += "torch.set_num_threads(1) if pid == 0 else None; kernels.max_pool(x); os._exit(0) if pid == 0 else print(os.waitpid(pid, 0)[1])"
+    assert run(code).stdout == "0\n"
+
+
+def test_the_source_compiles_without_warnings(tmp_path):
+    flags = [*_native.FLAGS, "-Wall", "-Wextra", "-Werror", "-std=c99"]
+    subprocess.run(["cc", *flags, "-o", str(tmp_path / "a.so"), str(_native.SOURCE), "-lm"], check=True)
+
+
+def test_what_the_triton_kernels_compile_to():
+    """Ahead of time for two generations of devices: no spills, wide loads in channels-last memory."""
+    command = [sys.executable, "-m", "benchmarks.instructions", "--arch", "80", "90", "--dtype", "bf16", "--only", "conv1"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [line[32:].split() for line in done.stdout.splitlines()[1:]]
+    assert {row[0].split(".")[0] for row in rows} == {"local_response_norm", "max_pool", "response_norm_pool"} and len(rows) == 14
+    for row in rows:
+        spilled, widest = int(row[-3]), int(row[-2])
+        assert spilled == 0 and widest == (128 if "max_pool" in row[0] else 64), row

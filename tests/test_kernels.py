@@ -150,6 +150,27 @@ def test_the_fused_block_under_the_interpreter():
             assert torch.equal(code.long()[positive], tap[positive]) or relu == "before"
 
 
+def test_every_configuration_and_width_of_index_under_the_interpreter(monkeypatch):
+    """What a device's measurement may choose from, and the 64-bit offsets of tensors that are too large for a test."""
+    with form("interpreter"):
+        from kernels.gpu import local_response_norm, max_pool, same_map_norm
+    for module in (local_response_norm, max_pool, same_map_norm):
+        monkeypatch.setattr(module, "is_wide", lambda *tensors: True)
+    tuners = [local_response_norm.forward_kernel, local_response_norm.backward_kernel, max_pool.forward_kernel, max_pool.backward_kernel]
+    configs = {id(t): module.CONFIGS for t, module in zip(tuners, [local_response_norm] * 2 + [max_pool] * 2)}
+    x = rand(1, 32, 5, 5, dtype=torch.bfloat16, layout="nhwc")
+    results = []
+    for i in range(4):
+        for tuner in (*tuners, same_map_norm.kernel):
+            constants, warps = configs.get(id(tuner), same_map_norm.CONFIGS)[i % len(configs.get(id(tuner), same_map_norm.CONFIGS))]
+            monkeypatch.setattr(tuner, "configs", [type(tuner.configs[0])(constants, num_warps=warps)])
+        with form("interpreter"):
+            results.append([with_gradient(f, x) for f in (kernels.response_norm_pool, kernels.same_map_norm)])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for first, second in zip(results[0], other) for a, b in zip(first, second))
+    check_local_response_norm(x, 5, 1e-3, 0.75, 2.0, 2, "before", "interpreter")
+
+
 # --- any shape, any value -----------------------------------------------------------------------------------------------------------------
 
 

@@ -1,1 +1,1 @@
-"""Measurements, side by side with peers, one script for each thing measured: `python -m benchmarks.NAME --help`."""
+"""Measurements against peers, side by side in one run: one script per operator, named as its module in `kernels`. README.md says how."""

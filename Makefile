@@ -15,7 +15,7 @@ READY   := $(VENV)/.ready
 HALF    := $(VENV)/.installing
 LOCKED  ?= $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),1,0)
 LOCK    := $(if $(filter 1,$(LOCKED)),-c requirements.lock)
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -e '.[book,test]'
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -e '.[bench,book,test]'
 CHAPTERS = $(wildcard book/*.ipynb)
 
 # One thread is the quickest where two processes share two cores. The suite passes with others too: make test THREADS=2.
@@ -25,7 +25,7 @@ pytest     := $(threads) $(BIN)/python -m pytest -q -n 2 --dist loadfile
 nbval      := $(pytest) --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300 -p no:cacheprovider
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce book test test-all lint notebooks refresh clean
+.PHONY: help reproduce book test test-all lint notebooks bench refresh clean
 
 help:  ## this list
 	@echo 'make <target> [PROFILE=embedded|cifar10] [ARGS="..."] [PYTHON=python3.12]'
@@ -56,12 +56,15 @@ lint: $(READY)  ## style and types only
 notebooks: $(READY)  ## the notebooks only, re-run against their stored outputs by nbval
 	$(if $(CHAPTERS),$(nbval) $(CHAPTERS),@echo 'book/ has no notebooks')
 
+bench: $(READY)  ## time the operators against their peers (ARGS go to `python -m benchmarks.operators`; --help)
+	$(BIN)/python -m benchmarks.operators $(ARGS)
+
 refresh: $(READY)  ## run the notebooks anew and store their outputs in place (ARGS: chapters; all without)
 	$(BIN)/python scripts/refresh_notebooks.py $(ARGS)
 
 clean:  ## remove the built book and caches; .venv and your runs/ stay
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
-	find alexnet kernels scripts tests book -name __pycache__ -type d -prune -exec rm -rf {} +
+	find alexnet benchmarks kernels scripts tests book -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One recipe makes the environment. An install that was interrupted leaves $(HALF), and starts from nothing next time.
 $(READY): pyproject.toml requirements.lock

@@ -1,0 +1,344 @@
+"""The benchmarks: what they count, check, write and print. No time is asserted."""
+
+import math
+import re
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+import kernels
+from alexnet.errors import InputError
+from benchmarks import (
+    crop_flip_color,
+    cudnn_lrn,
+    local_response_norm,
+    max_pool,
+    measure,
+    momentum_step,
+    operators,
+    record,
+    response_norm_pool,
+    same_map_norm,
+    script,
+)
+
+CONV1 = (96, 55, 55)
+
+
+# --- floors, against numbers worked out by hand ---
+
+
+@pytest.mark.parametrize(
+    ("operator", "dims", "batch", "itemsize", "floor"),
+    [
+        # 290,400 numbers an image, 2 bytes each, twice and three times
+        (local_response_norm, CONV1, 1, 2, {"forward": 1_161_600, "backward": 1_742_400}),
+        (local_response_norm, CONV1, 1024, 2, {"forward": 1_189_478_400, "backward": 1_784_217_600}),
+        (same_map_norm, (256, 27, 27), 1, 4, {"forward": 1_492_992, "backward": 2_239_488}),
+        # 69,984 maxima, 2 bytes each and one for the place
+        (max_pool, CONV1, 1, 2, {"forward": 790_752, "backward": 790_752}),
+        (max_pool, (256, 13, 13), 1, 4, {"forward": 219_136, "backward": 219_136}),
+        (response_norm_pool, CONV1, 1, 2, {"forward": 790_752, "backward": 1_371_552}),
+        # 150,528 numbers: a byte in, two out; the mean image is 256 x 256 x 3 floats
+        (crop_flip_color, (256, 224), 128, 2, {"forward": 128 * 451_584 + 786_432}),
+        (momentum_step, (1,), 0, 4, {"forward": 60_965_224 * 20}),
+    ],
+)
+def test_floors(operator, dims, batch, itemsize, floor):
+    assert operator.floor(dims, batch, itemsize) == floor
+
+
+# --- the checks ---
+
+
+def test_error_is_that_of_the_worst_map():
+    expected = torch.ones(2, 100, 3, 3, dtype=torch.float64)
+    got = expected.float()
+    assert measure.error(got, expected) == 0
+    got[:, 99] *= 1.5
+    assert measure.error(got, expected) == pytest.approx(0.5)
+    got[0, 0, 0, 0] = math.nan
+    assert math.isnan(measure.error(got, expected))
+    assert math.isnan(measure.error(got[:1], expected))
+    assert math.isnan(measure.worst([0.1, math.nan, 0.2]))
+
+
+def test_the_reference_in_parts_is_the_reference():
+    x, dy, bias = (torch.randn(shape, dtype=torch.float64) for shape in [(5, 4, 3, 3), (5, 4, 3, 3), (4,)])
+
+    def f(x: Tensor, bias: Tensor) -> Tensor:
+        return (x + bias.view(1, -1, 1, 1)) ** 2
+
+    y, dx, dbias = measure.in_float64(f, x, dy, bias, images=2)
+    full = 2 * (x + bias.view(1, -1, 1, 1)) * dy
+    torch.testing.assert_close((y, dx, dbias), (f(x, bias), full, full.sum((0, 2, 3))))
+
+
+def test_the_lrn_reference_is_torchs_within_each_column():
+    x = torch.randn(2, 12, 3, 3, dtype=torch.float64) * 100
+    halves = [torch.nn.functional.local_response_norm(half, 5, 5e-4, 0.75, 2.0) for half in x.chunk(2, 1)]
+    torch.testing.assert_close(local_response_norm.reference(x, 2), torch.cat(halves, 1), rtol=1e-12, atol=0)
+    torch.testing.assert_close(local_response_norm.reference(x, 1), local_response_norm.eager(x), rtol=1e-12, atol=0)
+
+
+def test_a_window_that_misses_a_map_is_far_beyond_every_tolerance():
+    x = torch.randn(2, 96, 10, 10, dtype=torch.float64) * 100
+    assert measure.error(local_response_norm.reference(x, 1), local_response_norm.reference(x, 2)) > 5 * max(measure.TOLERANCE.values())
+
+
+def test_close_races():
+    y = torch.tensor([1.0, 2.0, 3.0, 9.0, 8.0, 4.0, 5.0, 6.0, 7.0]).view(1, 1, 3, 3)
+    assert not response_norm_pool.close_race(y, 0.1).item()
+    assert response_norm_pool.close_race(y, 0.12).item()
+
+
+def test_saved_bytes_counts_each_piece_of_memory_once():
+    x = torch.randn(2, 3, 4, 5, requires_grad=True)
+    assert measure.saved_bytes(lambda: x * x) == 480
+    assert measure.saved_bytes(lambda: kernels.max_pool(x)) == 480 + 2 * 3 * 1 * 2 * 8  # x, and torch's int64 for each maximum
+
+
+# --- the run ---
+
+
+TINY = ["--device", "cpu", "--tiny", "--implementations", "ours", "ours, again", "ours, composite", "torch", "torchvision", "SGD, fused"]
+
+
+@pytest.mark.parametrize("operator", operators.OPERATORS, ids=lambda operator: operator.NAME)
+def test_every_script_measures_and_tells(operator, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(measure, "WARM_SECONDS", 0)
+    path = tmp_path / "rows.csv"
+    assert script.main(operator, [*TINY, "--out", str(path), "--seed", "3"]) == 0
+    rows = record.read(path)
+    assert {(row["operator"], row["layer"]) for row in rows} == {(operator.NAME, layer) for layer in operator.TINY}
+    timed = [row for row in rows if row["median_ms"]]
+    assert {"ours", "ours, again", "torch", "copy"} <= {row["implementation"] for row in timed}
+    directions = {"forward", "backward", "both"} if operator not in (crop_flip_color, momentum_step) else {"forward"}
+    assert {row["direction"] for row in timed} == directions
+    for row in timed:
+        assert row["p20_ms"] <= row["median_ms"] <= row["p80_ms"] and row["runs"] == 2 and row["seed"] == "3"
+        assert row["gb_per_s"] == pytest.approx(row["floor_bytes"] / row["median_ms"] / 1e6, rel=1e-3)
+        assert row["implementation"] == "copy" or row["error"] <= 1e-4
+    assert all(row["source"] == record.source_digest() and row["torch"] == torch.__version__ and row["processor"] for row in rows)
+    out = capsys.readouterr().out
+    assert operator.NAME in out and "ours, again" in out and str(path) in out
+
+
+def test_a_wrong_implementation_is_reported_and_not_timed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(kernels, "max_pool", lambda x, size, stride: torch.nn.functional.avg_pool2d(x, size, stride))
+    path = tmp_path / "rows.csv"
+    assert script.main(max_pool, [*TINY, "--out", str(path), "--shapes", "conv5"]) == 0
+    rows = [row for row in record.read(path) if row["implementation"] == "ours"]
+    assert [row["median_ms"] for row in rows] == [None] and rows[0]["note"].startswith("wrong, not timed")
+    assert "wrong, not timed" in capsys.readouterr().out
+
+
+def test_an_implementation_that_cannot_run_is_skipped_with_the_reason(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise RuntimeError("no compiler\nand so on")
+
+    monkeypatch.setattr(kernels, "max_pool", refuse)
+    path = tmp_path / "rows.csv"
+    assert script.main(max_pool, [*TINY, "--out", str(path), "--shapes", "conv5"]) == 0
+    rows = record.read(path)
+    assert "skipped: RuntimeError: no compiler" in {row["note"] for row in rows if row["implementation"] == "ours"}
+    assert any(row["median_ms"] for row in rows if row["implementation"] == "torch")
+
+
+def test_the_run_over_all_goes_on_where_it_ended(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(measure, "WARM_SECONDS", 0)
+    options = [*TINY, "--operators", "local_response_norm", "max_pool", "--out", str(tmp_path)]
+    assert operators.main([*options, "--budget", "0"]) == 1  # nothing fits
+    assert "not measured, run again" in capsys.readouterr().out
+    done = []
+    measured = measure.measure
+
+    def stopped(case, *rest):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(str(case))
+        return measured(case, *rest)
+
+    monkeypatch.setattr(measure, "measure", stopped)
+    assert operators.main(options) == 130
+    first = done.copy()
+    assert [case.split()[1] for case in first] == ["conv1", "conv1"]  # what matters most
+    done.clear()
+    monkeypatch.setattr(measure, "measure", lambda case, *rest: [done.append(str(case)), measured(case, *rest)][1])
+    assert operators.main(options) == 0
+    assert len(done) == 3 and not set(done) & set(first)
+    out = capsys.readouterr().out
+    assert out.rstrip().splitlines()[-1].startswith("CPU") and out.count("not measured") == len(operators.GPU_TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--shapes", "conv9"], "--shapes conv9: give conv1, conv2 or a size such as 96x55x55"),
+        (["--shapes", "3x4"], "such as 96x55x55"),
+        (["--out", __file__], "has other columns"),
+    ],
+)
+def test_bad_input_is_one_line(argv, message, capsys):
+    assert script.main(local_response_norm, ["--device", "cpu", *argv]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and message in lines[0]
+
+
+# --- rows, files, tables ---
+
+
+def row(**values):
+    blank = dict.fromkeys(record.COLUMNS)
+    usual = {"operator": "local_response_norm", "layer": "conv1", "shape": "96x55x55", "batch": 1024, "dtype": "bf16", "method": "cold"}
+    usual |= {"layout": "nhwc", "direction": "forward", "device": "NVIDIA H200", "cuda": "13.0", "torch": "2.15.0", "copy_gb_per_s": 4300.0}
+    usual |= {"implementation": "ours", "busy_percent": 0.0, "note": "", "percent_of_copy": 50.0}
+    return blank | usual | values
+
+
+def test_rows_come_back_as_they_were_written(tmp_path):
+    path = tmp_path / "deep" / "rows.csv"
+    record.append(path, [row(median_ms=0.123456789)])
+    record.append(path, [row(note='skipped: "quoted", with a comma'), row(median_ms=2.0)])
+    first, second, third = record.read(path)
+    assert first["median_ms"] == 0.12346 and first["batch"] == 1024 and first["time"].endswith("Z")
+    assert second["median_ms"] is None and second["note"] == 'skipped: "quoted", with a comma' and third["median_ms"] == 2
+    assert [file.name for file in path.parent.iterdir()] == ["rows.csv"]
+    assert record.read(tmp_path / "absent.csv") == []
+
+
+def test_a_file_that_is_not_ours_is_left_alone(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="other columns"):
+        record.append(path, [row()])
+    assert path.read_text() == "a,b\n1,2\n"
+
+
+def test_table():
+    assert record.table([["name ", "ms"], ["a", "10.5"], ["long", "3"]]) == "name    ms\n----------\na     10.5\nlong     3"
+
+
+def test_summary_and_digest():
+    rows = [
+        row(median_ms=0.3, percent_of_copy=90.0, saved_bytes=5e8, error=1e-3),
+        row(median_ms=0.3, percent_of_copy=90.0, implementation="ours", layout="nchw"),
+        row(median_ms=3.0, percent_of_copy=9.0, implementation="torch"),
+        row(median_ms=2.4, percent_of_copy=11.0, implementation="torch", layout="nchw"),
+        row(implementation="cudnn", direction=None, method=None, note="skipped: CUDNN_STATUS_NOT_SUPPORTED"),
+    ]
+    text = record.summary(rows)
+    assert "local_response_norm, conv1 96x55x55, batch 1024, bf16, cold: copy 4300 GB/s" in text
+    assert "cudnn nhwc: skipped: CUDNN_STATUS_NOT_SUPPORTED" in text
+    lines = {tuple(line.split()[:2]): line.split() for line in text.splitlines() if line}
+    assert lines["ours", "nhwc"] == ["ours", "nhwc", "0.3", "90", "%", "1.00", "500", "1.0e-03"]
+    assert lines["torch", "nhwc"][-1] == "10.00" and lines["torch", "nchw"][-1] == "8.00"
+    assert record.digest(rows).splitlines()[-1].split()[-5:] == ["forward", "0.3", "90", "%", "8.00"]  # the peer's faster layout
+    assert record.summary([]) == record.digest([]) == "Nothing was measured."
+
+
+def test_verdicts():
+    def block(implementation, layer, saved):
+        return row(operator="response_norm_pool", implementation=implementation, layer=layer, saved_bytes=saved, median_ms=1.0)
+
+    rows = [
+        row(median_ms=9.9, percent_of_copy=1.0),  # an older measurement of the same thing does not count
+        row(median_ms=0.3, percent_of_copy=86.0),
+        row(median_ms=0.1, percent_of_copy=99.0, layout="nchw"),  # nor does ours in another layout
+        row(implementation="torch", median_ms=2.4),
+        row(implementation="torch", median_ms=1.8, layout="nchw"),
+        row(implementation="cudnn", median_ms=0.33),
+        row(median_ms=0.5, direction="backward", percent_of_copy=74.0),
+        row(implementation="cudnn", median_ms=0.45, direction="backward"),
+        *(block("ours", "conv1", 10.0), block("ours", "conv2", 5.0), block("torch", "conv1", 60.0), block("torch", "conv2", 20.0)),
+    ]
+    lines = [re.split(r"  +", line) for line in operators.verdicts(rows).splitlines()[3:]]
+    assert len(lines) == len(operators.GPU_TARGETS) + len(operators.CPU_TARGETS)
+    assert [line[1:] for line in lines if line[-1] != "not measured"] == [
+        ["LRN forward, of copy bandwidth", ">= 85 %", "86 %", "met"],
+        ["LRN forward, over torch eager", ">= 7 x", "6 x", "missed"],
+        ["LRN backward, of copy bandwidth", ">= 75 %", "74 %", "missed"],
+        ["LRN over cuDNN's, the worst of all cases", ">= 1 x", "0.9 x", "missed"],
+        ["saved activations of both blocks, of eager's", "<= 0.2 x", "0.188 x", "met"],
+    ]
+
+
+# --- what needs a GPU, as far as it goes without ---
+
+
+def test_cudnn_descriptors():
+    try:
+        cudnn_lrn.library()
+    except OSError:
+        pytest.skip("no libcudnn.so.9 here")
+    assert cudnn_lrn.norm_descriptor(5, 5e-4, 0.75, 2.0).value
+    for dtype in cudnn_lrn.TYPES:
+        for form in (cudnn_lrn.NCHW, cudnn_lrn.NHWC):
+            assert cudnn_lrn.tensor_descriptor((2, 96, 55, 55), dtype, form).value
+    with pytest.raises(RuntimeError, match=r"cudnnSetLRNDescriptor: CUDNN_STATUS_BAD_PARAM"):
+        cudnn_lrn.norm_descriptor(17, 5e-4, 0.75, 2.0)
+
+
+def test_cudnn_is_called_as_its_header_says(monkeypatch):
+    calls = []
+    monkeypatch.setattr(cudnn_lrn, "call", lambda name, *args: calls.append((name, args)))
+    monkeypatch.setattr(cudnn_lrn, "handle", lambda device: "handle")
+    monkeypatch.setattr(cudnn_lrn, "tensor_descriptor", lambda shape, dtype, form: ("descriptor", form))
+    monkeypatch.setattr(cudnn_lrn, "norm_descriptor", lambda *norm: norm)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+    x = torch.randn(2, 6, 3, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    y = cudnn_lrn.local_response_norm(x)
+    y.backward(torch.ones_like(y))
+    forward, backward = (args for name, args in calls if name.startswith("cudnnLRN"))
+    # handle, norm, mode, one, xDesc, x, zero, yDesc, y; handle, norm, mode, one, yDesc, y, dyDesc, dy, xDesc, x, zero, dxDesc, dx
+    assert len(forward) == 9 and len(backward) == 13
+    assert forward[1] == (5, 5e-4, 0.75, 2.0) and forward[4] == ("descriptor", cudnn_lrn.NHWC)
+    assert forward[5].value == backward[9].value == x.data_ptr() and forward[8].value == backward[5].value == y.data_ptr()
+
+
+def test_the_graph_path_on_a_pretended_gpu(monkeypatch):
+    """Captures run the call at once; a capture that fails is left out, and the rest goes on."""
+
+    class Event:
+        def __init__(self, **_):
+            pass
+
+        record = synchronize = lambda self: None
+
+        def elapsed_time(self, other):
+            return 0.25
+
+    class Graph:
+        def replay(self):
+            pass
+
+    @contextmanager
+    def capture(graph, pool, stream):
+        yield
+
+    for name, fake in {"Event": Event, "CUDAGraph": Graph, "graph": capture, "graph_pool_handle": int, "current_stream": int}.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(measure, "WARM_SECONDS", 0)
+    args = script.parser("x", "").parse_args(["--tiny", "--device", "cpu", "--seed", "1", "--implementations", "ours", "torch"])
+    script.settle(args)
+    clock = measure.Clock("cpu")
+    clock.cuda, clock.flush, clock.start, clock.end = True, torch.zeros(1), Event(), Event()
+    (case,) = script.cases(max_pool, args, ["conv5"])
+    rows = measure.measure(case, clock, 100.0, args, {"cuda": "13.0"}, lambda what: None)
+    found = {(row["implementation"], row["direction"], row["method"]) for row in rows}
+    assert found == {
+        (name, direction, method)
+        for name in ("ours", "torch", "copy")
+        for direction, method in [("forward", "cold"), ("backward", "cold"), ("both", "cold"), ("forward", "graph"), ("both", "graph")]
+    }
+    assert {row["median_ms"] for row in rows if row["method"] == "graph"} == {0.25 / 4}
+
+    def fail(*_):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", fail)
+    assert {row["method"] for row in measure.measure(case, clock, 100.0, args, {"cuda": "13.0"}, lambda what: None)} == {"cold"}

@@ -42,9 +42,7 @@ FEWEST = 5  # rounds that are kept however long they take
 
 
 def using(mode: str | None) -> AbstractContextManager:
-    """kernels.using where a mode is named, and where these kernels have modes."""
-    switch = getattr(kernels, "using", None)
-    return switch(mode) if switch and mode else nullcontext()
+    return kernels.using(mode) if mode else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -258,8 +256,8 @@ def measure(case: Case, clock: Clock, copy_gb_per_s: float, args: argparse.Names
     cannot run here, with the reason."""
     say("inputs and float64 reference")
     torch.compiler.reset()  # else a ninth shape would run uncompiled
-    gc.collect()  # the last case's tensors
     if clock.cuda:
+        gc.collect()  # the last case's tensors
         torch.cuda.empty_cache()
     seed = args.seed if args.seed is not None else random.randrange(2**31)
     case.generator.manual_seed(seed)

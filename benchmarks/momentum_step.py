@@ -6,6 +6,7 @@ float32."""
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -63,14 +64,14 @@ def entries(case: measure.Case) -> list[measure.Entry]:
 
         return measure.Entry(name, "", step, None, check)
 
-    def rule(name: str, call: Callable[..., None], mode: str | None = None) -> measure.Entry:
+    def rule(name: str, call: Callable[..., None], mode: str | None = None, capture: bool = True) -> measure.Entry:
         params, velocities = [w.clone() for w in start], [v.clone() for v in speed]
 
         def step() -> None:
             with measure.using(mode), torch.no_grad():
                 call(params, grads, velocities)
 
-        return checked(name, step, params, velocities)
+        return replace(checked(name, step, params, velocities), capture=capture)
 
     def sgd(name: str, **kind: bool) -> measure.Entry:
         params = [w.clone().requires_grad_() for w in start]
@@ -82,12 +83,13 @@ def entries(case: measure.Case) -> list[measure.Entry]:
         velocities = [optimizer.state[w]["momentum_buffer"] for w in params]
         return checked(name, optimizer.step, params, velocities, -RATE)
 
-    ours = partial(kernels.momentum_step_, lr=RATE, momentum=MOMENTUM, weight_decay=decays)
+    on_device = partial(torch.tensor, device=case.device)  # which a CUDA graph needs
+    ours = partial(kernels.momentum_step_, lr=on_device(RATE), momentum=MOMENTUM, weight_decay=[on_device(decay) for decay in decays])
     plain = partial(eager, decays=decays)
     return [
         rule("ours", ours, "auto"),
         rule("ours, again", ours, "auto"),
-        rule("ours, composite", ours, "composite"),
+        rule("ours, composite", ours, "composite", capture=False),
         rule("torch", plain),
         rule("torch.compile", torch.compile(plain, dynamic=False, fullgraph=True)),
         sgd("SGD, foreach", foreach=True),

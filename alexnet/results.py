@@ -37,9 +37,13 @@ def provenance(seconds: float) -> dict[str, Any]:
             return None
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    git = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=HERE, capture_output=True, text=True, check=False)
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        commit = subprocess.run(describe, cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # no git here
+        commit = ""
     return {
-        "commit": git.stdout.strip() or None,
+        "commit": commit or None,
         "versions": {"python": platform.python_version()} | {p: known(p) for p in ("torch", "torchvision", "triton", "numpy", "pillow")},
         "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": gpu},
         "wall_seconds": round(seconds, 1),

@@ -34,7 +34,7 @@ from benchmarks.record import Row
 
 LAYOUTS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-# The most that a result may be off, as error() measures. A window that misses one map is off by some 0.3; rounding after each step, as
+# The most that a result may be off, as error() measures. A window that misses one map is off by some 0.2; rounding after each step, as
 # eager torch does, by 0.004 in bf16.
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 2e-2}
 WARM_UP, WARM_SECONDS = 2, 0.2  # at least so many rounds, and so long, are not kept

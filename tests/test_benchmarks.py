@@ -84,7 +84,7 @@ def test_the_lrn_reference_is_torchs_within_each_column():
     torch.testing.assert_close(local_response_norm.reference(x, 1), local_response_norm.eager(x), rtol=1e-12, atol=0)
 
 
-def test_a_window_that_misses_a_map_is_far_beyond_every_tolerance():
+def test_a_window_that_stays_in_the_wrong_column_is_far_beyond_every_tolerance():
     x = torch.randn(2, 96, 10, 10, dtype=torch.float64) * 100
     assert measure.error(local_response_norm.reference(x, 1), local_response_norm.reference(x, 2)) > 5 * max(measure.TOLERANCE.values())
 
@@ -209,6 +209,14 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     assert second["median_ms"] is None and second["note"] == 'skipped: "quoted", with a comma' and third["median_ms"] == 2
     assert [file.name for file in path.parent.iterdir()] == ["rows.csv"]
     assert record.read(tmp_path / "absent.csv") == []
+
+
+def test_the_machine_is_named_without_git_and_without_a_driver(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    found = record.machine("cpu")
+    assert (found["commit"], found["dirty"]) == ("unknown", "unknown") and found["processor"] and record.nvidia_smi("clocks.sm") == ""
+    assert record.machine("cpu", "abc")["commit"] == "abc"
+    assert len(found["source"]) == 12
 
 
 def test_a_file_that_is_not_ours_is_left_alone(tmp_path):

@@ -157,50 +157,54 @@ int same_map_norm(const float *x, const float *dy, float *y, long from, long to,
     return 1;
 }
 
-/* One row of maxima. Taps that are `stride` apart would be slow to load, so each row is first dealt out to `phases`: entry w of phase q is
- * row[w stride + q], and tap j of window w lies in phase j % stride at w + j / stride. A later value takes the place of the maximum so far
- * if it is greater, or NaN. */
-static inline void pool_row(const float *x, long width, float *y, uint8_t *code, long out_width, const long size, const long stride,
-                            float *phases, int32_t *tap) {
-    const long length = width / stride + 1;
-    for (long w = 0; w < out_width; w++) y[w] = -INFINITY;
-    for (long w = 0; w < out_width; w++) tap[w] = 0;
-    for (long i = 0; i < size; i++) {
-        const float *row = x + i * width;
-        for (long q = 0; q < stride; q++)
-            for (long w = 0; w * stride + q < width; w++) phases[q * length + w] = row[w * stride + q];
+/* One map's maxima. Taps that are `stride` apart would be slow to load, so the map is first dealt out to stride x stride phases: entry (h, w)
+ * of phase (p, q) is x[h stride + p][w stride + q], and tap (i, j) of window (h, w) lies in phase (i % stride, j % stride) at (h + i / stride,
+ * w + j / stride). A tap of all windows is then one contiguous run; each row's last entries, where no window fits, are worked out and left
+ * behind. A later value takes the place of the maximum so far if it is greater, or NaN. */
+static inline void pool_map(const float *x, float *y, uint8_t *code, long height, long width, const long size, const long stride, float *phases,
+                            float *best, int32_t *tap) {
+    const long out_height = (height - size) / stride + 1, out_width = (width - size) / stride + 1;
+    const long row = width / stride + 1, phase = (height / stride + 2) * row, run = out_height * row;
+    for (long h = 0; h < height; h++)
+        for (long q = 0; q < stride; q++) {
+            float *out = phases + (h % stride * stride + q) * phase + h / stride * row;
+            for (long w = 0; w * stride + q < width; w++) out[w] = x[h * width + w * stride + q];
+        }
+    for (long i = 0; i < run; i++) best[i] = -INFINITY;
+    for (long i = 0; i < run; i++) tap[i] = 0;
+    for (long i = 0; i < size; i++)
         for (long j = 0; j < size; j++) {
-            const float *v = phases + j % stride * length + j / stride;
-            for (long w = 0; w < out_width; w++) {
-                int better = (v[w] > y[w]) | (v[w] != v[w]);
-                y[w] = better ? v[w] : y[w];
+            const float *v = phases + (i % stride * stride + j % stride) * phase + i / stride * row + j / stride;
+            for (long w = 0; w < run; w++) {
+                int better = (v[w] > best[w]) | (v[w] != v[w]);
+                best[w] = better ? v[w] : best[w];
                 tap[w] = better ? (int32_t)(i * size + j) : tap[w];
             }
         }
+    for (long h = 0; h < out_height; h++) {
+        memcpy(y + h * out_width, best + h * row, out_width * sizeof *y);
+        for (long w = 0; w < out_width; w++) code[h * out_width + w] = (uint8_t)tap[h * row + w];
     }
-    for (long w = 0; w < out_width; w++) code[w] = (uint8_t)tap[w];
 }
 
 /* For maps [from, to) in planes, images [from, to) in channels-last memory. code: which of the window's size x size taps was the maximum.
  * 0: out of memory. */
 int max_pool(const float *x, float *y, uint8_t *code, long from, long to, long channels, long height, long width, long size, long stride,
-              int last) {
+             int last) {
     const long out_height = (height - size) / stride + 1, out_width = (width - size) / stride + 1;
     if (!last) {
-        float *phases = malloc((width / stride + 1) * stride * sizeof *phases);
-        int32_t *taps = malloc(out_width * sizeof *taps);
-        const int enough = phases && taps;
+        const long row = width / stride + 1, phase = (height / stride + 2) * row, outs = out_height * out_width;
+        float *phases = calloc(stride * stride * phase + size, sizeof *phases), *best = malloc(out_height * row * sizeof *best);
+        int32_t *tap = malloc(out_height * row * sizeof *tap);
+        const int enough = phases && best && tap;
         for (long map = from; enough && map < to; map++)
-            for (long h = 0; h < out_height; h++) {
-                const float *row = x + map * height * width + h * stride * width;
-                const long at = (map * out_height + h) * out_width;
-                if (size == 3 && stride == 2)
-                    pool_row(row, width, y + at, code + at, out_width, 3, 2, phases, taps);
-                else
-                    pool_row(row, width, y + at, code + at, out_width, size, stride, phases, taps);
-            }
+            if (size == 3 && stride == 2)
+                pool_map(x + map * height * width, y + map * outs, code + map * outs, height, width, 3, 2, phases, best, tap);
+            else
+                pool_map(x + map * height * width, y + map * outs, code + map * outs, height, width, size, stride, phases, best, tap);
         free(phases);
-        free(taps);
+        free(best);
+        free(tap);
         return enough;
     }
     for (long n = from; n < to; n++)
@@ -230,6 +234,15 @@ void max_pool_backward(const float *dy, const uint8_t *code, float *dx, long fro
     long place[225]; /* of each tap, from the window's corner */
     for (long i = 0; i < size * size; i++) place[i] = (i / size * width + i % size) * deep;
     memset(dx + from * pixels, 0, (to - from) * pixels * sizeof *dx);
+    if (!last) {
+        for (long map = from; map < to; map++)
+            for (long h = 0; h < out_height; h++) {
+                float *row = dx + map * pixels + h * stride * width;
+                const long at = map * out_pixels + h * out_width;
+                for (long w = 0; w < out_width; w++) row[w * stride + place[code[at + w]]] += dy[at + w];
+            }
+        return;
+    }
     for (long n = from; n < to; n++)
         for (long h = 0; h < out_height; h++)
             for (long w = 0; w < out_width; w++) {

@@ -48,3 +48,22 @@ def test_an_epoch_may_be_entered_at_any_step(pack, start):
     assert len(rest) == 5 - start
     for one, other in zip(whole[start:], rest, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 5])
+def test_the_shards_of_a_batch_make_up_the_batch(pack, parts):
+    whole = list(batches(pack, 16, 1, 4, 1))  # 16 and 8 images
+    shards = [list(batches(pack, 16, 1, 4, 1, shard=(d, parts))) for d in range(parts)]
+    for number, batch in enumerate(whole):
+        pieces = [shard[number] for shard in shards]
+        for i in range(4):
+            assert torch.equal(torch.cat([piece[i] for piece in pieces]), batch[i])
+        n = len(batch[1])
+        assert [len(piece[1]) for piece in pieces] == [n * (d + 1) // parts - n * d // parts for d in range(parts)]
+
+
+def test_more_shards_than_images_leave_some_empty(pack):
+    sizes = [len(next(batches(pack, 2, 0, 0, shard=(d, 3)))[0]) for d in range(3)]
+    assert sizes == [0, 1, 1]
+    with pytest.raises(ValueError, match="shard"):
+        next(batches(pack, 2, 0, 0, shard=(3, 3)))

@@ -34,7 +34,7 @@ def train(args: argparse.Namespace) -> None:
     from alexnet import presets
     from alexnet.data.loader import steps_per_epoch
     from alexnet.data.pack import open_splits
-    from alexnet.training import trainer
+    from alexnet.training import ranks, trainer
 
     splits = open_splits(args.data)
     if "train" not in splits:
@@ -54,12 +54,18 @@ def train(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         rate=args.lr,
         seed=args.seed,
+        precision=args.precision,
     )
-    summary = trainer.train(config, splits, args.out, resume=args.resume, device=_device(args.device))
+    here = ranks.join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
+    summary = trainer.train(config, splits, args.out, resume=args.resume, ranks=here, keep=args.keep)
+    here.leave()
     if summary["ended"] == "diverged":
-        raise RuntimeError(f"the loss was no longer finite at step {summary['diverged_at']}; a lower --lr may help")
+        epoch, batch = divmod(summary["diverged_at"] - 1, per_epoch)
+        where = f"step {summary['diverged_at']} (batch {batch + 1} of {per_epoch} in epoch {epoch + 1})"
+        raise RuntimeError(f"the loss was no longer finite at {where}; a lower --lr may help")
     taken = f"{summary['steps']} steps, {summary['epochs']:.1f} epochs, {summary['seconds']:.0f} s"
-    print(f"{args.out}: {taken}; weights in {args.out / 'weights.safetensors'}")
+    if here.is_first:
+        print(f"{args.out}: {taken}; weights in {args.out / 'weights.safetensors'}")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -161,8 +167,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=_seed, default=0, help="of initial weights, order, crops and dropout masks (default: %(default)s)")
     columns = "2: Figure 2's network; 1: the one-column net of the paper's comparison (default: %(default)s)"
     p.add_argument("--columns", type=int, choices=(1, 2), default=2, help=columns)
+    precision = "fp32; tf32 (CUDA only); bf16, with weights updated in fp32; fp64, to compare with (default: %(default)s)"
+    p.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp64"), default="fp32", help=precision)
     p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)")
     p.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
+    p.add_argument("--keep", type=_count, default=2, metavar="K", help="checkpoints that stay (default: %(default)s)")
+    spread = "under torchrun: ranks that share the columns of one net, all others copy it (default: one a column if that comes out even)"
+    p.add_argument("--column-ranks", type=_count, metavar="N", help=spread)
+    hang = "under torchrun: stop when no rank makes progress for S seconds, and name the one that hangs (default: %(default)s)"
+    p.add_argument("--timeout", type=_positive, default=600.0, metavar="S", help=hang)
 
     p = command(evaluate, "measure a trained network's errors")
     p.add_argument("run", type=Path, help="folder of a finished run")

@@ -1,5 +1,6 @@
 """Test errors (sections 4.1 and 6 of the paper): top-1 and top-5, from one view or from the averaged softmax outputs of ten."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,21 +45,32 @@ def errors(probabilities: Tensor, labels: Tensor) -> Errors:
 
 @torch.no_grad()
 def predict(
-    net: AlexNet, pack: Pack, augment: Augment, views: int = 1, batch_size: int = 250, limit: int | None = None, progress: bool = False
+    net: AlexNet,
+    pack: Pack,
+    augment: Augment,
+    views: int = 1,
+    batch_size: int = 250,
+    limit: int | None = None,
+    progress: bool = False,
+    shard: tuple[int, int] = (0, 1),
+    on_batch: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities (N, classes), float32, and labels int64 (N,) of a pack's images, in the pack's order. `augment` carries the training
-    set's mean image."""
-    device = next(net.parameters()).device
-    count = min(len(pack), limit or len(pack))
+    """Probabilities (N, classes), float32 or wider, and labels int64 (N,) of a pack's images, in the pack's order. `augment` carries the
+    training set's mean image. shard: (d, D), the d-th of D parts of the images; on_batch is called before each batch."""
+    weight, classes = next(net.parameters()), net.table[-1].maps
+    count, (part, parts) = min(len(pack), limit or len(pack)), shard
+    first, end = count * part // parts, count * (part + 1) // parts
     was_training = net.training
     net.eval()
-    outputs = []
-    starts, title = range(0, count, batch_size), f"{views}-view evaluation"
+    outputs = [torch.empty(0, classes)]
+    starts, title = range(first, end, batch_size), f"{views}-view evaluation"
     for start in tqdm(starts, desc=title, unit="batch", disable=None if progress else True, leave=False):
-        images = torch.from_numpy(pack.gather(np.arange(start, min(start + batch_size, count))))
-        outputs.append(sum(net(view.to(device)).softmax(1) for view in augment.views(images, views)).cpu() / views)
+        on_batch()
+        images = torch.from_numpy(pack.gather(np.arange(start, min(start + batch_size, end))))
+        logits = (net(view.to(weight.device, weight.dtype)) for view in augment.views(images, views))
+        outputs.append(sum(one.to(torch.promote_types(one.dtype, torch.float32)).softmax(1) for one in logits).cpu() / views)
     net.train(was_training)
-    return torch.cat(outputs), torch.from_numpy(pack.labels[:count]).long()
+    return torch.cat(outputs), torch.from_numpy(pack.labels[first:end]).long()
 
 
 def evaluate(net: AlexNet, pack: Pack, augment: Augment, views: int = 1, **options) -> Errors:

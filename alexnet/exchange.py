@@ -1,11 +1,21 @@
-"""How columns meet: the network asks for a gathering of maps and a sum of partial logits, and does not know where the columns live.
+"""How columns meet (section 3.2 of the paper): the network asks for a gathering of maps and a sum of partial logits, and does not know
+where the columns live.
 
-`Together` keeps all columns in one process. Columns on several devices meet by collectives behind the same three methods (section 3.2 of
-the paper).
+`Together` keeps all columns in one process. `Across` spreads them over the ranks of a process group, where they meet by collectives behind
+the same three methods: one all-gather before each layer that reads both columns, whose gradient is a reduce-scatter, and one all-reduce of
+the partial logits, whose gradient needs no message at all, since every rank holds the whole of it.
 """
 
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
+import torch.distributed as dist
 from torch import Tensor
+
+from alexnet.errors import InputError
 
 
 class Together:
@@ -15,10 +25,115 @@ class Together:
         """Numbers of the columns that this process owns."""
         return range(columns)
 
-    def gather(self, parts: list[Tensor]) -> Tensor:
-        """The maps or units of all columns, (N, C, ...), side by side: column 0 first."""
+    def gather(self, parts: list[Tensor], layer: str) -> Tensor:
+        """The maps or units of all columns, (N, C, ...), side by side for `layer` to read: column 0 first."""
         return torch.cat(parts, dim=1)
 
-    def sum(self, parts: list[Tensor]) -> Tensor:
-        """The sum of all columns' partial logits, (N, classes)."""
+    def sum(self, parts: list[Tensor], layer: str) -> Tensor:
+        """The sum of all columns' partial logits, (N, classes), which `layer` made."""
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
+
+    def seconds(self) -> float:
+        """Spent on messages since the last call."""
+        return 0.0
+
+
+class Across(Together):
+    """Each rank of `group` owns as many columns as every other, rank 0 the first. Every rank must pass the same images.
+
+    `sent` counts the elements that this rank hands to each other one, by (layer, "forward" or "backward"): elements of tensors, whatever
+    the transport makes of them. `enter` is called before each collective.
+    """
+
+    def __init__(self, group: dist.ProcessGroup, enter: Callable[[], None] = lambda: None):
+        self.group, self.rank, self.size = group, group.rank(), group.size()
+        self.sent: Counter[tuple[str, str]] = Counter()
+        self.enter = enter
+        self._host = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def here(self, columns: int) -> range:
+        if columns % self.size:
+            raise InputError(f"{columns} columns cannot be shared evenly by {self.size} ranks; choose a divisor of {columns}")
+        share = columns // self.size
+        return range(self.rank * share, (self.rank + 1) * share)
+
+    def gather(self, parts: list[Tensor], layer: str) -> Tensor:
+        return _Gather.apply(super().gather(parts, layer), self, layer)
+
+    def sum(self, parts: list[Tensor], layer: str) -> Tensor:
+        return _Sum.apply(super().sum(parts, layer), self, layer)
+
+    def seconds(self) -> float:
+        """On a GPU by events, and so only after the device has been waited for."""
+        spent = self._host + sum(begin.elapsed_time(end) for begin, end in self._events) / 1e3
+        self._host, self._events = 0.0, []
+        return spent
+
+    @contextmanager
+    def message(self, layer: str, direction: str, own: Tensor) -> Iterator[None]:
+        """Around a collective that hands `own` on."""
+        self.sent[layer, direction] += own.numel()
+        self.enter()
+        if own.is_cuda:
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            yield
+            end.record()
+            self._events.append((begin, end))
+        else:
+            start = time.perf_counter()
+            yield
+            self._host += time.perf_counter() - start
+
+
+class _Gather(torch.autograd.Function):
+    """All ranks' maps side by side. The gradient of a rank's own is the sum of what all ranks have for it."""
+
+    @staticmethod
+    def forward(ctx, own: Tensor, across: Across, layer: str) -> Tensor:
+        ctx.across, ctx.layer = across, layer
+        wire = _channels_last(own)
+        ctx.moved = wire is not own
+        wire = wire.contiguous()
+        if not wire.numel():
+            return own.repeat(1, across.size, *[1] * (own.dim() - 2))
+        every = wire.new_empty(across.size * len(wire), *wire.shape[1:])  # one rank's after the other's
+        with across.message(layer, "forward", wire):
+            dist.all_gather_into_tensor(every, wire, group=across.group)
+        parts = every.chunk(across.size)
+        return torch.cat(parts, -1).movedim(-1, 1) if ctx.moved else torch.cat(parts, 1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        across = ctx.across
+        if ctx.moved:
+            grad = grad.movedim(1, -1)
+        parts = torch.cat(grad.chunk(across.size, -1 if ctx.moved else 1))  # for one rank after the other
+        own = parts.new_empty(len(grad), *parts.shape[1:])
+        if own.numel():
+            with across.message(ctx.layer, "backward", own):
+                dist.reduce_scatter_tensor(own, parts, group=across.group)
+        return own.movedim(-1, 1) if ctx.moved else own, None, None
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over ranks. Each rank's part has the gradient of the whole."""
+
+    @staticmethod
+    def forward(ctx, own: Tensor, across: Across, layer: str) -> Tensor:
+        whole = own.clone(memory_format=torch.contiguous_format)
+        if whole.numel():
+            with across.message(layer, "forward", whole):
+                dist.all_reduce(whole, group=across.group)
+        return whole
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad, None, None
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Maps in channels-last memory as (N, H, W, C), so that they travel as they lie; all else as it is."""
+    last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return x.movedim(1, -1) if last else x

@@ -128,9 +128,9 @@ class AlexNet(nn.Module):
         parts = [images] * len(self.numbers)
         for row in self.table:
             if row.layer.reads == "both":
-                parts = [self.exchange.gather(parts)] * len(parts)
+                parts = [self.exchange.gather(parts, row.layer.name)] * len(parts)
             parts = [stage(part, keys) for stage, part in zip(self.stages(row.layer.name), parts, strict=True)]
-        return self.exchange.sum(parts)
+        return self.exchange.sum(parts, self.table[-1].layer.name)
 
     def summary(self) -> None:
         """Prints the table of layers: what each reads, its maps, neurons, parameters, multiply-accumulates for one image, columns and

@@ -104,7 +104,7 @@ def test_a_finished_run_is_not_run_again(packs32, run, capsys):
 def test_a_divergence_is_told_in_one_line(packs32, tmp_path, capsys):
     assert alexnet("train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--epochs", 3, "--lr", 1e9) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"alexnet: the loss was no longer finite at step \d+; a lower --lr may help", line)
+    assert re.fullmatch(r"alexnet: the loss was no longer finite at step (\d) \(batch \1 of 5 in epoch 1\); a lower --lr may help", line)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["diverged_at"] == int(re.findall(r"step (\d+)", line)[0])
 
 

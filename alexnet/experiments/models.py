@@ -17,6 +17,7 @@ from alexnet.data.pack import Pack, open_splits
 from alexnet.data.parallel import cores, follow_parent
 from alexnet.profiles import Profile
 from alexnet.training import trainer
+from alexnet.training.ranks import Ranks
 from alexnet.training.trainer import Config
 
 _steps: Any = None  # in a worker, shared with the parent: the counter of steps,
@@ -91,7 +92,7 @@ def _train_one(config: Config, data: Path, out: Path, device: str) -> None:
     if not _stop.is_set():
         packs = open_splits(data)
         used = {name: packs[name] for name in config.data}  # a validation set that the config does not name is not looked at
-        trainer.train(config, used, out, resume=True, device=device, progress=False, on_steps=_count)
+        trainer.train(config, used, out, resume=True, ranks=Ranks(device), progress=False, on_steps=_count)
 
 
 def summary(path: Path) -> dict[str, Any]:

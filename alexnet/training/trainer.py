@@ -11,18 +11,16 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from tqdm import tqdm
 
 from alexnet import evaluation, presets, rng
@@ -30,11 +28,13 @@ from alexnet.data.augment import Augment
 from alexnet.data.loader import batches, steps_per_epoch
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError
+from alexnet.exchange import Together
 from alexnet.network import AlexNet
 from alexnet.training import checkpoint
+from alexnet.training.learner import Learner, arithmetic
 from alexnet.training.log import Log
+from alexnet.training.ranks import Ranks
 from alexnet.training.schedule import Schedule
-from kernels import momentum_step_
 
 # Part of a trained model's identity: raise it with any change that changes trained weights. tests/test_trainer.py holds the numbers that
 # say when.
@@ -56,6 +56,7 @@ class Config:
     rate: float | None = None  # None: the preset's; the biases' rate keeps its ratio to it
     seed: int = 0
     stop_at_train_error: float | None = None  # end after the epoch in which the running training error falls to this
+    precision: str = "fp32"  # or tf32, bf16, fp64: alexnet.training.learner
     version: int = VERSION
 
     @property
@@ -70,10 +71,10 @@ class Config:
         recipe = presets.get(self.preset).recipe
         return recipe if self.rate is None else replace(recipe, rate=self.rate, bias_rate=recipe.bias_rate * self.rate / recipe.rate)
 
-    def network(self) -> AlexNet:
-        """The net with its initial weights."""
+    def network(self, exchange: Together | None = None) -> AlexNet:
+        """The net with its initial weights, or the columns of it that `exchange` has here."""
         torch.manual_seed(self.seed)
-        return AlexNet(self.preset, self.num_classes, self.width, self.image_size)
+        return AlexNet(self.preset, self.num_classes, self.width, self.image_size, exchange)
 
 
 def train(
@@ -82,17 +83,21 @@ def train(
     out: Path,
     *,
     resume: bool = False,
-    device: str = "cpu",
+    ranks: Ranks | None = None,
+    keep: int = 2,
     progress: bool = True,
     on_steps: Callable[[int], None] = lambda steps: None,
 ) -> dict:
     """Trains to the end of the budget and returns the run's summary.
 
-    splits: packs "train" and, for the validation error after each epoch, "val". A folder that holds a run is an InputError unless `resume`,
-    and must then hold a run of the same config; a finished run is returned as it is. on_steps is told of every step taken (and, at once, of
-    those a checkpoint already holds). Ctrl-C and SIGTERM leave a checkpoint, then raise Interrupted. A loss that is no longer finite ends
-    the run, and the summary's `diverged_at` names the step. Options that cannot work raise InputError and leave no folder behind.
+    splits: packs "train" and, for the validation error after each epoch, "val". ranks: where this process stands among others, and its
+    device; None: alone, on the CPU. All ranks must call with the same arguments, and see the same folder `out`. A folder that holds a run
+    is an InputError unless `resume`, and must then hold a run of the same config; a finished run is returned as it is. keep: checkpoints
+    that stay. on_steps is told of every step taken (and, at once, of those a checkpoint already holds). Ctrl-C and SIGTERM leave a
+    checkpoint, then raise Interrupted, on all ranks after the same step. A loss that is no longer finite ends the run, and the summary's
+    `diverged_at` names the step. Options that cannot work raise InputError and leave no folder behind.
     """
+    ranks = ranks or Ranks()
     pack, validation, recipe = splits["train"], splits.get("val"), config.recipe
     if recipe.schedule == "plateau" and validation is None:
         raise InputError(
@@ -104,9 +109,12 @@ def train(
     if needed > (there := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
         raise InputError(f"the net needs {needed / 2**30:,.0f} GiB of memory, of {there / 2**30:,.0f}; choose a smaller width")
     augment = Augment(recipe, pack.mean, config.image_size, pack.color, config.seed)
-    with claimed(config, out, resume):
+    with ExitStack() as stack:
+        dtype = stack.enter_context(arithmetic(config.precision, ranks.device))
+        ranks.first(lambda: stack.enter_context(claimed(config, out, resume)))
         if not (out / "summary.json").exists():
-            _train(config, pack, validation, augment, out, device, progress, on_steps)
+            learner = Learner(config.network(ranks.exchange), recipe, ranks, dtype)
+            _train(config, pack, validation, augment, learner, out, ranks, keep, progress, on_steps)
         return json.loads((out / "summary.json").read_text())
 
 
@@ -115,18 +123,17 @@ def _train(
     pack: Pack,
     validation: Pack | None,
     augment: Augment,
+    learner: Learner,
     out: Path,
-    device: str,
+    ranks: Ranks,
+    keep: int,
     progress: bool,
     on_steps: Callable[[int], None],
 ) -> None:
     recipe = config.recipe
-    net = config.network().to(device)
-    parameters = dict(net.named_parameters())  # "columns.0.conv1.weight"
-    velocities = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    decays = [0.0 if name.endswith("bias") else recipe.weight_decay for name in parameters]
-    np.save(out / "mean.npy", pack.mean)
-    (out / "classes.json").write_text(json.dumps(pack.classes, indent=1) + "\n")
+    if ranks.is_first:
+        np.save(out / "mean.npy", pack.mean)
+        (out / "classes.json").write_text(json.dumps(pack.classes, indent=1) + "\n")
     per_epoch = steps_per_epoch(pack, config.batch_size)
     last_step = max(1, round(config.epochs * per_epoch))
     schedule, step, seconds = Schedule.of(config.epochs), 0, 0.0
@@ -134,15 +141,32 @@ def _train(
     ended: str | None = None
     done = checkpoint.steps(out / "checkpoints")
     if done:
-        columns, state = checkpoint.load(done[-1])
-        _restore(parameters, velocities, columns)
-        step, seconds, loss_sum, error_sum = state["step"], state["seconds"], state["loss_sum"], state["error_sum"]
-        schedule, ended = Schedule.from_state(state["schedule"]), state.get("ended")
-    log = Log(out, step)
+        columns, state = checkpoint.load(done[-1], [str(number) for number in learner.net.numbers])
+        try:
+            if state.get("run", config.identity) != config.identity:
+                raise InputError("it is of a run with another config")
+            step, seconds, loss_sum, error_sum = state["step"], state["seconds"], state["loss_sum"], state["error_sum"]
+            schedule, ended = Schedule.from_state(state["schedule"]), state.get("ended")
+            learner.restore(columns)
+        except (InputError, KeyError, TypeError) as error:
+            raise InputError(f"{done[-1]} does not belong to this run: {error}; remove it to go on from the checkpoint before it") from None
+    log = Log(out, step) if ranks.is_first else None
+    names = [str(number) for number in range(presets.get(config.preset).columns)]
+    writer = checkpoint.Writer(out / "checkpoints", names, ranks.one_word(), ranks.is_first, keep)
+
+    def settle() -> None:
+        """Waits for the checkpoint that is being written. Where a rank could not write its part, all stop."""
+        if any(ranks.totals(flags=[writer.failed(wait=True)])[1]) and not writer.failed():
+            writer.give_up()
+            raise RuntimeError(f"another rank could not write its part of a checkpoint to {writer.folder}; it says why")
+        writer.wait()
 
     def save() -> None:
-        log.flush()
+        settle()
+        if log is not None:
+            log.flush()
         state = {
+            "run": config.identity,
             "step": step,
             "epoch": step / per_epoch,
             "seconds": seconds,
@@ -151,45 +175,52 @@ def _train(
             "schedule": schedule.state(),
             "ended": ended,
         }
-        checkpoint.save(out / "checkpoints", step, _by_column(parameters, velocities), state)
+        writer.save(step, learner.columns() if ranks.keeps else {}, state)
 
-    bar = tqdm(total=last_step, initial=step, desc=config.preset, unit="step", disable=None if progress else True)
+    bar = tqdm(total=last_step, initial=step, desc=config.preset, unit="step", disable=None if progress and ranks.is_first else True)
     saved = time.monotonic()
+    stop = False
     with _asked_to_stop() as asked:
         on_steps(step)
         while step < last_step and ended is None:
             epoch, inside = divmod(step, per_epoch)
-            for images, labels, ids, positions in batches(pack, config.batch_size, config.seed, epoch, inside):
-                began = time.monotonic()
-                rates = [schedule.rate(recipe, epoch, name.split(".")[2], name.endswith("bias")) for name in parameters]
-                x = augment.train(images, ids, positions, epoch, schedule.color(recipe, epoch)).to(device)
-                logits = net(x, rng.key(rng.DROPOUT, config.seed, step, ids).to(device))
-                loss = F.cross_entropy(logits, labels.to(device))
-                value = float(loss.detach())
-                if not math.isfinite(value):
+            rates = [schedule.rate(recipe, epoch, name.split(".")[2], name.endswith("bias")) for name in learner.parameters]
+            shards = batches(pack, config.batch_size, config.seed, epoch, inside, ranks.shard)
+            while step < last_step:
+                ranks.step, began = step, time.monotonic()
+                try:
+                    images, labels, ids, positions = next(shards)
+                except StopIteration:
+                    break
+                count = min(config.batch_size, len(pack) - step % per_epoch * config.batch_size)  # of all rows
+                x = augment.train(images, ids, positions, epoch, schedule.color(recipe, epoch))
+                fed = time.monotonic() - began
+                share = learner.backward(x, labels, rng.key(rng.DROPOUT, config.seed, step, ids), count)
+                due = ranks.is_first and time.monotonic() - saved > CHECKPOINT_SECONDS
+                (total, wrong), (stop, failed, due) = ranks.totals(share, [bool(asked), writer.failed(), due])
+                loss = total / count
+                if not math.isfinite(loss):
                     ended = "diverged"
                     break
-                loss.backward()
-                momentum_step_(
-                    list(parameters.values()),
-                    [p.grad for p in parameters.values() if p.grad is not None],
-                    list(velocities.values()),
-                    rates,
-                    recipe.momentum,
-                    decays,
-                )
-                net.zero_grad(set_to_none=True)
-                wrong = int((logits.detach().argmax(1).cpu() != labels).sum())
+                learner.update(rates)
                 step += 1
-                seconds += time.monotonic() - began
-                loss_sum, error_sum = loss_sum + value * len(ids), error_sum + wrong
-                log.add("step", step, epoch=epoch, loss=value, error=wrong / len(ids), rate=max(rates))
+                took = time.monotonic() - began
+                seconds, loss_sum, error_sum = seconds + took, loss_sum + total, error_sum + wrong
+                if log is not None:
+                    exchanged = ranks.exchange.seconds()
+                    speed = {"images_per_second": count / took, "seconds_data": fed, "seconds_exchange": exchanged}
+                    speed["seconds_compute"] = took - fed - exchanged
+                    log.add("step", step, epoch=epoch, loss=loss, error=wrong / count, rate=max(rates), **speed)
                 bar.update()
                 on_steps(1)
-                bar.set_postfix(loss=f"{value:.3f}", refresh=False)
-                if asked or step == last_step:
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                if ranks.world == 1:  # nobody else has to agree
+                    stop, due = bool(asked), time.monotonic() - saved > CHECKPOINT_SECONDS
+                if failed:
+                    settle()
+                if stop:
                     break
-                if time.monotonic() - saved > CHECKPOINT_SECONDS and step % per_epoch:
+                if due and step % per_epoch and step < last_step:
                     save()
                     saved = time.monotonic()
             if ended:
@@ -199,10 +230,11 @@ def _train(
                 mean_loss, train_error = loss_sum / seen, error_sum / seen
                 row: dict[str, float] = {"epoch": step / per_epoch, "loss": mean_loss, "error": train_error, "falls": schedule.falls}
                 if validation is not None:
-                    errors = evaluation.evaluate(net, validation, augment)
+                    errors = _validate(learner.net, validation, augment, ranks)
                     row |= {"val_top1": errors.top1, "val_top5": errors.top5, "val_nll": errors.nll}
                     schedule.observe(recipe, errors.top1, started=mean_loss < 0.9 * math.log(config.num_classes))
-                log.add("epoch", step, **row)
+                if log is not None:
+                    log.add("epoch", step, **row)
                 loss_sum = error_sum = 0.0
                 if config.stop_at_train_error is not None and train_error <= config.stop_at_train_error:
                     ended = "reached"
@@ -210,33 +242,85 @@ def _train(
                     ended = "plateau"
                 save()
                 saved = time.monotonic()
-            if asked:
+            if stop:
                 save()
-                log.close()
+                settle()
+                ranks.meet()
+                if log is not None:
+                    log.close()
                 bar.close()
                 told = f"stopped at step {step} of {last_step}; nothing is lost: the same command with --resume goes on from there"
-                raise Interrupted(asked[0], told)
+                raise Interrupted(asked[0] if asked else signal.SIGTERM, told)
 
-    bar.close()
-    log.close()
-    if not all(bool(value.isfinite().all()) for value in parameters.values()):  # the last update did it
-        ended = "diverged"
-    part = out / "weights.part"
-    save_file(net.export_merged(), part)
-    part.rename(out / "weights.safetensors")
-    summary = {
-        "config": asdict(config),
-        "steps": step,
-        "epochs": step / per_epoch,
-        "ended": ended or "budget",
-        "diverged_at": step + 1 if ended == "diverged" else None,
-        "falls": schedule.falls,
-        "seconds": round(seconds, 1),
-        "threads": torch.get_num_threads(),
-    }
-    part = out / "summary.part"
-    part.write_text(json.dumps(summary, indent=1))
-    part.rename(out / "summary.json")
+        settle()
+        bar.close()
+        if log is not None:
+            log.close()
+        columns = _all_columns(learner, out, ranks)
+        if ranks.is_first:
+            net = _filled(config, columns)
+            if not all(bool(value.isfinite().all()) for value in net.parameters()):  # the last update did it
+                ended = "diverged"
+            _write(out / "weights.safetensors", lambda part: save_file(net.export_merged(), part))
+            summary = {
+                "config": asdict(config),
+                "steps": step,
+                "epochs": step / per_epoch,
+                "ended": ended or "budget",
+                "diverged_at": step + 1 if ended == "diverged" else None,
+                "falls": schedule.falls,
+                "seconds": round(seconds, 1),
+                "threads": torch.get_num_threads(),
+                "ranks": [ranks.rows, ranks.world // ranks.rows],
+                "device": ranks.device.type,
+            }
+            _write(out / "summary.json", lambda part: part.write_text(json.dumps(summary, indent=1)))
+        ranks.meet()
+
+
+def _validate(net: AlexNet, pack: Pack, augment: Augment, ranks: Ranks) -> evaluation.Errors:
+    """The errors on a whole pack, of which each row of ranks sees its share."""
+    probabilities, labels = evaluation.predict(net, pack, augment, shard=ranks.shard, on_batch=ranks.tick)
+    if ranks.rows == 1:
+        return evaluation.errors(probabilities, labels)
+    n = len(labels)
+    own = evaluation.errors(probabilities, labels) if n else evaluation.Errors(0.0, 0.0, 0.0, 0)
+    (top1, top5, nll, count), _ = ranks.totals([own.top1 * n, own.top5 * n, own.nll * n, n])
+    return evaluation.Errors(top1 / count, top5 / count, nll / count, int(count))
+
+
+def _all_columns(learner: Learner, out: Path, ranks: Ranks) -> checkpoint.Columns:
+    """Of the whole net, on rank 0; those of other ranks come through the run's folder."""
+    columns = learner.columns()
+    if ranks.world == 1:
+        return columns
+    places = {number: out / f".column-{number}.part" for number in range(presets.get(learner.net.preset).columns)}
+    if ranks.keeps:
+        for number, tensors in columns.items():
+            save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, places[int(number)])
+    ranks.meet()
+    if ranks.is_first:
+        columns = {str(number): load_file(place) for number, place in places.items()}
+        for place in places.values():
+            place.unlink()
+    return columns
+
+
+def _filled(config: Config, columns: checkpoint.Columns) -> AlexNet:
+    """The net in one process, with the columns' weights, in the type that they were updated in."""
+    net = config.network().to(columns["0"]["conv1.weight"].dtype)
+    with torch.no_grad():
+        for name, value in net.named_parameters():
+            _, number, rest = name.split(".", 2)
+            value.copy_(columns[number][rest])
+    return net
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Whole or not at all."""
+    part = path.with_suffix(".part")
+    write(part)
+    part.rename(path)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -321,19 +405,3 @@ def load_run(folder: Path) -> tuple[AlexNet, Augment, Config]:
     net = config.network()
     net.load_merged(found)
     return net.eval(), Augment(config.recipe, average, config.image_size), config
-
-
-def _by_column(parameters: Mapping[str, Tensor], velocities: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    columns: dict[str, dict[str, Tensor]] = {}
-    for name, value in parameters.items():
-        _, number, rest = name.split(".", 2)
-        columns.setdefault(number, {}).update({rest: value, f"velocity.{rest}": velocities[name]})
-    return columns
-
-
-def _restore(parameters: Mapping[str, Tensor], velocities: Mapping[str, Tensor], columns: Mapping[str, Mapping[str, Tensor]]) -> None:
-    with torch.no_grad():
-        for name, value in parameters.items():
-            _, number, rest = name.split(".", 2)
-            value.copy_(columns[number][rest])
-            velocities[name].copy_(columns[number][f"velocity.{rest}"])

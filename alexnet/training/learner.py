@@ -1,0 +1,107 @@
+"""A net and what moves its weights (section 5 of the paper): gradients, velocities, and the update rule over all of them in one launch; in
+one of four precisions.
+
+    fp32   everything in float32; on a GPU without TF32, which torch would use for convolutions
+    tf32   float32 whose products a GPU rounds to 10 bits of mantissa first
+    bf16   weights, activations and gradients in bfloat16; the weights that are updated, and the velocities, in float32
+    fp64   everything in float64, to compare with
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet.errors import InputError
+from alexnet.network import AlexNet
+from alexnet.presets import Recipe
+from alexnet.training.checkpoint import Columns
+from alexnet.training.ranks import Gradients, Ranks
+from kernels import momentum_step_
+
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+
+
+@contextmanager
+def arithmetic(precision: str, device: torch.device) -> Iterator[torch.dtype]:
+    """Sets how a GPU multiplies float32 within the block; yields the type of a net's weights and input. Raises InputError for a precision
+    that does not exist, or not on this device."""
+    if precision not in PRECISIONS:
+        raise InputError(f"there is no precision {precision!r}; there are {', '.join(PRECISIONS)}")
+    if precision == "tf32" and device.type != "cuda":
+        raise InputError("precision tf32 needs a CUDA device; use fp32")
+    switches = (torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv"))  # noqa: B009 (unknown to the type checker)
+    before = [switch.fp32_precision for switch in switches]
+    for switch in switches:
+        switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield PRECISIONS[precision]
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
+
+
+class Learner:
+    """Takes over `net`, which must be in float32, and moves it to the ranks' device and to `dtype`."""
+
+    def __init__(self, net: AlexNet, recipe: Recipe, ranks: Ranks, dtype: torch.dtype = torch.float32, overlap: bool = True):
+        self.recipe, self.ranks, self.dtype = recipe, ranks, dtype
+        net.to(ranks.device)
+        half = dtype == torch.bfloat16
+        masters = {name: value.detach().clone() for name, value in net.named_parameters()} if half else {}
+        self.net = net.to(dtype)
+        self.parameters = dict(net.named_parameters())  # "columns.0.conv1.weight": what the net computes with
+        self.weights: Mapping[str, Tensor] = masters or self.parameters  # what is updated and kept
+        self.velocities = {name: torch.zeros_like(value) for name, value in self.weights.items()}
+        self.decays = [0.0 if name.endswith("bias") else recipe.weight_decay for name in self.parameters]
+        self.gradients = Gradients(self.parameters.values(), ranks, overlap)
+
+    def backward(self, images: Tensor, labels: Tensor, keys: Tensor, count: int) -> tuple[float, int]:
+        """Adds the gradients of the mean loss over a batch of `count` images, of which `images` (N, 3, S, S) are this row's share. labels,
+        keys: int64 (N,), as for the net. Returns the share's summed loss in nats and its number of errors."""
+        device = self.ranks.device
+        labels = labels.to(device)
+        logits = self.net(images.to(device, self.dtype), keys.to(device))
+        if self.dtype == torch.bfloat16:
+            logits = logits.float()
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        (loss / count).backward()
+        self.gradients.wait()
+        return float(loss.detach()), int((logits.detach().argmax(1) != labels).sum())
+
+    def update(self, rates: list[float]) -> None:
+        """One step at a rate for each parameter, in the order of `parameters`; the gradients are gone afterwards."""
+        weights, velocities = list(self.weights.values()), list(self.velocities.values())
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        half = {"copies": list(self.parameters.values())} if self.weights is not self.parameters else {}
+        momentum_step_(weights, gradients, velocities, rates, self.recipe.momentum, self.decays, **half)
+        self.net.zero_grad(set_to_none=True)
+
+    def columns(self) -> Columns:
+        """Weights and velocities by column, as checkpoints hold them."""
+        columns: Columns = {}
+        for name, value in self.weights.items():
+            _, number, rest = name.split(".", 2)
+            columns.setdefault(number, {}).update({rest: value, f"velocity.{rest}": self.velocities[name]})
+        return columns
+
+    @torch.no_grad()
+    def restore(self, columns: Columns) -> None:
+        """Takes weights and velocities back. Raises InputError that names what does not fit, and then changes nothing."""
+        own = self.columns()
+        for number, tensors in own.items():
+            found = columns.get(number, {})
+            for name in tensors.keys() ^ found.keys():
+                raise InputError(f"column {number} {'lacks' if name in tensors else 'holds a surplus'} {name}: it belongs to another net")
+            for name, value in tensors.items():
+                if found[name].shape != value.shape or found[name].dtype != value.dtype:
+                    theirs, ours = (f"{t.dtype} of shape {tuple(t.shape)}" for t in (found[name], value))
+                    raise InputError(f"{name} of column {number} is {theirs}, this net's {ours}: it belongs to another net")
+        for number, tensors in own.items():
+            for name, value in tensors.items():
+                value.copy_(columns[number][name])
+        if self.weights is not self.parameters:
+            for name, value in self.parameters.items():
+                value.copy_(self.weights[name])

@@ -1,0 +1,213 @@
+"""What several ranks do in the tests: `python -m tests.rank_jobs '{"world": 2, "job": "train", ...}' ...`.
+
+Each argument is one job. All of a job's ranks are forked from this process, which has imported torch once, and run to their end before the
+next job begins; what each printed and how it ended is printed as one line of JSON a job.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from alexnet import cli, presets, rng
+from alexnet.data.pack import open_splits
+from alexnet.exchange import Across
+from alexnet.network import AlexNet
+from alexnet.training import checkpoint, trainer
+from alexnet.training import ranks as ranks_module
+from alexnet.training.learner import Learner
+from alexnet.training.ranks import Gradients, Ranks, join
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# --- the jobs: each is called in every rank -----------------------------------------------------------------------------------------------
+
+
+def train(config: dict, data: str, out: str, columns: int | None = None, faults: dict | None = None, timeout: float = 60.0, **options) -> None:
+    """Trains as the command line does. faults: {"rank 1": {"kind": "step", "at": 8}}."""
+    config_ = trainer.Config(**config)
+    here = join(presets.get(config_.preset).columns, "cpu", columns, timeout)
+    fault = (faults or {}).get(f"rank {here.rank}", {})
+    if fault:
+        trainer.CHECKPOINT_SECONDS = 0.0
+        options["on_steps"] = break_down(**fault)
+    elif faults:
+        trainer.CHECKPOINT_SECONDS = 0.0
+    trainer.train(config_, open_splits(Path(data)), Path(out), ranks=here, progress=False, **options)
+    here.leave()
+
+
+def break_down(kind: str, at: int):
+    """Something that goes wrong: `at` counts steps, or files, or flushes to the disk."""
+    calls = 0
+
+    def count() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls == at
+
+    def on_steps(steps: int) -> None:
+        if kind in ("step", "term", "int", "stop", "sleep", "limit") and steps and count():
+            if kind == "step":
+                die()
+            elif kind == "sleep":
+                time.sleep(3600)
+            elif kind == "limit":  # as a full disk, for every file from now on
+                import resource
+
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+            else:
+                os.kill(os.getpid(), {"term": signal.SIGTERM, "int": signal.SIGINT, "stop": signal.SIGSTOP}[kind])
+
+    def half_a_file(tensors, path):
+        save_file(tensors, path)
+        if count():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            die()
+
+    def flush(path):
+        if count():
+            die()
+        settle(path)
+
+    save_file, settle = checkpoint.save_file, checkpoint._settle
+    if kind == "file":
+        checkpoint.save_file = half_a_file
+    elif kind == "flush":
+        checkpoint._settle = flush
+    return on_steps
+
+
+def meet(channels_last: bool) -> None:
+    """Across is Together: outputs, gradients and counts."""
+    here = join(2, "cpu")
+    across = here.exchange
+    assert isinstance(across, Across) and list(across.here(2)) == [here.rank]
+    torch.manual_seed(0)
+    whole = torch.randn(3, 8, 5, 4, dtype=torch.float64)
+    if channels_last:
+        whole = whole.contiguous(memory_format=torch.channels_last)
+    weights = torch.randn(2, 3, 8, 5, 4, dtype=torch.float64)  # another use on each rank
+    mine = whole.chunk(2, 1)[here.rank].clone(memory_format=torch.preserve_format).requires_grad_()
+    read = across.gather([mine], "conv3")
+    assert torch.equal(read, whole) and read.is_contiguous(memory_format=torch.channels_last) == channels_last
+    (read * weights[here.rank]).sum().backward()
+    assert torch.equal(mine.grad, weights.sum(0).chunk(2, 1)[here.rank])
+    logits = torch.randn(2, 3, 7, dtype=torch.float64)
+    part = logits[here.rank].clone().requires_grad_()
+    whole = across.sum([part], "fc8")
+    assert torch.equal(whole, logits.sum(0))
+    whole.square().sum().backward()
+    assert torch.equal(part.grad, 2 * logits.sum(0))
+    assert across.sent == {("conv3", "forward"): 240, ("conv3", "backward"): 240, ("fc8", "forward"): 21}
+    assert across.seconds() > 0 == across.seconds()
+    empty = across.gather([torch.empty(0, 4, 5, 4, requires_grad=True)], "conv3")
+    empty.sum().backward()
+    assert empty.shape == (0, 8, 5, 4) and across.sent["conv3", "forward"] == 240
+    here.leave()
+
+
+def full_net() -> None:
+    """One step of the full net at batch 2, dropout on: each column as in one process; and what crosses, per image."""
+    here = join(2, "cpu")
+    torch.manual_seed(3)
+    images, labels, keys = 60 * torch.randn(2, 3, 224, 224), torch.tensor([3, 977]), rng.key(rng.DROPOUT, 0, 0, torch.arange(2))
+
+    def stepped(exchange, ranks):
+        torch.manual_seed(4)
+        learner = Learner(AlexNet("paper", exchange=exchange), presets.get("paper").recipe, ranks)
+        loss, _ = learner.backward(images, labels, keys, 2)
+        learner.update([0.01] * len(learner.parameters))
+        return loss, learner
+
+    loss, apart = stepped(here.exchange, here)
+    wanted, together = stepped(None, Ranks())
+    assert abs(loss - wanted) <= 1e-6 * abs(wanted), (loss, wanted)
+    for name, value in apart.weights.items():
+        torch.testing.assert_close(value, together.weights[name], rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(apart.velocities[name], together.velocities[name], rtol=1e-4, atol=1e-9)
+    if here.is_first:
+        print(json.dumps({f"{layer} {direction}": n // 2 for (layer, direction), n in here.exchange.sent.items()}))
+    here.leave()
+
+
+def command(arguments: list[str]) -> None:
+    """The command line itself."""
+    status = cli.main(arguments)
+    if status:
+        raise SystemExit(status)
+
+
+# --- forking ------------------------------------------------------------------------------------------------------------------------------
+
+
+def fork(world: int, job: str, limit: float = 120.0, **options) -> dict:
+    """Runs one job in `world` ranks. Returns each rank's exit status (negative: the signal's number), output and the seconds it took."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    began, children, outputs = time.monotonic(), [], []
+    for rank in range(world):
+        output = tempfile.TemporaryFile("w+")
+        outputs.append(output)
+        child = os.fork()
+        if not child:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            torch.set_num_threads(1)
+            if world > 1:
+                place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+                os.environ |= {name: str(value) for name, value in place.items()}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            status = 1
+            try:
+                globals()[job](**options)
+                status = 0
+            except SystemExit as end:
+                status = int(end.code or 0)
+            except KeyboardInterrupt as end:
+                print(end)
+                status = 128 + getattr(end, "signal", signal.SIGINT)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        children.append(child)
+    ended: dict[int, float] = {}
+    statuses: dict[int, int] = {}
+    while len(statuses) < world:
+        for rank, child in enumerate(children):
+            if rank not in statuses and (found := os.waitpid(child, os.WNOHANG))[0]:
+                statuses[rank], ended[rank] = os.waitstatus_to_exitcode(found[1]), time.monotonic() - began
+        # what a launcher does: the first failure, or too long a time, ends them all
+        failed = [rank for rank, status in statuses.items() if status]
+        if (failed and time.monotonic() - began - min(ended[r] for r in failed) > 10) or time.monotonic() - began > limit:
+            for rank, child in enumerate(children):
+                if rank not in statuses:
+                    os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    texts = []
+    for output in outputs:
+        output.seek(0)
+        texts.append(output.read())
+    return {"statuses": [statuses[r] for r in range(world)], "outputs": texts, "seconds": [round(ended[r], 2) for r in range(world)]}
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        print(json.dumps(fork(**json.loads(argument))), flush=True)

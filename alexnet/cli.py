@@ -95,29 +95,11 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    from safetensors.torch import save_file
-
+    from alexnet.export import write
     from alexnet.training.trainer import load_run
 
-    if args.file.suffix != ".safetensors":
-        raise InputError(f"{args.file} should end in .safetensors")
-    if args.file.is_dir():
-        raise InputError(f"{args.file} is a folder; name a file")
     net, _, config = load_run(args.run)
-    args.file.parent.mkdir(parents=True, exist_ok=True)
-    part = args.file.with_name(f".{args.file.name}.{os.getpid()}.part")
-    try:
-        part.touch()
-    except OSError as error:
-        raise InputError(f"cannot write {args.file}: {error.strerror}; choose another place") from None
-    try:
-        mode = part.stat().st_mode
-        about = {name: str(getattr(config, name)) for name in ("preset", "num_classes", "width", "image_size")}
-        save_file(net.export_merged(), part, metadata=about)
-        part.chmod(mode)  # the library writes what only its owner may read
-        part.replace(args.file)
-    finally:
-        part.unlink(missing_ok=True)
+    write(net, args.file, {name: str(getattr(config, name)) for name in ("preset", "num_classes", "width", "image_size")})
     print(args.file)
 
 
@@ -185,9 +167,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--views", type=int, choices=(1, 10), default=1, help=views)
     p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)")
 
-    p = command(export, "write a trained network's weights in the layout of one device")
+    p = command(export, "write a trained network for other programs, and check the file by running it")
     p.add_argument("run", type=Path, help="folder of a finished run")
-    p.add_argument("file", type=Path, help="a .safetensors file")
+    p.add_argument("file", type=Path, help=".safetensors: the weights in the layout of one device; .onnx: the whole network")
 
     p = command(reproduce, "regenerate the figures and tables: run the experiments and the book's notebooks on a profile")
     reproduction.add_arguments(p)
@@ -196,21 +178,27 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
+    rank = os.environ.get("RANK", "0")
+    name = "alexnet" if rank == "0" else f"alexnet, rank {rank}"
+
+    def tell(what: object, status: int) -> int:
+        print(f"{name}: {what}", file=sys.stderr)
+        return status
+
     try:
         with _terminable():
             return args.function(args) or 0
     except InputError as error:
-        print(f"alexnet: {error}", file=sys.stderr)
-        return 2
+        return tell(error, 2)
     except KeyboardInterrupt as stop:
-        print(f"alexnet: {str(stop) or 'stopped'}", file=sys.stderr)
-        return 128 + getattr(stop, "signal", signal.SIGINT)
+        status = 128 + getattr(stop, "signal", signal.SIGINT)
+        return tell(str(stop) or "stopped", status) if rank == "0" else status  # all ranks stop alike
     except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        print(f"alexnet: {error.filename}: {error.strerror}; choose another path", file=sys.stderr)
-        return 2
+        return tell(f"{error.filename}: {error.strerror}; choose another path", 2)
     except (RuntimeError, OSError, SafetensorError) as error:
-        print(f"alexnet: {error}", file=sys.stderr)
-        return 1
+        if "gloo" in str(error) or "NCCL" in str(error):  # which say how, at length, but not what to do
+            return tell("lost another rank, which says why or was killed; --resume goes on from the last checkpoint", 1)
+        return tell(error, 1)
 
 
 @contextmanager

@@ -101,7 +101,7 @@ class AlexNet(nn.Module):
         exchange: Together | None = None,
     ):
         super().__init__()
-        self.preset = get(preset)
+        self.preset, self.width = get(preset), width
         self.table = shapes(self.preset, num_classes, width, image_size)
         self.exchange = exchange or Together()
         self.numbers = self.exchange.here(self.preset.columns)  # the columns that live in this process

@@ -93,5 +93,5 @@ def same_map_norm(x: Tensor, size: int = 5, alpha: float = 4e-5, beta: float = 0
 def by_torch(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """The same by torch's own operators."""
     u = _composite.widen(x)
-    squares = F.avg_pool2d(u * u, size, 1, size // 2, divisor_override=1)
+    squares = F.avg_pool2d(u * u, size, 1, size // 2) * size**2  # not divisor_override, which torch's ONNX exporter overlooks
     return (u / (k + alpha * squares) ** beta).to(x.dtype)

@@ -7,7 +7,6 @@ next job begins; what each printed and how it ended is printed as one line of JS
 import json
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -16,16 +15,16 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 
-from alexnet import cli, presets, rng
+import kernels
+from alexnet import presets, rng
 from alexnet.data.pack import open_splits
+from alexnet.errors import InputError
 from alexnet.exchange import Across
 from alexnet.network import AlexNet
 from alexnet.training import checkpoint, trainer
-from alexnet.training import ranks as ranks_module
 from alexnet.training.learner import Learner
-from alexnet.training.ranks import Gradients, Ranks, join
+from alexnet.training.ranks import Ranks, join
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,17 +36,16 @@ def die() -> None:
 # --- the jobs: each is called in every rank -----------------------------------------------------------------------------------------------
 
 
-def train(config: dict, data: str, out: str, columns: int | None = None, faults: dict | None = None, timeout: float = 60.0, **options) -> None:
-    """Trains as the command line does. faults: {"rank 1": {"kind": "step", "at": 8}}."""
-    config_ = trainer.Config(**config)
-    here = join(presets.get(config_.preset).columns, "cpu", columns, timeout)
-    fault = (faults or {}).get(f"rank {here.rank}", {})
-    if fault:
-        trainer.CHECKPOINT_SECONDS = 0.0
+def train(
+    config: dict, data: str, out: str, columns: int | None = None, fault: dict | None = None, timeout: float = 60.0, **options
+) -> None:
+    """Trains as the command line does, with a checkpoint after every step. fault: {"rank": 1, "kind": "step", "at": 8}."""
+    trainer.CHECKPOINT_SECONDS = 0.0
+    made = trainer.Config(**config)
+    here = join(presets.get(made.preset).columns, "cpu", columns, timeout)
+    if fault is not None and fault.pop("rank") == here.rank:
         options["on_steps"] = break_down(**fault)
-    elif faults:
-        trainer.CHECKPOINT_SECONDS = 0.0
-    trainer.train(config_, open_splits(Path(data)), Path(out), ranks=here, progress=False, **options)
+    trainer.train(made, open_splits(Path(data)), Path(out), ranks=here, progress=False, **options)
     here.leave()
 
 
@@ -145,24 +143,16 @@ def full_net() -> None:
     here.leave()
 
 
-def command(arguments: list[str]) -> None:
-    """The command line itself."""
-    status = cli.main(arguments)
-    if status:
-        raise SystemExit(status)
-
-
 # --- forking ------------------------------------------------------------------------------------------------------------------------------
 
 
-def fork(world: int, job: str, limit: float = 120.0, **options) -> dict:
-    """Runs one job in `world` ranks. Returns each rank's exit status (negative: the signal's number), output and the seconds it took."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def fork(world: int, job: str, limit: float = 120.0, kill: tuple[int, float] | None = None, **options) -> dict:
+    """Runs one job in `world` ranks. kill: a rank, and after how many seconds it is killed. Returns each rank's exit status (negative: the
+    signal's number), output, and the seconds it took."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a launcher's, which no rank's end takes away
     began, children, outputs = time.monotonic(), [], []
     for rank in range(world):
-        output = tempfile.TemporaryFile("w+")
+        output = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when the rank has ended)
         outputs.append(output)
         child = os.fork()
         if not child:
@@ -172,17 +162,18 @@ def fork(world: int, job: str, limit: float = 120.0, **options) -> dict:
             if world > 1:
                 place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
                 os.environ |= {name: str(value) for name, value in place.items()}
-                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
             status = 1
             try:
                 globals()[job](**options)
                 status = 0
-            except SystemExit as end:
-                status = int(end.code or 0)
+            except (InputError, OSError) as end:  # as the command line says it
+                print(f"alexnet: {end}")
+                status = 2 if isinstance(end, InputError) else 1
             except KeyboardInterrupt as end:
                 print(end)
                 status = 128 + getattr(end, "signal", signal.SIGINT)
-            except BaseException:
+            except Exception:
                 traceback.print_exc()
             finally:
                 sys.stdout.flush()
@@ -194,6 +185,10 @@ def fork(world: int, job: str, limit: float = 120.0, **options) -> dict:
         for rank, child in enumerate(children):
             if rank not in statuses and (found := os.waitpid(child, os.WNOHANG))[0]:
                 statuses[rank], ended[rank] = os.waitstatus_to_exitcode(found[1]), time.monotonic() - began
+        if kill and time.monotonic() - began > kill[1]:
+            if kill[0] not in statuses:
+                os.kill(children[kill[0]], signal.SIGKILL)
+            kill = None
         # what a launcher does: the first failure, or too long a time, ends them all
         failed = [rank for rank, status in statuses.items() if status]
         if (failed and time.monotonic() - began - min(ended[r] for r in failed) > 10) or time.monotonic() - began > limit:
@@ -209,5 +204,7 @@ def fork(world: int, job: str, limit: float = 120.0, **options) -> dict:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
+    kernels.max_pool(torch.zeros(1, 1, 3, 3))  # the first call of an operator imports much, which all ranks then have
     for argument in sys.argv[1:]:
         print(json.dumps(fork(**json.loads(argument))), flush=True)

@@ -45,7 +45,7 @@ def test_the_lock_pins_exact_versions_and_nothing_else() -> None:
     assert len(names) == len(set(names)) and "alexnet-reproduced" not in names
 
 
-@pytest.mark.parametrize("requirement", [*PROJECT["dependencies"], *EXTRAS["book"], *EXTRAS["test"], *EXTRAS["bench"]])
+@pytest.mark.parametrize("requirement", [*PROJECT["dependencies"], *EXTRAS["book"], *EXTRAS["test"], *EXTRAS["bench"], *EXTRAS["export"]])
 def test_the_lock_meets_every_requirement(requirement: str) -> None:
     wanted = Requirement(requirement)
     locked = {canonicalize_name(name): version for name, version in (line.split("==") for line in LOCK)}

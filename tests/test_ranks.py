@@ -1,50 +1,19 @@
-"""Several ranks train the net that one process trains (section 3.2 of the paper): the same numbers, what crosses, and who stops when. On gloo.
+"""Several ranks train the net that one process trains (section 3.2 of the paper): the same numbers, and what crosses. On gloo.
 
 `pytest tests/test_ranks.py` is the whole of the equality tests.
 """
 
 import json
-import os
-import subprocess
-import sys
-from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.presets import crossings, get, shapes
 from alexnet.training import log
 from alexnet.training.ranks import join
-from alexnet.training.trainer import Config
-from tests.test_trainer import rows
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def run(*jobs):
-    """The outcomes of jobs of tests/rank_jobs.py."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0"}
-    command = [sys.executable, "-m", "tests.rank_jobs", *map(json.dumps, jobs)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(outcomes) == len(jobs), done.stderr
-    return outcomes
-
-
-def configure(packs, preset="paper/constant-rate", **fields):
-    splits = open_splits(packs)
-    settings = {"width": 1 / 8, "image_size": 64, "epochs": 4.0, "batch_size": 8} | fields  # 20 steps; the last of each epoch has 4 images
-    data = {name: splits[name].digest for name in ("train", "val")}
-    return Config(preset=preset, num_classes=len(splits["train"].classes), data=data, **settings)
-
-
-def job(packs, out, world, config, **options):
-    return {"job": "train", "world": world, "config": asdict(config), "data": str(packs), "out": str(out), **options}
-
+from tests.survival import configure, job, rows, run
 
 # --- the same numbers ---------------------------------------------------------------------------------------------------------------------
 
@@ -54,7 +23,7 @@ RUNS = {  # ranks, and over how many the columns are spread
     "two columns, two rows": (4, 2),
     "three rows": (3, 1),  # of which the last, short batch of 4 images leaves each one or two
 }
-PRECISIONS = {"fp64": (1e-12, 1e-13), "fp32": (2e-3, 2e-5), "bf16": (0.1, 2e-2)}  # relative and absolute, after 20 steps
+PRECISIONS = {"fp64": 1e-12, "fp32": 1e-5, "bf16": 1e-2}  # the largest difference after 20 steps, as a share of the largest weight
 
 
 @pytest.fixture(scope="module")
@@ -73,24 +42,20 @@ def trained(packs72, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("precision", "name"), [*(("fp64", name) for name in RUNS), ("fp32", "two columns"), ("bf16", "two columns")])
-def test_several_ranks_train_what_one_process_trains(trained, precision, name):
-    relative, absolute = PRECISIONS[precision]
+def test_several_ranks_train_what_one_process_trains(packs72, trained, precision, name):
+    tolerance = PRECISIONS[precision]
     one, several = trained / f"{precision} alone", trained / f"{precision} {name}"
     expected, found = (load_file(path / "weights.safetensors") for path in (one, several))
     assert expected.keys() == found.keys()
     for key, value in expected.items():
         assert value.dtype == (torch.float64 if precision == "fp64" else torch.float32)
-        torch.testing.assert_close(found[key], value, rtol=relative, atol=absolute * float(value.abs().max()), msg=lambda text: f"{key}: {text}")
+        assert float((found[key] - value).abs().max()) <= tolerance * float(value.abs().max()), key
     pairs = list(zip(rows(one), rows(several), strict=True))
     assert len(pairs) == 24 and [a["step"] for a, _ in pairs] == [b["step"] for _, b in pairs]
     for a, b in pairs:
-        assert b["loss"] == pytest.approx(a["loss"], rel=relative)
-        if precision == "fp64":
-            assert a["error"] == pytest.approx(b["error"], abs=1e-12) and a["rate"] == b["rate"]
-            assert a.get("val_top1") == pytest.approx(b.get("val_top1"), abs=1e-12)
-    # and the net had learned something by then: equality of nets that stand still would say nothing
-    first, last = ([row["loss"] for row in log.read(one, "epoch")][i] for i in (0, -1))
-    assert first != last and not torch.equal(expected["conv1.weight"], load_file(several / "weights.safetensors")["conv1.weight"] * 0)
+        assert b.pop("kind") == a.pop("kind") and b == pytest.approx(a, rel=tolerance, abs=1e-12)
+    untrained = configure(packs72, precision=precision).network().export_merged()
+    assert all(float((expected[key] - value).abs().max()) > 0 for key, value in untrained.items())  # equal, and not by standing still
 
 
 def test_the_full_net_takes_the_same_step_on_two_ranks_and_sends_what_figure_2_says():
@@ -98,8 +63,8 @@ def test_the_full_net_takes_the_same_step_on_two_ranks_and_sends_what_figure_2_s
     assert outcome["statuses"] == [0, 0], outcome["outputs"]
     sent = json.loads(outcome["outputs"][0])
     assert sent == {
-        **{"conv3 forward": 21_632, "fc6 forward": 4_608, "fc7 forward": 2_048, "fc8 forward": 1_000},
-        **{"conv3 backward": 21_632, "fc6 backward": 4_608, "fc7 backward": 2_048},
+        "conv3 forward": 21_632, "fc6 forward": 4_608, "fc7 forward": 2_048, "fc8 forward": 1_000,
+        "conv3 backward": 21_632, "fc6 backward": 4_608, "fc7 backward": 2_048,
     }
     forward, backward = (sum(n for key, n in sent.items() if key.endswith(way)) for way in ("forward", "backward"))
     assert (forward, backward) == (29_288, 28_288)
@@ -127,7 +92,8 @@ def test_the_time_of_a_step_is_told_apart(trained):
 def test_ranks_that_make_no_mesh_are_told_so(monkeypatch, world, columns, spread):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", str(world))
-    with pytest.raises(InputError, match=f"{world} ranks cannot hold nets whose {columns} columns are spread over {spread}.*--column-ranks"):
+    told = f"{world} ranks cannot hold nets whose {columns} columns are spread over {spread}.*--column-ranks"
+    with pytest.raises(InputError, match=told):
         join(columns, "cpu", spread)
 
 

@@ -22,6 +22,7 @@ from alexnet.data.pack import PackWriter, open_splits
 from alexnet.errors import InputError
 from alexnet.training import checkpoint, learner, log, trainer
 from alexnet.training.trainer import Config, Interrupted, load_run, train
+from tests.survival import rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,11 +62,6 @@ def straight(splits, tmp_path_factory):
     train(configure(splits), splits, out, progress=False)
     torch.set_num_threads(before)
     return out
-
-
-def rows(folder):
-    """The log without what depends on the clock."""
-    return [{k: v for k, v in row.items() if not k.startswith("seconds") and k != "images_per_second"} for row in log.read(folder)]
 
 
 def same(run, straight):

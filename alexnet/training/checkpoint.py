@@ -93,7 +93,9 @@ class Writer:
                 self._finish(part, final, state)
         except (OSError, SafetensorError) as failure:
             self._failure = failure
-            shutil.rmtree(part, ignore_errors=True)
+            for path in part.glob("column-*"):  # make room, but leave to other ranks what is theirs
+                if path.name.split(".")[0].removeprefix("column-") in columns:
+                    path.unlink(missing_ok=True)
         finally:
             self._written.set()
 

@@ -165,65 +165,64 @@ def join(columns: int, device: str = "cpu", column_ranks: int | None = None, tim
     ranks = Ranks(device)
     if world == 1:
         return ranks
-    dist.init_process_group(backend, timeout=timedelta(seconds=2 * timeout))  # the watch is to speak first
+    # torchrun keeps one store for all its restarts: what an earlier start wrote there must not be found
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store, ranks.rank, ranks.world = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout)))
+    ranks._store = dist.PrefixStore(f"alexnet/{attempt}", store)
+    _watch(ranks, timeout, attempt)
+    longer = timedelta(seconds=2 * timeout + 30)  # the watch is to speak first
+    dist.init_process_group(backend, store=ranks._store, rank=ranks.rank, world_size=world, timeout=longer)
     mesh = init_device_mesh("cuda" if "nccl" in backend else "cpu", (world // spread, spread), mesh_dim_names=("data", "column"))
-    ranks.rank, ranks.world = dist.get_rank(), world
     ranks.row, ranks.column = (mesh.get_local_rank(name) for name in ("data", "column"))
     ranks.rows = world // spread
     if ranks.rows > 1:
         ranks.peers = mesh.get_group("data")
     if spread > 1:
         ranks.exchange = Across(mesh.get_group("column"), enter=ranks.tick)
-    ranks._store = _store("run", timeout)
-    threading.Thread(target=_watch, args=(ranks, _store("watch", timeout), timeout), name="watch", daemon=True).start()
     return ranks
 
 
-def _store(prefix: str, timeout: float) -> dist.Store:
-    """A connection of its own to where the ranks found each other, whose names no earlier start of the same job has used."""
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=timeout))
-    return dist.PrefixStore(f"alexnet/{prefix}/{attempt}", store)
-
-
-def _watch(ranks: Ranks, store: dist.Store, timeout: float) -> None:
-    """Tells the store how far this rank is. When it gets no further for `timeout` seconds, says for whom the ranks wait, and ends them.
+def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:
+    """Starts a thread that tells the others how far this rank is. When it gets no further for `timeout` seconds, the thread says for whom
+    the ranks wait, and ends them.
 
     Every message counts as a sign of life, before it is waited for; so the rank that others wait for is the one with the fewest. A launcher
     that was killed leaves no rank behind: they stop as if they had been asked to.
     """
-    seen, since, pause, launcher = -1, time.monotonic(), min(1.0, timeout / 8), os.getppid()
-    where = f"{socket.gethostname()}, process {os.getpid()}"
-    while not ranks._left.wait(pause):
-        try:
-            if ranks.ticks != seen:
-                seen, since = ranks.ticks, time.monotonic()
-                store.set(str(ranks.rank), json.dumps([seen, ranks.step, where]))
-                continue
-            if time.monotonic() - since <= timeout:
-                continue
-            told = [json.loads(store.get(str(rank))) for rank in range(ranks.world)]
-        except RuntimeError:  # the store's keeper has ended
-            told = []
-        finally:
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    own = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=timeout))  # a connection for the thread alone
+    store = dist.PrefixStore(f"watch/{attempt}", own)
+    where, pause, launcher = f"{socket.gethostname()}, process {os.getpid()}", min(1.0, timeout / 8), os.getppid()
+    store.set(str(ranks.rank), json.dumps([0, where]))
+
+    def watch() -> None:
+        seen, since = 0, time.monotonic()
+        while not ranks._left.wait(pause):
             if os.getppid() != launcher:
                 os.kill(os.getpid(), signal.SIGTERM)
-                launcher = os.getppid()
-        if told:
-            _accuse(ranks, told, timeout)
+                return
+            try:
+                if ranks.ticks != seen:
+                    seen, since = ranks.ticks, time.monotonic()
+                    store.set(str(ranks.rank), json.dumps([seen, where]))
+                if time.monotonic() - since <= timeout:
+                    continue
+                told = [json.loads(store.get(str(rank))) for rank in range(ranks.world)]
+                first = store.add("accused", 1) == 1
+            except RuntimeError:  # the store's keeper has ended, or a rank never came
+                continue
+            if first:  # the one that noticed first speaks for all
+                said = f"{_accusation(told, timeout)}, in step {ranks.step + 1}; stopping all ranks"
+                print(f"alexnet: {said}. The same command with --resume goes on from the last checkpoint", file=sys.stderr, flush=True)
             time.sleep(pause)  # let the rest read what they need
             os._exit(1)
-        ranks._left.wait(pause)
+
+    threading.Thread(target=watch, name="watch", daemon=True).start()
 
 
-def _accuse(ranks: Ranks, told: list[tuple[int, int, str]], timeout: float) -> None:
-    """Prints, on one rank, which one hangs. told: of each rank its signs of life, its steps, and where it is."""
-    fewest = min(ticks for ticks, *_ in told)
-    behind = [rank for rank, (ticks, *_) in enumerate(told) if ticks == fewest]
-    others = [rank for rank in range(ranks.world) if rank not in behind]
-    if ranks.rank == min(others or behind):
-        names = " and ".join(f"rank {rank} ({told[rank][2]})" for rank in behind)
-        waiting = f", while rank {', '.join(map(str, others))} waits" if others else ""
-        what = f"{names} made no progress for {timeout:g} s, in step {told[behind[0]][1] + 1}{waiting}; stopping all ranks"
-        print(f"alexnet: {what}. The same command with --resume goes on from the last checkpoint", file=sys.stderr, flush=True)
+def _accusation(told: list[tuple[int, str]], timeout: float) -> str:
+    """Which rank hangs. told: of each rank its signs of life, and where it is."""
+    fewest = min(ticks for ticks, _ in told)
+    behind = " and ".join(f"rank {rank} ({where})" for rank, (ticks, where) in enumerate(told) if ticks == fewest)
+    others = " and ".join(f"rank {rank}" for rank, (ticks, _) in enumerate(told) if ticks > fewest)
+    return f"{behind} made no progress for {timeout:g} s" + (f", while {others} waited" if others else "")

@@ -187,7 +187,8 @@ def _train(
             rates = [schedule.rate(recipe, epoch, name.split(".")[2], name.endswith("bias")) for name in learner.parameters]
             shards = batches(pack, config.batch_size, config.seed, epoch, inside, ranks.shard)
             while step < last_step:
-                ranks.step, began = step, time.monotonic()
+                ranks.exchange.seconds()  # what validation took
+                began = time.monotonic()
                 try:
                     images, labels, ids, positions = next(shards)
                 except StopIteration:
@@ -203,7 +204,7 @@ def _train(
                     ended = "diverged"
                     break
                 learner.update(rates)
-                step += 1
+                ranks.step = step = step + 1
                 took = time.monotonic() - began
                 seconds, loss_sum, error_sum = seconds + took, loss_sum + total, error_sum + wrong
                 if log is not None:

@@ -1,0 +1,101 @@
+"""A trained net for other programs: weights as safetensors in the layout of one device, or the whole net as ONNX."""
+
+import logging
+import os
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import kernels
+from alexnet.errors import InputError
+from alexnet.network import AlexNet
+
+INPUT = "float32 (N, 3, S, S), RGB in 0..255 minus the mean image"
+TOLERANCE = 1e-4  # of ONNX's logits, as a share of the largest
+
+
+def write(net: AlexNet, file: Path, about: dict[str, str]) -> None:
+    """Writes `net` to `file`, whole or not at all, and checks it by reading and running it. about: strings, kept as metadata.
+
+    .safetensors: `AlexNet.export_merged`'s state_dict, which `load_merged` takes back. .onnx: input "images", as the net takes them,
+    output "logits", any number of images. Raises InputError for another ending, a place that cannot be written, or ONNX without the
+    packages of the extra `export`; RuntimeError where the file does not compute what the net does.
+    """
+    writers = {".safetensors": _safetensors, ".onnx": _onnx}
+    if file.suffix not in writers:
+        raise InputError(f"{file} should end in {' or '.join(writers)}")
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; name a file")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{file.name}.{os.getpid()}.part")
+        part.touch()
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}; choose another place") from None
+    mode = part.stat().st_mode
+    try:
+        with torch.no_grad():
+            writers[file.suffix](net.eval(), part, about | {"input": INPUT})
+        part.chmod(mode)  # safetensors writes what only its owner may read
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _safetensors(net: AlexNet, part: Path, about: dict[str, str]) -> None:
+    merged = net.export_merged()
+    save_file(merged, part, metadata=about)
+    again = AlexNet(net.preset, net.table[-1].maps, net.width, net.table[0].in_size).eval()
+    again.load_merged(load_file(part))
+    images = _images(net, 2)
+    _check(part, again(images), net(images))
+
+
+def _onnx(net: AlexNet, part: Path, about: dict[str, str]) -> None:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 (torch's exporter asks for it later, and less clearly)
+    except ImportError as error:
+        raise InputError(f"ONNX needs the package {error.name}: pip install 'alexnet-reproduced[export]'") from None
+    with kernels.using("torch"), _quiet():  # torch's own operators are what its exporter knows
+        batch = {0: torch.export.Dim("N")}
+        program = torch.onnx.export(
+            net, (_images(net, 2),), dynamo=True, input_names=["images"], output_names=["logits"], dynamic_shapes=(batch,), verbose=False
+        )
+        assert program is not None
+        program.model.metadata_props.update(about)
+        program.save(part)
+    session = onnxruntime.InferenceSession(part.read_bytes(), providers=["CPUExecutionProvider"])
+    for count in (1, 3):
+        images = _images(net, count)
+        _check(part, torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), net(images))
+
+
+def _images(net: AlexNet, count: int) -> torch.Tensor:
+    side = net.table[0].in_size
+    return 60 * torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(count))
+
+
+def _check(part: Path, found: torch.Tensor, expected: torch.Tensor) -> None:
+    off = float((found - expected).abs().max() / expected.abs().max())
+    if not off <= TOLERANCE:
+        raise RuntimeError(f"the exported file computes other logits than the net, by {off:.1e} of the largest; nothing was written")
+
+
+@contextmanager
+def _quiet():
+    """torch's exporter tells its progress and its doubts in several ways."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,202 @@
+"""A run on several ranks survives what may happen to it: one of them is killed, stopped, hung or starved, at a fixed moment; resumed, the
+run ends with the bits of the one that nothing disturbed. On gloo.
+
+`pytest -m '' tests/test_survival.py` is all of it, `python -m tests.survival` its table of random moments.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from alexnet.training import checkpoint, log
+from tests.survival import ROOT, WORLDS, configure, job, lost, moments, rows, run, text
+
+RANKS_ARE_GONE = 15.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def config(packs72):
+    return configure(packs72, "paper", width=1 / 16)
+
+
+FAULTS = {  # on two ranks, one column each, with a checkpoint after every one of 20 steps
+    "killed after a step": {"rank": 1, "kind": "step", "at": 8},
+    "killed half way through a file": {"rank": 0, "kind": "file", "at": 8},
+    "killed before its part is on the disk": {"rank": 1, "kind": "flush", "at": 9},
+    "asked to stop": {"rank": 1, "kind": "term", "at": 7},
+    "Ctrl-C": {"rank": 0, "kind": "int", "at": 5},
+    "disk full, first rank": {"rank": 0, "kind": "limit", "at": 6},
+    "disk full, second rank": {"rank": 1, "kind": "limit", "at": 6},
+    "asleep": {"rank": 1, "kind": "sleep", "at": 6},
+    "frozen": {"rank": 0, "kind": "stop", "at": 6},
+}
+
+
+@pytest.fixture(scope="module")
+def disturbed(packs72, config, tmp_path_factory):
+    """Every fault's outcome, and the run that had none."""
+    folder = tmp_path_factory.mktemp("survival")
+    jobs = [job(packs72, folder / "undisturbed", 2, config)]
+    for name, fault in FAULTS.items():
+        hangs = {"timeout": 6.0} if fault["kind"] in ("sleep", "stop") else {}
+        jobs.append(job(packs72, folder / name, 2, config, fault=fault, **hangs))
+    resumed = [job(packs72, folder / name, 2, config, resume=True) for name in FAULTS]
+    straight, *outcomes = run(*jobs)
+    assert straight["statuses"] == [0, 0], straight["outputs"]
+    before = {name: [path.name for path in checkpoint.steps(folder / name / "checkpoints")] for name in FAULTS}
+    for outcome in run(*resumed):
+        assert outcome["statuses"] == [0, 0], outcome["outputs"]
+    return folder, dict(zip(FAULTS, outcomes, strict=True)), before
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_resumed_is_the_undisturbed_run(disturbed, name):
+    folder, outcomes, before = disturbed
+    assert outcomes[name]["statuses"] != [0, 0] and 0 < len(before[name]) <= 2
+    assert max(outcomes[name]["seconds"]) - min(outcomes[name]["seconds"]) < RANKS_ARE_GONE
+    assert lost(folder / name, folder / "undisturbed") == "nothing"
+    assert not list((folder / name / "checkpoints").glob(".step-*"))
+
+
+def test_ranks_that_are_asked_to_stop_do_so_after_the_same_step(disturbed):
+    _, outcomes, before = disturbed
+    for name, status in (("asked to stop", 128 + signal.SIGTERM), ("Ctrl-C", 128 + signal.SIGINT)):
+        told = outcomes[name]["outputs"]
+        assert status in outcomes[name]["statuses"] and 0 not in outcomes[name]["statuses"]
+        step = int(before[name][-1].removeprefix("step-"))
+        for output in told:
+            assert f"stopped at step {step} of 20; nothing is lost: the same command with --resume goes on from there" in output
+
+
+@pytest.mark.parametrize("name", ["disk full, first rank", "disk full, second rank"])
+def test_a_full_disk_is_named_and_nothing_good_overwritten(disturbed, name):
+    folder, outcomes, before = disturbed
+    full = FAULTS[name]["rank"]
+    assert outcomes[name]["statuses"] == [1, 1]
+    assert f"cannot write a checkpoint to {folder / name / 'checkpoints'}" in outcomes[name]["outputs"][full]
+    assert "is kept: make room, and --resume goes on from there" in outcomes[name]["outputs"][full]
+    assert "another rank could not write its part" in outcomes[name]["outputs"][1 - full]
+    assert "step-000000005" in before[name]
+
+
+@pytest.mark.parametrize(("name", "who"), [("asleep", 1), ("frozen", 0)])
+def test_a_rank_that_hangs_is_named_within_the_time(disturbed, name, who):
+    _, outcomes, _ = disturbed
+    told = outcomes[name]["outputs"][1 - who]
+    told += outcomes[name]["outputs"][who]  # the first to notice says it
+    assert re.search(rf"alexnet: rank {who} \(.*\) made no progress for 6 s, while rank {1 - who} waited, in step 7; stopping all", told)
+    assert outcomes[name]["statuses"][1 - who] == 1
+    assert outcomes[name]["seconds"][1 - who] < 60
+
+
+def test_columns_saved_apart_are_read_together_and_the_other_way_round(packs72, config, disturbed, tmp_path):
+    """A run of two ranks goes on in one process, one of one process on two ranks, or on four."""
+    folder, _, _ = disturbed
+    fault = {"rank": 0, "kind": "term", "at": 7}
+    places = {name: tmp_path / name for name in ("apart", "together", "more")}
+    first = run(*(job(packs72, out, 1 if name == "together" else 2, config, fault=fault) for name, out in places.items()))
+    assert all(0 not in outcome["statuses"] for outcome in first)
+    worlds = {"apart": 1, "together": 2, "more": 4}
+    for outcome in run(*(job(packs72, out, worlds[name], config, resume=True) for name, out in places.items())):
+        assert set(outcome["statuses"]) == {0}, outcome["outputs"]
+    assert lost(places["apart"], folder / "undisturbed") == lost(places["together"], folder / "undisturbed") == "nothing"
+    for a, b in zip(rows(places["more"]), rows(folder / "undisturbed"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)  # sums over rows round otherwise
+
+
+def test_a_loss_that_is_no_number_stops_all_ranks(packs72, tmp_path):
+    (outcome,) = run(job(packs72, tmp_path / "run", 2, configure(packs72, "paper/constant-rate", width=1 / 16, rate=1e9)))
+    assert outcome["statuses"] == [0, 0], outcome["outputs"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["ended"] == "diverged" and summary["ranks"] == [1, 2]
+    kept = checkpoint.steps(tmp_path / "run" / "checkpoints")
+    assert all(int(path.name.removeprefix("step-")) < summary["diverged_at"] for path in kept)
+
+
+# --- under torchrun -----------------------------------------------------------------------------------------------------------------------
+
+
+def torchrun(packs, out, *options, restarts=0):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
+    net = ["--width", "0.0625", "--batch-size", "8", "--epochs", "60", "--preset", "paper/constant-rate"]
+    command = [*launcher, "-m", "alexnet", "train", "--data", str(packs), "--out", str(out), *net, *options]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def worker(launcher, rank):
+    """The process of a rank."""
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            environment = entry.read_bytes().split(b"\0")
+            parent = int((entry.parent / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, ValueError):
+            continue
+        if parent == launcher.pid and b"RANK=%d" % rank in environment:
+            return int(entry.parent.name)
+    raise LookupError(f"no rank {rank}")
+
+
+def wait_for(condition, seconds=90.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "too slow"
+        time.sleep(0.05)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def steps(out):
+    return sum(1 for _ in log.read(out, "step")) if (out / "log.jsonl").exists() else 0
+
+
+def test_torchrun_restarts_a_run_unattended_and_ends_it_when_asked(packs72, tmp_path):
+    """One column is killed; the run starts again by itself and goes on. Then the launcher is asked to stop, and leaves nobody behind."""
+    out = tmp_path / "run"
+    launcher = torchrun(packs72, out, "--resume", restarts=1)
+    try:
+        wait_for(lambda: checkpoint.steps(out / "checkpoints"))
+        killed = worker(launcher, 1)
+        os.kill(killed, signal.SIGKILL)
+        at = checkpoint.steps(out / "checkpoints")[-1].name
+        wait_for(lambda: not alive(killed) and checkpoint.steps(out / "checkpoints")[-1].name > at)
+        ranks = [worker(launcher, rank) for rank in (0, 1)]
+        launcher.send_signal(signal.SIGTERM)
+        _, stderr = launcher.communicate(timeout=60)
+    finally:
+        launcher.kill()  # and its ranks follow
+    assert launcher.returncode != 0
+    last = int(checkpoint.steps(out / "checkpoints")[-1].name.removeprefix("step-"))
+    assert f"alexnet: stopped at step {last} of 300; nothing is lost: the same command with --resume goes on from there" in stderr, stderr
+    assert not any(map(alive, ranks))
+
+
+@pytest.mark.slow
+def test_ranks_do_not_outlive_a_launcher_that_was_killed(packs72, tmp_path):
+    launcher = torchrun(packs72, tmp_path / "run")
+    try:
+        wait_for(lambda: checkpoint.steps(tmp_path / "run" / "checkpoints"))
+        ranks = [worker(launcher, rank) for rank in (0, 1)]
+    finally:
+        launcher.kill()
+    wait_for(lambda: not any(map(alive, ranks)), 30)
+    assert int(checkpoint.steps(tmp_path / "run" / "checkpoints")[-1].name.removeprefix("step-")) % 5  # left in the middle of an epoch
+
+
+@pytest.mark.slow
+def test_random_moments(packs72, tmp_path):
+    table = moments(packs72, tmp_path, 25, seed=int(time.time()))
+    assert {row["lost"] for row in table} == {"nothing"}, text(table)
+    assert {row["ranks"] for row in table} == set(WORLDS.values())

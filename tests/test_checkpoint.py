@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
+import pickle
 import shutil
+import threading
 
 import pytest
 import torch
@@ -109,3 +112,100 @@ def test_a_half_removed_old_checkpoint_does_not_matter(tmp_path):
     assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-000000002", "step-000000003"]
     shutil.rmtree(tmp_path / "step-000000003")
     assert checkpoint.load(checkpoint.steps(tmp_path)[-1])[1] == STATE
+
+
+# --- hostile ones -------------------------------------------------------------------------------------------------------------------------
+
+
+def forge(saved, name, data):
+    """Puts other bytes into a checkpoint, with a manifest that vouches for them."""
+    (saved / name).write_bytes(data)
+    manifest = json.loads((saved / "manifest.json").read_text())
+    manifest["sha256"][name] = hashlib.sha256(data).hexdigest()
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+
+
+STRANGE = ["../secret", "/etc/hostname", "column-0.pt", "column-.safetensors", "state.json/x", "column-0.safetensors\n"]
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_manifest_that_names_anything_else_is_refused(saved, name):
+    manifest = json.loads((saved / "manifest.json").read_text())
+    manifest["sha256"][name] = "0" * 64
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="which no checkpoint holds; remove"):
+        checkpoint.load(saved)
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+@pytest.mark.parametrize("name", ["column-0.safetensors", "state.json"])
+def test_a_pickle_in_disguise_is_refused_and_not_executed(saved, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    forge(saved, name, pickle.dumps(Bomb()))
+    with pytest.raises(InputError, match=f"{name} is not what a checkpoint holds"):
+        checkpoint.load(saved)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("data", [b"[]", b"7", b"null", b'"x"'])
+def test_a_state_that_is_no_table_is_refused(saved, data):
+    forge(saved, "state.json", data)
+    with pytest.raises(InputError, match=r"state.json is not what a checkpoint holds"):
+        checkpoint.load(saved)
+
+
+def test_one_column_alone_can_be_read_and_a_missing_one_is_named(saved):
+    columns, state = checkpoint.load(saved, ["1"])
+    assert columns.keys() == {"1"} and state == STATE
+    with pytest.raises(InputError, match=r"column-2.safetensors is missing or damaged"):
+        checkpoint.load(saved, ["2"])
+
+
+# --- while training goes on ---------------------------------------------------------------------------------------------------------------
+
+
+def test_saving_returns_before_the_bytes_are_written_and_keeps_what_they_were(tmp_path, monkeypatch):
+    gate, real = threading.Event(), checkpoint.save_file
+    monkeypatch.setattr(checkpoint, "save_file", lambda *given: (gate.wait(10), real(*given)))
+    writer = checkpoint.Writer(tmp_path, ["0"], "word")
+    weights = {"0": {"conv1.weight": torch.zeros(3)}}
+    writer.save(1, weights, STATE)
+    weights["0"]["conv1.weight"].fill_(7)  # the next step
+    assert checkpoint.steps(tmp_path) == []
+    gate.set()
+    writer.wait()
+    assert torch.equal(checkpoint.load(tmp_path / "step-000000001")[0]["0"]["conv1.weight"], torch.zeros(3))
+
+
+def test_two_processes_write_one_checkpoint_which_is_there_when_both_are_done(tmp_path):
+    first, second = (checkpoint.Writer(tmp_path, ["0", "1"], "word", first=mine) for mine in (True, False))
+    first.save(7, {"0": COLUMNS["0"]}, STATE)
+    assert not first.failed(wait=True) and checkpoint.steps(tmp_path) == []
+    second.save(7, {"1": COLUMNS["1"]}, STATE)
+    second.wait()
+    first.wait()
+    columns, state = checkpoint.load(tmp_path / "step-000000007")
+    assert state == STATE and torch.equal(columns["1"]["conv1.weight"], COLUMNS["1"]["conv1.weight"])
+
+
+def test_a_part_that_is_not_written_leaves_no_checkpoint_and_nobody_waiting(tmp_path, monkeypatch):
+    first, second = (checkpoint.Writer(tmp_path, ["0", "1"], "word", first=mine) for mine in (True, False))
+    checkpoint.save(tmp_path, 3, COLUMNS, STATE)
+    first.save(7, {"0": COLUMNS["0"]}, STATE)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    assert not first.failed(wait=True)
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    second.save(7, {"1": COLUMNS["1"]}, STATE)
+    assert second.failed(wait=True)
+    with pytest.raises(OSError, match="No space left on device; step-000000003 is kept: make room, and --resume goes on from there"):
+        second.wait()
+    first.give_up()
+    first.wait()
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-000000003"]

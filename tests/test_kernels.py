@@ -57,18 +57,22 @@ def test_local_response_norm(name, layout, dtype):
     check_local_response_norm(x, 5, 1e-2, 0.5, 1.0, 1, "before", name)
 
 
+def check_same_map_norm(x, size, alpha, beta, k, name):
+    with form(name) as device:
+        y, dy, dx = with_gradient(lambda x: kernels.same_map_norm(x, size, alpha, beta, k), x, device)
+    u = x.double().requires_grad_()
+    want = ref.same_map_norm(u, size, alpha, beta, k)
+    assert y.dtype == dx.dtype == x.dtype and y.shape == dx.shape == x.shape
+    assert_close(y, want.detach())
+    assert_close(dx, torch.autograd.grad(want, u, dy.double())[0])
+
+
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_map_norm(name, layout, dtype):
-    for maps, size, beta in ((8, 5, 0.75), (3, 3, 0.75), (1, 7, 0.5)):
-        x = rand(2, maps, 6, 5, dtype=dtype, layout=layout)
-        with form(name) as device:
-            y, dy, dx = with_gradient(lambda x, size=size, beta=beta: kernels.same_map_norm(x, size, 1e-3, beta, 1.0), x, device)
-        u = x.double().requires_grad_()
-        want = ref.same_map_norm(u, size, 1e-3, beta, 1.0)
-        assert_close(y, want.detach())
-        assert_close(dx, torch.autograd.grad(want, u, dy.double())[0])
+    for maps, size, beta in ((8, 5, 0.75), (3, 3, 0.75), (1, 7, 0.5), (2, 13, 0.75)):
+        check_same_map_norm(rand(2, maps, 6, 5, dtype=dtype, layout=layout), size, 1e-3, beta, 1.0, name)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -210,6 +214,7 @@ def check_case(case, name):
     x = in_memory(rand(*case["shape"], scale=case["scale"], dtype=case["dtype"], seed=case["seed"]), case["memory"])
     if x.numel():
         check_local_response_norm(x, case["size"], 1e-2, 0.75, 1.0, case["columns"], case["relu"], name)
+        check_same_map_norm(x, case["size"], 1e-2, 0.75, 1.0, name)
     size, stride = case["pool"]
     with form(name) as device:
         x = x.to(device)
@@ -283,6 +288,17 @@ def test_extreme_values(name, layout, dtype):
             want[0, 1:6, 1, 1] = 0
         assert_close(y, want)
         assert torch.equal(pooled.nan_to_num(-7), ref.max_pool(x.double(), 3, 2)[0].to(dtype).nan_to_num(-7))
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_is_not_finite_goes_no_further_than_its_windows(name, layout, value):
+    x = rand(2, 12, 9, 7, dtype=torch.float32, layout=layout)
+    x[0, 2, 4, 6] = x[1, 11, 0, 0] = value  # at the ends of a row, a map, a column of maps
+    check_local_response_norm(x, 3, 1e-3, 0.75, 2.0, 2, None, name)
+    check_same_map_norm(x, 3, 1e-3, 0.75, 1.0, name)
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -131,10 +131,13 @@ def test_the_block_in_half_types_is_its_parts(name, layout, dtype):
     assert_close(dx, torch.autograd.grad(want, u, spread.double().cpu())[0], dtype, roundings=2)
 
 
-def test_the_fused_block_under_the_interpreter():
-    """On a device a measurement chooses between two kernels and one; here the one is called by name."""
+@pytest.mark.parametrize("config", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 3))])
+def test_the_fused_block_under_the_interpreter(config, monkeypatch):
+    """On a device a measurement chooses between two kernels and one, in some configuration; here the one is called by name."""
     with form("interpreter"):
         from kernels.gpu import response_norm_pool as gpu
+    constants, warps = gpu.CONFIGS[config]
+    monkeypatch.setattr(gpu.kernel, "configs", [type(gpu.kernel.configs[0])(constants, num_warps=warps)])
     for dtype in (torch.float32, torch.bfloat16):
         for maps, columns, high, wide, relu in (
             (8, 2, 3, 3, "none"),
@@ -160,13 +163,18 @@ def test_every_configuration_and_width_of_index_under_the_interpreter(monkeypatc
         from kernels.gpu import local_response_norm, max_pool, same_map_norm
     for module in (local_response_norm, max_pool, same_map_norm):
         monkeypatch.setattr(module, "is_wide", lambda *tensors: True)
-    tuners = [local_response_norm.forward_kernel, local_response_norm.backward_kernel, max_pool.forward_kernel, max_pool.backward_kernel]
-    configs = {id(t): module.CONFIGS for t, module in zip(tuners, [local_response_norm] * 2 + [max_pool] * 2)}
+    tuners = [
+        (local_response_norm.forward_kernel, local_response_norm.CONFIGS),
+        (local_response_norm.backward_kernel, local_response_norm.CONFIGS),
+        (max_pool.forward_kernel, max_pool.FORWARD),
+        (max_pool.backward_kernel, max_pool.BACKWARD),
+        (same_map_norm.kernel, same_map_norm.CONFIGS),
+    ]
     x = rand(1, 32, 5, 5, dtype=torch.bfloat16, layout="nhwc")
     results = []
     for i in range(4):
-        for tuner in (*tuners, same_map_norm.kernel):
-            constants, warps = configs.get(id(tuner), same_map_norm.CONFIGS)[i % len(configs.get(id(tuner), same_map_norm.CONFIGS))]
+        for tuner, configs in tuners:
+            constants, warps = configs[i % len(configs)]
             monkeypatch.setattr(tuner, "configs", [type(tuner.configs[0])(constants, num_warps=warps)])
         with form("interpreter"):
             results.append([with_gradient(f, x) for f in (kernels.response_norm_pool, kernels.same_map_norm)])

@@ -30,6 +30,7 @@ def normalize(x: Tensor, bias: Tensor | None, size: int, alpha: float, beta: flo
     """LRN(x + bias), forward."""
     if x.numel() == 0:
         return empty_maps(x)
+    bias = None if bias is None else bias.contiguous()  # kernels step through it one by one
     which, y = _choose.implementation(x, bias, native=beta == 0.75), empty_maps(x)
     if which == "composite":
 
@@ -55,6 +56,7 @@ def normalize_backward(
     """The gradient of `normalize` with respect to x + bias. The denominators are computed again, as the 2012 kernels did."""
     if x.numel() == 0:
         return empty_maps(x)
+    bias = None if bias is None else bias.contiguous()
     which, dx = _choose.implementation(x, bias, native=beta == 0.75), empty_maps(x)
     if which == "composite":
 
@@ -134,7 +136,7 @@ def local_response_norm(
     """
     check(x, size, beta, k)
     check_columns(x, columns, relu)
-    if _choose.mode() == "torch":
+    if _choose.torchs_own(x):
         return by_torch(x, size, alpha, beta, k, columns, relu)
     return operator(x, size, alpha, beta, k, columns, relu or "none")
 

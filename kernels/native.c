@@ -1,4 +1,4 @@
-/* The operators on a CPU, float32. One file of plain C: it compiles in a second, so that not even a notebook feels it (_native.py).
+/* The operators on a CPU, float32. One file of plain C: it compiles in a second or two, once, so that a notebook hardly feels it (_native.py).
  *
  * Maps are (N, C, H, W) in memory, or (N, H, W, C) where `last` is set. Every function works on a range of its outermost index, [from, to),
  * which lets the caller share the work among threads. No result depends on how it is shared.

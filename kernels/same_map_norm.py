@@ -92,7 +92,7 @@ def same_map_norm(x: Tensor, size: int = 5, alpha: float = 4e-5, beta: float = 0
     gradient. Raises ValueError for an even size and k not positive.
     """
     check(x, size, beta, k)
-    if _choose.mode() == "torch":
+    if _choose.torchs_own(x):
         return by_torch(x, size, alpha, beta, k)
     return operator(x, size, alpha, beta, k)
 

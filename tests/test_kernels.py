@@ -471,6 +471,48 @@ def test_compiles_as_one_graph(backend):
     assert all(torch.equal(a, b) for a, b in zip(got, want))
 
 
+@pytest.mark.parametrize("name", ["native", "composite", "interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_small_inputs_may_have_steps_and_other_types(name):
+    x, bias, flips = rand(2, 8, 7, 7, dtype=torch.float32), torch.arange(16.0), torch.tensor([True, False, False, False])
+    images, rest = torch.arange(2 * 48, dtype=torch.uint8).view(2, 4, 4, 3), (torch.zeros(2, 2), torch.zeros(2, 3), torch.zeros(4, 4, 3))
+    with form(name) as device:
+        x, bias, flips, images, offsets, shift, mean = (t.to(device) for t in (x, bias, flips, images, rest[0].long(), *rest[1:]))
+        want = kernels.response_norm_pool(x, bias[::2].contiguous())
+        for other in (bias[::2], bias[::2].double(), bias[::2].bfloat16(), bias[::2].long()):
+            torch.testing.assert_close(kernels.response_norm_pool(x, other), want)
+        leaf = bias[::2].bfloat16().requires_grad_()
+        (db,) = torch.autograd.grad(kernels.response_norm_pool(x, leaf).sum(), leaf)  # the bias alone
+        assert db.dtype == torch.bfloat16
+        crops = [kernels.crop_flip_color(images, offsets, f, shift, mean, 3) for f in (flips[::2], flips[::2].contiguous())]
+        assert torch.equal(*crops)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # which torch uses itself
+def test_transforms_go_by_torchs_operators():
+    """torch.func and forward mode do not know our operators: a jvp would be zero without a word."""
+    x = rand(2, 8, 7, 7).requires_grad_()
+    for f in (kernels.local_response_norm, kernels.same_map_norm, kernels.max_pool, kernels.response_norm_pool):
+        y = f(x)
+        (dx,) = torch.autograd.grad(y.sum(), x)
+        torch.testing.assert_close(torch.func.grad(lambda x, f=f: f(x).sum())(x.detach()), dx)
+        torch.testing.assert_close(torch.func.vmap(f)(x.detach()[:, None]), y.detach()[:, None])
+        _, tangent = torch.func.jvp(f, (x.detach(),), (torch.ones_like(x),))
+        torch.testing.assert_close(tangent.sum(), dx.sum())
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(x.detach(), torch.ones_like(x))
+            torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(f(dual)).tangent, tangent)
+
+
+def test_second_derivatives_are_refused_except_by_torchs_operators():
+    x = rand(1, 4, 5, 5).requires_grad_()
+    for f in (kernels.local_response_norm, kernels.same_map_norm, lambda x: kernels.max_pool(x) ** 2, kernels.response_norm_pool):
+        (dx,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="no autograd formula"):
+            dx.sum().backward()
+    with kernels.using("torch"):
+        assert torch.autograd.gradgradcheck(lambda x: kernels.local_response_norm(x, alpha=1e-2), x)
+
+
 # --- bad input ----------------------------------------------------------------------------------------------------------------------------
 
 X = torch.zeros(1, 4, 5, 5)
@@ -499,6 +541,7 @@ ZERO = torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, dtype=torch.bool), t
         (lambda: kernels.crop_flip_color(U8, *ZERO, torch.zeros(5, 5, 3), -1), "size must be positive"),
         (lambda: kernels.momentum_step_([X], [X, X], [X], 0.1), "one length"),
         (lambda: kernels.momentum_step_([X], [X[0]], [X], 0.1), "one shape"),
+        (lambda: kernels.momentum_step_([X], [None], [X], 0.1), "a gradient is None"),
         (lambda: kernels.momentum_step_([X, X], [X, X], [X, X], [0.1]), "one for each of the 2"),
         (lambda: kernels.momentum_step_([X, X], [X, X], [X, X], 0.1, copies=[X]), "copies must be"),
     ],

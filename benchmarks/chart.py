@@ -40,11 +40,14 @@ def rows(cuda: bool, folder: Path | None = None) -> list[Row]:
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
-    """By what is computed ("LRN, conv1, bf16, 1024", direction): each implementation's fastest row, ours in its first layout."""
+    """By what is computed ("LRN, conv1", or where they differ "LRN, conv1, batch 1024, bf16"; direction): each implementation's fastest row,
+    ours in its first layout."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
+    several = len({row["batch"] for row in rows if row["batch"]}) > 1, len({row["dtype"] for row in rows}) > 1
     for row in rows:
-        batch = f", batch {row['batch']:.0f}" if row["batch"] else ""
-        own = found.setdefault((f"{SHORT[row['operator']]}, {row['layer']}{batch}, {row['dtype']}", row["direction"]), {})
+        batch = f", batch {row['batch']:.0f}" if row["batch"] and several[0] else ""
+        dtype = f", {row['dtype']}" if several[1] else ""
+        own = found.setdefault((f"{SHORT[row['operator']]}, {row['layer']}{batch}{dtype}", row["direction"]), {})
         name = row["implementation"]
         if name not in own or (name != "ours" and row["median_ms"] < own[name]["median_ms"]):
             own[name] = row
@@ -72,9 +75,7 @@ def roofline(rows: Sequence[Row]) -> Figure:
         if points:
             axes.scatter(*zip(*points), s=size, color=color, lw=0, label=label, zorder=2)
     axes.axvline(1, color="black", lw=1)
-    common = [part for part in next(iter(drawn))[0].split(", ") if all(part in what.split(", ") for what, _ in drawn)]
-    names = [", ".join(part for part in [*what.split(", "), direction] if part not in common) for what, direction in drawn]
-    axes.set_yticks(range(len(drawn)), names, fontsize=8)
+    axes.set_yticks(range(len(drawn)), [f"{what}, {direction}" for what, direction in drawn], fontsize=8)
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="time, in multiples of a copy's of the fewest bytes")
     axes.xaxis.set_major_formatter("{x:g}")

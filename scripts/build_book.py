@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from alexnet.reproduce import kernel_environment, tree_digest
+from alexnet.reproduce import ARCHIVE, PACKAGE, kernel_environment, tree_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
@@ -47,7 +47,7 @@ def main() -> int:
 
 def forget_if_changed() -> None:
     """Delete executed notebooks and parsed pages if they were made with other code, results or versions than there are now."""
-    code = tree_digest(ROOT, ("alexnet/**/*.py", "alexnet/**/*.yml", "kernels/**/*.py", "kernels/**/*.yml", "results/**/*"))
+    code = tree_digest(ROOT, (*PACKAGE, *ARCHIVE))
     versions = sorted({f"{each.metadata['Name']} {each.version}" for each in importlib.metadata.distributions()})
     current = hashlib.sha256("\n".join([code, platform.python_version(), *versions]).encode()).hexdigest()
     remembered = BUILD / ".code_hash"

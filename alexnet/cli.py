@@ -213,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
         with _terminable():
             return args.function(args) or 0
     except InputError as error:
-        print(f"alexnet: {error}", file=sys.stderr)
+        print(f"alexnet: {' '.join(str(error).splitlines())}", file=sys.stderr)  # a file's name may have lines
         return 2
     except KeyboardInterrupt as stop:
         print(f"alexnet: {str(stop) or 'stopped'}", file=sys.stderr)

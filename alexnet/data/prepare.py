@@ -2,8 +2,9 @@
 paper), and the same pass sums up the mean image (section 2) and the colors' covariance (section 4.1).
 
 Geometry: an image of w x h becomes W x H, round(w s) x round(h s) with s = size / min(w, h), halves rounded up; of that the crop begins at
-((W - size) // 2, (H - size) // 2). The filter is Pillow's bicubic (a = -1/2), widened where it shrinks (antialiased), first along rows and
-then along columns, each rounded to 8 bits; smaller images are enlarged. An image whose short side is `size` already is only cropped.
+((W - size) // 2, (H - size) // 2). The filter is Pillow's bicubic (a = -1/2), widened where it shrinks (antialiased), along one direction
+and then the other (Pillow 13 begins with the cheaper, older ones with the rows), each time rounded to 8 bits. Smaller images are enlarged;
+one whose short side is `size` already is only cropped.
 Color: everything becomes 8-bit RGB. Gray is repeated, palettes are looked up, CMYK becomes (255 - C)(255 - K) / 255, rounded, and so on;
 transparency lies over black, 16-bit gray keeps its upper eight bits, an animation gives its first frame. Orientation tags and color
 profiles are not looked at: an image is as its rows are stored, as it was for the readers of 2012.

@@ -83,11 +83,11 @@ def _images(folder: Path) -> Iterator[Reference | Stray]:
 
 
 def _tree(folder: Path, classes: list[str], below: str = "") -> Entries:
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_symlink() and not os.path.exists(entry.path):
-            yield Stray(entry.path, "a link that leads nowhere"), -1
-        elif entry.name.lower().endswith(ENDINGS) and not os.path.isdir(entry.path):
-            yield Stray(entry.path, "not in a class folder"), -1
+    for item in sorted(os.scandir(folder), key=lambda item: item.name):
+        if item.is_symlink() and not os.path.exists(item.path):
+            yield Stray(item.path, "a link that leads nowhere"), -1
+        elif item.name.lower().endswith(ENDINGS) and not os.path.isdir(item.path):
+            yield Stray(item.path, "not in a class folder"), -1
     for label, name in enumerate(classes):
         place, images = folder / name / below, 0
         for entry in _images(place) if place.is_dir() else ():

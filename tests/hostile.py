@@ -133,14 +133,15 @@ def main(count: int = 2000, seed: int = 1) -> None:
         made = fuzz(Path(folder) / "source", count, seed)
         pack = Pack.open(prepare(Path(folder) / "source", Path(folder) / "out", size=64, skip_bad=True, workers=2))
         with open(pack.path / "rejected.csv", newline="", encoding="utf-8") as lines:
-            rejected = {path: reason for path, reason in list(csv.reader(lines))[1:]}
+            rejected = dict(list(csv.reader(lines))[1:])
     metrics = {
         "files": count, "read": len(pack), "rejected": len(rejected), "unaccounted": count - len(pack) - len(rejected),
         "table": table(made, rejected),
     }  # fmt: skip
     result = {
         "experiment": "hostile", "profile": "embedded", "config": config, "config_hash": results.config_hash(config), "seeds": [seed],
-        "metrics": metrics, "data": {"title": "smooth noise, damaged at random"}, "provenance": results.provenance(time.monotonic() - began),
+        "metrics": metrics, "data": {"title": "smooth noise, damaged at random"},
+        "provenance": results.provenance(time.monotonic() - began),
     }  # fmt: skip
     print(results.save(result, results.ARCHIVE / "embedded"))
 

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from alexnet.data.augment import Augment
+from alexnet.data.loader import Images
 from alexnet.data.pack import Pack
 from alexnet.network import AlexNet
 
@@ -52,11 +52,11 @@ def predict(
     count = min(len(pack), limit or len(pack))
     was_training = net.training
     net.eval()
-    outputs = []
-    starts, title = range(0, count, batch_size), f"{views}-view evaluation"
-    for start in tqdm(starts, desc=title, unit="batch", disable=None if progress else True, leave=False):
-        images = torch.from_numpy(pack.gather(np.arange(start, min(start + batch_size, count))))
-        outputs.append(sum(net(view.to(device)).softmax(1) for view in augment.views(images, views)).cpu() / views)
+    outputs, title = [], f"{views}-view evaluation"
+    pieces = [torch.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    batches = Images(pack, device, resident=False).of(pieces)
+    for images in tqdm(batches, total=len(pieces), desc=title, unit="batch", disable=None if progress else True, leave=False):
+        outputs.append(sum(net(view).softmax(1) for view in augment.views(images, views)).cpu() / views)
     net.train(was_training)
     return torch.cat(outputs), torch.from_numpy(pack.labels[:count]).long()
 

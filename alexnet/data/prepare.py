@@ -289,7 +289,7 @@ def _foresee(listing: Listing, surveys: dict[str, Survey], out: Path, folder: Pa
     """
     each, seconds = float(3 * job.size**2), 0.0
     if left >= 1000 or (job.encoding == "jpeg" and left):
-        sample: list[Entry] = [pair for survey in surveys.values() for pair in survey.sample[:: max(1, len(survey.sample) // 32)]]
+        sample: list[Entry] = [pair for survey in surveys.values() for pair in survey.sample[:: max(1, len(survey.sample) // 16)]]
         began, chunk = time.monotonic(), _prepare_chunk(sample, job)
         seconds = (time.monotonic() - began) / len(sample) * left / workers
         if job.encoding == "jpeg" and chunk.encoded:

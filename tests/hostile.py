@@ -1,6 +1,6 @@
 """Files as they are found in the wild, and damaged ones by the hundred: what preparing images must survive, and account for.
 
-    python -m tests.hostile        # 2000 damaged files; the table goes to results/embedded/hostile.json
+    python -m tests.hostile        # 2000 damaged files; the table goes to results/hostile.json
 """
 
 import csv
@@ -139,11 +139,11 @@ def main(count: int = 2000, seed: int = 1) -> None:
         "table": table(made, rejected),
     }  # fmt: skip
     result = {
-        "experiment": "hostile", "profile": "embedded", "config": config, "config_hash": results.config_hash(config), "seeds": [seed],
+        "experiment": "hostile", "profile": None, "config": config, "config_hash": results.config_hash(config), "seeds": [seed],
         "metrics": metrics, "data": {"title": "smooth noise, damaged at random"},
         "provenance": results.provenance(time.monotonic() - began),
     }  # fmt: skip
-    print(results.save(result, results.ARCHIVE / "embedded"))
+    print(results.save(result, results.ARCHIVE))
 
 
 if __name__ == "__main__":

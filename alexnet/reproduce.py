@@ -84,7 +84,7 @@ def reproduce(
     for folder in ("notebooks", "logs", "figures", "stamps"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     package = tree_digest(root, ("alexnet/**/*.py", "alexnet/**/*.yml", "kernels/**/*.py", "kernels/**/*.yml"))
-    archive = tree_digest(root, ("results/**/*",))
+    archive = tree_digest(root, ("results/**/*", "benchmarks/results/*"))
     outcomes = []
     with kernel_environment(root):
         for number, path in enumerate(selected, 1):

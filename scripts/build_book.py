@@ -47,7 +47,8 @@ def main() -> int:
 
 def forget_if_changed() -> None:
     """Delete executed notebooks and parsed pages if they were made with other code, results or versions than there are now."""
-    code = tree_digest(ROOT, ("alexnet/**/*.py", "alexnet/**/*.yml", "kernels/**/*.py", "kernels/**/*.yml", "results/**/*"))
+    sources = ("alexnet/**/*.py", "alexnet/**/*.yml", "kernels/**/*.py", "kernels/**/*.yml")
+    code = tree_digest(ROOT, (*sources, "results/**/*", "benchmarks/results/*"))
     versions = sorted({f"{each.metadata['Name']} {each.version}" for each in importlib.metadata.distributions()})
     current = hashlib.sha256("\n".join([code, platform.python_version(), *versions]).encode()).hexdigest()
     remembered = BUILD / ".code_hash"

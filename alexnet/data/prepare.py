@@ -299,7 +299,7 @@ def _foresee(listing: Listing, surveys: dict[str, Survey], out: Path, folder: Pa
         smaller = "" if job.encoding == "jpeg" else ", or --encoding jpeg"
         what = f"{out} needs {_bytes(needed)} more, and the disk has {_bytes(free)} left"
         raise InputError(f"{what}: make room, choose another place, or take less by --limit or --classes{smaller}")
-    if seconds:
+    if left >= 1000:
         estimate = f"about {_duration(seconds)} with {workers} worker{'s' * (workers > 1)}"
         print(f"{out}: {left:,} images, {_bytes(needed)} of {_bytes(free)} free, {estimate}", file=sys.stderr)
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from alexnet.errors import InputError
 
 SAMPLE = 64  # images on which speed and size are estimated
+MOST_BYTES = 2**29  # of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,18 @@ class File:
     path: str
 
     def open(self) -> Image.Image:
-        if not stat.S_ISREG(os.stat(self.path).st_mode):  # a pipe would keep its reader waiting for ever
-            raise OSError("not a regular file")
-        return Image.open(self.path)
+        return Image.open(BytesIO(self.file()))
 
-    def file(self) -> bytes | None:
-        """The file itself, where there is one."""
-        return Path(self.path).read_bytes()
+    def file(self) -> bytes:
+        """The file itself, read at once. Raises OSError where it is none."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would keep its reader waiting for ever
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError("not a regular file")
+            return _bytes(descriptor, found.st_size, 0)
+        finally:
+            os.close(descriptor)
 
     def stamp(self) -> str:
         """Changes when the image does, as far as can be told without reading it."""
@@ -41,6 +47,15 @@ class File:
             return str(os.path.getsize(self.path))
         except OSError:
             return "missing"
+
+
+def _bytes(descriptor: int, size: int, offset: int) -> bytes:
+    if size > MOST_BYTES:
+        raise OSError(f"{size} bytes, too many for an image")
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +88,7 @@ class Member:
         return Image.open(BytesIO(self.file()))
 
     def file(self) -> bytes:
-        if self.size > 2**28:
-            raise OSError(f"{self.size} bytes, too many for an image")
-        data = os.pread(_descriptor(self.archive), self.size, self.offset)
+        data = _bytes(_descriptor(self.archive), self.size, self.offset)
         if len(data) < self.size:
             raise OSError("the archive ends within it")
         return data

@@ -104,10 +104,10 @@ class Moments:
         """The sums of `images`, uint8 (n, S, S, 3), n at most 2^24."""
         pixels, products = images.reshape(-1, 3), np.zeros((3, 3), np.int64)
         for begin in range(0, len(pixels), 2**16):
-            channels = np.zeros((3, 2**16), np.float32)
             some = pixels[begin : begin + 2**16]
-            channels[:, : len(some)] = some.T
-            rows = channels[:, : -(-len(some) // 256) * 256].reshape(3, -1, 256)
+            channels = np.empty((3, -(-len(some) // 256) * 256), np.float32)
+            channels[:, : len(some)], channels[:, len(some) :] = some.T, 0
+            rows = channels.reshape(3, -1, 256)
             for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
                 # Exact: 256 products of bytes are less than 2^24. Not a matrix product: that would wake BLAS's threads in every worker.
                 products[i, j] += np.einsum("mk,mk->m", rows[i], rows[j]).sum(dtype=np.float64).astype(np.int64)

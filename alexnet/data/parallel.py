@@ -22,6 +22,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def in_flight(workers: int) -> int:
+    """How many items an ordered map has at most under way: taken, and not yet done with by who takes the results."""
+    return 2 * workers + 1
+
+
 @dataclass(frozen=True)
 class Crashed(Generic[T]):
     """What comes in the place of a result when the process that worked on `item`, and on nothing else, died."""
@@ -55,7 +60,7 @@ def crew(workers: int) -> Iterator[OrderedMap]:
     def ordered_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]:
         nonlocal pool
         items = iter(items)
-        # Two tasks per worker under way keep memory constant and every worker busy.
+        # Two tasks per worker under way keep memory constant and every worker busy. See `in_flight`.
         waiting: deque[tuple[T, Future[R]]] = deque((item, submit(function, item)) for item in itertools.islice(items, 2 * workers))
         while waiting:
             item, future = waiting.popleft()

@@ -17,11 +17,15 @@ import fcntl
 import functools
 import itertools
 import json
+import math
+import mmap
 import os
 import shutil
 import sys
 import time
 import warnings
+import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +40,7 @@ from tqdm import tqdm
 
 from alexnet.data.listing import Listing, Reference, Stray, Survey
 from alexnet.data.pack import VERSIONS, Moments, PackWriter, read_manifest, temporary
-from alexnet.data.parallel import Crashed, OrderedMap, cores, crew
+from alexnet.data.parallel import Crashed, OrderedMap, cores, crew, in_flight
 from alexnet.data.sources import list_source
 from alexnet.errors import InputError
 
@@ -117,11 +121,9 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], options: dict[
         print(note, file=sys.stderr)
     if _is_there(out, origin, options):
         return out
-    job = _Job(
-        size=options["size"] if isinstance(options["size"], int) else _native_size(listing),
-        native=options["size"] == NATIVE,
-        encoding=options.get("encoding", "raw"),
-    )
+    side = options["size"] if isinstance(options["size"], int) else _native_size(listing)
+    step = max(1, min(256, CHUNK_BYTES // (3 * side**2)))
+    job = _Job(side, native=options["size"] == NATIVE, encoding=options.get("encoding", "raw"), step=step)
     surveys = {split: images.survey for split, images in listing.splits.items()}
     total = sum(survey.count for survey in surveys.values())
     if workers is None:
@@ -138,6 +140,7 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], options: dict[
             with crew(workers) as ordered_map, tqdm(total=total, unit=" images", desc=f"preparing {out.name}", disable=None) as bar:
                 done = _Done(bar)
                 writers: dict[str, PackWriter] = {}
+                shelf = _Shelf(job, in_flight(workers)) if workers > 1 else None
                 for split in listing.splits:
                     place = folder / split if len(listing.splits) > 1 else folder
                     place.mkdir(exist_ok=True)
@@ -150,7 +153,7 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], options: dict[
                     print(f"going on with {out}, of which {done.count:,} of {total:,} images are done", file=sys.stderr)
                 _foresee(listing, surveys, out, folder, job, workers, total - done.count)
                 for split, writer in writers.items():
-                    _fill(writer, listing, split, job, options["skip_bad"], ordered_map, done)
+                    _fill(writer, listing, split, job, options["skip_bad"], ordered_map, shelf, done)
                     writer.finish(listing.classes, listing.names, source=origin[split], options=options, decoders=decoders())
         except OSError as error:
             if error.errno not in FULL:
@@ -181,14 +184,21 @@ class _Done:
 
 
 def _fill(
-    writer: PackWriter, listing: Listing, split: str, job: "_Job", skip_bad: bool, ordered_map: OrderedMap, done: _Done
+    writer: PackWriter,
+    listing: Listing,
+    split: str,
+    job: "_Job",
+    skip_bad: bool,
+    ordered_map: OrderedMap,
+    shelf: "_Shelf | None",
+    done: _Done,
 ) -> None:
     """Write a split's images, but those that its last checkpoint holds."""
     images, note = listing.splits[split], writer.note or {"entries": 0, "images": 0}
     entries, here = note["entries"], note["images"]
     saved = time.monotonic()
     try:
-        for chunk in _chunks(itertools.islice(images.entries(), entries, None), job, ordered_map):
+        for chunk in _chunks(itertools.islice(images.entries(), entries, None), job, ordered_map, shelf):
             for entry, reason in chunk.rejected:
                 if isinstance(entry, Stray):
                     writer.reject(images.below(entry), reason)
@@ -289,8 +299,9 @@ def _foresee(listing: Listing, surveys: dict[str, Survey], out: Path, folder: Pa
     """
     each, seconds = float(3 * job.size**2), 0.0
     if left >= 1000 or (job.encoding == "jpeg" and left):
-        sample: list[Entry] = [pair for survey in surveys.values() for pair in survey.sample[:: max(1, len(survey.sample) // 16)]]
-        began, chunk = time.monotonic(), _prepare_chunk(sample, job)
+        few = max(4, min(32, left // 500)) // len(surveys) + 1  # of a split: not so many as to take long themselves
+        sample: list[Entry] = [pair for survey in surveys.values() for pair in survey.sample[:: -(-len(survey.sample) // few)]]
+        began, chunk = time.monotonic(), _prepare_chunk(_Piece(sample), job)
         seconds = (time.monotonic() - began) / len(sample) * left / workers
         if job.encoding == "jpeg" and chunk.encoded:
             each = sum(map(len, chunk.encoded)) / len(chunk.encoded)
@@ -326,6 +337,33 @@ class _Job:
     size: int
     native: bool
     encoding: str
+    step: int  # images of a chunk
+
+
+class _Shelf:
+    """Memory that this process and its workers share, in places for a chunk's pixels each: a pipe would copy them four times.
+
+    Where the system has no such thing, `path` is "", and pixels go through the pipe.
+    """
+
+    def __init__(self, job: _Job, places: int):
+        self.shape, self.free, self.path = (job.step, job.size, job.size, 3), deque(range(places)), ""
+        if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
+            descriptor = os.memfd_create("alexnet-prepare")
+            os.ftruncate(descriptor, places * math.prod(self.shape))
+            self.path = f"/proc/{os.getpid()}/fd/{descriptor}"
+            self._all = np.frombuffer(mmap.mmap(descriptor, 0), np.uint8).reshape(places, *self.shape)
+            weakref.finalize(self, os.close, descriptor)
+
+    def place(self, number: int) -> np.ndarray:
+        return self._all[number]
+
+
+@functools.cache
+def _shelf_of_parent(path: str) -> np.ndarray:
+    """In a worker, which has one parent and sees one shelf in its life."""
+    with open(path, "r+b") as file:
+        return np.frombuffer(mmap.mmap(file.fileno(), 0), np.uint8)
 
 
 @dataclass
@@ -334,33 +372,59 @@ class _Chunk:
 
     entries: int
     count: int
-    images: np.ndarray  # uint8 (n, S, S, 3); without images where there are files
+    images: np.ndarray  # uint8 (n, S, S, 3); without images where there are files, or where they are on the shelf
     labels: list[int]
     moments: Moments | None
     rejected: list[tuple[Reference | Stray, str]] = field(default_factory=list)  # and the reason, in order
     encoded: list[bytes] = field(default_factory=list)
     misfit: str = ""
+    place: int | None = None  # on the shelf
 
 
-def _chunks(entries: Iterable[Entry], job: _Job, ordered_map: OrderedMap) -> Iterator[_Chunk]:
-    step = max(1, min(256, CHUNK_BYTES // (3 * job.size**2)))
+def _chunks(entries: Iterable[Entry], job: _Job, ordered_map: OrderedMap, shelf: _Shelf | None) -> Iterator[_Chunk]:
     iterator, work = iter(entries), functools.partial(_prepare_chunk, job=job)
-    pieces: Iterator[list[Entry]] = iter(lambda: list(itertools.islice(iterator, step)), [])
-    for result in ordered_map(work, pieces):
-        if not isinstance(result, Crashed):
+    places = shelf.path if shelf is not None else ""
+
+    def pieces() -> Iterator[_Piece]:
+        while piece := list(itertools.islice(iterator, job.step)):
+            yield _Piece(piece, shelf.path, shelf.free.popleft()) if shelf and places else _Piece(piece)
+
+    for result in ordered_map(work, pieces()):
+        if isinstance(result, Crashed):
+            for alone in ordered_map(work, [_Piece([entry]) for entry in result.item.entries]):  # one of these killed its process
+                if isinstance(alone, Crashed):
+                    ((entry, _),) = alone.item.entries
+                    nothing = np.empty((0, job.size, job.size, 3), np.uint8)
+                    alone = _Chunk(1, 1, nothing, [], None, [(entry, "the process that read it died")])
+                yield alone
+            number = result.item.place
+        else:
+            number = result.place
+            if shelf is not None and number is not None:
+                result.images = shelf.place(number)[: len(result.labels)]
             yield result
-            continue
-        for alone in ordered_map(work, [[entry] for entry in result.item]):  # one of these killed its process
-            if isinstance(alone, Crashed):
-                ((entry, _),) = alone.item
-                nothing = np.empty((0, job.size, job.size, 3), np.uint8)
-                alone = _Chunk(1, 1, nothing, [], None, [(entry, "the process that read it died")])
-            yield alone
+        if shelf is not None and number is not None:
+            shelf.free.append(number)
 
 
-def _prepare_chunk(entries: list[Entry], job: _Job) -> _Chunk:
+@dataclass(frozen=True)
+class _Piece:
+    """What becomes a chunk, and where its pixels are to go: a place of the shelf at `path`."""
+
+    entries: list[Entry]
+    path: str = ""
+    place: int | None = None
+
+
+def _prepare_chunk(piece: _Piece, job: _Job) -> _Chunk:
+    entries = piece.entries
     size = job.size
-    out, chunk = np.empty((len(entries), size, size, 3), np.uint8), _Chunk(len(entries), 0, np.empty(0), [], None)
+    chunk = _Chunk(len(entries), 0, np.empty((0, size, size, 3), np.uint8), [], None, place=piece.place)
+    shape = (len(entries), size, size, 3)
+    if piece.place is None:
+        out = np.empty(shape, np.uint8)
+    else:
+        out = _shelf_of_parent(piece.path)[piece.place * 3 * job.step * size**2 :][: math.prod(shape)].reshape(shape)
     for entry, label in entries:
         if isinstance(entry, Stray):
             chunk.rejected.append((entry, entry.reason))
@@ -381,7 +445,8 @@ def _prepare_chunk(entries: list[Entry], job: _Job) -> _Chunk:
         chunk.labels.append(label)
     done = out[: len(chunk.labels)]
     chunk.moments = Moments.of(done)
-    chunk.images = done[:0] if job.encoding == "jpeg" else done
+    if piece.place is None and job.encoding == "raw":
+        chunk.images = done
     return chunk
 
 

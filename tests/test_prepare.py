@@ -587,8 +587,8 @@ def test_an_image_that_kills_its_process_is_left_out(tmp_path, monkeypatch):
     good = prepare(source, tmp_path / "good", size=8)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import os, PIL.Image\nopen_ = PIL.Image.open\n"
-        "PIL.Image.open = lambda path, *a: os.abort() if 'deadly' in str(path) else open_(path, *a)\n"
+        "import os\nopen_ = os.open\n"
+        "os.open = lambda path, *a, **k: os.abort() if 'deadly' in str(path) else open_(path, *a, **k)\n"
     )
     for name in ("a/05-deadly.png", "b/00-deadly.png"):
         photograph(9, 9).save(source / name)

@@ -19,6 +19,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "figure1": ("03-architecture",),
     "learning": ("05-learning",),
     "errors": ("06-results", "pictographs"),
+    "page": (),  # the net that runs inside the pages, and kernels to look at there
     "live": (),  # every chapter that needs it runs it anew; its archive holds the bands
 }
 NAMES = tuple(CHAPTERS)

@@ -43,7 +43,7 @@
       const two = chosen.columns === 2, colors = ["var(--w-first)", "var(--w-second)"];
       drawing.setAttribute("viewBox", `0 0 ${plan.box[0]} ${plan.box[1]}`);
       const lanes = two ? plan.lanes : [plan.middle], center = (slot) => plan.step * (slot + 0.5);
-      const parts = [], groups = [];
+      const parts = [], groups = [], badges = [];
       const line = (from, to, attributes) => parts.push(svg("line", { x1: from[0], y1: from[1], x2: to[0], y2: to[1], ...attributes }));
       const height = (side, full) => (full ? 66 : 14 + 5.4 * Math.sqrt(side)), length = (maps, full) => (full ? 11 : 8 + 2.4 * Math.sqrt(maps));
       const rows = [{ name: "image", maps: 3, size: chosen.image_size, full: false, image: true, then: [] }, ...layers];
@@ -74,7 +74,7 @@
           inner.push(svg("rect", { x: x - w / 2, y: y - h / 2, width: w, height: h, rx: 2, opacity: dim, fill: row.image || (row.last && two) ? "var(--w-muted)" : colors[column] }));
           row.then.filter((op) => BADGES[op.kind]).forEach((op, i) => {
             const [bx, by] = plan.point(center(slot) + row.along / 2 + 8 + 13 * i, lane), lit = op.kind === on;
-            inner.push(svg("circle", { cx: bx, cy: by, r: lit ? 9 : 6.5, fill: lit ? "var(--w-accent)" : "var(--w-back)", stroke: lit ? "none" : "var(--w-muted)", opacity: on === "none" || lit ? 1 : 0.5 }),
+            badges.push(svg("circle", { cx: bx, cy: by, r: lit ? 9 : 6.5, fill: lit ? "var(--w-accent)" : "var(--w-back)", stroke: lit ? "none" : "var(--w-muted)", opacity: on === "none" || lit ? 1 : 0.5 }),
               svg("text", { x: bx, y: by + 3.6, "text-anchor": "middle", "font-size": 10, style: lit ? "fill: var(--w-back); font-weight: 700" : null }, BADGES[op.kind]));
           });
         });
@@ -86,7 +86,7 @@
         group.addEventListener("click", () => group.focus());
         groups.push(group);
       });
-      drawing.replaceChildren(...groups, ...parts.map((part) => { part.setAttribute("pointer-events", "none"); return part; }));
+      drawing.replaceChildren(...groups, svg("g", { "pointer-events": "none" }, parts, badges));
       rove(groups, show);
       groups.forEach((group, i) => group.setAttribute("tabindex", i === current ? 0 : -1));
 
@@ -108,7 +108,7 @@
           ...(row.full ? [] : [["map", `${row.size} × ${row.size}`], ["after pooling", row.out_size < row.size ? `${row.out_size} × ${row.out_size}` : "—"], ["zeros around", row.pad[0] === row.pad[1] ? String(row.pad[0]) : `${row.pad[1]} on the right and bottom`]]),
           ["neurons", whole(row.neurons)], ["weights", whole(row.weights)], ["biases", whole(row.biases)], ["parameters", whole(row.parameters)], ["multiply-accumulates", whole(row.macs)],
           ["crosses, each way", row.crossing ? whole(row.crossing) : "nothing"], ["then", row.then.map(describe).join("; ") || "—"]];
-        facts.replaceChildren(...rowsOf.map(([term, value]) => html("div", {}, html("dt", {}, term), html("dd", {}, value))));
+        facts.replaceChildren(...rowsOf.map(([term, value]) => html("div", { class: term === "then" ? "wide" : null }, html("dt", {}, term), html("dd", {}, value))));
         const marks = on === "none" ? "" : on === "crossing"
           ? " Crossing each way: " + (collected(layers, on).map(([name, count]) => `${whole(count)} for ${name}`).join(", ") || "nothing, with one column") + "."
           : ` ${NAMES[on][0].toUpperCase() + NAMES[on].slice(1)}: ` + (collected(layers, on).map(([name, op]) => `after ${name}${describe(op).slice(NAMES[on].length)}`).join("; ") || "none") + ".";

@@ -74,6 +74,6 @@
       }
       maps.setAttribute("aria-label", "Responses of " + layer.value + "'s " + count + " maps, one tile each, column " + (columns > 1 ? "0 above column 1" : "0"));
     }
-    pictures[0].click();
+    pictures[1].click();
   });
 })();

@@ -28,7 +28,7 @@
     const seam = toggle({ label: "two columns, which do not see each other", value: true, change: draw });
     const settings = (values) => () => { n.set(values[0]); k.set(values[1]); alpha.set(Math.log10(values[2])); beta.set(values[3]); draw(); };
     const said = result();
-    const drawing = svg("svg", { viewBox: "0 0 640 240", role: "img", "aria-label": "The share of each map's response that is left" });
+    const drawing = svg("svg", { viewBox: "0 0 480 240", role: "img", "aria-label": "The share of each map's response that is left" });
     body.append(
       html("div", { class: "widget-row" }, button("the text", settings([5, 2, 1e-4, 0.75])), button("the released source", settings([5, 2, 2e-5, 0.75])), button("no normalization", settings([5, 1, 1e-6, 0])), seam.node),
       html("div", { class: "widget-controls" }, n.node, k.node, alpha.node, beta.node, which.node, strength.node),
@@ -38,21 +38,21 @@
       const a = others.map((value, i) => (i === which.value ? strength.value : value));
       const now = { n: n.value, k: k.value, alpha: 10 ** alpha.value, beta: beta.value, columns: seam.value ? 2 : 1 };
       const share = normalize(a, now).map((b, i) => (a[i] ? b / a[i] : NaN)); // what lies below is drawn from the same numbers
-      const top = Math.max(1, ...share.filter(Number.isFinite)), unit = 620 / MAPS, parts = [];
+      const top = Math.max(1, ...share.filter(Number.isFinite)), unit = 456 / MAPS, parts = [];
       a.forEach((value, i) => {
-        const x = 14 + i * unit, color = seam.value && i >= MAPS / 2 ? "var(--w-second)" : "var(--w-first)";
+        const x = 22 + i * unit, color = seam.value && i >= MAPS / 2 ? "var(--w-second)" : "var(--w-first)";
         const tall = Number.isFinite(share[i]) ? (120 * share[i]) / top : 0;
         parts.push(svg("g", { onclick: () => { which.set(i); draw(); } },
           svg("rect", { x, y: 4, width: unit, height: 232, fill: "transparent" }),
-          svg("rect", { x: x + 3, y: 74 - (70 * value) / 400, width: unit - 6, height: (70 * value) / 400, fill: "var(--w-muted)", opacity: i === which.value ? 1 : 0.5 }),
-          svg("rect", { x: x + 3, y: 212 - tall, width: unit - 6, height: tall, fill: color }),
-          svg("text", { x: x + unit / 2, y: 228, "text-anchor": "middle", "font-size": 12, class: "quiet" }, String(i))));
+          svg("rect", { x: x + 2.5, y: 74 - (70 * value) / 400, width: unit - 5, height: (70 * value) / 400, fill: "var(--w-muted)", opacity: i === which.value ? 1 : 0.5 }),
+          svg("rect", { x: x + 2.5, y: 212 - tall, width: unit - 5, height: tall, fill: color }),
+          svg("text", { x: x + unit / 2, y: 228, "text-anchor": "middle", "font-size": 13, class: "quiet" }, i % 2 ? "" : String(i))));
       });
       for (const level of [0, 0.5, 1]) if (level <= top) {
         const y = 212 - (120 * level) / top;
-        parts.push(svg("line", { x1: 14, x2: 634, y1: y, y2: y, stroke: "var(--w-line)" }), svg("text", { x: 0, y: y + 4, "font-size": 11, class: "quiet" }, String(level)));
+        parts.push(svg("line", { x1: 22, x2: 478, y1: y, y2: y, stroke: "var(--w-line)" }), svg("text", { x: 0, y: y + 4, "font-size": 13, class: "quiet" }, String(level)));
       }
-      if (seam.value) parts.push(svg("line", { x1: 14 + 310, x2: 14 + 310, y1: 4, y2: 232, stroke: "var(--w-text)", "stroke-dasharray": "3 4" }));
+      if (seam.value) parts.push(svg("line", { x1: 250, x2: 250, y1: 4, y2: 232, stroke: "var(--w-text)", "stroke-dasharray": "3 4" }));
       drawing.replaceChildren(...parts);
       const i = which.value, j = i + 1 < MAPS ? i + 1 : i - 1, alone = Math.pow(now.k, -now.beta);
       said.say("Map " + i + " keeps " + percent(share[i]) + " of its " + a[i].toFixed(0) + "; map " + j + ", beside it, keeps " + percent(share[j]) +

@@ -43,17 +43,17 @@
     const over = slider({ label: "start, across", min: -1.1, max: 1.1, step: 0.1, value: start[1], show: (v) => v.toFixed(1), change: moved });
     const play = button("Step by step", run);
     const said = result();
-    const drawing = svg("svg", { viewBox: "0 0 640 240", role: "img", "aria-label": "Two paths down a valley, seen from above", onclick: place });
-    const chart = svg("svg", { viewBox: "0 0 640 130", role: "img", "aria-label": "Length of each step, for both rules" });
+    const drawing = svg("svg", { viewBox: "0 0 480 240", role: "img", "aria-label": "Two paths down a valley, seen from above", onclick: place });
+    const chart = svg("svg", { viewBox: "0 0 480 130", role: "img", "aria-label": "Length of each step, for both rules" });
     body.append(html("div", { class: "widget-controls" }, rate.node, momentum.node, decay.node, fall.node, from.node, over.node), html("div", { class: "widget-row" }, play,
       html("span", { style: "color: var(--w-first)" }, "● the paper: the rate inside the velocity"), html("span", { style: "color: var(--w-second)" }, "◆ torch: the rate outside")),
       drawing, chart, said.node, html("p", { class: "widget-note" }, "The loss is (x² + 12 y²) / 2. Rings: places of equal loss. Below: the length of each step; the dotted line is where the rate falls. Click into the valley to start there."));
 
-    const at = ([x, y]) => [320 + (310 * x) / X, 120 - (110 * y) / Y];
+    const at = ([x, y]) => [240 + (232 * x) / X, 120 - (110 * y) / Y];
     function place(event) {
       const box = drawing.getBoundingClientRect();
-      const [x, y] = [((event.clientX - box.left) / box.width) * 640, ((event.clientY - box.top) / box.height) * 240];
-      from.set(((x - 320) * X) / 310);
+      const [x, y] = [((event.clientX - box.left) / box.width) * 480, ((event.clientY - box.top) / box.height) * 240];
+      from.set(((x - 240) * X) / 232);
       over.set(((120 - y) * Y) / 110);
       moved();
     }
@@ -74,7 +74,7 @@
       const colors = ["var(--w-first)", "var(--w-second)"], parts = [];
       for (const level of [0.05, 0.2, 0.6, 1.3, 2.5, 4.2, 6.5]) {
         const [rx, ry] = VALLEY.map((steep) => Math.sqrt((2 * level) / steep));
-        parts.push(svg("ellipse", { cx: 320, cy: 120, rx: (310 * rx) / X, ry: (110 * ry) / Y, fill: "none", stroke: "var(--w-line)" }));
+        parts.push(svg("ellipse", { cx: 240, cy: 120, rx: (232 * rx) / X, ry: (110 * ry) / Y, fill: "none", stroke: "var(--w-line)" }));
       }
       const clip = (value) => Math.max(-1000, Math.min(1600, value));
       both.forEach((places, which) => {
@@ -83,14 +83,14 @@
         shown.forEach(([x, y], i) => { if (Math.abs(x) < 2000 && Math.abs(y) < 2000 && (i % 2 === 0 || i === shown.length - 1)) parts.push(which
           ? svg("path", { d: `M${x} ${y - 3.5}l3.5 3.5l-3.5 3.5l-3.5 -3.5z`, fill: colors[1] }) : svg("circle", { cx: x, cy: y, r: 2.6, fill: colors[0] })); });
       });
-      drawing.replaceChildren(svg("clipPath", { id: "momentum-valley" }, svg("rect", { width: 640, height: 240 })), svg("g", { "clip-path": "url(#momentum-valley)" }, parts),
+      drawing.replaceChildren(svg("clipPath", { id: "momentum-valley" }, svg("rect", { width: 480, height: 240 })), svg("g", { "clip-path": "url(#momentum-valley)" }, parts),
         svg("circle", { cx: at(start)[0], cy: at(start)[1], r: 6, fill: "none", stroke: "var(--w-text)", "stroke-width": 2 }));
       const lengths = both.map((places) => places.slice(1).map((w, i) => Math.hypot(w[0] - places[i][0], w[1] - places[i][1])));
-      const top = Math.max(...lengths.flat().filter(Number.isFinite), 1e-9), x = (i) => 30 + (600 * i) / STEPS, y = (value) => 112 - (100 * Math.min(value, top)) / top;
-      chart.replaceChildren(svg("line", { x1: 30, x2: 630, y1: 112, y2: 112, stroke: "var(--w-line)" }),
+      const top = Math.max(...lengths.flat().filter(Number.isFinite), 1e-9), x = (i) => 12 + (456 * i) / STEPS, y = (value) => 112 - (100 * Math.min(value, top)) / top;
+      chart.replaceChildren(svg("line", { x1: 12, x2: 468, y1: 112, y2: 112, stroke: "var(--w-line)" }),
         fall.value < STEPS ? svg("line", { x1: x(fall.value), x2: x(fall.value), y1: 6, y2: 112, stroke: "var(--w-muted)", "stroke-dasharray": "2 4" }) : svg("g"),
         ...lengths.map((each, which) => svg("polyline", { points: each.slice(0, upto).map((value, i) => x(i).toFixed(1) + "," + y(value).toFixed(1)).join(" "), fill: "none", stroke: colors[which], "stroke-width": which ? 1.5 : 2.5, "stroke-dasharray": which ? "5 3" : null })),
-        ...[0, 20, 40, 60, 80, 100, 120].map((i) => svg("text", { x: x(i), y: 127, "text-anchor": "middle", "font-size": 11, class: "quiet" }, String(i))));
+        ...[0, 20, 40, 60, 80, 100, 120].map((i) => svg("text", { x: x(i), y: 127, "text-anchor": "middle", "font-size": 13, class: "quiet" }, String(i))));
       if (upto < STEPS) return said.say("Step " + upto + ": the loss is " + both.map((places) => significant(loss(places[upto]))).join(" by the paper's rule, ") + " by torch's.");
       const last = both.map((places) => loss(places[STEPS])), t = fall.value;
       if (last.some((value) => !(value < 1e6))) return said.say("The steps overshoot and grow: this rate is too large for the steep direction.");

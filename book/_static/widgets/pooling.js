@@ -39,28 +39,31 @@
     const s = slider({ label: "s, step", min: 1, max: 6, value: 2, change: draw });
     const ceil = toggle({ label: "the last windows may hang over the border", change: draw });
     const set = (size, step) => () => { z.set(size); s.set(step); draw(); };
-    const drawing = svg("svg", { viewBox: "0 0 640 330", role: "group", "aria-label": "Left: a map of 13 by 13. Right: its pooled map; choose a place of it to see its window" });
+    const drawing = svg("svg", { viewBox: "0 0 312 312", role: "img", "aria-label": "A map of 13 by 13 responses" });
+    const result2d = svg("svg", { viewBox: "0 0 312 312", role: "group", "aria-label": "The pooled map; choose a place of it to see its window" });
     const said = result();
-    const scroller = html("div", { style: "overflow-x: auto" }, html("div", { style: "min-width: 30rem" }, drawing));
     body.append(html("div", { class: "widget-row" }, button("the paper's: z = 3, s = 2", set(3, 2)), button("tiles: z = 2, s = 2", set(2, 2)), ceil.node),
-      html("div", { class: "widget-controls" }, z.node, s.node), scroller, said.node);
+      html("div", { class: "widget-controls" }, z.node, s.node), html("div", { class: "widget-pair", style: "max-width: 40rem" }, drawing, result2d), said.node);
 
     function draw() {
       const pooled = maxPool(map, z.value, s.value, ceil.value), times = readers(SIDE, z.value, s.value, ceil.value), parts = [];
-      const unit = 24, shade = (value) => "color-mix(in srgb, var(--w-first) " + Math.round(0.85 * value) + "%, var(--w-back))";
+      const unit = 24, shade = (value) => "color-mix(in srgb, var(--w-first) " + Math.round(0.6 * value) + "%, var(--w-back))";
       map.forEach((row, y) => row.forEach((value, x) => parts.push(svg("rect", { x: x * unit + 1, y: y * unit + 1, width: unit - 2, height: unit - 2, fill: times[y] * times[x] ? shade(value) : "none",
         stroke: times[y] * times[x] ? "none" : "var(--w-line)" }),
-        svg("text", { x: (x + 0.5) * unit, y: (y + 0.5) * unit + 4, "text-anchor": "middle", "font-size": 10.5, opacity: times[y] * times[x] ? 1 : 0.5 }, String(value)))));
+        svg("text", { x: (x + 0.5) * unit, y: (y + 0.5) * unit + 4, "text-anchor": "middle", "font-size": 12, opacity: times[y] * times[x] ? 1 : 0.5 }, String(value)))));
       const frame = svg("rect", { fill: "none", stroke: "var(--w-second)", "stroke-width": 3, rx: 3 });
       const side = pooled.length, wide = Math.min(unit, 312 / side), cells = [];
       pooled.forEach((row, i) => row.forEach((value, j) => {
         const cell = svg("g", { role: "button", "aria-label": "row " + (i + 1) + ", column " + (j + 1) + ": maximum " + value, onmouseenter: () => point(i, j) },
-          svg("rect", { class: "frame", x: 328 + j * wide + 1, y: i * wide + 1, width: wide - 2, height: wide - 2, fill: shade(value) }),
-          svg("text", { x: 328 + (j + 0.5) * wide, y: (i + 0.5) * wide + 4, "text-anchor": "middle", "font-size": 10.5 }, String(value)));
+          svg("rect", { class: "frame", x: j * wide + 1, y: i * wide + 1, width: wide - 2, height: wide - 2, fill: shade(value) }),
+          svg("text", { x: (j + 0.5) * wide, y: (i + 0.5) * wide + 4, "text-anchor": "middle", "font-size": 12 }, String(value)));
         cell.addEventListener("click", () => cell.focus());
         cells.push(cell);
       }));
-      drawing.replaceChildren(...parts, frame, ...cells);
+      drawing.replaceChildren(...parts, frame);
+      result2d.replaceChildren(...cells);
+      result2d.setAttribute("viewBox", `0 0 ${Math.max(1, side * wide)} ${Math.max(1, side * wide)}`);
+      result2d.style.maxWidth = (100 * side * wide) / 312 + "%"; // cells as large as the map's
       rove(cells, (at) => point(Math.floor(at / side), at % side), side);
       const most = Math.max(...times) ** 2, lost = times.filter((t) => t === 0).length;
       const left = lost ? " The last " + (lost === 1 ? "row and column are" : lost + " rows and columns are") + " never read." : "";

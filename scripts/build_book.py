@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import widget_data
 import yaml
 
 from alexnet.reproduce import kernel_environment, tree_digest
@@ -30,9 +29,9 @@ MATHJAX_USED = ("tex-chtml.js", "input/tex/extensions/", "output/chtml/fonts/wof
 def main() -> int:
     BUILD.mkdir(exist_ok=True)
     forget_if_changed()
-    widget_data.write_all(BUILD / "static" / "widgets" / "data")
     written = yaml.safe_load((ROOT / "_config.yml").read_text())
-    written["sphinx"]["config"]["html_static_path"].append("_build/static")
+    local = written["sphinx"]["local_extensions"]  # whose paths are relative to the configuration's folder
+    written["sphinx"]["local_extensions"] = {name: str(ROOT / path) for name, path in local.items()}
     config = BUILD / "_config.yml"
     config.write_text(yaml.safe_dump(with_buttons(written, os.environ.get("ALEXNET_REPOSITORY"))))
     build = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT), "--config", str(config)]

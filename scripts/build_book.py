@@ -52,11 +52,13 @@ def forget_if_changed() -> None:
     code = tree_digest(ROOT, ("alexnet/**/*.py", "alexnet/**/*.yml", "kernels/**/*.py", "kernels/**/*.yml", "results/**/*"))
     versions = sorted({f"{each.metadata['Name']} {each.version}" for each in importlib.metadata.distributions()})
     current = hashlib.sha256("\n".join([code, platform.python_version(), *versions]).encode()).hexdigest()
-    remembered = BUILD / ".code_hash"
-    if not remembered.is_file() or remembered.read_text() != current:
-        for cache in (".jupyter_cache", ".doctrees"):
-            shutil.rmtree(BUILD / cache, ignore_errors=True)
-        remembered.write_text(current)
+    pages = tree_digest(ROOT, ("scripts/*.py", "book/_static/**/*"))  # what changes pages but no numbers
+    for name, digest, caches in ((".code_hash", current, (".jupyter_cache", ".doctrees")), (".pages_hash", pages, (".doctrees",))):
+        remembered = BUILD / name
+        if not remembered.is_file() or remembered.read_text() != digest:
+            for cache in caches:
+                shutil.rmtree(BUILD / cache, ignore_errors=True)
+            remembered.write_text(digest)
 
 
 def with_buttons(config: dict[str, Any], url: str | None) -> dict[str, Any]:

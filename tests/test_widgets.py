@@ -88,8 +88,8 @@ def test_pooling(z: int, s: int, ceil: bool) -> None:
 
 @needs_node
 def test_the_puzzle_of_224_and_227() -> None:
-    ways = js("puzzle", "Object.fromEntries(Object.entries(w.WAYS).map(([name, way]) => [name, sizes.map((n) => w.output(way.of(n)).windows)]))",
-              sizes=list(range(216, 237)))  # fmt: skip
+    each = "Object.entries(w.WAYS).map(([name, way]) => [name, sizes.map((n) => w.output(way.of(n)).windows)])"
+    ways = js("puzzle", f"Object.fromEntries({each})", sizes=list(range(216, 237)))
     ours = presets.get("paper")
     assert ways["up"] == [presets.shapes(ours, image_size=size)[0].size for size in range(216, 237)]
     image = torch.zeros(1, 1, 1, 236)
@@ -160,7 +160,8 @@ def test_the_kernels_that_are_drawn() -> None:
 def test_the_architecture_is_the_packages(tmp_path: Path) -> None:
     widget_data.write(tmp_path, "network", widget_data.network())
     text = (tmp_path / "network.js").read_text()
-    assert (match := re.fullmatch(r'Widgets\.provide\("network", (.*)\);\n', text))
+    match = re.fullmatch(r'Widgets\.provide\("network", (.*)\);\n', text)
+    assert match
     for name, shown in json.loads(match[1])["presets"].items():
         table = presets.shapes(presets.get(name))
         assert [row["parameters"] for row in shown["layers"]] == [row.parameters for row in table]

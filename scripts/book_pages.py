@@ -20,7 +20,7 @@ def mend(app: Any, pagename: str, templatename: str, context: dict[str, Any], do
     scripts = context["script_files"]
     scripts[:] = [script for script in scripts if "thebe" not in f"{script.filename} {script.attributes.get('body', '')}".lower()]
     if "body" in context:
-        context["body"] = context["body"].replace(' role="doc-biblioentry"', "")  # docutils still writes it
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')  # docutils still writes it
 
 
 def setup(app: Any) -> dict[str, Any]:

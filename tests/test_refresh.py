@@ -99,6 +99,11 @@ def test_the_book_forgets_what_other_code_computed(tmp_path: Path, monkeypatch: 
     assert [survives(), survives()] == [False, True]
     source.write_text("maps = 64\n")
     assert [survives(), survives()] == [False, True]
+    style = tmp_path / "book" / "_static" / "custom.css"
+    style.parent.mkdir(parents=True)
+    style.write_text("p { color: red }\n")
+    build_book.forget_if_changed()
+    assert [path.exists() for path in cached] == [True, False]  # pages are written anew, with the same numbers
 
 
 def test_mathjax_is_pruned_to_what_pages_load(tmp_path: Path) -> None:

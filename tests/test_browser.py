@@ -158,6 +158,23 @@ def test_a_figure_answers_the_keyboard(name: str, figures: Path, visit: Callable
     page.wait_for_function("document.querySelector('.widget-spoken').textContent !== ''")  # for who listens, once the hand rests
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "keys", "answer"),
+    [
+        ("architecture", "svg g[tabindex='0']", ["ArrowRight", "End"], ["conv2: 186,624 neurons", "fc8: 1,000 neurons"]),
+        ("pooling", "svg g[tabindex='0']", ["ArrowRight", "ArrowDown", "Home"], ["Row 1, column 2", "Row 2, column 2", "Row 1, column 1"]),
+        ("kernels", "canvas[tabindex='0']", ["ArrowRight", "ArrowLeft"], ["Map 1:", "Map 0:"]),
+    ],
+)
+def test_arrow_keys_walk(name: str, first: str, keys: list[str], answer: list[str], figures: Path, visit: Callable[..., Any]) -> None:
+    page = visit((figures / f"{name}.html").as_uri())
+    assert page.locator(first).count() == 1  # one of them at a time is a stop of the Tab key
+    page.locator(first).focus()
+    for key, said in zip(keys, answer, strict=True):
+        page.keyboard.press(key)
+        playwright.expect(page.locator(".widget-result")).to_contain_text(said)
+
+
 POINT = {
     "architecture": ("svg g[aria-label^=fc6]", "fc6: 4,096 neurons"),
     "puzzle": ("label:has-text('torchvision')", "55 windows"),

@@ -130,6 +130,7 @@ def test_a_profile_that_cannot_serve_says_so(packs32):
 def test_the_archive_was_made_with_the_profiles_settings():
     archive = Path(__file__).resolve().parents[1] / "results"
     found = [json.loads(path.read_text()) for path in sorted(archive.glob("*/*.json"))]
+    found = [one for one in found if one["experiment"] in experiments.NAMES]  # the rest was not made by a profile
     assert found
     for one in found:
         assert one["config"][one["experiment"]] == profiles.load(one["profile"])[one["experiment"]], f"{one['profile']}: run it again"

@@ -40,8 +40,8 @@ def rows(cuda: bool, folder: Path | None = None) -> list[Row]:
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
-    """By what is computed ("LRN, conv1", or where they differ "LRN, conv1, batch 1024, bf16"; direction): each implementation's fastest row,
-    ours in its first layout."""
+    """By what is computed ("LRN, conv1", or where rows differ in it "LRN, conv1, batch 1024, bf16") and direction: each implementation's
+    fastest row, ours in its first layout."""
     found: dict[tuple[str, str], dict[str, Row]] = {}
     several = len({row["batch"] for row in rows if row["batch"]}) > 1, len({row["dtype"] for row in rows}) > 1
     for row in rows:

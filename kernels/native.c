@@ -229,23 +229,26 @@ void max_pool_backward(const float *dy, const uint8_t *code, float *dx, long fro
     const long pixels = height * width * deep, out_pixels = out_height * out_width * deep;
     long place[225]; /* of each tap, from the window's corner */
     for (long i = 0; i < size * size; i++) place[i] = (i / size * width + i % size) * deep;
-    memset(dx + from * pixels, 0, (to - from) * pixels * sizeof *dx);
     if (!last) {
-        for (long map = from; map < to; map++)
+        for (long map = from; map < to; map++) {
+            memset(dx + map * pixels, 0, pixels * sizeof *dx); /* a map at a time: it stays in cache */
             for (long h = 0; h < out_height; h++) {
                 float *row = dx + map * pixels + h * stride * width;
                 const long at = map * out_pixels + h * out_width;
                 for (long w = 0; w < out_width; w++) row[w * stride + place[code[at + w]]] += dy[at + w];
             }
+        }
         return;
     }
-    for (long n = from; n < to; n++)
+    for (long n = from; n < to; n++) {
+        memset(dx + n * pixels, 0, pixels * sizeof *dx);
         for (long h = 0; h < out_height; h++)
             for (long w = 0; w < out_width; w++) {
                 const long at = n * out_pixels + (h * out_width + w) * deep;
                 float *corner = dx + n * pixels + (h * stride * width + w * stride) * deep;
                 for (long c = 0; c < deep; c++) corner[place[code[at + c]] + c] += dy[at + c];
             }
+    }
 }
 
 /* v = momentum v - rate g - decay w; w = w + v, for entries [from, to); decay has the rate in it */

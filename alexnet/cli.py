@@ -1,4 +1,4 @@
-"""The command line: `alexnet prepare | train | evaluate | export | reproduce`.
+"""The command line: `alexnet prepare | train | evaluate | export | reproduce | claims`.
 
 Exit status: 0 done; 1 something failed on our side; 2 bad input, one line says what; 128 + n stopped by signal n (130 for Ctrl-C), with
 nothing lost.
@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from safetensors import SafetensorError
 
+from alexnet import profiles
 from alexnet import reproduce as reproduction
 from alexnet.errors import InputError
 from alexnet.presets import VARIANTS
@@ -107,6 +108,14 @@ def reproduce(args: argparse.Namespace) -> int:
     return reproduction.run(args)
 
 
+def claims(args: argparse.Namespace) -> None:
+    from alexnet import scoreboard
+    from alexnet.claims import judge_all
+
+    shown = scoreboard.select(judge_all(args.profile, own=args.runs), args.section, args.verdict)
+    print(scoreboard.as_json(shown) if args.json else scoreboard.table(shown))
+
+
 class Parser(argparse.ArgumentParser):
     """One that complains in one line, as the rest of the program does."""
 
@@ -173,6 +182,14 @@ def parser() -> argparse.ArgumentParser:
 
     p = command(reproduce, "regenerate the figures and tables: run the experiments and the book's notebooks on a profile")
     reproduction.add_arguments(p)
+
+    p = command(claims, "list the paper's claims, each with its verdict on the archived results")
+    which = f"judge by the results on one profile: {', '.join(profiles.names())} (default: each claim on the largest that has run it)"
+    p.add_argument("--profile", metavar="P", help=which)
+    p.add_argument("--runs", action="store_true", help="judge by your own results, in runs/, instead of the archive")
+    p.add_argument("--section", metavar="S", help="claims of one section of the paper, as 3 or 3.2")
+    p.add_argument("--verdict", metavar="V", help="claims with one verdict: reproduced, same-direction, not-reproduced, not-yet-run, slip")
+    p.add_argument("--json", action="store_true", help="everything that is known of each claim, for programs")
     return top
 
 

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from alexnet.errors import InputError
+
 HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE if (HERE / "book").is_dir() else Path.cwd()  # the repository; where it is absent, the working folder
 ARCHIVE = ROOT / "results"
@@ -69,9 +71,17 @@ def save(result: dict[str, Any], folder: Path) -> Path:
 
 
 def load(experiment: str, folder: Path) -> dict[str, Any] | None:
-    """A result from a folder, or None where it has not been run."""
+    """A result from a folder, or None where it has not been run. Raises InputError for a file that is no result."""
     path = folder / f"{experiment}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or "metrics" not in found:
+        raise InputError(f"{path} is damaged: remove it, and run `alexnet reproduce --only {experiment}` again")
+    return found
 
 
 def archived(experiment: str, profile: str) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alexnet import experiments, profiles, results
+from alexnet import claims, experiments, profiles, results
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.experiments import errors, figure1, learning, live, models
@@ -257,10 +257,10 @@ def test_learning_runs_every_arm_at_a_constant_rate(packs72, serial):
 @pytest.mark.parametrize("n", range(2, 14))
 def test_intervals_are_students(n):
     values = list(np.random.default_rng(n).normal(3, 2, n))
-    mean, half = errors.interval(values)
+    mean, half = claims.interval(values)
     low, high = stats.t.interval(0.95, n - 1, np.mean(values), stats.sem(values))
     assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-9)
-    assert errors.interval([1.5]) == (1.5, math.inf)
+    assert claims.interval([1.5]) == (1.5, math.inf)
 
 
 def test_differences_are_seed_by_seed_in_percentage_points():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet import results
+from alexnet import claims, results
 from alexnet.experiments import errors
 from alexnet.presets import get, shapes, total
 
@@ -22,7 +22,7 @@ def points(values: list[float]) -> str:
 
 
 def undecided(values: list[float]) -> str:
-    mean, half = errors.interval(values)
+    mean, half = claims.interval(values)
     return points(values) + (", undecided: the 95 % interval holds zero" if abs(mean) <= half else "")
 
 

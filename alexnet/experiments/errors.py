@@ -1,7 +1,6 @@
 """Test errors from one view and from ten, of both presets and of two ablations (sections 3.3, 3.4, 4.1 and 6 of the paper); conv1's kernels
 (Figure 3)."""
 
-import statistics
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 
 from alexnet import evaluation
 from alexnet.baselines.color_histogram import color_histogram_errors
+from alexnet.claims import interval as interval  # for the chapters
 from alexnet.experiments import models
 from alexnet.profiles import Profile
 from alexnet.training.trainer import load_run
@@ -59,16 +59,6 @@ def differences(result: dict[str, Any], ablation: str, views: int = 1, what: str
     """The ablation's error minus the full net's, seed by seed, in percentage points."""
     nets = result["metrics"]["nets"]
     return [100 * (nets[ablation][seed]["views"][str(views)][what] - full["views"][str(views)][what]) for seed, full in nets[BASE].items()]
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """The mean, and half the width of its 95 % interval by Student's t; infinite for a single value."""
-    from scipy import stats  # takes most of a second
-
-    n = len(values)
-    if n == 1:
-        return values[0], float("inf")
-    return statistics.mean(values), float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5
 
 
 def kernels(result: dict[str, Any]) -> np.ndarray:

@@ -1,0 +1,201 @@
+"""What arithmetic says of the paper's claims: functions that claims.yml names, over the table of layers and the notes of 2012.
+
+Nothing here is trained, and nothing is read from a result. Needs no torch.
+"""
+
+from dataclasses import replace
+from itertools import pairwise, product
+from math import log2, prod
+from typing import Any
+
+import numpy as np
+
+from alexnet import labnotebook
+from alexnet.presets import LRN, PAPER, SOURCE, Pool, SameMapNorm, Shape, crossings, get, shapes, total
+from alexnet.training.schedule import Schedule
+
+GIB = 2**30
+
+
+def table(preset: str = "paper") -> list[Shape]:
+    return shapes(get(preset))
+
+
+def parameters(preset: str = "paper") -> int:
+    return total(table(preset), "parameters")
+
+
+def neurons() -> int:
+    return total(table(), "neurons")
+
+
+def connections() -> int:
+    """Multiply-accumulates for one image: each is one use of a weight."""
+    return total(table(), "macs")
+
+
+def connections_of_net_120() -> int:
+    """The same for an earlier net of the source: conv1 of 32 maps a column, whose conv2 reads 3 low-resolution maps more."""
+    rows = table()
+    first, second = rows[0], rows[1]
+    low = {"conv1": replace(first, maps=32), "conv2": replace(second, in_maps=32 + 3)}
+    return sum(low.get(row.layer.name, row).macs for row in rows)
+
+
+def layers() -> list[int]:
+    """Convolutions, fully connected layers."""
+    spatial = [bool(row.layer.kernel) for row in table()]
+    return [sum(spatial), len(spatial) - sum(spatial)]
+
+
+def inputs() -> int:
+    return 3 * table()[0].in_size ** 2
+
+
+def kernels() -> list[str]:
+    """Of each convolution, all columns: how many, and their size."""
+    return [f"{row.maps * row.columns} of {row.layer.kernel}x{row.layer.kernel}x{row.in_maps}" for row in table() if row.layer.kernel]
+
+
+def units(first: str, last: str) -> list[int] | int:
+    """Of the layers from `first` to `last`; of a single one, its number."""
+    rows = table()
+    names = [row.layer.name for row in rows]
+    found = [row.neurons for row in rows[names.index(first) : names.index(last) + 1]]
+    return found if len(found) > 1 else found[0]
+
+
+def side(layer: str) -> int:
+    """Of a layer's map before pooling."""
+    return next(row.size for row in table() if row.layer.name == layer)
+
+
+def dense_parameters() -> int:
+    """Of a fully connected net whose layers have as many units."""
+    sizes = [inputs(), *(row.neurons for row in table())]
+    return sum((below + 1) * above for below, above in pairwise(sizes))
+
+
+def dense_ratio() -> float:
+    return dense_parameters() / parameters()
+
+
+def largest_convolution() -> float:
+    """The largest share of all parameters that one convolution has."""
+    return max(row.parameters for row in table() if row.layer.kernel) / parameters()
+
+
+def share(layer: str) -> float:
+    """A layer's share of all parameters."""
+    return next(row.parameters for row in table() if row.layer.name == layer) / parameters()
+
+
+def layers_that_meet() -> list[str]:
+    """Layers that read the maps of both columns."""
+    return [row.layer.name for row in table() if row.layer.reads == "both"]
+
+
+def crossing() -> int:
+    """Elements that one column sends the other for one image, forward."""
+    return sum(crossings(table()).values())
+
+
+def one_column_ratio() -> float:
+    """Parameters of the one-column net, over those of the net with two."""
+    return parameters("paper/one-column") / parameters()
+
+
+def memory(columns: int, batch: int = 128) -> int:
+    """Bytes of float32 that training must keep on a GPU that holds `columns` of the two columns.
+
+    Weights, gradients and velocities; the images; every output and its gradient, ReLU and dropout in place; the denominators of
+    normalization; a copy of what the other column sends. Scratch memory of convolutions, and images that wait, come on top.
+    """
+    rows = table()
+    elements = 0
+    for row in rows:
+        outputs, kept = [row.maps * row.size**2], 0
+        for op in row.layer.then:
+            if isinstance(op, LRN | SameMapNorm):
+                kept += outputs[-1]
+                outputs.append(outputs[-1])
+            elif isinstance(op, Pool):
+                outputs.append(row.maps * row.out_size**2)
+        copied = crossings(rows).get(row.layer.name, 0) if columns < row.columns and not row.is_last else 0
+        elements += columns * (2 * sum(outputs) + kept + 2 * copied)
+    shared = total(rows, "parameters") - rows[-1].biases  # those of the last layer lie on one GPU
+    held = shared * columns // rows[0].columns + rows[-1].biases
+    return 4 * (3 * held + batch * (inputs() + elements))
+
+
+def pooled_sides(overlap: bool) -> list[int]:
+    """Sides of the maps after the three pooling layers; without overlap windows of 2, 2 apart, and nothing else changed."""
+    window = Pool() if overlap else Pool(2, 2)
+    rows = (replace(row, then=tuple(window if isinstance(op, Pool) else op for op in row.then)) for row in PAPER.layers)
+    return [row.out_size for row in shapes(replace(PAPER, layers=tuple(rows))) if row.out_size < row.size]
+
+
+def views() -> int:
+    """Distinct crops of 224 of an image of 256, with their reflections."""
+    offsets = 256 - table()[0].in_size + 1
+    return 2 * offsets**2
+
+
+def label_bits() -> float:
+    return log2(table()[-1].maps)
+
+
+def dropout_error(hidden: int = 8, classes: int = 4, seed: int = 0) -> float:
+    """How far halving the units is from the geometric mean over all 2^hidden masks, for one layer of dropped units under a softmax."""
+    rng = np.random.default_rng(seed)
+    units, weights = rng.normal(size=hidden), rng.normal(size=(classes, hidden))
+    logs = [_log_softmax(weights @ (units * mask)) for mask in product((0, 1), repeat=hidden)]
+    mean = np.exp(_log_softmax(np.mean(logs, axis=0)))
+    return round(float(np.abs(mean - np.exp(_log_softmax(weights @ (units / 2)))).max()), 12)
+
+
+def _log_softmax(sums: np.ndarray) -> np.ndarray:
+    shifted = sums - sums.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+def sustained_teraflops(days: float, epochs: int = 90, images: int = 1_200_000) -> float:
+    """What two GPUs together must sustain to train in so many days: three passes of two operations for each connection."""
+    return prod((6, connections(), epochs, images)) / (days * 86_400) / 1e12
+
+
+# --- from the notes of 2012 ---------------------------------------------------------------------------------------------------------------
+
+PAPERS_RUNS = ("145-2010", "145")
+
+
+def train_images(data: str) -> int:
+    return labnotebook.load()["data"][data]["train"]
+
+
+def files(data: str, split: str) -> int:
+    """How many files of 1,024 images the source lists for a split."""
+    first, last = labnotebook.load()["data"][data]["files"][split]
+    return last - first + 1
+
+
+def falls() -> list[int]:
+    """How often the weights' rate fell, in the two runs of the paper's net."""
+    return [len(_schedule(run)["falls"]) for run in PAPERS_RUNS]
+
+
+def cycles() -> list[int]:
+    """Epochs until the two runs of the paper's net were ended."""
+    return [_schedule(run)["end"] for run in PAPERS_RUNS]
+
+
+def rates(bias: bool = False) -> int:
+    """How many different courses of the rate the layers' weights (or biases) had in the source."""
+    schedule, recipe = Schedule.of(SOURCE.recipe.cycles), SOURCE.recipe
+    epochs = range(int(recipe.cycles))
+    courses = {tuple(schedule.rate(recipe, epoch, layer.name, bias) for epoch in epochs) for layer in SOURCE.layers}
+    return len(courses)
+
+
+def _schedule(run: str) -> dict[str, Any]:
+    return labnotebook.load()["runs"][run]["schedule"]

@@ -1,0 +1,71 @@
+"""The lab notebook of 2012: the runs noted in the comments of the released source, as data, and the paper's numbers derived from them.
+
+`labnotebook.yml` holds the runs, each with file and line; nothing here is measured by this project.
+"""
+
+from functools import cache
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alexnet.errors import InputError
+
+FILE = Path(__file__).with_suffix(".yml")
+WHAT = ("top1", "top5")
+
+
+@cache
+def load() -> dict[str, Any]:
+    """{"data", "images_per_file", "color", "runs", "derivations", "differences"}, as the file has them."""
+    return yaml.safe_load(FILE.read_text())
+
+
+def noted(run: str, split: str, views: int) -> dict[str, Any]:
+    """One line of errors: {"line", "split", "views", "nll", "top1", "top5"}. Raises InputError where no such line was noted."""
+    runs = load()["runs"]
+    for line in runs.get(run, {}).get("errors", ()):
+        if (line["split"], line["views"]) == (split, views):
+            return line
+    raise InputError(f"the lab notebook has no error of run {run!r} on {split} images from {views} view(s); its runs: {', '.join(runs)}")
+
+
+def where(run: str, line: int | str) -> str:
+    """The place in the released source, as layer-params-145.cfg:182."""
+    return f"{Path(load()['runs'][run]['file']).name}:{line}"
+
+
+def derive(name: str, what: str) -> float:
+    """A derivation's value in percent, or in percentage points where it is a difference; what: "top1" or "top5"."""
+    found = _derivation(name)
+    value = noted(*found["of"])[what] - (noted(*found["minus"])[what] if "minus" in found else 0.0)
+    return round(100 * value, 4)  # the notes have six places
+
+
+def sources(name: str) -> str:
+    """Where a derivation's numbers stand."""
+    found = _derivation(name)
+    return " minus ".join(where(found[key][0], noted(*found[key])["line"]) for key in ("of", "minus") if key in found)
+
+
+def is_difference(name: str) -> bool:
+    return "minus" in _derivation(name)
+
+
+def printed(name: str, what: str) -> float | None:
+    """The paper's number for it, in percent; None where the paper has none."""
+    return _derivation(name).get("paper", {}).get(what)
+
+
+def color_shifts() -> list[float]:
+    """Standard deviation of the source's color noise in R, G and B, in gray levels, before its division by 1.1."""
+    color = load()["color"]
+    return [color["noise"] * sqrt(sum((a * d) ** 2 for a, d in zip(row, color["deviations"], strict=True))) for row in color["axes"]]
+
+
+def _derivation(name: str) -> dict[str, Any]:
+    derivations = load()["derivations"]
+    if name not in derivations:
+        raise InputError(f"the lab notebook derives no {name!r}; it derives {', '.join(derivations)}")
+    return derivations[name]

@@ -25,7 +25,7 @@ pytest     := $(threads) $(BIN)/python -m pytest -q -n 2 --dist loadfile
 nbval      := $(pytest) --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300 -p no:cacheprovider
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce book test test-all lint notebooks bench refresh clean
+.PHONY: help reproduce book test test-all browser lint notebooks bench refresh clean
 
 help:  ## this list
 	@echo 'make <target> [PROFILE=embedded|cifar10] [ARGS="..."] [PYTHON=python3.12]'
@@ -45,9 +45,12 @@ test: lint $(READY)  ## style, types, unit tests, and every notebook against its
 	$(pytest)
 	@$(MAKE) --no-print-directory notebooks
 
-test-all: lint $(READY)  ## test, and what is slow or needs a GPU (skipped where there is none)
+test-all: lint book  ## test, what is slow or needs a GPU (skipped where there is none), and the built book in Chromium
 	$(pytest) -m 'slow or gpu or not slow'
 	@$(MAKE) --no-print-directory notebooks
+
+browser: book  ## the built book in Chromium (skipped where there is none): links, keyboard, screen reader, weight, no other host
+	$(pytest) tests/test_browser.py -m 'slow or not slow'
 
 lint: $(READY)  ## style and types only
 	$(BIN)/ruff check .

@@ -199,7 +199,7 @@ def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:
         return _judge_arithmetic(claim)
     if result is None:
         return Judgement(claim, "not yet run")
-    about = {"profile": result["profile"], "data": result["data"]["title"]}
+    about = {"profile": result["profile"], "data": _hardware(result) if claim.test.get("label") == "hardware" else result["data"]["title"]}
     try:
         values, bound, seeded = measured(claim, result["metrics"])
     except Missing as lack:
@@ -214,6 +214,12 @@ def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:
     seeds = f", {len(values)} seed{'s' * (len(values) > 1)}" if seeded else ""
     here = f"{sum(values):.0f} of {len(values)} seeds" if claim.form == "arrives" else f"{least}{show(mean)}{width}{word}{seeds}"
     return Judgement(claim, verdict, here, tuple(values), mean, spread, undecided, why, **about)
+
+
+def _hardware(result: dict[str, Any]) -> str:
+    """What a time was measured on."""
+    found = result["provenance"]["hardware"]
+    return found["gpu"] or f"{found['processor']}, {found['cores']} cores"
 
 
 def measured(claim: Claim, metrics: dict[str, Any]) -> tuple[list[float], int | None, bool]:

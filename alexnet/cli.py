@@ -25,10 +25,25 @@ from alexnet.presets import VARIANTS
 
 
 def prepare(args: argparse.Namespace) -> None:
+    from alexnet.data.pack import open_splits
     from alexnet.data.prepare import prepare
 
-    size = args.size if args.size == "native" else _whole(args.size, "--size")
-    print(prepare(args.source, args.out, size=size, skip_bad=args.skip_bad, workers=args.workers))
+    if args.out is None:
+        if not args.verify:
+            raise InputError("name the pack's folder as well: alexnet prepare SOURCE OUT")
+        out = Path(args.source)
+    else:
+        size = args.size if args.size == "native" else _whole(args.size, "--size")
+        out = prepare(
+            args.source, args.out, size=size, skip_bad=args.skip_bad, workers=args.workers, encoding=args.encoding, classes=args.classes,
+            limit=args.limit,
+        )  # fmt: skip
+    if args.verify:
+        for split, pack in open_splits(out).items():
+            pack.verify(progress=True)
+            print(f"{pack.path}: {len(pack)} images, as its manifest says; {split} has digest {pack.digest[:16]}")
+    else:
+        print(out)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -134,12 +149,23 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     p = command(prepare, "make a pack (equal-sized images, their mean and colors) from images")
+    p.epilog = (
+        "A command that was stopped, by whatever, goes on where it was when it is given again. SOURCE may also be the folder that holds "
+        "the archives of ILSVRC-2012 or ILSVRC-2010, which are read where they lie; a .tar of one .tar per class; or "
+        "torchvision:NAME:FOLDER, a data set of torchvision's."
+    )
     sources = "a folder of class folders, or of train/, val/, test/; Tiny ImageNet; CIFAR-10 as torchvision has it; or the word pictographs"
     p.add_argument("source", help=sources)
-    p.add_argument("out", type=Path, help="the pack's folder, which must not be there yet")
+    p.add_argument("out", type=Path, nargs="?", help="the pack's folder, which must not be there yet")
     p.add_argument("--size", default="256", help="side of the prepared images in pixels, or native: as they are (default: %(default)s)")
     p.add_argument("--skip-bad", action="store_true", help="leave unreadable images out and list them in rejected.csv, rather than stop")
     p.add_argument("--workers", type=_count, help="processes (default: one a core)")
+    encodings = "raw: pixels; jpeg: JPEG files, a tenth of the room, slower to read (default: %(default)s)"
+    p.add_argument("--encoding", choices=("raw", "jpeg"), default="raw", help=encodings)
+    p.add_argument("--classes", type=_classes, help="only the first so many classes, or these: a,b,c, or @FILE with one a line")
+    p.add_argument("--limit", type=_count, metavar="N", help="at most N images of each class in each split")
+    verify = "read everything again and compare checksums; with one argument, of a pack that is there: alexnet prepare --verify PACK"
+    p.add_argument("--verify", action="store_true", help=verify)
 
     p = command(train, "train a network on a pack")
     variants = f"Variants of a preset: {', '.join(VARIANTS)}. What each changes is said in alexnet/presets.py."
@@ -206,7 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
         with _terminable():
             return args.function(args) or 0
     except InputError as error:
-        return tell(error, 2)
+        return tell(" ".join(str(error).splitlines()), 2)  # a file's name may have lines
     except KeyboardInterrupt as stop:
         status = 128 + getattr(stop, "signal", signal.SIGINT)
         return tell(str(stop) or "stopped", status) if rank == "0" else status  # all ranks stop alike
@@ -246,6 +272,17 @@ def _whole(text: str, name: str) -> int:
 
 def _count(text: str) -> int:
     return _integer(text, 1, 2**31 - 1)
+
+
+def _classes(text: str) -> int | list[str]:
+    if text.isdecimal():
+        return _count(text)
+    if not text.startswith("@"):
+        return [name for name in text.split(",") if name]
+    try:
+        return [line for line in Path(text[1:]).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {getattr(error, 'strerror', error)}") from None
 
 
 def _seed(text: str) -> int:

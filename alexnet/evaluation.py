@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from alexnet.data.augment import Augment
+from alexnet.data.loader import Images
 from alexnet.data.pack import Pack
 from alexnet.network import AlexNet
 
@@ -62,12 +62,12 @@ def predict(
     first, end = count * part // parts, count * (part + 1) // parts
     was_training = net.training
     net.eval()
-    outputs = [torch.empty(0, classes)]
-    starts, title = range(first, end, batch_size), f"{views}-view evaluation"
-    for start in tqdm(starts, desc=title, unit="batch", disable=None if progress else True, leave=False):
+    outputs, title = [torch.empty(0, classes)], f"{views}-view evaluation"
+    pieces = [torch.arange(start, min(start + batch_size, end)) for start in range(first, end, batch_size)]
+    batches = Images(pack, weight.device, resident=False).of(pieces)
+    for images in tqdm(batches, total=len(pieces), desc=title, unit="batch", disable=None if progress else True, leave=False):
         on_batch()
-        images = torch.from_numpy(pack.gather(np.arange(start, min(start + batch_size, end))))
-        logits = (net(view.to(weight.device, weight.dtype)) for view in augment.views(images, views))
+        logits = (net(view.to(weight.dtype)) for view in augment.views(images, views))
         outputs.append(sum(one.to(torch.promote_types(one.dtype, torch.float32)).softmax(1) for one in logits).cpu() / views)
     net.train(was_training)
     return torch.cat(outputs), torch.from_numpy(pack.labels[first:end]).long()

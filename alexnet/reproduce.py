@@ -27,9 +27,13 @@ from typing import Any
 
 import yaml
 
-from alexnet import experiments, profiles
+from alexnet import claims, experiments, profiles, scoreboard
 from alexnet.errors import InputError
 
+DEFAULT_PROFILE = "embedded"
+# What a notebook's outputs follow from, beside itself: files under the repository's root.
+PACKAGE = ("alexnet/**/*.py", "alexnet/**/*.yml", "kernels/**/*.py", "kernels/**/*.c", "benchmarks/*.py")
+ARCHIVE = ("results/**/*", "benchmarks/results/*.csv")
 QUIET_KERNEL = ["--log-level=ERROR"]  # or each start of a kernel warns that it listens on this machine's own network
 
 
@@ -56,7 +60,7 @@ class NotebooksFailed(RuntimeError):
 
 
 def reproduce(
-    profile: str = "embedded",
+    profile: str = DEFAULT_PROFILE,
     only: str | None = None,
     parameters: Mapping[str, Any] | None = None,
     force: bool = False,
@@ -83,13 +87,13 @@ def reproduce(
 
     for folder in ("notebooks", "logs", "figures", "stamps"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    package = tree_digest(root, ("alexnet/**/*.py", "alexnet/**/*.yml", "kernels/**/*.py", "kernels/**/*.yml"))
-    archive = tree_digest(root, ("results/**/*",))
+    package, archive = tree_digest(root, PACKAGE), tree_digest(root, ARCHIVE)
+    own = tree_digest(out, ("results/*.json",))  # by which the page of claims judges
     outcomes = []
     with kernel_environment(root):
         for number, path in enumerate(selected, 1):
             given = {name: value for name, value in wanted.items() if name in known[path]}
-            key = _digest([_sources(path), package, archive, given])
+            key = _digest([_sources(path), package, archive, own, given])
             finished = None if force else _finished(out, path.stem, key)
             name = f"[{number}/{len(selected)}] {path.stem}"
             if finished:
@@ -106,7 +110,8 @@ def reproduce(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `alexnet reproduce` to a parser; `run` obeys them."""
-    parser.add_argument("--profile", default="embedded", metavar="P", help=f"how big: {', '.join(profiles.names())} (default: embedded)")
+    names = ", ".join(profiles.names())
+    parser.add_argument("--profile", default=DEFAULT_PROFILE, metavar="P", help=f"how big: {names} (default: {DEFAULT_PROFILE})")
     one = f"one chapter, as 03-architecture, or one experiment: {', '.join(experiments.NAMES)}"
     parser.add_argument("--only", metavar="NAME", help=one)
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds per experiment (default: 1)")
@@ -144,12 +149,16 @@ def run(arguments: argparse.Namespace) -> int:
         print(profile.runs / "results" / f"{only}.json")
         return 0
     useful = None if only else {chapter for name in served for chapter in shown[name]}
+    if useful is not None and profile.name == DEFAULT_PROFILE:  # whose run makes everything, also what no experiment is behind
+        useful |= {path.stem for path in _select(book, None)} - {chapter for chapters in shown.values() for chapter in chapters}
     try:
         outcomes = reproduce(profile.name, only, parameters, arguments.force, runs=profile.runs.parent, chapters_wanted=useful)
     except NotebooksFailed as failed:
         print(failed, file=sys.stderr)
         return 1
     print(f"{sum(len(outcome.figures) for outcome in outcomes)} figures: {outcomes[0].notebook.parents[1] / 'figures'}")
+    judged = claims.judge_all(profile.name, own=True)
+    print(f"by your results, {scoreboard.line(judged)}; alexnet claims --runs --profile {profile.name} lists them")
     return 0
 
 

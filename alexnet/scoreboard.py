@@ -44,14 +44,23 @@ def count(judgements: list[Judgement]) -> dict[str, int]:
 
 def line(judgements: list[Judgement]) -> str:
     """How many claims, and how many of each verdict that occurs."""
+    total, *rest = _words(judgements)
+    return f"{total}: {', '.join(rest)}" if rest else total
+
+
+def block(judgements: list[Judgement]) -> str:
+    """The same, a line each."""
+    return "\n  ".join(_words(judgements))
+
+
+def _words(judgements: list[Judgement]) -> list[str]:
+    words = [f"{len(judgements)} claim{'s' * (len(judgements) != 1)}"]
     unclear = sum(one.undecided for one in judgements)
-    words = []
     for verdict, n in count(judgements).items():
         more = f" ({unclear} undecided)" if verdict == "not reproduced" and unclear else ""
         if n:
             words.append(f"{n} {verdict}{'s' * (n > 1 and verdict.endswith('slip'))}{more}")
-    total = len(judgements)
-    return f"{total} claim{'s' * (total != 1)}" + (f": {', '.join(words)}" if words else "")
+    return words
 
 
 def table(judgements: list[Judgement]) -> str:

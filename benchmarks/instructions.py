@@ -8,6 +8,7 @@ of 132 multiprocessors has about 28 instructions to spend on an element for ever
 """
 
 import argparse
+import math
 import re
 import subprocess
 import sys
@@ -59,7 +60,7 @@ class Compiled:
     registers: int
     spilled: int  # bytes of a lane's registers that live in memory
     widest: int  # bits of the widest access to global memory
-    instructions: float  # of one warp's lane, for each element that the program covers; the whole program text, each branch once
+    instructions: float  # of a lane, for each element that the program covers: each branch once, a loop over a strip each round
 
 
 @contextmanager
@@ -70,7 +71,7 @@ def _compiling(arch: int) -> Iterator[list]:
 
     def compile_only(self, *args, grid, warmup, **kwargs):
         compiled = run(self, *args, grid=grid, warmup=True, **kwargs)
-        programs = grid({name: value for name, value in kwargs.items() if isinstance(value, int)})[0] if callable(grid) else grid[0]
+        programs = math.prod(grid({name: value for name, value in kwargs.items() if isinstance(value, int)}) if callable(grid) else grid)
         found.append((self, kwargs, programs, compiled))
         return compiled
 
@@ -88,15 +89,23 @@ def _tool(name: str, *arguments: str) -> str:
     return subprocess.run([str(path), *arguments], capture_output=True, text=True, check=True).stdout
 
 
+def _executed(sass: str, rounds: int) -> int:
+    """Instructions of the program text, those within a loop `rounds` times."""
+    lines = [(int(at, 16), what) for at, what in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.+?);", sass)]
+    jumps = [(int(target[1], 16), at) for at, what in lines if (target := re.search(r"\bBRA\b.*?\b0x([0-9a-f]+)", what))]
+    loops = [(first, last) for first, last in jumps if first < last]  # the program ends in a jump to itself
+    return sum(rounds if any(first <= at <= last for first, last in loops) else 1 for at, what in lines if "NOP" not in what)
+
+
 def _inspect(fn: JITFunction, constants: dict, programs: int, compiled, arch: int, elements: int) -> Compiled:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(compiled.asm["cubin"])
         cubin.flush()
         usage, text = _tool("cuobjdump", "-res-usage", cubin.name), _tool("cuobjdump", "-sass", cubin.name)
-    count = len([line for line in re.findall(r"/\*[0-9a-f]{4,}\*/\s+(.+?);", text) if "NOP" not in line])
+    count = _executed(text, constants.get("STRIP", 1))
     widths = [int(n or 1) * int(bits) for n, bits in re.findall(r"(?:ld|st)\.global[\w.]*?(?:\.v(\d))?\.b(\d+)", compiled.asm["ptx"])]
     warps = compiled.metadata.num_warps
-    settings = " ".join(f"{name}={constants[name]}" for name in ("M", "ROWS", "BLOCK") if name in constants)
+    settings = " ".join(f"{name}={constants[name]}" for name in ("M", "ROWS", "STRIP", "BLOCK") if name in constants)
     return Compiled(
         f"{fn.__module__.rsplit('.', 1)[1]}.{fn.__name__.removesuffix('_kernel')}",
         f"{settings} warps={warps}",
@@ -170,13 +179,13 @@ def main() -> None:
     parser.add_argument("--all-configs", action="store_true", help="every configuration that is tried on a device, not the first alone")
     parser.add_argument("--only", default="", help="cases whose name holds this")
     args = parser.parse_args()
-    print(f"{'case':32} {'kernel':32} {'configuration':24} {'type':5} {'sm':>3} {'regs':>5} {'spill':>5} {'widest':>6} {'instr/elem':>10}")
+    print(f"{'case':32} {'kernel':32} {'configuration':32} {'type':5} {'sm':>3} {'regs':>5} {'spill':>5} {'widest':>6} {'instr/elem':>10}")
     for arch in args.arch:
         for dtype in args.dtype:
             for name, elements, call in cases(DTYPES[dtype], args.layout):
                 if args.only in name:
                     for row in measure(call, elements, arch, args.all_configs):
-                        print(f"{name:32} {row.kernel:32} {row.config:24} {dtype:5} {arch:3} {row.registers:5} {row.spilled:5} "
+                        print(f"{name:32} {row.kernel:32} {row.config:32} {dtype:5} {arch:3} {row.registers:5} {row.spilled:5} "
                               f"{row.widest:6} {row.instructions:10.1f}", flush=True)  # fmt: skip
 
 

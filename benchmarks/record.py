@@ -38,8 +38,8 @@ NUMBERS = {"batch", "threads", "runs", "median_ms", "p20_ms", "p80_ms", "floor_b
 NUMBERS |= {"error", "saved_bytes", "peak_bytes", "busy_percent", "memory_gb"}
 
 
-def machine(device: str, commit: str | None = None) -> Row:
-    """Where and with what a row is measured. commit: for a copy of the files that is no git checkout."""
+def machine(device: str, commit: str | None = None, sources: Sequence[Path] = SOURCES) -> Row:
+    """Where and with what a row is measured. commit: for a copy of the files that is no git checkout; sources: what a time depends on."""
     known = results.provenance(0.0)
     gpu = device == "cuda"
 
@@ -51,12 +51,12 @@ def machine(device: str, commit: str | None = None) -> Row:
         return done.stdout.strip() if done.returncode == 0 else None
 
     # the CSVs themselves do not count: every run changes them
-    changed = git("status", "--porcelain", "--", *map(str, SOURCES), f":(exclude){ARCHIVE}")
+    changed = git("status", "--porcelain", "--", *map(str, sources), f":(exclude){ARCHIVE}")
     processor = known["hardware"]["processor"]
     return {
         "commit": commit or git("rev-parse", "--short=12", "HEAD") or "unknown",
         "dirty": "unknown" if changed is None else "yes" if changed else "no",
-        "source": source_digest(),
+        "source": source_digest(sources),
         "device": torch.cuda.get_device_name() if gpu else processor,
         "processor": processor,
         "cores": f"{psutil.cpu_count(logical=False)} ({os.cpu_count()} logical)",
@@ -72,9 +72,10 @@ def machine(device: str, commit: str | None = None) -> Row:
     }
 
 
-def source_digest() -> str:
+def source_digest(folders: Sequence[Path] = SOURCES) -> str:
     """Of every source file that a time depends on; it tells versions apart where there is no git, and between commits."""
-    files = sorted(p for folder in SOURCES for p in folder.rglob("*") if p.suffix in {".py", ".c", ".cc", ".cpp", ".cu", ".h"})
+    found = (p for folder in folders for p in (folder.rglob("*") if folder.is_dir() else [folder]))
+    files = sorted(p for p in found if p.suffix in {".py", ".c", ".cc", ".cpp", ".cu", ".h"})
     digest = sha256()
     for path in files:
         digest.update(f"{path.relative_to(HERE.parent)}\0".encode() + path.read_bytes())
@@ -93,22 +94,22 @@ def nvidia_smi(field: str) -> str:
 # --- rows in files ---
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
     """The rows of a CSV, numbers as numbers, absent ones as None; none where there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
+        if tuple(reader.fieldnames or ()) != tuple(columns):
             raise InputError(f"{path} has other columns than this version writes; move it away, or name another file with --out")
         return [{name: (float(text) if text else None) if name in NUMBERS else text for name, text in row.items()} for row in reader]
 
 
-def append(path: Path, rows: Iterable[Row]) -> None:
+def append(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
     """Adds rows to a CSV: all of them or none, also when killed."""
-    read(path)  # raises for a file that is not ours
+    read(path, columns)  # raises for a file that is not ours
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     if not path.exists():
         writer.writeheader()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -2,7 +2,8 @@
 
 They work on any device that torch does, in any memory layout (the result keeps the input's format), under autograd, `torch.compile` and
 CUDA-graph capture, and raise ValueError on arguments that make no sense. `alpha` is always per squared term, as in the paper's equation:
-torch's `LocalResponseNorm(alpha)`, Caffe's and cuDNN's divide it by the size of the window.
+torch's `LocalResponseNorm(alpha)`, Caffe's and cuDNN's divide it by the size of the window. Second derivatives are refused; with
+`using("torch")` they work, and forward mode and torch.func's transforms go that way by themselves.
 
 Each is a `torch.library` operator (`torch.ops.alexnet.*`) over three implementations: Triton kernels (gpu/), C for the CPU (native.c), and
 plain torch (_composite.py) for the rest; `using` chooses another than the fastest.

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from kernels import _native
 
@@ -52,6 +53,17 @@ def using(mode: str) -> Iterator[None]:
 def mode() -> str:
     """The switch's position."""
     return _mode
+
+
+def torchs_own(*tensors: Tensor | None) -> bool:
+    """Whether torch's own operators run: where the switch says so, and under torch.func's transforms and forward-mode differentiation, of
+    which ours know nothing."""
+    if _mode == "torch":
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return any(t is not None and (wrapped(t) or forward_ad.unpack_dual(t).tangent is not None) for t in tensors)
 
 
 def implementation(x: Tensor, *others: Tensor | None, native: bool = True, triton: bool = True) -> str:

@@ -1,5 +1,6 @@
 """The operators in plain torch: any device and floating-point type, half types computed in float32. They serve float64, half types on a
-CPU, and machines without Triton or a C compiler.
+CPU, and machines without Triton or a C compiler. On a CPU they take a few images at a time, so that what lies between two steps stays in
+cache and in memory that the process has already.
 
 Both normalizations: y = x s^-beta with s = k + alpha S(x^2), where S sums over a window, and
 dx = dy s^-beta - 2 alpha beta x S(dy x s^(-beta-1)). S is symmetric (j is in i's window when i is in j's), so it is its own adjoint.
@@ -12,6 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Window = Callable[[Tensor], Tensor]
+PART = 1 << 18  # elements at a time on a CPU
+
+
+def in_parts(compute: Callable[..., tuple[Tensor, ...]], outs: tuple[Tensor, ...], *maps: Tensor) -> None:
+    """Writes compute(*maps) to `outs`, which round to their own types. All have one first dimension, the images."""
+    count = len(maps[0])
+    images = max(1, PART * count // max(1, maps[0].numel())) if maps[0].device.type == "cpu" else count
+    for i in range(0, count, images):
+        for out, part in zip(outs, compute(*(m[i : i + images] for m in maps)), strict=True):
+            out[i : i + images].copy_(part)
 
 
 def window_sum(x: Tensor, dim: int, size: int) -> Tensor:
@@ -54,33 +65,33 @@ def _power(s: Tensor, beta: float) -> Tensor:
     return s.pow(-beta)
 
 
-def normalize(x: Tensor, window: Window, alpha: float, beta: float, k: float) -> Tensor:
-    u = widen(x)
+def normalize(u: Tensor, window: Window, alpha: float, beta: float, k: float) -> Tensor:
     s = window(u * u).mul_(alpha).add_(k)
-    return _power(s, beta).mul_(u).to(x.dtype)
+    return _power(s, beta).mul_(u)
 
 
-def normalize_backward(x: Tensor, dy: Tensor, window: Window, alpha: float, beta: float, k: float) -> Tensor:
-    u, g = widen(x), widen(dy)
+def normalize_backward(u: Tensor, g: Tensor, window: Window, alpha: float, beta: float, k: float) -> Tensor:
     s = window(u * u).mul_(alpha).add_(k)
     p = _power(s, beta)
     spread = window((g * u).mul_(p).div_(s))
-    return p.mul_(g).sub_(spread.mul_(u).mul_(2 * alpha * beta)).to(x.dtype)
+    return p.mul_(g).sub_(spread.mul_(u).mul_(2 * alpha * beta))
 
 
 def max_pool(x: Tensor, size: int, stride: int) -> tuple[Tensor, Tensor]:
-    """The maxima, and which of the window's size x size taps each was, uint8."""
+    """The maxima, and which of the window's size x size taps each was."""
+    if x.device.type == "cpu":  # torch's pooling of planes takes ten times as long as that of channels-last memory
+        x = x.contiguous(memory_format=torch.channels_last)
     y, index = F.max_pool2d(x, size, stride, return_indices=True)  # index: row * W + column in the map
     rows = torch.arange(y.shape[2], device=x.device)[:, None] * stride
     columns = torch.arange(y.shape[3], device=x.device) * stride
     tap = (index // x.shape[3] - rows) * size + index % x.shape[3] - columns
-    return y, tap.to(torch.uint8)
+    return y, tap
 
 
-def max_pool_backward(dy: Tensor, code: Tensor, shape: list[int], size: int, stride: int) -> Tensor:
+def max_pool_backward(dy: Tensor, code: Tensor, height: int, width: int, size: int, stride: int) -> Tensor:
     rows = torch.arange(dy.shape[2], device=dy.device)[:, None] * stride
     columns = torch.arange(dy.shape[3], device=dy.device) * stride
     tap = code.long()
-    index = (rows + tap // size) * shape[3] + columns + tap % size
-    dx = torch.zeros(shape, dtype=widen(dy).dtype, device=dy.device)
-    return dx.flatten(2).scatter_add_(2, index.flatten(2), widen(dy).flatten(2)).view(shape).to(dy.dtype)
+    index = (rows + tap // size) * width + columns + tap % size
+    dx = torch.zeros(*dy.shape[:2], height * width, dtype=widen(dy).dtype, device=dy.device)
+    return dx.scatter_add_(2, index.flatten(2), widen(dy).flatten(2)).unflatten(2, (height, width))

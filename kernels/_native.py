@@ -1,7 +1,7 @@
 """native.c, compiled by the system's C compiler when first needed, and called with tensors.
 
-The library lies in a cache folder under a name that depends on the source, the compiler and the processor, so it is compiled once (about a
-second). Where there is no compiler, `library` returns None and the operators compute with torch alone.
+The library lies in a cache folder under a name that depends on the source, the compiler and the processor, so it is compiled once (a
+second or two). Where there is no compiler, `library` returns None and the operators compute with torch alone.
 """
 
 import ctypes

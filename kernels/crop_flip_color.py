@@ -21,6 +21,7 @@ def operator(
 ) -> Tensor:
     (n, height, width, _), aligned = images.shape, tuple(mean.shape) == (*images.shape[1:3], 3)
     offsets, color_shift, mean = offsets.to(torch.int64).contiguous(), color_shift.float().contiguous(), mean.float().contiguous()
+    flips = flips.contiguous()
     out = _empty(images, size, out_dtype, channels_last)
     if n == 0:
         return out
@@ -31,7 +32,7 @@ def operator(
 
         gpu.crop_flip_color(images, offsets, flips, color_shift, mean, out, size, scale, aligned)
     elif which == "native":
-        tensors = [_native.pointer(t) for t in (images, offsets, flips.contiguous(), color_shift, mean, out)]
+        tensors = [_native.pointer(t) for t in (images, offsets, flips, color_shift, mean, out)]
         settings = (height, width, size, scale, aligned, channels_last)
         _native.share(lambda start, end: _native.call("crop_flip_color", *tensors, start, end, *settings), n, out.numel())
     else:

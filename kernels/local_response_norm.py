@@ -30,12 +30,17 @@ def normalize(x: Tensor, bias: Tensor | None, size: int, alpha: float, beta: flo
     """LRN(x + bias), forward."""
     if x.numel() == 0:
         return empty_maps(x)
-    which = _choose.implementation(x, bias, native=beta == 0.75)
+    bias = None if bias is None else bias.contiguous()  # kernels step through it one by one
+    which, y = _choose.implementation(x, bias, native=beta == 0.75), empty_maps(x)
     if which == "composite":
-        u = _composite.biased(x, bias)
-        y = _composite.normalize(u.relu() if relu == "before" else u, _composite.across_maps(size, columns), alpha, beta, k)
-        return (y.relu_() if relu == "after" else y).to(x.dtype).contiguous(memory_format=memory_format(x))
-    y = empty_maps(x)
+
+        def part(x: Tensor) -> tuple[Tensor]:
+            u = _composite.biased(x, bias)
+            y = _composite.normalize(u.relu() if relu == "before" else u, _composite.across_maps(size, columns), alpha, beta, k)
+            return (y.relu_() if relu == "after" else y,)
+
+        _composite.in_parts(part, (y,), x)
+        return y
     if which == "triton":
         from kernels.gpu import local_response_norm as gpu
 
@@ -51,14 +56,19 @@ def normalize_backward(
     """The gradient of `normalize` with respect to x + bias. The denominators are computed again, as the 2012 kernels did."""
     if x.numel() == 0:
         return empty_maps(x)
-    which = _choose.implementation(x, bias, native=beta == 0.75)
+    bias = None if bias is None else bias.contiguous()
+    which, dx = _choose.implementation(x, bias, native=beta == 0.75), empty_maps(x)
     if which == "composite":
-        raw = _composite.biased(x, bias)
-        g = torch.where(raw <= 0, 0, dy) if relu == "after" else dy
-        u = raw.relu() if relu == "before" else raw
-        dx = _composite.normalize_backward(u, g, _composite.across_maps(size, columns), alpha, beta, k)
-        return (torch.where(raw <= 0, 0, dx) if relu == "before" else dx).to(x.dtype).contiguous(memory_format=memory_format(x))
-    dx = empty_maps(x)
+
+        def part(x: Tensor, dy: Tensor) -> tuple[Tensor]:
+            raw, g = _composite.biased(x, bias), _composite.widen(dy)
+            g = torch.where(raw <= 0, 0, g) if relu == "after" else g
+            u = raw.relu() if relu == "before" else raw
+            dx = _composite.normalize_backward(u, g, _composite.across_maps(size, columns), alpha, beta, k)
+            return (torch.where(raw <= 0, 0, dx) if relu == "before" else dx,)
+
+        _composite.in_parts(part, (dx,), x, dy)
+        return dx
     if which == "triton":
         from kernels.gpu import local_response_norm as gpu
 
@@ -126,7 +136,7 @@ def local_response_norm(
     """
     check(x, size, beta, k)
     check_columns(x, columns, relu)
-    if _choose.mode() == "torch":
+    if _choose.torchs_own(x):
         return by_torch(x, size, alpha, beta, k, columns, relu)
     return operator(x, size, alpha, beta, k, columns, relu or "none")
 

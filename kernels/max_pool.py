@@ -32,8 +32,8 @@ def pool(x: Tensor, size: int, stride: int) -> tuple[Tensor, Tensor]:
     if y.numel() == 0:
         return y, code
     if which == "composite":
-        values, taps = _composite.max_pool(x, size, stride)
-        return y.copy_(values), code.copy_(taps)
+        _composite.in_parts(lambda x: _composite.max_pool(x, size, stride), (y, code), x)
+        return y, code
     if which == "triton":
         from kernels.gpu import max_pool as gpu
 
@@ -52,7 +52,8 @@ def pool_backward(dy: Tensor, code: Tensor, height: int, width: int, size: int, 
     if code.numel() == 0:
         return dx.zero_()
     if which == "composite":
-        return dx.copy_(_composite.max_pool_backward(dy, code, list(dx.shape), size, stride))
+        _composite.in_parts(lambda dy, code: (_composite.max_pool_backward(dy, code, height, width, size, stride),), (dx,), dy, code)
+        return dx
     if which == "triton":
         from kernels.gpu import max_pool as gpu
 
@@ -110,6 +111,6 @@ def max_pool(x: Tensor, size: int = 3, stride: int = 2) -> Tensor:
     than the window, the size is not in 1..15, or the stride is not positive.
     """
     check(x, size, stride)
-    if _choose.mode() == "torch":
+    if _choose.torchs_own(x):
         return F.max_pool2d(x, size, stride)
     return operator(x, size, stride)[0]

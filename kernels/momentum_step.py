@@ -95,6 +95,8 @@ def momentum_step_(
         raise ValueError(f"params, grads and velocities must be of one length; they are {len(params)}, {len(grads)}, {len(velocities)}")
     if copies and len(copies) != len(params):
         raise ValueError(f"copies must be none or one for each of the {len(params)} parameters; there are {len(copies)}")
+    if any(g is None for g in grads):
+        raise ValueError("a gradient is None: leave out parameters that have none")
     for w, g, v, *c in zip(params, grads, velocities, *([copies] if copies else []), strict=True):
         if not w.shape == g.shape == v.shape or any(other.shape != w.shape for other in c):
             raise ValueError(f"a parameter, its gradient and velocity must be of one shape; they are {w.shape}, {g.shape}, {v.shape}")

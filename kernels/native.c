@@ -1,4 +1,4 @@
-/* The operators on a CPU, float32. One file of plain C: it compiles in a second, so that not even a notebook feels it (_native.py).
+/* The operators on a CPU, float32. One file of plain C: it compiles in a second or two, once, so that a notebook hardly feels it (_native.py).
  *
  * Maps are (N, C, H, W) in memory, or (N, H, W, C) where `last` is set. Every function works on a range of its outermost index, [from, to),
  * which lets the caller share the work among threads. No result depends on how it is shared.
@@ -112,48 +112,44 @@ int local_response_norm(const float *x, const float *bias, const float *dy, floa
                 : response_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, order, 0);
 }
 
-/* s (height, width) = k + alpha * (sums of q over squares of side 2 radius + 1, clipped); rows: scratch of the same size */
-static void square_sums(const float *q, float *rows, float *s, long height, long width, long radius, float alpha, float k) {
-    for (long h = 0; h < height; h++) {
-        const float *in = q + h * width;
-        float *out = rows + h * width;
-        memcpy(out, in, width * sizeof *out);
-        for (long j = 1; j <= radius && j < width; j++) {
-            for (long w = j; w < width; w++) out[w] += in[w - j];
-            for (long w = 0; w < width - j; w++) out[w] += in[w + j];
-        }
-    }
-    for (long h = 0; h < height; h++) {
-        float *out = s + h * width;
-        memset(out, 0, width * sizeof *out);
-        for (long j = h < radius ? 0 : h - radius; j < height && j <= h + radius; j++)
-            for (long w = 0; w < width; w++) out[w] += rows[j * width + w];
-        for (long w = 0; w < width; w++) out[w] = k + alpha * out[w];
-    }
+/* s = k + alpha * (sums of q over squares of side 2 radius + 1), for rows `pitch` apart with zeros around them; rows: scratch of q's size */
+static inline void square_sums(const float *q, float *rows, float *s, long length, long pitch, long radius, float alpha, float k) {
+    denominators(q, rows, length, 1, radius, 1, 0);
+    denominators(rows, s, length, pitch, radius, alpha, k);
 }
 
-/* For maps [from, to) of (N C, height, width): y = the normalization within each map, or its gradient where dy is given. 0: out of memory. */
+/* For maps [from, to) of (N C, height, width): y = the normalization within each map, or its gradient where dy is given. Rows lie in scratch
+ * with `radius` zeros between them, which end the windows, so that a whole map is one run. 0: out of memory. */
 int same_map_norm(const float *x, const float *dy, float *y, long from, long to, long height, long width, long radius, float alpha, float beta,
                   float k) {
-    const long size = height * width;
-    float *q = malloc(4 * size * sizeof *q), *rows = q + size, *s = rows + size, *g = s + size;
-    if (!q) return 0;
+    const long largest = height > width ? height : width;
+    if (radius > largest) radius = largest; /* wider windows see no more */
+    const long pitch = width + radius, length = height * pitch, pad = (radius + 1) * pitch, part = length + 2 * pad;
+    float *scratch = calloc(5 * part, sizeof *scratch);
+    if (!scratch) return 0;
+    float *u = scratch + pad, *q = u + part, *rows = q + part, *s = rows + part, *g = s + part;
     for (long map = from; map < to; map++) {
-        const float *u = x + map * size;
-        for (long i = 0; i < size; i++) q[i] = u[i] * u[i];
-        square_sums(q, rows, s, height, width, radius, alpha, k);
+        const float *in = x + map * height * width;
+        float *out = y + map * height * width;
+        for (long h = 0; h < height; h++) memcpy(u + h * pitch, in + h * width, width * sizeof *u);
+        for (long i = 0; i < length; i++) q[i] = u[i] * u[i];
+        square_sums(q, rows, s, length, pitch, radius, alpha, k);
         if (!dy) {
-            normalize(u, s, y + map * size, size);
+            for (long h = 0; h < height; h++) normalize(in + h * width, s + h * pitch, out + h * width, width);
             continue;
         }
-        for (long i = 0; i < size; i++) {
-            g[i] = dy[map * size + i] * power(s[i]);
+        for (long h = 0; h < height; h++) memcpy(g + h * pitch, dy + (map * height + h) * width, width * sizeof *g);
+        for (long i = 0; i < length; i++) {
+            g[i] *= power(s[i]);
             q[i] = g[i] * u[i] / s[i];
         }
-        square_sums(q, rows, s, height, width, radius, 2 * alpha * beta, 0);
-        for (long i = 0; i < size; i++) y[map * size + i] = g[i] - u[i] * s[i];
+        for (long h = 0; h < height; h++) memset(q + h * pitch + width, 0, radius * sizeof *q); /* 0 / NaN would spread */
+        square_sums(q, rows, s, length, pitch, radius, 2 * alpha * beta, 0);
+        for (long h = 0; h < height; h++)
+            for (long w = 0; w < width; w++) out[h * width + w] = g[h * pitch + w] - u[h * pitch + w] * s[h * pitch + w];
+        for (long h = 0; h < height; h++) memset(g + h * pitch + width, 0, radius * sizeof *g);
     }
-    free(q);
+    free(scratch);
     return 1;
 }
 

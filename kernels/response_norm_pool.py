@@ -1,13 +1,14 @@
 """Bias, ReLU, response normalization and overlapping pooling in one call: what follows conv1 and conv2."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import _choose
 from kernels._memory import empty_maps
 from kernels.local_response_norm import by_torch, check, check_columns, normalize, normalize_backward
 from kernels.max_pool import check as check_pool
-from kernels.max_pool import max_pool, out_shape, pool, pool_backward
+from kernels.max_pool import out_shape, pool, pool_backward
 
 
 @torch.library.custom_op("alexnet::response_norm_pool", mutates_args=())
@@ -24,6 +25,7 @@ def operator(
     pool_stride: int,
 ) -> tuple[Tensor, Tensor]:
     settings = (size, alpha, beta, k, columns, relu)
+    bias = None if bias is None else bias.contiguous()
 
     def two_kernels() -> tuple[Tensor, Tensor]:
         return pool(normalize(x, bias, *settings), pool_size, pool_stride)
@@ -113,7 +115,7 @@ def response_norm_pool(
     check_pool(x, pool_size, pool_stride)
     if bias is not None and bias.shape != x.shape[1:2]:
         raise ValueError(f"bias must have one entry for each of the {x.shape[1]} maps; its shape is {tuple(bias.shape)}")
-    if _choose.mode() == "torch":
+    if _choose.torchs_own(x, bias):
         x = x if bias is None else x + bias.view(1, -1, 1, 1)
-        return max_pool(by_torch(x, size, alpha, beta, k, columns, relu), pool_size, pool_stride)
+        return F.max_pool2d(by_torch(x, size, alpha, beta, k, columns, relu), pool_size, pool_stride)
     return operator(x, bias, size, alpha, beta, k, columns, relu or "none", pool_size, pool_stride)[0]

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import _choose, _composite, _native
-from kernels._memory import empty_maps, memory_format
+from kernels._memory import empty_maps
 from kernels.local_response_norm import check
 
 
@@ -27,7 +27,9 @@ def operator(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tenso
     if x.numel() == 0:
         return y
     if which == "composite":
-        return _composite.normalize(x, _composite.within_map(size), alpha, beta, k).contiguous(memory_format=memory_format(x))
+        window = _composite.within_map(size)
+        _composite.in_parts(lambda x: (_composite.normalize(_composite.widen(x), window, alpha, beta, k),), (y,), x)
+        return y
     if which == "triton":
         from kernels.gpu import same_map_norm as gpu
 
@@ -44,7 +46,12 @@ def operator_backward(x: Tensor, dy: Tensor, size: int, alpha: float, beta: floa
         return dx
     if which == "composite":
         window = _composite.within_map(size)
-        return _composite.normalize_backward(x, dy, window, alpha, beta, k).contiguous(memory_format=memory_format(x))
+
+        def part(x: Tensor, dy: Tensor) -> tuple[Tensor]:
+            return (_composite.normalize_backward(_composite.widen(x), _composite.widen(dy), window, alpha, beta, k),)
+
+        _composite.in_parts(part, (dx,), x, dy)
+        return dx
     if which == "triton":
         from kernels.gpu import same_map_norm as gpu
 
@@ -85,7 +92,7 @@ def same_map_norm(x: Tensor, size: int = 5, alpha: float = 4e-5, beta: float = 0
     gradient. Raises ValueError for an even size and k not positive.
     """
     check(x, size, beta, k)
-    if _choose.mode() == "torch":
+    if _choose.torchs_own(x):
         return by_torch(x, size, alpha, beta, k)
     return operator(x, size, alpha, beta, k)
 

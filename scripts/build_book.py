@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from alexnet.reproduce import kernel_environment, tree_digest
+from alexnet.reproduce import ARCHIVE, PACKAGE, kernel_environment, tree_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
@@ -30,6 +30,8 @@ def main() -> int:
     BUILD.mkdir(exist_ok=True)
     forget_if_changed()
     written = yaml.safe_load((ROOT / "_config.yml").read_text())
+    local = written["sphinx"]["local_extensions"]  # whose paths are relative to the configuration's folder
+    written["sphinx"]["local_extensions"] = {name: str(ROOT / path) for name, path in local.items()}
     config = BUILD / "_config.yml"
     config.write_text(yaml.safe_dump(with_buttons(written, os.environ.get("ALEXNET_REPOSITORY"))))
     build = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT), "--config", str(config)]
@@ -47,14 +49,16 @@ def main() -> int:
 
 def forget_if_changed() -> None:
     """Delete executed notebooks and parsed pages if they were made with other code, results or versions than there are now."""
-    code = tree_digest(ROOT, ("alexnet/**/*.py", "alexnet/**/*.yml", "kernels/**/*.py", "kernels/**/*.yml", "results/**/*"))
+    code = tree_digest(ROOT, (*PACKAGE, *ARCHIVE))
     versions = sorted({f"{each.metadata['Name']} {each.version}" for each in importlib.metadata.distributions()})
     current = hashlib.sha256("\n".join([code, platform.python_version(), *versions]).encode()).hexdigest()
-    remembered = BUILD / ".code_hash"
-    if not remembered.is_file() or remembered.read_text() != current:
-        for cache in (".jupyter_cache", ".doctrees"):
-            shutil.rmtree(BUILD / cache, ignore_errors=True)
-        remembered.write_text(current)
+    pages = tree_digest(ROOT, ("scripts/*.py", "book/_static/**/*"))  # what changes pages but no numbers
+    for name, digest, caches in ((".code_hash", current, (".jupyter_cache", ".doctrees")), (".pages_hash", pages, (".doctrees",))):
+        remembered = BUILD / name
+        if not remembered.is_file() or remembered.read_text() != digest:
+            for cache in caches:
+                shutil.rmtree(BUILD / cache, ignore_errors=True)
+            remembered.write_text(digest)
 
 
 def with_buttons(config: dict[str, Any], url: str | None) -> dict[str, Any]:

@@ -94,3 +94,12 @@ def test_ten_views_are_corners_center_and_reflections():
 def test_a_crop_larger_than_the_images_is_named():
     with pytest.raises(InputError, match="20 pixels wide"):
         Augment(Recipe(), MEAN, 24)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("color", ["text", "source"])
+def test_a_gpu_makes_the_same_views(color):
+    cpu, gpu = (Augment(Recipe(color=color), MEAN, 16, COLOR, seed=3) for _ in range(2))
+    assert torch.equal(gpu.train(IMAGES.cuda(), IDS, IDS, 4).cpu(), cpu.train(IMAGES, IDS, IDS, 4))
+    for there, here in zip(gpu.views(IMAGES.cuda(), 10), cpu.views(IMAGES, 10), strict=True):
+        assert torch.equal(there.cpu(), here)

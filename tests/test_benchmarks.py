@@ -12,6 +12,7 @@ from torch import Tensor
 import kernels
 from alexnet.errors import InputError
 from benchmarks import (
+    chart,
     crop_flip_color,
     cudnn_lrn,
     local_response_norm,
@@ -247,6 +248,34 @@ def test_summary_and_digest():
     assert lines["torch", "nhwc"][-1] == "10.00" and lines["torch", "nchw"][-1] == "8.00"
     assert record.digest(rows).splitlines()[-1].split()[-5:] == ["forward", "0.3", "90", "%", "8.00"]  # the peer's faster layout
     assert record.summary([]) == record.digest([]) == "Nothing was measured."
+
+
+def test_chart(tmp_path):
+    record.append(tmp_path / "max_pool.csv", [row(operator="max_pool", device="older", median_ms=9.0)])
+    rows = [
+        row(median_ms=0.3, percent_of_copy=90.0),
+        row(median_ms=0.2, percent_of_copy=95.0, layout="nchw"),  # ours counts in its first layout
+        row(median_ms=3.0, percent_of_copy=9.0, implementation="torch"),
+        row(median_ms=2.4, percent_of_copy=11.25, implementation="torch", layout="nchw"),  # a peer in its fastest
+        row(median_ms=0.3, percent_of_copy=90.0, method="graph"),
+        row(median_ms=0.5, percent_of_copy=60.0, dtype="fp32", direction="backward"),
+        row(median_ms=1.0, percent_of_copy=60.0, dtype="fp32", cuda="", method="wall", device="a CPU"),
+    ]
+    for each in rows:
+        record.append(tmp_path / "local_response_norm.csv", [each])
+    gpu, cpu = chart.rows(True, tmp_path), chart.rows(False, tmp_path)
+    assert {r["device"] for r in gpu} == {"NVIDIA H200"} and [r["device"] for r in cpu] == ["a CPU"]
+    lines = [re.split(r"  +", line) for line in chart.table(gpu).splitlines()[2:]]
+    assert lines == [
+        ["LRN, conv1, bf16", "forward", "0.3", "90 %", "8.00 x"],
+        ["LRN, conv1, fp32", "backward", "0.5", "60 %"],
+    ]
+    axes = chart.roofline(gpu).axes[0]
+    drawn = {dots.get_label(): [tuple(map(float, at)) for at in dots.get_offsets()] for dots in axes.collections}
+    assert drawn["ours"] == [pytest.approx((100 / 90, 0)), pytest.approx((100 / 60, 1))]
+    assert drawn["torch, eager"] == [pytest.approx((100 / 11.25, 0))]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["LRN, conv1, bf16, forward", "LRN, conv1, fp32, backward"]
+    assert chart.rows(True, tmp_path / "absent") == []
 
 
 def test_verdicts():

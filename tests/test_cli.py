@@ -73,6 +73,32 @@ def test_prepare_train_evaluate_export(packs72, tmp_path, capsys):
         assert file.metadata().items() > about.items()
 
 
+def test_prepare_a_part_and_verify(packs72, tmp_path, capsys):
+    images = packs72.parent / "images"
+    names = sorted(path.name for path in (images / "train").iterdir())
+    (tmp_path / "names.txt").write_text(f"{names[2]}\n{names[0]}\n")
+    options = ["--size", 32, "--workers", 1, "--encoding", "jpeg", "--limit", 5, "--verify"]
+    assert alexnet("prepare", images, tmp_path / "a", "--classes", f"@{tmp_path / 'names.txt'}", *options) == 0
+    packs = open_splits(tmp_path / "a")
+    assert packs["train"].classes == [names[0], names[2]] and packs["train"].encoding == "jpeg"
+    assert {split: len(pack) for split, pack in packs.items()} == {"train": 10, "val": 4, "test": 4}
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"{tmp_path / 'a' / 'train'}: 10 images, as its manifest says; train has digest {packs['train'].digest[:16]}"
+    for classes, expected in (("2", names[:2]), (f"{names[1]},", [names[1]])):
+        assert alexnet("prepare", images, tmp_path / classes, "--classes", classes, "--size", 16, "--workers", 1) == 0
+        assert open_splits(tmp_path / classes)["val"].classes == expected
+    capsys.readouterr()
+    assert alexnet("prepare", "--verify", tmp_path / "a") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    shard = tmp_path / "a" / "val" / "images-00000.jpegs"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert alexnet("prepare", "--verify", tmp_path / "a") == 2
+    assert "images-00000.jpegs is not what its manifest says" in capsys.readouterr().err
+    assert alexnet("prepare", images) == 2 and "name the pack's folder as well" in capsys.readouterr().err
+    assert alexnet("prepare", images, tmp_path / "b", "--classes", "nothing", "--size", 16) == 2
+    assert "has no class nothing; it has" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("preset", "columns", "found", "maps"),
     [

@@ -14,12 +14,13 @@ from types import SimpleNamespace
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from alexnet import claims, experiments, profiles, results
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
-from alexnet.experiments import errors, figure1, learning, live, models
+from alexnet.experiments import errors, figure1, learning, live, models, page, permuted
 from alexnet.profiles import Profile
 from alexnet.training import checkpoint, log, trainer
 
@@ -129,6 +130,7 @@ def test_a_profile_that_cannot_serve_says_so(packs32):
 def test_the_archive_was_made_with_the_profiles_settings():
     archive = Path(__file__).resolve().parents[1] / "results"
     found = [json.loads(path.read_text()) for path in sorted(archive.glob("*/*.json"))]
+    found = [one for one in found if one["experiment"] in experiments.NAMES]  # the rest was not made by a profile
     assert found
     for one in found:
         assert one["config"][one["experiment"]] == profiles.load(one["profile"])[one["experiment"]], f"{one['profile']}: run it again"
@@ -304,6 +306,38 @@ def test_errors_measures_every_net_and_draws_its_kernels(packs72, serial):
     drawn(errors.plot, {"metrics": metrics})
 
 
+# --- permuted -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_permutation_moves_pixels_and_nothing_else(packs32):
+    images = open_splits(packs32)["test"].gather(range(8))
+    moved = permuted.permute(images)
+    assert moved.dtype == np.uint8 and not np.array_equal(moved, images)
+    for image, other in zip(images, moved, strict=True):
+        assert sorted(map(tuple, image.reshape(-1, 3))) == sorted(map(tuple, other.reshape(-1, 3)))
+    back = np.argsort(permuted.order(32))
+    assert np.array_equal(moved.reshape(8, -1, 3)[:, back].reshape(images.shape), images)
+    assert sorted(permuted.order(5)) == list(range(25)) and permuted.order(3).tolist() == [5, 2, 1, 8, 7, 4, 0, 6, 3]
+    assert permuted.neighbors(images) > 0.8 and abs(permuted.neighbors(moved)) < 0.05
+    ramp = np.arange(8, dtype=np.uint8)[None, :, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    assert permuted.neighbors(ramp) == pytest.approx(1.0)
+
+
+def test_permuted_trains_both_arms_on_the_same_pixels(packs72, serial):
+    settings = {"preset": "paper/sigma-0.03/constant-rate/no-crops", "width": 1 / 16, "batch_size": 12, "rate": 0.004, "epochs": 1}
+    profile = own(packs72, permuted=settings, image_size=64)
+    metrics = permuted.run(profile, [0, 1])
+    json.dumps(metrics, allow_nan=False)
+    assert (metrics["classes"], metrics["images"], metrics["test_images"]) == (3, 36, 6) and metrics["arms"].keys() == permuted.ARMS.keys()
+    plain, moved = open_splits(packs72), open_splits(next((profile.runs / "data").glob("permuted-*")))
+    assert np.array_equal(moved["train"].gather(range(36)), permuted.permute(plain["train"].gather(range(36))))
+    assert moved["test"].labels.tolist() == plain["test"].labels.tolist()
+    data = [json.loads(path.read_text())["data"]["train"] for path in (profile.runs / "models").glob("*/config.json")]
+    assert sorted(data) == sorted([plain["train"].digest, moved["train"].digest] * 2)
+    assert all(found["test_top1"].keys() == {"0", "1"} for found in metrics["arms"].values())
+    assert metrics["arms"]["as they are"]["neighbors"] > metrics["arms"]["permuted"]["neighbors"] + 0.7
+
+
 # --- live ---------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -345,5 +379,31 @@ def test_learning_is_drawn():
     drawn(learning.plot, {"metrics": {"classes": 10, "steps": 150, "arms": arms}})
 
 
+def test_permuted_is_drawn():
+    arms = {arm: {"loss": {"0": [2.3, 2.0, 1.0], "1": [2.3]}} for arm in permuted.ARMS}
+    drawn(permuted.plot, {"metrics": {"classes": 10, "window": 50, "arms": arms}})
+
+
 def test_a_live_loss_is_drawn():
     drawn(live.plot, {"loss": [1.6, 1.2, 0.7], "classes": 5})
+
+
+# --- the net that runs in the pages -------------------------------------------------------------------------------------------------------
+
+
+def test_a_net_of_eight_bits_is_the_net_to_half_a_step(packs72, serial):
+    profile = own(packs72, page={"preset": "paper/sigma-0.03/constant-rate", "width": 1 / 16, "epochs": 1}, image_size=64, batch_size=6)
+    metrics = page.run(profile, [3, 4])
+    assert list(metrics["errors"]) == list(metrics["conv1"]["kernels"]) == ["3", "4"]
+    assert json.loads(json.dumps(metrics)) == metrics
+    (run,) = [each for each in (profile.runs / "models").iterdir() if json.loads((each / "config.json").read_text())["seed"] == 3]
+    full, augment, _ = trainer.load_run(run)
+    coarse, center = page.network(metrics["net"])
+    for name, weight in full.export_merged().items():
+        step = weight.abs().flatten(1).amax(1) / 127 if name.endswith("weight") else weight.abs() * 1e-5
+        apart = (coarse.export_merged()[name] - weight).abs().reshape(len(weight), -1).amax(1)
+        assert bool((apart <= 0.501 * step).all()), name
+    images = torch.from_numpy(open_splits(packs72)["test"].gather(np.arange(2)))
+    inputs = [next(iter(each.views(images))) for each in (augment, center)]
+    assert float((inputs[0] - inputs[1]).abs().max()) <= 0.5  # the mean image in whole gray levels
+    assert len(page.plot({"metrics": metrics}).axes) == 2 * 6

@@ -79,14 +79,37 @@ def test_the_source_compiles_without_warnings(tmp_path):
     subprocess.run(["cc", *flags, "-o", str(tmp_path / "a.so"), str(_native.SOURCE), "-lm"], check=True)
 
 
-def test_what_the_triton_kernels_compile_to():
-    """Ahead of time for two generations of devices: no spills, wide loads in channels-last memory."""
-    command = [sys.executable, "-m", "benchmarks.instructions", "--arch", "80", "90", "--dtype", "bf16", "--only", "conv1"]
+def compiled(*options):
+    """What benchmarks.instructions prints: (kernel, bytes spilled, bits of the widest access to memory) of each."""
+    command = [sys.executable, "-m", "benchmarks.instructions", *options]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     rows = [line[32:].split() for line in done.stdout.splitlines()[1:]]
-    assert {row[0].split(".")[0] for row in rows} == {"local_response_norm", "max_pool", "response_norm_pool"} and len(rows) == 14
-    for row in rows:
-        spilled, widest = int(row[-3]), int(row[-2])
-        assert spilled == 0 and widest == (128 if "max_pool" in row[0] else 64), row
+    return [(row[0], int(row[-3]), int(row[-2])) for row in rows]
+
+
+def test_what_the_triton_kernels_compile_to():
+    """Ahead of time for two generations of devices: no spills, wide loads in channels-last memory."""
+    rows = compiled("--arch", "80", "90", "--dtype", "bf16", "--only", "conv1")
+    assert {name.split(".")[0] for name, *_ in rows} == {"local_response_norm", "max_pool", "response_norm_pool"} and len(rows) == 14
+    for name, spilled, widest in rows:
+        assert spilled == 0 and widest == (128 if "max_pool" in name else 64), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--arch", "90", "--dtype", "bf16", "--all-configs"),
+        ("--arch", "90", "--dtype", "fp32", "--all-configs"),
+        ("--arch", "90", "--dtype", "bf16", "--layout", "nchw"),
+        ("--arch", "80", "--dtype", "fp16", "fp32"),
+        ("--arch", "80", "--dtype", "fp32", "--layout", "nchw"),
+    ],
+    ids=" ".join,
+)
+def test_everything_that_a_device_may_choose_compiles_without_spills(options):
+    rows = compiled(*options)
+    assert len({name for name, *_ in rows}) == (7 if "nchw" in options else 8)  # the block in one kernel is for channels-last maps
+    assert [row for row in rows if row[1]] == []

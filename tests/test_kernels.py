@@ -57,18 +57,22 @@ def test_local_response_norm(name, layout, dtype):
     check_local_response_norm(x, 5, 1e-2, 0.5, 1.0, 1, "before", name)
 
 
+def check_same_map_norm(x, size, alpha, beta, k, name):
+    with form(name) as device:
+        y, dy, dx = with_gradient(lambda x: kernels.same_map_norm(x, size, alpha, beta, k), x, device)
+    u = x.double().requires_grad_()
+    want = ref.same_map_norm(u, size, alpha, beta, k)
+    assert y.dtype == dx.dtype == x.dtype and y.shape == dx.shape == x.shape
+    assert_close(y, want.detach())
+    assert_close(dx, torch.autograd.grad(want, u, dy.double())[0])
+
+
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_map_norm(name, layout, dtype):
-    for maps, size, beta in ((8, 5, 0.75), (3, 3, 0.75), (1, 7, 0.5)):
-        x = rand(2, maps, 6, 5, dtype=dtype, layout=layout)
-        with form(name) as device:
-            y, dy, dx = with_gradient(lambda x, size=size, beta=beta: kernels.same_map_norm(x, size, 1e-3, beta, 1.0), x, device)
-        u = x.double().requires_grad_()
-        want = ref.same_map_norm(u, size, 1e-3, beta, 1.0)
-        assert_close(y, want.detach())
-        assert_close(dx, torch.autograd.grad(want, u, dy.double())[0])
+    for maps, size, beta in ((8, 5, 0.75), (3, 3, 0.75), (1, 7, 0.5), (2, 13, 0.75)):
+        check_same_map_norm(rand(2, maps, 6, 5, dtype=dtype, layout=layout), size, 1e-3, beta, 1.0, name)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -127,10 +131,13 @@ def test_the_block_in_half_types_is_its_parts(name, layout, dtype):
     assert_close(dx, torch.autograd.grad(want, u, spread.double().cpu())[0], dtype, roundings=2)
 
 
-def test_the_fused_block_under_the_interpreter():
-    """On a device a measurement chooses between two kernels and one; here the one is called by name."""
+@pytest.mark.parametrize("config", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 3))])
+def test_the_fused_block_under_the_interpreter(config, monkeypatch):
+    """On a device a measurement chooses between two kernels and one, in some configuration; here the one is called by name."""
     with form("interpreter"):
         from kernels.gpu import response_norm_pool as gpu
+    constants, warps = gpu.CONFIGS[config]
+    monkeypatch.setattr(gpu.kernel, "configs", [type(gpu.kernel.configs[0])(constants, num_warps=warps)])
     for dtype in (torch.float32, torch.bfloat16):
         for maps, columns, high, wide, relu in (
             (8, 2, 3, 3, "none"),
@@ -156,13 +163,18 @@ def test_every_configuration_and_width_of_index_under_the_interpreter(monkeypatc
         from kernels.gpu import local_response_norm, max_pool, same_map_norm
     for module in (local_response_norm, max_pool, same_map_norm):
         monkeypatch.setattr(module, "is_wide", lambda *tensors: True)
-    tuners = [local_response_norm.forward_kernel, local_response_norm.backward_kernel, max_pool.forward_kernel, max_pool.backward_kernel]
-    configs = {id(t): module.CONFIGS for t, module in zip(tuners, [local_response_norm] * 2 + [max_pool] * 2)}
+    tuners = [
+        (local_response_norm.forward_kernel, local_response_norm.CONFIGS),
+        (local_response_norm.backward_kernel, local_response_norm.CONFIGS),
+        (max_pool.forward_kernel, max_pool.FORWARD),
+        (max_pool.backward_kernel, max_pool.BACKWARD),
+        (same_map_norm.kernel, same_map_norm.CONFIGS),
+    ]
     x = rand(1, 32, 5, 5, dtype=torch.bfloat16, layout="nhwc")
     results = []
     for i in range(4):
-        for tuner in (*tuners, same_map_norm.kernel):
-            constants, warps = configs.get(id(tuner), same_map_norm.CONFIGS)[i % len(configs.get(id(tuner), same_map_norm.CONFIGS))]
+        for tuner, configs in tuners:
+            constants, warps = configs[i % len(configs)]
             monkeypatch.setattr(tuner, "configs", [type(tuner.configs[0])(constants, num_warps=warps)])
         with form("interpreter"):
             results.append([with_gradient(f, x) for f in (kernels.response_norm_pool, kernels.same_map_norm)])
@@ -210,6 +222,7 @@ def check_case(case, name):
     x = in_memory(rand(*case["shape"], scale=case["scale"], dtype=case["dtype"], seed=case["seed"]), case["memory"])
     if x.numel():
         check_local_response_norm(x, case["size"], 1e-2, 0.75, 1.0, case["columns"], case["relu"], name)
+        check_same_map_norm(x, case["size"], 1e-2, 0.75, 1.0, name)
     size, stride = case["pool"]
     with form(name) as device:
         x = x.to(device)
@@ -283,6 +296,17 @@ def test_extreme_values(name, layout, dtype):
             want[0, 1:6, 1, 1] = 0
         assert_close(y, want)
         assert torch.equal(pooled.nan_to_num(-7), ref.max_pool(x.double(), 3, 2)[0].to(dtype).nan_to_num(-7))
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_is_not_finite_goes_no_further_than_its_windows(name, layout, value):
+    x = rand(2, 12, 9, 7, dtype=torch.float32, layout=layout)
+    x[0, 2, 4, 6] = x[1, 11, 0, 0] = value  # at the ends of a row, a map, a column of maps
+    check_local_response_norm(x, 3, 1e-3, 0.75, 2.0, 2, None, name)
+    check_same_map_norm(x, 3, 1e-3, 0.75, 1.0, name)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -447,6 +471,48 @@ def test_compiles_as_one_graph(backend):
     assert all(torch.equal(a, b) for a, b in zip(got, want))
 
 
+@pytest.mark.parametrize("name", ["native", "composite", "interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_small_inputs_may_have_steps_and_other_types(name):
+    x, bias, flips = rand(2, 8, 7, 7, dtype=torch.float32), torch.arange(16.0), torch.tensor([True, False, False, False])
+    images, rest = torch.arange(2 * 48, dtype=torch.uint8).view(2, 4, 4, 3), (torch.zeros(2, 2), torch.zeros(2, 3), torch.zeros(4, 4, 3))
+    with form(name) as device:
+        x, bias, flips, images, offsets, shift, mean = (t.to(device) for t in (x, bias, flips, images, rest[0].long(), *rest[1:]))
+        want = kernels.response_norm_pool(x, bias[::2].contiguous())
+        for other in (bias[::2], bias[::2].double(), bias[::2].bfloat16(), bias[::2].long()):
+            torch.testing.assert_close(kernels.response_norm_pool(x, other), want)
+        leaf = bias[::2].bfloat16().requires_grad_()
+        (db,) = torch.autograd.grad(kernels.response_norm_pool(x, leaf).sum(), leaf)  # the bias alone
+        assert db.dtype == torch.bfloat16
+        crops = [kernels.crop_flip_color(images, offsets, f, shift, mean, 3) for f in (flips[::2], flips[::2].contiguous())]
+        assert torch.equal(*crops)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # which torch uses itself
+def test_transforms_go_by_torchs_operators():
+    """torch.func and forward mode do not know our operators: a jvp would be zero without a word."""
+    x = rand(2, 8, 7, 7).requires_grad_()
+    for f in (kernels.local_response_norm, kernels.same_map_norm, kernels.max_pool, kernels.response_norm_pool):
+        y = f(x)
+        (dx,) = torch.autograd.grad(y.sum(), x)
+        torch.testing.assert_close(torch.func.grad(lambda x, f=f: f(x).sum())(x.detach()), dx)
+        torch.testing.assert_close(torch.func.vmap(f)(x.detach()[:, None]), y.detach()[:, None])
+        _, tangent = torch.func.jvp(f, (x.detach(),), (torch.ones_like(x),))
+        torch.testing.assert_close(tangent.sum(), dx.sum())
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(x.detach(), torch.ones_like(x))
+            torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(f(dual)).tangent, tangent)
+
+
+def test_second_derivatives_are_refused_except_by_torchs_operators():
+    x = rand(1, 4, 5, 5).requires_grad_()
+    for f in (kernels.local_response_norm, kernels.same_map_norm, lambda x: kernels.max_pool(x) ** 2, kernels.response_norm_pool):
+        (dx,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="no autograd formula"):
+            dx.sum().backward()
+    with kernels.using("torch"):
+        assert torch.autograd.gradgradcheck(lambda x: kernels.local_response_norm(x, alpha=1e-2), x)
+
+
 # --- bad input ----------------------------------------------------------------------------------------------------------------------------
 
 X = torch.zeros(1, 4, 5, 5)
@@ -475,6 +541,7 @@ ZERO = torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, dtype=torch.bool), t
         (lambda: kernels.crop_flip_color(U8, *ZERO, torch.zeros(5, 5, 3), -1), "size must be positive"),
         (lambda: kernels.momentum_step_([X], [X, X], [X], 0.1), "one length"),
         (lambda: kernels.momentum_step_([X], [X[0]], [X], 0.1), "one shape"),
+        (lambda: kernels.momentum_step_([X], [None], [X], 0.1), "a gradient is None"),
         (lambda: kernels.momentum_step_([X, X], [X, X], [X, X], [0.1]), "one for each of the 2"),
         (lambda: kernels.momentum_step_([X, X], [X, X], [X, X], 0.1, copies=[X]), "copies must be"),
     ],

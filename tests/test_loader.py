@@ -1,10 +1,14 @@
-"""Batches: every image once an epoch, an order from (seed, epoch), the same from any step."""
+"""Batches: every image once an epoch, an order from (seed, epoch), the same from any step, whichever way they come."""
+
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
-from alexnet.data.loader import batches, steps_per_epoch
+from alexnet.data import loader
+from alexnet.data.loader import Images, Loader, Ring, batches, steps_per_epoch
 from alexnet.data.pack import open_splits
 
 
@@ -67,3 +71,110 @@ def test_more_shards_than_images_leave_some_empty(pack):
     assert sizes == [0, 1, 1]
     with pytest.raises(ValueError, match="shard"):
         next(batches(pack, 2, 0, 0, shard=(3, 3)))
+
+
+# --- the loader ---------------------------------------------------------------------------------------------------------------------------
+
+
+def same(one, other):
+    one, other = list(one), list(other)
+    return len(one) == len(other) and all(torch.equal(a, b) for pair in zip(one, other, strict=True) for a, b in zip(*pair, strict=True))
+
+
+def threads():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("loader-")}
+
+
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize(("start", "shard", "count"), [(0, (0, 1), 1), (3, (0, 1), 3), (1, (1, 3), 2), (0, (2, 20), 4)])
+def test_the_loader_gives_the_same_batches(pack, resident, start, shard, count):
+    ready = Loader(pack, 9, 5, "cpu", shard, resident=resident, threads=count)
+    assert ready.images.resident == resident
+    for epoch in (2, 0):
+        assert same(ready.epoch(epoch, start), batches(pack, 9, 5, epoch, start, shard))
+    assert not threads()
+
+
+def test_batches_outlive_the_ring(pack):
+    """What was given out is not overwritten by what comes later, though there are fewer buffers than batches."""
+    kept = list(Loader(pack, 2, 0, threads=2).epoch(0))  # 20 batches
+    assert len(kept) > 2 * loader.DEPTH and same(kept, batches(pack, 2, 0, 0))
+
+
+def test_an_epoch_left_early_lets_its_threads_go(pack):
+    for number, _ in enumerate(Loader(pack, 4, 0, threads=3).epoch(0)):
+        assert len(threads()) == 3
+        if number == 2:
+            break
+    assert not threads()
+
+
+def test_threads_work_ahead_but_not_further_than_the_ring(pack, monkeypatch):
+    asked = []
+    gather = pack.gather
+
+    def watched(indices, out=None):
+        asked.append(list(indices))
+        return gather(indices, out)
+
+    monkeypatch.setattr(pack, "gather", watched)
+    epoch = Loader(pack, 4, 0, threads=1).epoch(0)
+    next(epoch)
+    for _ in range(500):
+        if len(asked) == loader.DEPTH:
+            break
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(asked) == loader.DEPTH
+    next(epoch)
+    epoch.close()
+    assert len(asked) <= loader.DEPTH + 1
+
+
+def test_a_failure_in_a_thread_is_told(pack, monkeypatch):
+    gather = pack.gather
+
+    def failing(indices, out=None):
+        if 7 in indices:
+            raise OSError("the disk is gone")
+        return gather(indices, out)
+
+    monkeypatch.setattr(pack, "gather", failing)
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(Loader(pack, 4, 0, threads=2).epoch(0))
+    assert not threads()
+
+
+def test_images_in_any_order(pack):
+    ids = [torch.tensor([3, 3, 0]), torch.tensor([], dtype=torch.int64), torch.arange(40)]
+    for resident in (False, True):
+        images = Images(pack, resident=resident)
+        assert all(np.array_equal(got, pack.gather(i.numpy())) for got, i in zip(images.of(ids), ids, strict=True))
+        assert images.labels(ids[0]).tolist() == pack.labels[[3, 3, 0]].tolist()
+
+
+def test_what_fits_stays_on_a_gpu(pack, monkeypatch):
+    free = pack.pixel_bytes / loader.RESIDENT_SHARE
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    assert loader.fits(pack, torch.device("cuda:1")) and not loader.fits(pack, torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free - 4, 2 * free))
+    assert not loader.fits(pack, torch.device("cuda"))
+
+
+def test_a_ring_of_one(pack):
+    ring = Ring(pack, torch.device("cpu"), threads=2, depth=1)
+    got = list(ring.run(torch.arange(i, i + 5) for i in range(0, 40, 5)))
+    ring.stop()
+    assert np.array_equal(torch.cat(got), pack.gather(range(40)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("resident", [False, True])
+def test_the_gpu_gets_the_same_batches(pack, resident):
+    ready = Loader(pack, 3, 5, "cuda", resident=resident, threads=2)
+    found = []
+    for images, labels, ids, positions in ready.epoch(1):
+        assert images.is_cuda and labels.is_cuda and not ids.is_cuda and not positions.is_cuda
+        torch.cuda._sleep(1_000_000)  # later copies overtake the reading of earlier ones, if anything lets them
+        found.append((images.clone().cpu(), labels.cpu(), ids, positions))
+    assert same(found, batches(pack, 3, 5, 1))

@@ -16,7 +16,8 @@ def make(folder, count=23, size=6, expected=None, shard_bytes=5 * 6 * 6 * 3, see
     writer = PackWriter(folder, size, expected or count, shard_bytes)
     for begin, end in ((0, 3), (3, 16), (16, count)):
         writer.append(images[begin:end], labels[begin:end])
-    writer.finish(["a", "b", "c"], ["an a", "a b", "a c"], rejected=[("x,y.jpg", 'says "no"')])
+    writer.reject("x,y.jpg", 'says "no"')
+    writer.finish(["a", "b", "c"], ["an a", "a b", "a c"])
     return images, labels
 
 

@@ -7,6 +7,7 @@ import pytest
 from alexnet import claims, results
 from alexnet.experiments import errors
 from alexnet.presets import get, shapes, total
+from benchmarks import record
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
@@ -76,6 +77,47 @@ def figure1() -> list[str]:
         rows.append(f"| Figure 1: tanh's epochs to 25 % training error over ReLU's | 6 | {here} | `results/{profile}/figure1.json` |")
     assert rows
     return rows
+
+
+def operators(rows: list[dict]) -> list[str]:
+    """The table of one run of the benchmarks on a CPU: how many times as long torch's own operators take."""
+
+    def ratios(operator: str, layer: str, ours: str) -> list[str]:
+        found = []
+        for direction in ("forward", "both"):
+            case = {"operator": operator, "layer": layer, "direction": direction}
+            here = {row["implementation"]: row["median_ms"] for row in rows if case.items() <= row.items()}
+            found.append(f"{here['torch'] / here[ours]:.1f}")
+        return found
+
+    def line(what: str, operator: str, layer: str, ours: str = "ours") -> str:
+        forward, both = ratios(operator, layer, ours)
+        return f"| {what} | {forward} | {both} | `benchmarks/results/{operator}.csv` |"
+
+    machine = f"{rows[0]['device']}, {rows[0]['threads']:.0f} threads, float32, batch {rows[0]['batch']:.0f}"
+    return [
+        f"| times as fast as torch's operators, on a CPU ({machine}) | forward | forward and backward | file |",
+        line("response normalization after conv1", "local_response_norm", "conv1"),
+        line("the same without a C compiler", "local_response_norm", "conv1", "ours, composite"),
+        line("pooling after conv1", "max_pool", "conv1"),
+        line("bias, ReLU, normalization and pooling after conv1", "response_norm_pool", "conv1"),
+        line("the source's third normalization, after conv2", "same_map_norm", "conv2"),
+    ]
+
+
+def test_the_operators_table_is_one_machines_run() -> None:
+    """Rows may be added from other machines and later commits; those in the README stay archived."""
+    rows = [row for path in sorted(record.ARCHIVE.glob("*.csv")) for row in record.read(path) if not row["cuda"] and row["batch"]]
+    runs: dict[tuple, list[dict]] = {}
+    for row in rows:
+        runs.setdefault((row["device"], row["source"]), []).append(row)
+    tables = []
+    for run in runs.values():
+        try:
+            tables.append(operators(run))
+        except KeyError:  # one operator, or one implementation, measured by itself
+            continue
+    assert any(all(line in README for line in table) for table in tables), tables
 
 
 @pytest.mark.parametrize("rows", [arithmetic, learning, measured, figure1], ids=lambda rows: rows.__name__)

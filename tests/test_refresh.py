@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ def load(name: str) -> Any:
     return script
 
 
-scripts = {name: load(name) for name in ("refresh_notebooks", "build_book")}
+scripts = {name: load(name) for name in ("refresh_notebooks", "build_book", "book_pages")}
 
 
 @pytest.fixture
@@ -59,6 +61,40 @@ def test_a_chapter_that_fails_is_left_as_it_was(chapter: Path) -> None:
     with pytest.raises(papermill.PapermillExecutionError):
         scripts["refresh_notebooks"].refresh(chapter)
     assert chapter.read_bytes() == before
+
+
+def test_a_notebook_fetches_the_package_only_where_the_repository_has_an_address_and_the_package_is_missing(chapter: Path) -> None:
+    refresh = scripts["refresh_notebooks"].refresh
+    refresh(chapter)
+    without = chapter.read_bytes()
+    refresh(chapter, "https://example.org/alexnet")
+    first = nbformat.read(chapter, as_version=4).cells[0]
+    assert "https://example.org/alexnet" in first.source and "remove-cell" in first.metadata["tags"] and first.outputs == []
+    refresh(chapter, "https://example.org/elsewhere")
+    assert chapter.read_text().count("bootstrap\"") == 2 and "org/alexnet" not in chapter.read_text()  # the one cell's name and tag
+    refresh(chapter)
+    assert chapter.read_bytes() == without
+
+
+def test_the_cell_that_fetches_the_package_does(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    (there / "alexnet").mkdir(parents=True)
+    (there / "alexnet" / "__init__.py").write_text("fetched = True\n")
+    git = ["git", "-C", str(there), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *command], check=True)
+    (tmp_path / "here").mkdir()
+    cell = scripts["refresh_notebooks"].BOOTSTRAP.format(url=there.as_uri())
+    code = f"{cell}\nimport alexnet\nassert alexnet.fetched\n"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=tmp_path / "here", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_docstrings_are_plain_text_to_the_book() -> None:
+    text = "v = m * v, with `rate` and x_ |y|; on\ntwo lines.\n\n    a folder\n      file    what it holds\n\nThe *end*."
+    found = scripts["book_pages"].marked_up(text)
+    assert found[0] == r"v = m \* v, with ``rate`` and x\_ \|y\|; on two lines."
+    assert found[2:6] == ["::", "", "    a folder", "      file    what it holds"] and found[7] == r"The \*end\*."
 
 
 def test_streams_are_joined_only_with_their_own_kind() -> None:
@@ -99,6 +135,15 @@ def test_the_book_forgets_what_other_code_computed(tmp_path: Path, monkeypatch: 
     assert [survives(), survives()] == [False, True]
     source.write_text("maps = 64\n")
     assert [survives(), survives()] == [False, True]
+    for name in ("kernels/native.c", "results/embedded/errors.json", "benchmarks/results/max_pool.csv"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+        assert [survives(), survives()] == [False, True], name
+    style = tmp_path / "book" / "_static" / "custom.css"
+    style.parent.mkdir(parents=True)
+    style.write_text("p { color: red }\n")
+    build_book.forget_if_changed()
+    assert [path.exists() for path in cached] == [True, False]  # pages are written anew, with the same numbers
 
 
 def test_mathjax_is_pruned_to_what_pages_load(tmp_path: Path) -> None:

@@ -69,7 +69,10 @@ def test_runs_every_notebook_that_has_parameters_once(book: Path, capsys: pytest
     assert capsys.readouterr().out.count("up to date") == 2
 
 
-@pytest.mark.parametrize("changed", ["nothing", "notebook", "package", "results", "output", "force"])
+OTHERS = {"kernels in C": "kernels/native.c", "benchmarks": "benchmarks/results/max_pool.csv"}
+
+
+@pytest.mark.parametrize("changed", ["nothing", "notebook", "package", "kernels in C", "results", "benchmarks", "output", "force"])
 def test_repeats_what_changed_and_no_more(book: Path, changed: str) -> None:
     reproduce(book=book, only="two")
     if changed == "notebook":
@@ -80,6 +83,9 @@ def test_repeats_what_changed_and_no_more(book: Path, changed: str) -> None:
     elif changed == "results":
         (book.parent / "results").mkdir()
         (book.parent / "results" / "table1.json").write_text("{}")
+    elif changed in OTHERS:
+        (book.parent / OTHERS[changed]).parent.mkdir(parents=True)
+        (book.parent / OTHERS[changed]).touch()
     elif changed == "output":
         (book.parent / "runs" / "embedded" / "notebooks" / "05-two.ipynb").unlink()
     (again,) = reproduce(book=book, only="05", force=changed == "force")
@@ -238,6 +244,9 @@ def test_run_does_the_experiments_first_and_only_those_the_profile_serves(monkey
     asked.clear()
     assert module.run(parser.parse_args(["--only", "learning", "--archive"])) == 0
     assert asked == [("learning", "embedded", [0], True)] and len(notebooks) == 1  # an experiment by itself runs no notebook
+    assert module.run(parser.parse_args([])) == 0
+    assert notebooks[1][1]["chapters_wanted"] == {path.stem for path in chapters(ROOT) if path.stem != "intro"}
+    del asked[1:]
     with pytest.raises(InputError, match="profile 'cifar10' has no settings for 'learning'; the profiles that do: embedded"):
         module.run(parser.parse_args(["--profile", "cifar10", "--only", "learning"]))
     for only in ([], ["--only", "05"], ["--only", "learning"]):

@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import numpy as np
@@ -5,6 +6,9 @@ import pytest
 from PIL import Image
 
 from alexnet.data import sources
+from alexnet.data.listing import SAMPLE, File, Stray
+from alexnet.data.pack import Pack, open_splits
+from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
 
 
@@ -17,6 +21,10 @@ def listed(listing):
     return {split: [(listing.below(reference), label) for reference, label in images] for split, images in listing.splits.items()}
 
 
+def strays(listing, split="train"):
+    return {listing.below(e): e.reason for e, _ in listing.splits[split].entries() if isinstance(e, Stray)}
+
+
 def test_image_folder(tmp_path):
     for name in ("sea_lion/b.PNG", "sea_lion/a.jpg", "ant/z.jpeg"):
         image(tmp_path / name)
@@ -25,7 +33,8 @@ def test_image_folder(tmp_path):
     listing = sources.list_source(tmp_path)
     assert (listing.layout, listing.classes, listing.names) == ("image folder", ["ant", "sea_lion"], ["ant", "sea lion"])
     assert listed(listing) == {"train": [("ant/z.jpeg", 0), ("sea_lion/a.jpg", 1), ("sea_lion/b.PNG", 1)]}
-    assert len(listing.notes) == 1 and "notes.txt" in listing.notes[0]
+    assert listing.notes == ["left out of train, and listed in rejected.csv: ant/.hidden.jpg, ant/notes.txt"]
+    assert strays(listing) == {"ant/.hidden.jpg": "hidden: its name begins with a dot", "ant/notes.txt": "no image by its ending"}
 
 
 def test_a_class_named_train_is_a_class(tmp_path):
@@ -112,7 +121,7 @@ def test_cifar10(tmp_path, monkeypatch):
         listing = sources.list_source(source)
         assert (listing.layout, listing.classes, list(listing.splits)) == ("CIFAR-10", names, ["train", "test"])
         assert [len(images) for images in listing.splits.values()] == [50, 10]
-        reference, label = listing.splits["train"][23]
+        reference, label = list(listing.splits["train"])[23]
         assert label == 9 - 3  # the fourth of the reversed names
         assert np.array_equal(np.asarray(reference.open()), pixels[23].transpose(1, 2, 0))
         assert listing.below(reference) == "train/00023"
@@ -142,3 +151,101 @@ def test_nothing_to_list(tmp_path):
     (tmp_path / "hollow").mkdir()
     with pytest.raises(InputError, match=r"hollow.* holds no images"):
         sources.list_source(tmp_path)
+
+
+def test_names_with_anything_in_them(tmp_path):
+    names = ["with space", "großer Tümmler", "鯉", "a,b", 'say "no"', "b'c", "emoji 🐟", os.fsdecode(b"latin\xe9")]
+    for name in names:
+        image(tmp_path / name / f"{name}.png")
+    listing = sources.list_source(tmp_path)
+    assert listing.classes == sorted(names) and len(listing.splits["train"]) == len(names)
+    pack = Pack.open(prepare(tmp_path, tmp_path.with_name(f"{tmp_path.name} out"), size=4))
+    assert pack.classes == sorted(names) and len(pack) == len(names)
+
+
+def test_wordnets_names(tmp_path):
+    for wnid in ("n01440764", "n01443537", "n02512053"):
+        image(tmp_path / wnid / "a.JPEG")
+    (tmp_path / "words.txt").write_text("n01440764\ttench, Tinca tinca\n")
+    (tmp_path / "synset_words.txt").write_text("n01443537 goldfish, Carassius auratus\n")
+    assert sources.list_source(tmp_path).names == ["tench, Tinca tinca", "goldfish, Carassius auratus", "n02512053"]
+
+
+def test_a_part_of_a_source(tmp_path):
+    for split in ("train", "val"):
+        for name in "abc":
+            for i in range(3):
+                image(tmp_path / split / name / f"{i}.png")
+    (tmp_path / "train" / "b" / "x.txt").write_text("")
+    part = sources.list_source(tmp_path, classes=["c", "b"], limit=2)
+    assert part.classes == ["b", "c"]
+    assert listed(part)["val"] == [("val/b/0.png", 0), ("val/b/1.png", 0), ("val/c/0.png", 1), ("val/c/1.png", 1)]
+    assert strays(part) == {}  # it comes after the second image
+    assert strays(sources.list_source(tmp_path, classes=2)) == {"train/b/x.txt": "no image by its ending"}
+    assert len(sources.list_source(tmp_path, classes=1).splits["train"]) == 3
+    assert len(sources.list_source(tmp_path, limit=1).splits["train"]) == 3
+    with pytest.raises(InputError, match="has no class d; it has a, b, c"):
+        sources.list_source(tmp_path, classes=["a", "d"])
+    with pytest.raises(InputError, match="classes 4"):
+        sources.list_source(tmp_path, classes=4)
+
+
+def test_a_million_images_would_take_no_memory(tmp_path):
+    """The listing of a split holds no list: it is found again by every pass."""
+    for i in range(300):
+        image(tmp_path / "a" / f"{i}.png")
+    images = sources.list_source(tmp_path).splits["train"]
+    assert len(images.survey.sample) < 2 * SAMPLE and images.survey.count == 300
+    image(tmp_path / "a" / "late.png")
+    assert len(list(images)) == 301
+
+
+def test_torchvisions_data_sets(tmp_path):
+    def idx(data):
+        dimensions = b"".join(n.to_bytes(4, "big") for n in data.shape)
+        return bytes([0, 0, 8, data.ndim]) + dimensions + data.tobytes()
+
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    pixels = {"train": rng.integers(0, 256, (30, 28, 28), np.uint8), "t10k": rng.integers(0, 256, (10, 28, 28), np.uint8)}
+    for part, images in pixels.items():
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(len(images), dtype=np.uint8) % 10))
+    listing = sources.list_source(f"torchvision:FashionMNIST:{tmp_path}")
+    assert listing.layout == "torchvision FashionMNIST" and listing.classes == sorted(listing.classes) and len(listing.classes) == 10
+    reference, label = list(listing.splits["train"])[13]
+    assert listing.classes[label] == "Dress"  # the fourth of torchvision's order
+    assert np.array_equal(np.asarray(reference.open())[:, :, 1], pixels["train"][13])
+    packs = open_splits(prepare(f"torchvision:FashionMNIST:{tmp_path}", tmp_path.with_name(f"{tmp_path.name} out"), size="native"))
+    assert {split: len(pack) for split, pack in packs.items()} == {"train": 30, "test": 10}
+
+    for name in ("n01440764/a", "n01440764/b", "n02102040/c"):
+        image(tmp_path / "imagenette2" / "train" / f"{name}.JPEG")
+        image(tmp_path / "imagenette2" / "val" / f"{name}.JPEG")
+    for wnid in ("n02979186", "n03000684", "n03028079", "n03394916", "n03417042", "n03425413", "n03445777", "n03888257"):
+        (tmp_path / "imagenette2" / "train" / wnid).mkdir()
+        image(tmp_path / "imagenette2" / "train" / wnid / "a.JPEG")
+    listing = sources.list_source(f"torchvision:Imagenette:{tmp_path}")
+    names = ["tench, Tinca tinca", "English springer, English springer spaniel"]
+    assert list(listing.splits) == ["train", "val"] and listing.names[:2] == names
+    assert [type(reference) for reference, _ in listing.splits["val"]] == [File] * 3
+
+    for source in ("torchvision:", "torchvision:CIFAR10", "torchvision:vgg:/x", "torchvision:VisionDataset2:/x"):
+        with pytest.raises(InputError, match="write it as torchvision:CIFAR100"):
+            sources.list_source(source)
+    with pytest.raises(InputError, match=r"torchvision finds no CIFAR100 in .*not found"):
+        sources.list_source(f"torchvision:CIFAR100:{tmp_path}")
+
+
+def test_links_that_lead_in_circles(tmp_path):
+    image(tmp_path / "a" / "0.png")
+    (tmp_path / "a" / "1.png").symlink_to("1.png")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "a" / "up").symlink_to("..")
+    listing = sources.list_source(tmp_path)
+    image(tmp_path / "homeless.jpg")
+    lost = {"homeless.jpg": "not in a class folder", "loop": "a link that leads nowhere", "a/up": "a folder"}
+    assert listing.classes == ["a"] and strays(listing) == lost
+    pack = Pack.open(prepare(tmp_path, tmp_path.with_name(f"{tmp_path.name} out"), size=4, skip_bad=True))
+    assert len(pack) == 1 and "a/1.png,Too many levels of symbolic links" in (pack.path / "rejected.csv").read_text()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.training import checkpoint, log
+from alexnet.training.trainer import Config
 from tests.survival import ROOT, WORLDS, configure, job, lost, moments, rows, run, text
 
 RANKS_ARE_GONE = 15.0  # seconds
@@ -126,7 +127,7 @@ def test_a_loss_that_is_no_number_stops_all_ranks(packs72, tmp_path):
 def torchrun(packs, out, *options, restarts=0):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
-    net = ["--width", "0.0625", "--batch-size", "8", "--epochs", "60", "--preset", "paper/constant-rate"]
+    net = ["--width", "0.0625", "--batch-size", "8", "--epochs", "40", "--preset", "paper/constant-rate"]
     command = [*launcher, "-m", "alexnet", "train", "--data", str(packs), "--out", str(out), *net, *options]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -163,7 +164,8 @@ def steps(out):
 
 
 def test_torchrun_restarts_a_run_unattended_and_ends_it_when_asked(packs72, tmp_path):
-    """One column is killed; the run starts again by itself and goes on. Then the launcher is asked to stop, and leaves nobody behind."""
+    """One column is killed; the run starts again by itself and goes on. Then the launcher is asked to stop, and leaves nobody behind.
+    Started once more, the run ends as if nothing had been."""
     out = tmp_path / "run"
     launcher = torchrun(packs72, out, "--resume", restarts=1)
     try:
@@ -179,8 +181,13 @@ def test_torchrun_restarts_a_run_unattended_and_ends_it_when_asked(packs72, tmp_
         launcher.kill()  # and its ranks follow
     assert launcher.returncode != 0
     last = int(checkpoint.steps(out / "checkpoints")[-1].name.removeprefix("step-"))
-    assert f"alexnet: stopped at step {last} of 300; nothing is lost: the same command with --resume goes on from there" in stderr, stderr
+    assert f"alexnet: stopped at step {last} of 200; nothing is lost: the same command with --resume goes on from there" in stderr, stderr
     assert not any(map(alive, ranks))
+    again = torchrun(packs72, out, "--resume")
+    assert (again.wait(120), again.communicate()[0][:4]) == (0, str(out)[:4])
+    made = Config(**json.loads((out / "config.json").read_text()))
+    (undisturbed,) = run(job(packs72, tmp_path / "undisturbed", 2, made))
+    assert undisturbed["statuses"] == [0, 0] and lost(out, tmp_path / "undisturbed") == "nothing"
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """What an image goes through on its way into the net: crops, reflections and color shifts in training (section 4.1 of the paper), fixed
 views at test time.
 
-Every draw depends on (seed, epoch, image) alone, so that any process, and a resumed run, sees the same crops.
+Every draw depends on (seed, epoch, image) alone, so that any process, and a resumed run, sees the same crops. Draws are made on the CPU, a
+few numbers an image, and pixels are touched where they are: a GPU's views have the bits of a CPU's.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from kernels import crop_flip_color
 
 
 class Augment:
-    """From uint8 images (N, S, S, 3) of a pack to the net's input, float32 (N, 3, size, size).
+    """From uint8 images (N, S, S, 3) of a pack, on any device, to the net's input there, float32 (N, 3, size, size).
 
     mean: the training pack's mean image, float (S, S, 3); color: its eigenvalues and eigenvectors, which only training needs.
     """
@@ -38,8 +39,8 @@ class Augment:
             self.axes = torch.from_numpy(color["eigenvectors"]) * reach  # (3, 3), one axis a column
 
     def train(self, images: Tensor, ids: Tensor, positions: Tensor, epoch: int, color: bool = True) -> Tensor:
-        """One random view of each image. ids: the images' numbers in the pack; positions: their places in the epoch's order, int64 (N,);
-        color: shifts are on."""
+        """One random view of each image. ids: the images' numbers in the pack; positions: their places in the epoch's order, int64 (N,), on
+        the CPU; color: shifts are on."""
         recipe = self.recipe
         who = ids if recipe.crop_chunk == 1 else positions // recipe.crop_chunk
         if recipe.crops == "random":
@@ -54,18 +55,25 @@ class Augment:
             draw = 0.1 * rng.normal(rng.key(rng.COLOR, self.seed, epoch, ids), 3)
             shift = (draw @ self.axes.T).to(torch.float32)
             scale = scale / 1.1 if recipe.color == "source" else scale
-        return crop_flip_color(images, offsets, flips, shift, self.mean, self.size, scale)
+        return self._cut(images, offsets, flips, shift, scale)
 
     def view(self, images: Tensor, top: int, left: int, flip: bool) -> Tensor:
         """The same crop of every image."""
         n = len(images)
         offsets = torch.tensor([[top, left]]).expand(n, 2)
         flips = torch.full((n,), flip)
-        return crop_flip_color(images, offsets, flips, torch.zeros(n, 3), self.mean, self.size, self.recipe.input_scale)
+        return self._cut(images, offsets, flips, torch.zeros(n, 3), self.recipe.input_scale)
+
+    def _cut(self, images: Tensor, offsets: Tensor, flips: Tensor, shift: Tensor, scale: float) -> Tensor:
+        device = images.device
+        if self.mean.device != device:
+            self.mean = self.mean.to(device)
+        offsets, flips, shift = (small.to(device, non_blocking=True) for small in (offsets, flips, shift))
+        return crop_flip_color(images, offsets, flips, shift, self.mean, self.size, scale)
 
     def views(self, images: Tensor, count: int = 1) -> Iterator[Tensor]:
         """One view: the center crop. Ten: the four corners and the center, each with its reflection (section 4.1). Made one after the
-        other, never stored."""
+        other, each in one pass over the same images: there are never two."""
         end, middle = self.margin, self.margin // 2
         places = {1: [(middle, middle)], 10: [(0, 0), (0, end), (middle, middle), (end, 0), (end, end)]}[count]
         for top, left in places:

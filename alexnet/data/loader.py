@@ -1,12 +1,28 @@
-"""Batches in an order that follows from (seed, epoch): the same for every process, and exact on resume from any step."""
+"""Batches in an order that follows from (seed, epoch): the same for every process, and exact on resume from any step.
 
-from collections.abc import Iterator
+A pack that fits into the device's memory is put there once, and batches are gathered there by index. A larger one streams: threads copy the
+images of coming batches into a ring of pinned buffers and from there to the device, while the device works on earlier ones. The batches are
+the same bytes either way, and on every device.
+"""
 
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from alexnet import rng
 from alexnet.data.pack import Pack
+from alexnet.data.parallel import cores
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # images uint8 (n, S, S, 3), labels, numbers in the pack, positions in the epoch: int64 (n,)
+
+DEPTH = 4  # batches in the ring
+RESIDENT_SHARE = 0.5  # of a device's free memory, at most, for a pack that stays there: the rest is for the net
 
 
 def steps_per_epoch(pack: Pack, batch_size: int) -> int:
@@ -14,11 +30,10 @@ def steps_per_epoch(pack: Pack, batch_size: int) -> int:
     return -(-len(pack) // batch_size)
 
 
-def batches(
+def order(
     pack: Pack, batch_size: int, seed: int, epoch: int, start: int = 0, shard: tuple[int, int] = (0, 1)
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """From the `start`-th batch of the epoch: images uint8 (n, S, S, 3), labels int64, numbers in the pack int64, positions in the epoch
-    int64 (n,).
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """From the `start`-th batch of the epoch: the images' numbers in the pack, and their positions in the epoch, int64 (n,).
 
     shard: (d, D), the d-th of D parts of every batch, for data parallelism: images n d // D to n (d + 1) // D of a batch of n. The parts
     make up the batch whatever D is, and one may be empty. Raises ValueError for a part that there is not.
@@ -26,10 +41,200 @@ def batches(
     part, parts = shard
     if not 0 <= part < parts:
         raise ValueError(f"shard {shard}: give (d, D) with d in 0..D-1")
-    order = rng.permutation(rng.key(rng.ORDER, seed, epoch), len(pack))
+    shuffled = rng.permutation(rng.key(rng.ORDER, seed, epoch), len(pack))
     for position in range(start * batch_size, len(pack), batch_size):
         n = min(batch_size, len(pack) - position)
         positions = torch.arange(position + n * part // parts, position + n * (part + 1) // parts)
-        ids = order[positions]
-        labels = torch.from_numpy(pack.labels[ids.numpy()]).long()
-        yield torch.from_numpy(pack.gather(ids.numpy())), labels, ids, positions
+        yield shuffled[positions], positions
+
+
+def batches(pack: Pack, batch_size: int, seed: int, epoch: int, start: int = 0, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    """The batches of `order`, one after the other, on the CPU."""
+    for ids, positions in order(pack, batch_size, seed, epoch, start, shard):
+        yield torch.from_numpy(pack.gather(ids.numpy())), _labels(pack, ids), ids, positions
+
+
+class Loader:
+    """The same batches, made ready ahead of their use: images and labels on `device`; numbers and positions, from which augmentation and
+    dropout draw, on the CPU.
+
+    resident: whether the pack is put onto the device; by default where it fits, on a device that is no CPU. threads: those that copy; by
+    default up to four. One loader may serve many epochs; an epoch that is left early lets its threads go.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        batch_size: int,
+        seed: int,
+        device: str | torch.device = "cpu",
+        shard: tuple[int, int] = (0, 1),
+        *,
+        resident: bool | None = None,
+        threads: int | None = None,
+    ):
+        self.pack, self.batch_size, self.seed, self.shard = pack, batch_size, seed, shard
+        self.images = Images(pack, device, resident=resident, threads=threads)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from the `start`-th on."""
+        plan = list(order(self.pack, self.batch_size, self.seed, epoch, start, self.shard))
+        for images, (ids, positions) in zip(self.images.of(ids for ids, _ in plan), plan, strict=True):
+            yield images, self.images.labels(ids), ids, positions
+
+
+class Images:
+    """A pack's images on a device, in any order that is asked for: `of` gives uint8 (n, S, S, 3) for each of some lists of numbers."""
+
+    def __init__(self, pack: Pack, device: str | torch.device = "cpu", *, resident: bool | None = None, threads: int | None = None):
+        self.pack, self.device = pack, torch.device(device)
+        self.threads = threads or min(4, cores())
+        self.resident = fits(pack, self.device) if resident is None else resident
+        self._all: Tensor | None = None  # (N, S, S, 3), on the device
+        self._labels: Tensor | None = None
+
+    def of(self, numbers: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The images of each of `numbers`, int64 (n,) on the CPU."""
+        if not self.resident:
+            return self._stream(numbers)
+        return (self._everything().index_select(0, self._there(ids)) for ids in numbers)
+
+    def labels(self, ids: Tensor) -> Tensor:
+        """int64 (n,), on the device."""
+        return self._there(_labels(self.pack, ids))
+
+    def _there(self, small: Tensor) -> Tensor:
+        return small.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else small.to(self.device)
+
+    def _everything(self) -> Tensor:
+        if self._all is None:
+            size, count = self.pack.size, len(self.pack)
+            everything = torch.empty(count, size, size, 3, dtype=torch.uint8, device=self.device)
+            step, at = max(1, 2**26 // (3 * size * size)), 0
+            for images in self._stream(torch.arange(begin, min(begin + step, count)) for begin in range(0, count, step)):
+                everything[at : at + len(images)].copy_(images)
+                at += len(images)
+            self._all = everything
+        return self._all
+
+    def _stream(self, numbers: Iterable[Tensor]) -> Iterator[Tensor]:
+        ring = Ring(self.pack, self.device, self.threads)
+        try:
+            yield from ring.run(numbers)
+        finally:
+            ring.stop()
+
+
+def fits(pack: Pack, device: torch.device) -> bool:
+    """Whether the pack's pixels may stay on the device: on a GPU, if they take no more than RESIDENT_SHARE of its free memory."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return pack.pixel_bytes <= RESIDENT_SHARE * free
+
+
+def _labels(pack: Pack, ids: Tensor) -> Tensor:
+    return torch.from_numpy(pack.labels[ids.numpy()]).long()
+
+
+# --- the ring -----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Slot:
+    """A host buffer and what is in it on its way to the device. `ready` says that the threads have done their pieces."""
+
+    buffer: Tensor | None = None  # uint8 (n, S, S, 3), pinned where the device is a GPU
+    result: Tensor | None = None
+    arrived: "torch.cuda.Event | None" = None
+    pieces: int = 0
+    error: BaseException | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ready: threading.Event = field(default_factory=threading.Event)
+
+
+class Ring:
+    """DEPTH buffers that go round: threads fill them with the images of coming batches, each thread a piece of a batch; the last to finish
+    sends the batch to the device, on a stream of its own; a buffer is filled again when what it held has arrived.
+
+    On a CPU the buffers are not pinned, and sending is a copy: the same ring, which tests go through.
+    """
+
+    def __init__(self, pack: Pack, device: torch.device, threads: int = 1, depth: int = DEPTH):
+        self.pack, self.device, self.cuda = pack, device, device.type == "cuda"
+        self._free = deque(_Slot() for _ in range(depth))
+        self._tasks: queue.SimpleQueue[tuple[_Slot, np.ndarray, int, int] | None] = queue.SimpleQueue()
+        self._copying = torch.cuda.Stream(device) if self.cuda else None
+        self._threads = [threading.Thread(target=self._work, name=f"loader-{i}", daemon=True) for i in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def run(self, numbers: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The images of each of `numbers`, in order, on the device."""
+        coming, under_way = iter(numbers), deque[_Slot]()
+        while True:
+            while self._free and (ids := next(coming, None)) is not None:
+                slot = self._free.popleft()
+                self._plan(slot, ids.numpy())
+                under_way.append(slot)
+            if not under_way:
+                return
+            slot = under_way.popleft()
+            slot.ready.wait()
+            if slot.error is not None:
+                raise slot.error
+            images, slot.result = slot.result, None
+            assert images is not None
+            if slot.arrived is not None:
+                torch.cuda.current_stream(self.device).wait_event(slot.arrived)
+                images.record_stream(torch.cuda.current_stream(self.device))  # its memory may be used anew only after what reads it now
+            self._free.append(slot)
+            yield images
+
+    def stop(self) -> None:
+        """End the threads. Batches under way are lost."""
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _plan(self, slot: _Slot, ids: np.ndarray) -> None:
+        size, n = self.pack.size, len(ids)
+        if slot.buffer is None or len(slot.buffer) < n:
+            slot.buffer = torch.empty(n, size, size, 3, dtype=torch.uint8, pin_memory=self.cuda)
+        pieces = max(1, min(len(self._threads), n))
+        slot.pieces, slot.error = pieces, None
+        slot.ready.clear()
+        for i in range(pieces):
+            self._tasks.put((slot, ids, n * i // pieces, n * (i + 1) // pieces))
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            slot, ids, begin, end = task
+            try:
+                assert slot.buffer is not None
+                if slot.arrived is not None:
+                    slot.arrived.synchronize()  # what the buffer held is being read until then
+                self.pack.gather(ids[begin:end], slot.buffer.numpy()[begin:end])
+            except BaseException as error:
+                slot.error = error
+            with slot.lock:
+                slot.pieces -= 1
+                last = slot.pieces == 0
+            if last:
+                try:
+                    if slot.error is None:
+                        self._send(slot, len(ids))
+                except BaseException as error:
+                    slot.error = error
+                slot.ready.set()
+
+    def _send(self, slot: _Slot, n: int) -> None:
+        assert slot.buffer is not None
+        if self._copying is None:
+            slot.result = slot.buffer[:n].to(self.device, copy=True)
+            return
+        with torch.cuda.device(self.device), torch.cuda.stream(self._copying):
+            slot.result = slot.buffer[:n].to(self.device, non_blocking=True)
+            slot.arrived = torch.cuda.Event()
+            slot.arrived.record(self._copying)

@@ -1,23 +1,30 @@
-"""A pack: images of one size as raw bytes in a folder, ready to be read at any index (section 2 of the paper: 256x256, the mean image).
+"""A pack: images of one size in a folder, ready to be read at any index (section 2 of the paper: 256x256, the mean image).
 
     manifest.json       format version, size, counts, classes, names, source, options, decoders, SHA-256 of every other file; written last
     images-00000.npy    uint8 (n, S, S, 3), RGB, at most 1 GiB each; then images-00001.npy ...
     labels.npy          int32 (N,), positions in `classes`
     mean.npy            float32 (S, S, 3), the mean image
     color.json          RGB mean, covariance, eigenvalues, eigenvectors as columns, in gray levels
-    rejected.csv        path, reason: images left out
+    rejected.csv        path, reason: what was left out
 
-Several splits are a folder of packs: `train/`, `val/`, `test/`.
+Where pixels would take too much room, `encoding` is "jpeg" instead of "raw", and the images are JPEG files of S x S, end to end:
+
+    images-00000.jpegs  at most 1 GiB each; then images-00001.jpegs ...
+    offsets.npy         int64 (N + 1,): image i is bytes offsets[i] to offsets[i + 1] of all of them in a row
+
+Mean and colors are those of the pixels that the pack gives back. Several splits are a folder of packs: `train/`, `val/`, `test/`.
 """
 
 import csv
 import glob
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -25,10 +32,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image
+from tqdm import tqdm
 
 from alexnet.errors import InputError
 
-VERSION = 1
+VERSIONS = {"raw": 1, "jpeg": 2}  # of the format, by encoding
 SHARD_BYTES = 2**30
 SPLITS = ("train", "val", "test")
 
@@ -92,14 +101,18 @@ class Moments:
 
     @classmethod
     def of(cls, images: np.ndarray) -> "Moments":
-        """The sums of `images`, uint8 (n, S, S, 3)."""
-        products = np.zeros((3, 3), np.int64)
-        for image in images:  # sums of integers, not a matrix product: that would wake BLAS's threads in every worker
-            channels = image.reshape(-1, 3).T.astype(np.uint32)
+        """The sums of `images`, uint8 (n, S, S, 3), n at most 2^24."""
+        pixels, products = images.reshape(-1, 3), np.zeros((3, 3), np.int64)
+        for begin in range(0, len(pixels), 2**16):
+            some = pixels[begin : begin + 2**16]
+            channels = np.empty((3, -(-len(some) // 256) * 256), np.float32)
+            channels[:, : len(some)], channels[:, len(some) :] = some.T, 0
+            rows = channels.reshape(3, -1, 256)
             for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
-                products[i, j] += (channels[i] * channels[j]).sum(dtype=np.int64)
+                # Exact: 256 products of bytes are less than 2^24. Not a matrix product: that would wake BLAS's threads in every worker.
+                products[i, j] += np.einsum("mk,mk->m", rows[i], rows[j]).sum(dtype=np.float64).astype(np.int64)
                 products[j, i] = products[i, j]
-        return cls(len(images), images.sum(axis=0, dtype=np.int64), products)
+        return cls(len(images), images.sum(axis=0, dtype=np.uint32).astype(np.int64), products)
 
     def add(self, other: "Moments") -> None:
         self.count += other.count
@@ -125,90 +138,190 @@ class Moments:
 
 
 class PackWriter:
-    """Writes a pack into an empty folder, shard by shard, in constant memory. `finish` writes the manifest and makes it a pack.
+    """Writes a pack into a folder, shard by shard; only labels grow in memory. `finish` writes the manifest and makes it a pack.
 
     `expected`: how many images will be appended at most; a smaller number costs a second reading of the last shard.
+
+    After a `checkpoint` the process may be killed: a writer on a folder that has one goes on from the last one, and `note` is what that was
+    told. What was written after it is dropped, so that the finished pack is the same, byte for byte.
     """
 
-    def __init__(self, folder: Path, size: int, expected: int, shard_bytes: int = SHARD_BYTES):
-        self.folder, self.size, self.expected = folder, size, expected
+    def __init__(self, folder: Path, size: int, expected: int, shard_bytes: int = SHARD_BYTES, encoding: str = "raw"):
+        self.folder, self.size, self.expected, self.encoding = folder, size, expected, encoding
+        self.shard_bytes = shard_bytes
         self.per_shard = max(1, shard_bytes // (size * size * 3))
         self.shards: list[dict[str, Any]] = []
-        self.labels: list[int] = []
+        self.labels, self.lengths, self.rejected = array("i"), array("q"), 0
         self.moments = Moments(0, np.zeros((size, size, 3), np.int64), np.zeros((3, 3), np.int64))
+        self.note: Any = None
         self._file: BinaryIO | None = None
-        self._planned = self._written = 0
+        self._planned = self._written = self._bytes = 0
+        self._rejects = self.folder / "rejected.csv"
+        self._work = self.folder / "checkpoint"
+        if (self._work / "state.json").is_file():
+            self._restore()
+        else:
+            self._work.mkdir(exist_ok=True)
+            self._list = self._rejects.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+            csv.writer(self._list, lineterminator="\n").writerow(("path", "reason"))
 
-    def append(self, images: np.ndarray, labels: Sequence[int], moments: Moments | None = None) -> None:
-        """Add `images`, uint8 (n, S, S, 3), of classes `labels`; `moments` are theirs, if known."""
+    def append(
+        self, images: np.ndarray, labels: Sequence[int], moments: Moments | None = None, encoded: Sequence[bytes] | None = None
+    ) -> None:
+        """Add `images`, uint8 (n, S, S, 3), of classes `labels`; `moments` are theirs, if known. A writer of JPEG takes the files of the
+        images, `encoded`, and of the pixels no more than their moments."""
         self.moments.add(moments or Moments.of(images))
         self.labels.extend(labels)
+        if encoded is not None:
+            for file in encoded:
+                self._append_encoded(file)
+            return
         while len(images):
             if self._file is None:
                 self._begin_shard()
-            assert self._file is not None
             now, images = np.split(images, [self._planned - self._written])
-            data = np.ascontiguousarray(now).data
-            self._file.write(data)
-            self._hash.update(data)
+            self._write(np.ascontiguousarray(now).data)
             self._written += len(now)
             if self._written == self._planned:
                 self._end_shard()
 
+    def reject(self, path: str, reason: str) -> None:
+        """Note what is left out."""
+        csv.writer(self._list, lineterminator="\n").writerow((path, reason))
+        self.rejected += 1
+
+    def rejections(self) -> Iterator[list[str]]:
+        """The rows so far: path, reason."""
+        self._list.flush()
+        with self._rejects.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            yield from itertools.islice(csv.reader(file), 1, None)
+
+    def checkpoint(self, note: Any = None) -> None:
+        """Keep all that was written until now, and a `note`, anything that JSON holds."""
+        self._list.flush()
+        files: list[Any] = [self._list] + [self._file] * (self._file is not None)
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
+        state = {
+            "labels": len(self.labels), "rejected": self.rejected, "rejected_bytes": self._list.tell(), "shards": self.shards,
+            "shard": None if self._file is None else [self._planned, self._written, self._bytes],
+            "count": self.moments.count, "products": self.moments.products.tolist(), "note": note,
+        }
+        _save(self._work / "arrays.part", lambda file: np.savez(
+            file, labels=np.array(self.labels, np.int32), lengths=np.array(self.lengths, np.int64), total=self.moments.total))
+        name = f"arrays-{len(self.labels)}.npz"
+        os.replace(self._work / "arrays.part", self._work / name)
+        _save(self._work / "state.part", lambda file: file.write(json.dumps(state | {"arrays": name}).encode()))
+        os.replace(self._work / "state.part", self._work / "state.json")
+        for left in self._work.glob("arrays-*"):
+            if left.name != name:
+                left.unlink()
+
+    def _restore(self) -> None:
+        state = json.loads((self._work / "state.json").read_text())
+        with np.load(self._work / state["arrays"]) as arrays:
+            self.labels.frombytes(arrays["labels"].astype(np.int32).tobytes())
+            self.lengths.frombytes(arrays["lengths"].astype(np.int64).tobytes())
+            self.moments = Moments(state["count"], arrays["total"], np.array(state["products"], np.int64))
+        self.shards, self.rejected, self.note = state["shards"], state["rejected"], state["note"]
+        os.truncate(self._rejects, state["rejected_bytes"])
+        self._list = self._rejects.open("a", newline="", encoding="utf-8", errors="surrogateescape")
+        done = {shard["file"] for shard in self.shards}
+        here = self._shard()
+        for path in self.folder.glob("images-*"):
+            if path.name not in done and not (path == here and state["shard"]):
+                path.unlink()
+        if state["shard"]:
+            self._planned, self._written, self._bytes = state["shard"]
+            os.truncate(here, self._bytes)
+            with here.open("rb") as file:
+                self._hash = hashlib.file_digest(file, "sha256")
+            self._file = here.open("r+b")
+            self._file.seek(self._bytes)
+
     def finish(
-        self, classes: Sequence[str], names: Sequence[str], *, source: Any = None, options: Any = None, decoders: Any = None,
-        rejected: Sequence[tuple[str, str]] = (),
+        self, classes: Sequence[str], names: Sequence[str], *, source: Any = None, options: Any = None, decoders: Any = None
     ) -> None:
         """Write everything but the images.
 
-        classes, names: class folders and their human names, in label order; rejected: (path, reason) of images left out;
-        source, options, decoders: how the pack came about, anything that JSON holds.
+        classes, names: class folders and their human names, in label order; source, options, decoders: how the pack came about, anything
+        that JSON holds.
         """
         if self._file is not None:
             self._end_shard()
-        np.save(self.folder / "labels.npy", np.array(self.labels, np.int32))
-        np.save(self.folder / "mean.npy", self.moments.mean())
+        self._list.close()
+        labels = np.array(self.labels, np.int32)
+        _save(self.folder / "labels.npy", lambda file: np.save(file, labels))
+        _save(self.folder / "mean.npy", lambda file: np.save(file, self.moments.mean()))
         color = {key: value.tolist() for key, value in self.moments.color().items()}
-        (self.folder / "color.json").write_text(json.dumps(color, indent=1) + "\n")
-        with open(self.folder / "rejected.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rejected])
+        _save(self.folder / "color.json", lambda file: file.write((json.dumps(color, indent=1) + "\n").encode()))
+        others = ["labels.npy", "mean.npy", "color.json", "rejected.csv"]
+        if self.encoding == "jpeg":
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(self.lengths, np.int64))])
+            _save(self.folder / "offsets.npy", lambda file: np.save(file, offsets))
+            others.append("offsets.npy")
         manifest = {
             "format": "alexnet pack",
-            "version": VERSION,
+            "version": VERSIONS[self.encoding],
+            "encoding": self.encoding,
             "size": self.size,
             "count": len(self.labels),
-            "rejected": len(rejected),
+            "rejected": self.rejected,
             "classes": list(classes),
             "names": list(names),
             "source": source,
             "options": options,
             "decoders": decoders,
             "shards": self.shards,
-            "files": {name: _sha256(self.folder / name) for name in ("labels.npy", "mean.npy", "color.json", "rejected.csv")},
+            "files": {name: _sha256(self.folder / name) for name in others},
         }
-        partial = self.folder / "manifest.json.partial"
-        partial.write_text(json.dumps(manifest, indent=1) + "\n")
-        os.replace(partial, self.folder / "manifest.json")
+        _save(self.folder / "manifest.json.partial", lambda file: file.write((json.dumps(manifest, indent=1) + "\n").encode()))
+        shutil.rmtree(self._work)
+        os.replace(self.folder / "manifest.json.partial", self.folder / "manifest.json")
+
+    def close(self) -> None:
+        """Let go of the files, without a checkpoint."""
+        self._list.close()
+        if self._file is not None:
+            self._file.close()
+
+    def _shard(self) -> Path:
+        return self.folder / f"images-{len(self.shards):05d}.{'jpegs' if self.encoding == 'jpeg' else 'npy'}"
 
     def _begin_shard(self) -> None:
-        done = sum(shard["count"] for shard in self.shards)
-        self._planned, self._written = max(1, min(self.per_shard, self.expected - done)), 0
-        self._file = (self.folder / f"images-{len(self.shards):05d}.npy").open("w+b")
-        header = self._header(self._planned)
-        self._file.write(header)
-        self._hash = hashlib.sha256(header)
+        self._file, self._hash, self._written, self._bytes = self._shard().open("w+b"), hashlib.sha256(), 0, 0
+        if self.encoding == "raw":
+            done = sum(shard["count"] for shard in self.shards)
+            self._planned = max(1, min(self.per_shard, self.expected - done))
+            self._write(self._header(self._planned))
+
+    def _write(self, data: bytes | memoryview) -> None:
+        assert self._file is not None
+        self._file.write(data)
+        self._hash.update(data)
+        self._bytes += memoryview(data).nbytes
+
+    def _append_encoded(self, file: bytes) -> None:
+        if self._file is not None and self._bytes + len(file) > self.shard_bytes:
+            self._end_shard()
+        if self._file is None:
+            self._begin_shard()
+        self._write(file)
+        self.lengths.append(len(file))
+        self._written += 1
 
     def _end_shard(self) -> None:
         assert self._file is not None
-        path = self.folder / f"images-{len(self.shards):05d}.npy"
-        if self._written < self._planned:  # fewer images than planned: numpy pads headers, so that they can be rewritten in place
+        path, as_planned = self._shard(), self.encoding == "jpeg" or self._written == self._planned
+        if not as_planned:  # fewer images than planned: numpy pads headers, so that they can be rewritten in place
             self._file.seek(0)
             self._file.write(self._header(self._written))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         self._file = None
-        digest = self._hash.hexdigest() if self._written == self._planned else _sha256(path)
+        digest = self._hash.hexdigest() if as_planned else _sha256(path)
         self.shards.append({"file": path.name, "count": self._written, "bytes": path.stat().st_size, "sha256": digest})
 
     def _header(self, count: int) -> bytes:
@@ -218,17 +331,25 @@ class PackWriter:
         return buffer.getvalue()
 
 
+def _save(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    with path.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 class Pack:
     """A prepared data set, read from memory-mapped shards.
 
-    path: its folder; size: S, pixels; classes: folder names; names: human names; labels: int32 (N,); mean: float32 (S, S, 3);
-    color: RGB mean, covariance, eigenvalues (descending), eigenvectors (columns), float64, in gray levels;
+    path: its folder; size: S, pixels; encoding: "raw" or "jpeg"; classes: folder names; names: human names; labels: int32 (N,);
+    mean: float32 (S, S, 3); color: RGB mean, covariance, eigenvalues (descending), eigenvectors (columns), float64, in gray levels;
     digest: SHA-256 over the shards' digests and that of the labels: it identifies the data.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
         self.path, self.manifest = path, manifest
         self.size: int = manifest["size"]
+        self.encoding: str = manifest.get("encoding", "raw")
         self.classes: list[str] = manifest["classes"]
         self.names: list[str] = manifest["names"]
         self.labels: np.ndarray = np.load(path / "labels.npy")
@@ -236,8 +357,14 @@ class Pack:
         self.color = {key: np.array(value) for key, value in json.loads((path / "color.json").read_text()).items()}
         digests = [shard["sha256"] for shard in manifest["shards"]] + [manifest["files"]["labels.npy"]]
         self.digest = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-        self._shards = [np.load(path / shard["file"], mmap_mode="r") for shard in manifest["shards"]]
-        self._starts = np.cumsum([0] + [len(shard) for shard in self._shards])
+        if self.encoding == "jpeg":
+            self._shards = [np.memmap(path / shard["file"], np.uint8, "r") for shard in manifest["shards"]]
+            self._offsets: np.ndarray = np.load(path / "offsets.npy", mmap_mode="r")
+            self._bytes = np.cumsum([0] + [len(shard) for shard in self._shards])
+        else:
+            # The plain view: indexing a memmap makes another one each time, which takes longer than copying a small image.
+            self._shards = [np.load(path / shard["file"], mmap_mode="r").view(np.ndarray) for shard in manifest["shards"]]
+        self._starts = np.cumsum([0] + [shard["count"] for shard in manifest["shards"]])
 
     @classmethod
     def open(cls, path: str | Path) -> "Pack":
@@ -249,21 +376,28 @@ class Pack:
                 raise InputError(f"{path} is a folder of packs: name one of them, {', '.join(str(path / name) for name in inside)}")
             what = "is not a pack" if path.exists() else "does not exist"
             raise InputError(f"{path} {what}: make one with `alexnet prepare SOURCE {path}`")
-        if manifest.get("version") != VERSION:
-            raise InputError(f"{path} is a pack of version {manifest.get('version')}, and this program reads {VERSION}: prepare it again")
+        if manifest.get("version") != VERSIONS.get(manifest.get("encoding", "raw"), -1):
+            reads = " and ".join(f"{version} ({encoding})" for encoding, version in VERSIONS.items())
+            raise InputError(f"{path} is a pack of version {manifest.get('version')}, and this program reads {reads}: prepare it again")
         try:
             for shard in manifest["shards"]:
                 found = (path / shard["file"]).stat().st_size
                 if found != shard["bytes"]:
                     raise InputError(f"{path / shard['file']} has {found} bytes instead of {shard['bytes']}: prepare the pack again")
             pack = cls(path, manifest)
-            shapes = [shard.shape[1:] == (pack.size, pack.size, 3) and shard.dtype == np.uint8 for shard in pack._shards]
+            if pack.encoding == "jpeg":
+                shapes = [len(pack._offsets) == len(pack) + 1, pack._offsets[-1] == pack._bytes[-1]]
+                shapes += [pack._offsets[start] == begin for start, begin in zip(pack._starts, pack._bytes, strict=True)]
+            else:
+                counts = [shard["count"] for shard in manifest["shards"]]
+                wanted = [(count, pack.size, pack.size, 3) for count in counts]
+                shapes = [shard.shape == shape and shard.dtype == np.uint8 for shard, shape in zip(pack._shards, wanted, strict=True)]
             known = len(pack.labels) == 0 or 0 <= pack.labels.min() <= pack.labels.max() < len(pack.classes)
             if not (all(shapes) and known and len(pack.labels) == pack._starts[-1] == manifest["count"]):
                 raise InputError(f"{path} contradicts its own manifest: prepare the pack again")
         except InputError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
             raise InputError(f"{path} is a damaged pack ({error}): prepare it again") from None
         return pack
 
@@ -276,24 +410,43 @@ class Pack:
     def __repr__(self) -> str:
         return f"Pack({str(self.path)!r}: {len(self)} images of {self.size}x{self.size}, {len(self.classes)} classes)"
 
-    def gather(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images at `indices` (n,), each in 0..N-1, as uint8 (n, S, S, 3). Raises IndexError beyond these."""
+    @property
+    def pixel_bytes(self) -> int:
+        """What the images take in memory."""
+        return len(self) * self.size * self.size * 3
+
+    def gather(self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The images at `indices` (n,), each in 0..N-1, as uint8 (n, S, S, 3), in `out` where that is given. Threads may do so at the same
+        time: bytes are copied, and files decoded, without Python's lock. Raises IndexError beyond 0..N-1."""
         indices = np.asarray(indices, np.int64)
         if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
             raise IndexError(f"{self.path} has images 0..{len(self) - 1}; asked for {indices.min()}..{indices.max()}")
-        out = np.empty((len(indices), self.size, self.size, 3), np.uint8)
+        if out is None:
+            out = np.empty((len(indices), self.size, self.size, 3), np.uint8)
         which = np.searchsorted(self._starts, indices, side="right") - 1
-        for number in np.unique(which):
-            here = which == number
-            out[here] = self._shards[number][indices[here] - self._starts[number]]
+        if self.encoding == "jpeg":
+            for i, (number, index) in enumerate(zip(which.tolist(), indices.tolist(), strict=True)):
+                begin, end = self._offsets[index : index + 2] - self._bytes[number]
+                with Image.open(BytesIO(self._shards[number][begin:end])) as image:
+                    out[i] = np.asarray(image.convert("RGB"))
+            return out
+        if len(indices) and (which == which[0]).all():
+            inside = indices - self._starts[which[0]]
+            return np.take(self._shards[which[0]], inside, axis=0, out=out, mode="clip")  # mode "raise" would copy twice
+        for i, (number, index) in enumerate(zip(which.tolist(), (indices - self._starts[which]).tolist(), strict=True)):
+            out[i] = self._shards[number][index]
         return out
 
-    def verify(self) -> None:
+    def verify(self, progress: bool = False) -> None:
         """Read every file again and compare its SHA-256. Raises InputError naming the first damaged one."""
         expected = {shard["file"]: shard["sha256"] for shard in self.manifest["shards"]} | self.manifest["files"]
-        for name, digest in expected.items():
-            if not (self.path / name).is_file() or _sha256(self.path / name) != digest:
-                raise InputError(f"{self.path / name} is not what its manifest says: prepare the pack again")
+        total = sum((self.path / name).stat().st_size for name in expected if (self.path / name).is_file())
+        title = f"verifying {self.path.name}"
+        with tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=None if progress else True, leave=False) as bar:
+            for name, digest in expected.items():
+                if not (self.path / name).is_file() or _sha256(self.path / name) != digest:
+                    raise InputError(f"{self.path / name} is not what its manifest says: prepare the pack again")
+                bar.update((self.path / name).stat().st_size)
 
 
 def open_splits(path: str | Path) -> dict[str, Pack]:

@@ -7,9 +7,11 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,25 +22,57 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def in_flight(workers: int) -> int:
+    """How many items an ordered map has at most under way: taken, and not yet done with by who takes the results."""
+    return 2 * workers + 1
+
+
+@dataclass(frozen=True)
+class Crashed(Generic[T]):
+    """What comes in the place of a result when the process that worked on `item`, and on nothing else, died."""
+
+    item: T
+
+
 class OrderedMap(Protocol):
-    def __call__(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]: ...
+    def __call__(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]: ...
 
 
 @contextmanager
 def crew(workers: int) -> Iterator[OrderedMap]:
-    """Give an ordered `map`: in this process with `workers` of 1 or less, else in that many processes, which live as long as the block."""
+    """Give an ordered `map`: in this process with `workers` of 1 or less, else in that many processes, which live as long as the block.
+
+    When a process dies (a decoder's fault, or memory), the others' work is done again, and the item it died of comes out as `Crashed`.
+    """
     if workers <= 1:
         yield _one_by_one
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent)
+    pool = _pool(workers)
 
-    def ordered_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    def submit(function: Callable[[T], R], item: T) -> Future[R]:
+        try:
+            return pool.submit(function, item)
+        except BrokenProcessPool as broken:  # since the last look
+            failed: Future[R] = Future()
+            failed.set_exception(broken)
+            return failed
+
+    def ordered_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]:
+        nonlocal pool
         items = iter(items)
-        # Two tasks per worker under way keep memory constant and every worker busy.
-        waiting: deque[Future[R]] = deque(pool.submit(function, item) for item in itertools.islice(items, 2 * workers))
+        # Two tasks per worker under way keep memory constant and every worker busy. See `in_flight`.
+        waiting: deque[tuple[T, Future[R]]] = deque((item, submit(function, item)) for item in itertools.islice(items, 2 * workers))
         while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
+            item, future = waiting.popleft()
+            result: R | Crashed[T]
+            try:
+                result = future.result()
+            except (BrokenProcessPool, CancelledError):
+                pool.shutdown(cancel_futures=True)
+                result = _alone(function, item)
+                pool = _pool(workers)
+                waiting = deque((item, submit(function, item)) for item, _ in waiting)
+            waiting.extend((item, submit(function, item)) for item in itertools.islice(items, 1))
             yield result
 
     try:
@@ -47,7 +81,19 @@ def crew(workers: int) -> Iterator[OrderedMap]:
         pool.shutdown(cancel_futures=True)
 
 
-def _one_by_one(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent)
+
+
+def _alone(function: Callable[[T], R], item: T) -> R | Crashed[T]:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(function, item).result()
+        except BrokenProcessPool:
+            return Crashed(item)
+
+
+def _one_by_one(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]:
     return map(function, items)
 
 

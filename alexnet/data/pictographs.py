@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from alexnet.data.pack import building
-from alexnet.data.parallel import cores, crew
+from alexnet.data.parallel import Crashed, cores, crew
 from alexnet.errors import InputError
 
 RECIPE = 1  # of what `write` draws: a change to the images is a new number
@@ -187,6 +187,8 @@ def write(
                 tasks += [_Task(folder / split / name, split, code, seed, size, i, min(i + 64, count)) for i in range(0, count, 64)]
         with crew(workers) as ordered_map, tqdm(total=total, unit=" images", desc="drawing pictographs", disable=None) as bar:
             for written in ordered_map(_write_some, tasks):
+                if isinstance(written, Crashed):
+                    raise RuntimeError(f"a process died while it was drawing into {written.item.folder}")
                 bar.update(written)
 
 

@@ -1,159 +1,122 @@
 """Where images come from: finds out how SOURCE is laid out, and lists its images and classes in one fixed order.
 
-| layout       | looks like                                                                        | splits           |
-|--------------|-----------------------------------------------------------------------------------|------------------|
-| CIFAR-10     | `cifar-10-batches-py/` or its parent, as torchvision stores it                    | train, test      |
-| Tiny ImageNet| `wnids.txt`, `words.txt`, `train/<wnid>/images/`, `val/val_annotations.txt`        | train, val       |
-| splits       | `train/<class>/<image>`, and `val/` or `test/` likewise                           | those it has     |
-| image folder | `<class>/<image>`                                                                 | train            |
+| layout       | looks like                                                                                     | splits           |
+|--------------|------------------------------------------------------------------------------------------------|------------------|
+| torchvision  | the text `torchvision:NAME:ROOT`, a data set that torchvision has under ROOT                    | those it has     |
+| ILSVRC       | the archives of ILSVRC-2012 or 2010 as distributed, never unpacked: `alexnet/data/archives.py`  | those it has     |
+| archive      | one `.tar` of `<class>.tar`, as the releases of all of ImageNet                                 | train            |
+| CIFAR-10     | `cifar-10-batches-py/` or its parent, as torchvision stores it                                  | train, test      |
+| Tiny ImageNet| `wnids.txt`, `words.txt`, `train/<wnid>/images/`, `val/val_annotations.txt`                     | train, val       |
+| splits       | `train/<class>/<image>`, and `val/` or `test/` likewise                                         | those it has     |
+| image folder | `<class>/<image>`: a tree of synsets, say                                                       | train            |
 
-A label is the class's position among the sorted names of train's class folders. A further layout is one function that recognizes it, one
-that lists it, and a row in LAYOUTS.
+A label is the class's position among the sorted names of train's classes. A class is called as `words.txt` or `synset_words.txt` beside the
+class folders calls it, if there is one. What lies among the images and is none (by its ending, a hidden file, a folder) becomes a row of
+rejected.csv. A further layout is one function that recognizes it, one that lists it, and a row in LAYOUTS.
 """
 
-import hashlib
+import functools
+import inspect
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from alexnet.data import archives
+from alexnet.data.listing import Entries, File, Images, Listing, Pixels, Reference, Stray, class_names, few, lines
 from alexnet.errors import InputError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """An image in a file."""
+def list_source(source: str | Path, classes: Sequence[str] | int | None = None, limit: int | None = None) -> Listing:
+    """List SOURCE, in the first layout of LAYOUTS that it has; classes, limit: a part of it, see `Listing.only`.
 
-    path: str
-
-    def open(self) -> Image.Image:
-        return Image.open(self.path)
-
-    def stamp(self) -> str:
-        """Changes when the image does, as far as can be told without reading it."""
-        return str(os.path.getsize(self.path)) if os.path.exists(self.path) else "missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """An image in memory, uint8 (H, W, 3); `path` says where it came from."""
-
-    path: str
-    array: np.ndarray
-
-    def open(self) -> Image.Image:
-        return Image.fromarray(self.array)
-
-    def stamp(self) -> str:
-        return hashlib.sha256(self.array.tobytes()).hexdigest()
-
-
-Reference = File | Pixels
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What SOURCE holds.
-
-    splits: for each split its (image, label) in order; classes: folder names in label order; names: human names; notes: what was left out.
+    Raises InputError where SOURCE has no layout, or is at odds with it.
     """
-
-    layout: str
-    root: Path
-    classes: list[str]
-    names: list[str]
-    splits: dict[str, list[tuple[Reference, int]]]
-    notes: list[str]
-
-    def fingerprint(self, split: str) -> str:
-        """SHA-256 over the split's images: their paths below SOURCE, labels, and sizes in bytes."""
-        digest = hashlib.sha256()
-        for image, label in self.splits[split]:
-            line = f"{self.below(image)}\t{label}\t{image.stamp()}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
-        return digest.hexdigest()
-
-    def below(self, image: Reference) -> str:
-        """The image's path below SOURCE."""
-        return image.path.removeprefix(f"{self.root}{os.sep}")
-
-
-def list_source(source: str | Path) -> Listing:
-    """List SOURCE, in the first layout of LAYOUTS that it has. Raises InputError where it has none, or is at odds with it."""
-    root = Path(source)
-    if not root.exists():
-        raise InputError(f"{root} does not exist: name a folder of images, or `pictographs`")
-    if not root.is_dir():
-        raise InputError(f"{root} is a file: name the folder that holds the images, one folder per class")
+    if str(source).startswith("torchvision:"):
+        listing = _torchvision(str(source))
+    else:
+        root = Path(source)
+        if not root.exists():
+            raise InputError(f"{root} does not exist: name a folder of images, or `pictographs`")
+        if not root.is_dir() and root.suffix != ".tar":
+            raise InputError(f"{root} is a file: name the folder that holds the images, one folder per class")
+        try:
+            found = next((read(root) for applies, read in LAYOUTS if applies(root)), None)
+        except PermissionError as error:
+            raise InputError(f"cannot read {error.filename}: permission denied") from None
+        if found is None:
+            raise InputError(f"{root} holds no class folders: put each class's images into a folder of its own in it")
+        listing = found
+    if classes is not None or limit is not None:
+        listing = listing.only(classes, limit)
     try:
-        for applies, read in LAYOUTS:
-            if applies(root):
-                return read(root)
+        for split, images in listing.splits.items():
+            if strays := images.survey.strays:
+                among = ", ".join(images.survey.examples) + (f" and {strays - 3} more" if strays > 3 else "")
+                listing.notes.append(f"left out of {split}, and listed in rejected.csv: {among}")
     except PermissionError as error:
         raise InputError(f"cannot read {error.filename}: permission denied") from None
-    raise InputError(f"{root} holds no class folders: put each class's images into a folder of its own in it")
+    return listing
 
 
 # --- folders of images --------------------------------------------------------------------------------------------------------------------
 
 
 def _folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and os.path.isdir(entry.path))
 
 
-def _images(folder: Path, notes: list[str]) -> list[Reference]:
-    """The images directly in `folder`, sorted by name; anything else in it is noted."""
-    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    images = [name for name in names if name.lower().endswith(ENDINGS)]
-    if len(images) < len(names):
-        others = [name for name in names if not name.lower().endswith(ENDINGS)]
-        notes.append(f"left out of {folder}: {_few(others)} (no image by its ending)")
-    return [File(os.path.join(folder, name)) for name in images]
+def _images(folder: Path) -> Iterator[Reference | Stray]:
+    """What is directly in `folder`, sorted by name."""
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if name.startswith("."):
+            yield Stray(path, "hidden: its name begins with a dot")
+        elif name.lower().endswith(ENDINGS):
+            yield File(path)
+        else:
+            yield Stray(path, "a folder" if os.path.isdir(path) else "no image by its ending")
 
 
-def _tree(folder: Path, classes: list[str], notes: list[str], below: str = "") -> list[tuple[Reference, int]]:
-    listed: list[tuple[Reference, int]] = []
+def _tree(folder: Path, classes: list[str], below: str = "") -> Entries:
+    for item in sorted(os.scandir(folder), key=lambda item: item.name):
+        if item.is_symlink() and not os.path.exists(item.path):
+            yield Stray(item.path, "a link that leads nowhere"), -1
+        elif item.name.lower().endswith(ENDINGS) and not os.path.isdir(item.path):
+            yield Stray(item.path, "not in a class folder"), -1
     for label, name in enumerate(classes):
-        images = _images(folder / name / below, notes) if (folder / name / below).is_dir() else []
+        place, images = folder / name / below, 0
+        for entry in _images(place) if place.is_dir() else ():
+            images += isinstance(entry, File)
+            yield entry, label
         if not images:
-            raise InputError(f"class folder {folder / name / below} holds no images: fill it or remove it")
-        listed += [(image, label) for image in images]
-    return listed
+            raise InputError(f"class folder {place} holds no images: fill it or remove it")
 
 
 def _same_classes(split: Path, found: Iterable[str], classes: list[str]) -> None:
     found = set(found)
     surplus, missing = sorted(found - set(classes)), sorted(set(classes) - found)
     if surplus or missing:
-        faults = [f"has {_few(surplus)}, which train lacks"] * bool(surplus) + [f"lacks {_few(missing)}"] * bool(missing)
+        faults = [f"has {few(surplus)}, which train lacks"] * bool(surplus) + [f"lacks {few(missing)}"] * bool(missing)
         raise InputError(f"{split} {' and '.join(faults)}: every split needs the same classes")
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _image_folder(root: Path) -> Listing:
-    notes: list[str] = []
     classes = _folders(root)
-    return Listing("image folder", root, classes, [_plain(name) for name in classes], {"train": _tree(root, classes, notes)}, notes)
+    images = Images(root, functools.partial(_tree, root, classes))
+    return Listing("image folder", root, classes, class_names(root, classes), {"train": images}, [])
 
 
 def _is_splits(root: Path) -> bool:
     """`train/` holds folders; a folder of pictures of trains holds images. Raises InputError where it holds both."""
     if not (root / "train").is_dir() or not (folders := _folders(root / "train")):
         return False
-    if images := _images(root / "train", []):
-        both = f"holds folders ({_few(folders)}) and images ({_few([os.path.basename(image.path) for image in images])})"
+    if images := [os.path.basename(entry.path) for entry in _images(root / "train") if isinstance(entry, File)]:
+        both = f"holds folders ({few(folders)}) and images ({few(images)})"
         raise InputError(f"{root / 'train'} {both}: take the images out if it is a split, the folders if it is a class")
     return True
 
@@ -165,8 +128,8 @@ def _splits(root: Path) -> Listing:
     for split in ("train", "val", "test"):
         if (root / split).is_dir():
             _same_classes(root / split, _folders(root / split), classes)
-            splits[split] = _tree(root / split, classes, notes)
-    return Listing("splits", root, classes, [_plain(name) for name in classes], splits, notes)
+            splits[split] = Images(root, functools.partial(_tree, root / split, classes))
+    return Listing("splits", root, classes, class_names(root, classes), splits, notes)
 
 
 # --- Tiny ImageNet ------------------------------------------------------------------------------------------------------------------------
@@ -179,27 +142,34 @@ def _is_tiny_imagenet(root: Path) -> bool:
 def _tiny_imagenet(root: Path) -> Listing:
     notes: list[str] = []
     classes = _folders(root / "train")
-    _same_classes(root / "wnids.txt", _lines(root / "wnids.txt"), classes)
-    words = dict(line.split("\t", 1) for line in _lines(root / "words.txt") if "\t" in line) if (root / "words.txt").is_file() else {}
-    splits = {"train": _tree(root / "train", classes, notes, "images")}
+    _same_classes(root / "wnids.txt", lines(root / "wnids.txt"), classes)
     label, validation = {name: i for i, name in enumerate(classes)}, {}
-    for number, line in enumerate(_lines(root / "val" / "val_annotations.txt"), 1):
+    for number, line in enumerate(lines(root / "val" / "val_annotations.txt"), 1):
         fields = line.split("\t")
         if len(fields) < 2 or fields[1] not in label or os.path.basename(fields[0]) != fields[0]:
             raise InputError(f"{root / 'val' / 'val_annotations.txt'}, line {number}, names no image and class of train: {line[:80]!r}")
         validation[fields[0]] = label[fields[1]]
     _same_classes(root / "val", (classes[i] for i in validation.values()), classes)
-    splits["val"] = [(File(str(root / "val" / "images" / name)), validation[name]) for name in sorted(validation)]
+
+    def annotated() -> Entries:
+        for entry in _images(root / "val" / "images"):
+            if isinstance(entry, File) and os.path.basename(entry.path) not in validation:
+                yield Stray(entry.path, "not in val_annotations.txt"), -1
+            elif isinstance(entry, Stray):
+                yield entry, -1
+        for name in sorted(validation):
+            yield File(str(root / "val" / "images" / name)), validation[name]
+
+    splits = {
+        "train": Images(root, functools.partial(_tree, root / "train", classes, "images")),
+        "val": Images(root, annotated),
+    }
     if (root / "test").is_dir():
         notes.append(f"left out: {root / 'test'} (its images have no labels)")
-    return Listing("Tiny ImageNet", root, classes, [words.get(name, name) for name in classes], splits, notes)
+    return Listing("Tiny ImageNet", root, classes, class_names(root, classes), splits, notes)
 
 
-def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-
-
-# --- CIFAR-10 -----------------------------------------------------------------------------------------------------------------------------
+# --- what torchvision reads ---------------------------------------------------------------------------------------------------------------
 
 
 def _cifar10_root(root: Path) -> Path:
@@ -213,7 +183,7 @@ def _is_cifar10(root: Path) -> bool:
 def _cifar10(root: Path) -> Listing:
     from torchvision.datasets import CIFAR10  # heavy, and needed here only
 
-    splits: dict[str, list[tuple[Reference, int]]] = {}
+    splits: dict[str, Images] = {}
     classes: list[str] = []
     for split in ("train", "test"):
         try:
@@ -224,13 +194,63 @@ def _cifar10(root: Path) -> Listing:
         if classes and order != classes:
             raise InputError(f"{root} names other classes for its test batch than for its training batches: fetch it again")
         classes = order
-        labels = [classes.index(name) for name in data.classes]
-        pairs = zip(data.data, data.targets, strict=True)
-        splits[split] = [(Pixels(str(root / split / f"{i:05d}"), pixels), labels[target]) for i, (pixels, target) in enumerate(pairs)]
-    return Listing("CIFAR-10", root, classes, [_plain(name) for name in classes], splits, [])
+        splits[split] = _indexed(root, split, data, [classes.index(name) for name in data.classes])
+    return Listing("CIFAR-10", root, classes, [name.replace("_", " ") for name in classes], splits, [])
 
+
+def _indexed(root: Path, split: str, data, labels: list[int]) -> Images:
+    """The items of a torchvision data set, whose label l is our `labels[l]`. They are files where it has files, else pixels."""
+    files = getattr(data, "samples", None) or getattr(data, "_samples", None)
+
+    def find() -> Entries:
+        if files is not None:
+            for path, label in files:
+                yield File(str(path)), labels[label]
+        else:
+            for i in range(len(data)):
+                image, label = data[i]
+                yield Pixels(str(root / split / f"{i:05d}"), np.asarray(image.convert("RGB"))), labels[int(label)]
+
+    return Images(root, find)
+
+
+def _torchvision(source: str) -> Listing:
+    import torchvision.datasets
+
+    _, name, folder = (*source.split(":", 2), "", "")[:3]
+    kind: Any = getattr(torchvision.datasets, name, None)
+    if not folder or torchvision.datasets.VisionDataset not in getattr(kind, "__mro__", ()):
+        example = "torchvision:CIFAR100:/folder/with/it"
+        raise InputError(f"{source} names no data set of torchvision and the folder where it lies: write it as {example}")
+    accepted = inspect.signature(kind).parameters
+    offered: dict[str, dict[str, Any]] = {"train": {}}
+    if "train" in accepted:
+        offered = {"train": {"train": True}, "test": {"train": False}}
+    elif "split" in accepted:
+        offered = {split: {"split": split} for split in ("train", "val", "test")}
+    found: dict[str, Any] = {}
+    reasons = []
+    for split, options in offered.items():
+        try:
+            found[split] = kind(folder, **options, **({"download": False} if "download" in accepted else {}))
+        except Exception as error:  # a split that it does not have, or has not here
+            reasons.append(f"{split}: {' '.join(str(error).split())}")
+    if "train" not in found:
+        raise InputError(f"torchvision finds no {name} in {folder} ({reasons[0]})")
+    data = found["train"]
+    given = [str(c) for c in getattr(data, "wnids", None) or getattr(data, "classes", None) or sorted({int(item[1]) for item in data})]
+    called = [c if isinstance(c, str) else ", ".join(map(str, c)) for c in getattr(data, "classes", None) or given]
+    order = sorted(range(len(given)), key=given.__getitem__)
+    labels = [order.index(i) for i in range(len(given))]
+    splits = {split: _indexed(Path(folder), split, data, labels) for split, data in found.items()}
+    return Listing(f"torchvision {name}", Path(folder), [given[i] for i in order], [called[i] for i in order], splits, [])
+
+
+# --- all of them --------------------------------------------------------------------------------------------------------------------------
 
 LAYOUTS: list[tuple[Callable[[Path], bool], Callable[[Path], Listing]]] = [
+    (archives.is_ilsvrc, archives.ilsvrc),
+    (archives.is_archive, archives.archive),
     (_is_cifar10, _cifar10),
     (_is_tiny_imagenet, _tiny_imagenet),
     (_is_splits, _splits),

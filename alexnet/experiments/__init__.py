@@ -18,8 +18,10 @@ from alexnet.errors import InputError
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "figure1": ("03-architecture",),
     "learning": ("05-learning",),
+    "permuted": ("04-overfitting",),
     "errors": ("06-results", "pictographs"),
     "devices": ("03-architecture", "more-devices"),
+    "page": (),  # the net that runs inside the pages, and kernels to look at there
     "live": (),  # every chapter that needs it runs it anew; its archive holds the bands
 }
 NAMES = tuple(CHAPTERS)

@@ -19,6 +19,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from alexnet import presets, rng
 from alexnet.data.augment import Augment
@@ -83,13 +84,23 @@ def reckon(rows: int, columns: int, batch: int, preset: str = "paper", **sizes: 
 
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    """All layouts, one after the other, on the full net."""
+    """All layouts on the full net, one after the other; a round for each seed, so that whatever else a machine does meets all alike."""
     settings, pack = profile["devices"], profile.splits("devices")["train"].path
+    asked = {name: value for name, value in settings.items() if name != "pictographs"}
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in LAYOUTS}
+    with tqdm(total=len(seeds) * len(LAYOUTS), unit="layout", disable=None) as bar:
+        for seed in seeds:
+            for name, layout in LAYOUTS.items():
+                bar.set_description(name)
+                rounds[name].append(launch(layout, pack, seed=seed, **asked))
+                bar.update()
+    times = ("step", "exchange")
     found = {}
-    for name, layout in LAYOUTS.items():
-        print(f"devices: {name}, {layout.ranks} {'process' if layout.ranks == 1 else 'processes'}", file=sys.stderr, flush=True)
-        found[name] = launch(layout, pack, **{key: value for key, value in settings.items() if key != "pictographs"})
-    return {"layouts": found, "batch_size": settings["batch_size"], "steps": settings["steps"]}
+    for name, (first, *others) in rounds.items():
+        seconds = {what: [time for one in (first, *others) for time in one.pop(f"{what}_times")] for what in times}
+        assert all(one == first for one in others), f"the rounds of {name} did not send the same: {first}, {others}"
+        found[name] = first | {f"{what}_seconds": round(median(seconds[what]), 4) for what in times} | {"steps": len(seconds["step"])}
+    return {"layouts": found, "batch_size": settings["batch_size"]}
 
 
 def launch(layout: Layout, pack: Path, **settings: Any) -> dict[str, Any]:
@@ -116,19 +127,19 @@ def measure(
     width: float = 1.0,
     image_size: int = 224,
     classes: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """In each rank: `steps` steps after a first one that is not timed. Elements are of one image (messages) or one step (gradients)."""
     train, recipe = open_splits(pack)["train"], presets.get(preset).recipe
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     net = AlexNet(preset, classes, width, image_size, exchange=here.exchange)
     learner = Learner(net, recipe, here, overlap=overlap)
     augment = Augment(recipe, train.mean, image_size, train.color)
-    images = sum(len(ids) for _, _, ids, _ in list(batches(train, batch_size, 0, 0, 0, here.shard))[: steps + 1])
-    times: dict[str, list[float]] = {"step": [], "exchange": []}
-    for step, (pixels, labels, ids, positions) in enumerate(batches(train, batch_size, 0, 0, 0, here.shard)):
+    images, times = 0, {"step": list[float](), "exchange": list[float]()}
+    for step, (pixels, labels, ids, positions) in enumerate(batches(train, batch_size, seed, 0, 0, here.shard)):
         if step > steps:
             break
-        x = augment.train(pixels, ids, positions, 0)
+        x, images = augment.train(pixels, ids, positions, 0), images + len(ids)
         here.meet()
         here.exchange.seconds()
         began = time.perf_counter()
@@ -143,8 +154,8 @@ def measure(
         "ranks": [here.rows, here.world // here.rows],
         "sent_per_image": {f"{layer} {way}": count / images for (layer, way), count in sorted(sent.items())},
         "gradients_per_step": learner.gradients.bytes / 4 / (steps + 1),
-        "seconds_per_step": round(median(times["step"]), 3),
-        "seconds_in_exchange": round(median(times["exchange"]), 4),
+        "step_times": times["step"],
+        "exchange_times": times["exchange"],
         "threads": torch.get_num_threads(),
     }
 

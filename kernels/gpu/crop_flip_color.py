@@ -1,42 +1,43 @@
-"""From uint8 images to the training batch in one pass. A lane owns one pixel of the output and its three channels."""
+"""From uint8 images to the training batch in one pass. A program owns one row of the output, so that where its crop lies and
+whether it is mirrored is looked up once; a lane owns a pixel and its three channels."""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.maps import INT32, LAUNCH, lanes_of, narrow
+from kernels.gpu.maps import LAUNCH, is_wide, narrow
 
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 
 @triton.jit
 def kernel(
-    images, offsets, flips, shift, mean, out, lanes, height, width, size, scale, in_, ih, iw, ic, fn, on, oh, ow, oc,
+    images, offsets, flips, shift, mean, out, height, width, size, scale, in_, ih, iw, ic, fn, on, oh, ow, oc,
     ALIGNED: tl.constexpr, DTYPE: tl.constexpr, WIDE: tl.constexpr, EMULATE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    lane = lanes_of(BLOCK, WIDE)
-    inside = lane < lanes
-    w = lane % size
-    rest = lane // size
-    h = rest % size
-    n = rest // size
+    row = tl.program_id(0)
+    h = row % size
+    n = row // size
+    if WIDE:
+        n = n.to(tl.int64)
     # a crop that leaves its image is moved back inside: looking at offsets from the host would stop the device
-    top = tl.load(offsets + n * 2, mask=inside, other=0).to(tl.int32)
-    left = tl.load(offsets + n * 2 + 1, mask=inside, other=0).to(tl.int32)
-    top = tl.minimum(tl.maximum(top, 0), height - size)
-    left = tl.minimum(tl.maximum(left, 0), width - size)
-    flip = tl.load(flips + n * fn, mask=inside, other=0) != 0
+    top = tl.minimum(tl.maximum(tl.load(offsets + n * 2).to(tl.int32), 0), height - size) + h
+    left = tl.minimum(tl.maximum(tl.load(offsets + n * 2 + 1).to(tl.int32), 0), width - size)
+    flip = tl.load(flips + n * fn) != 0
+    w = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = w < size
     source = tl.where(flip, size - 1 - w, w)
-    pixel = n * in_ + (top + h) * ih + (left + source) * iw
+    images += n * in_ + top * ih + (left + source) * iw
+    out += n * on + h * oh + w * ow
     if ALIGNED:
-        average = ((top + h) * width + left + source) * 3
+        mean += (top * width + left + source) * 3
     else:
-        average = (h * size + source) * 3
+        mean += (h * size + source) * 3
     for c in tl.static_range(3):
-        value = tl.load(images + (pixel + c * ic), mask=inside, other=0).to(tl.float32)
-        value = (value - tl.load(mean + (average + c), mask=inside, other=0)) + tl.load(shift + n * 3 + c, mask=inside, other=0)
-        tl.store(out + (n * on + h * oh + w * ow + c * oc), narrow(value * scale, DTYPE, EMULATE), mask=inside)
+        value = tl.load(images + c * ic, mask=inside, other=0).to(tl.float32)
+        value = (value - tl.load(mean + c, mask=inside, other=0)) + tl.load(shift + n * 3 + c)
+        tl.store(out + c * oc, narrow(value * scale, DTYPE, EMULATE), mask=inside)
 
 
 def crop_flip_color(
@@ -44,9 +45,9 @@ def crop_flip_color(
 ) -> None:
     """Writes out (N, 3, size, size), any strides. images: any strides; offsets, color_shift, mean: contiguous."""
     n, height, width, _ = images.shape
-    lanes, block = n * size * size, 256
-    kernel[(triton.cdiv(lanes, block),)](
-        images, offsets, flips, color_shift, mean, out, lanes, height, width, size, float(scale), *images.stride(), *flips.stride(),
+    block = min(256, triton.next_power_of_2(size))
+    kernel[(n * size, triton.cdiv(size, block))](
+        images, offsets, flips, color_shift, mean, out, height, width, size, float(scale), *images.stride(), *flips.stride(),
         *(out.stride(d) for d in (0, 2, 3, 1)),
-        ALIGNED=aligned, DTYPE=DTYPES[out.dtype], WIDE=max(images.numel(), out.numel()) > INT32, BLOCK=block, **LAUNCH,
+        ALIGNED=aligned, DTYPE=DTYPES[out.dtype], WIDE=is_wide(images, out), BLOCK=block, num_warps=max(1, block // 128), **LAUNCH,
     )  # fmt: skip

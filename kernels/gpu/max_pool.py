@@ -1,5 +1,6 @@
-"""Overlapping max pooling. Forward, a lane owns V channels of one output pixel; backward, of a stride x stride block of input pixels, and
-gathers from the windows that cover it: no atomics, no lane without work, the same bits every time.
+"""Overlapping max pooling. Forward, a lane owns V channels of ROWS output pixels below each other, whose windows share rows: it finds
+a row's maximum once. Backward, it owns V channels of a stride x stride block of input pixels, and gathers from the windows that cover it:
+no atomics, no lane without work, the same bits every time.
 """
 
 import triton
@@ -9,35 +10,56 @@ from torch import Tensor
 from kernels.gpu.maps import DTYPES, LAUNCH, channels_fast, is_wide, lanes_of, narrow, place, tuned, vector
 
 KEY = ["C", "SIZE", "STRIDE", "V", "DTYPE"]
-CONFIGS = [({"BLOCK": block}, warps) for block, warps in ((128, 4), (64, 4), (256, 8))]
+FORWARD = [({"ROWS": rows, "BLOCK": block}, warps) for rows, block, warps in ((1, 128, 4), (2, 128, 4), (3, 128, 4), (3, 64, 2))]
+BACKWARD = [({"BLOCK": block}, block // 32) for block in (128, 64, 256)]
 
 
-@tuned(KEY, *CONFIGS)
+@tuned(KEY, *FORWARD)
 @triton.jit
 def forward_kernel(
-    x, y, code, N, OH, OW, xn, xh, xw, xc, yn, yh, yw, yc, cn, ch, cw, cc,
+    x, y, code, N, H, OH, OW, xn, xh, xw, xc, yn, yh, yw, yc, cn, ch, cw, cc,
     C: tl.constexpr, SIZE: tl.constexpr, STRIDE: tl.constexpr, V: tl.constexpr, DTYPE: tl.constexpr, CHANNELS_FAST: tl.constexpr,
-    WIDE: tl.constexpr, EMULATE: tl.constexpr, BLOCK: tl.constexpr,
+    WIDE: tl.constexpr, EMULATE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     GROUPS: tl.constexpr = C // V
     lane = lanes_of(BLOCK, WIDE)
-    n, h, w, group = place(lane, OH, OW, GROUPS, CHANNELS_FAST)
-    inside = (lane < N * OH * OW * GROUPS)[:, None]
+    strips = (OH + ROWS - 1) // ROWS
+    n, strip, w, group = place(lane, strips, OW, GROUPS, CHANNELS_FAST)
+    inside = lane < N * strips * OW * GROUPS
     channel = group[:, None] * V + tl.arange(0, V)[None, :]
-    x += (n * xn + h * STRIDE * xh + w * STRIDE * xw)[:, None] + channel * xc
-    best = tl.full([BLOCK, V], float("-inf"), tl.float32)
-    tap = tl.zeros([BLOCK, V], tl.int32)
-    for i in tl.static_range(SIZE):
-        for j in tl.static_range(SIZE):
-            value = tl.load(x + (i * xh + j * xw), mask=inside, other=0).to(tl.float32)
-            better = (value > best) | (value != value)  # the first maximum wins a tie, a later NaN everything
+    top = strip * ROWS
+    x += (n * xn + top * STRIDE * xh + w * STRIDE * xw)[:, None] + channel * xc
+    y += (n * yn + top * yh + w * yw)[:, None] + channel * yc
+    code += (n * cn + top * ch + w * cw)[:, None] + channel * cc
+    NEW: tl.constexpr = min(SIZE, STRIDE)  # rows that a window does not share with the one above
+    maxima = ()  # of each input row over the windows' width, and which they are: the first of a tie, a later NaN before everything
+    taps = ()
+    for r in tl.static_range(ROWS):
+        for i in tl.static_range(0 if r == 0 else SIZE - NEW, SIZE):
+            there = (inside & ((top + r) * STRIDE + i < H))[:, None]
+            row = x + (r * STRIDE + i) * xh
+            best = tl.load(row, mask=there, other=0).to(tl.float32)
+            tap = tl.zeros([BLOCK, V], tl.int32)
+            for j in tl.static_range(1, SIZE):
+                value = tl.load(row + j * xw, mask=there, other=0).to(tl.float32)
+                better = (value > best) | (value != value)
+                best = tl.where(better, value, best)
+                tap = tl.where(better, j, tap)
+            maxima = maxima + (best,)
+            taps = taps + (tap,)
+        best = maxima[r * NEW]
+        tap = taps[r * NEW]
+        for i in tl.static_range(1, SIZE):
+            value = maxima[r * NEW + i]
+            better = (value > best) | (value != value)
             best = tl.where(better, value, best)
-            tap = tl.where(better, i * SIZE + j, tap)
-    tl.store(y + ((n * yn + h * yh + w * yw)[:, None] + channel * yc), narrow(best, DTYPE, EMULATE), mask=inside)
-    tl.store(code + ((n * cn + h * ch + w * cw)[:, None] + channel * cc), tap.to(tl.uint8), mask=inside)
+            tap = tl.where(better, taps[r * NEW + i] + i * SIZE, tap)
+        here = (inside & (top + r < OH))[:, None]
+        tl.store(y + r * yh, narrow(best, DTYPE, EMULATE), mask=here)
+        tl.store(code + r * ch, tap.to(tl.uint8), mask=here)
 
 
-@tuned(KEY, *CONFIGS)
+@tuned(KEY, *BACKWARD)
 @triton.jit
 def backward_kernel(
     dy, code, dx, N, H, W, OH, OW, gn, gh, gw, gc, cn, ch, cw, cc, xn, xh, xw, xc,
@@ -85,10 +107,10 @@ def forward(x: Tensor, y: Tensor, code: Tensor, size: int, stride: int) -> None:
     (n, c, height, width), v = y.shape, vector(x, y)
 
     def grid(meta):
-        return (triton.cdiv(n * height * width * (c // v), meta["BLOCK"]),)
+        return (triton.cdiv(n * triton.cdiv(height, meta["ROWS"]) * width * (c // v), meta["BLOCK"]),)
 
     forward_kernel[grid](
-        x, y, code, n, height, width, *_nhwc(x), *_nhwc(y), *_nhwc(code),
+        x, y, code, n, x.shape[2], height, width, *_nhwc(x), *_nhwc(y), *_nhwc(code),
         C=c, SIZE=size, STRIDE=stride, V=v, DTYPE=DTYPES[x.dtype], CHANNELS_FAST=channels_fast(x), WIDE=is_wide(x, y), **LAUNCH,
     )  # fmt: skip
 

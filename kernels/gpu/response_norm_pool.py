@@ -12,7 +12,9 @@ from torch import Tensor
 from kernels.gpu.local_response_norm import AFTER, BEFORE, RELU, activated, as_words, channels, rectified, window
 from kernels.gpu.maps import DTYPES, LAUNCH, is_wide, lanes_of, pack, place, power, tuned
 
-CONFIGS = [({"M": m, "STRIP": strip, "BLOCK": block}, 4) for m, strip, block in ((1, 9, 128), (2, 9, 128), (1, 14, 64), (2, 27, 64))]
+CONFIGS = [
+    ({"M": m, "STRIP": strip, "BLOCK": block}, block // 32) for m, strip, block in ((1, 9, 128), (2, 9, 128), (1, 14, 64), (2, 27, 64))
+]
 
 
 @triton.jit

@@ -12,7 +12,7 @@ from torch import Tensor
 from kernels.gpu.maps import DTYPES, LAUNCH, channels_fast, is_wide, lanes_of, narrow, place, power, tuned, vector
 
 KEY = ["C", "RADIUS", "V", "DTYPE", "PASS"]
-CONFIGS = [({"ROWS": rows, "BLOCK": block}, 4) for rows, block in ((4, 64), (2, 128), (8, 32))]
+CONFIGS = [({"ROWS": rows, "BLOCK": block}, 4) for rows, block in ((4, 64), (9, 64), (14, 64), (2, 128))]
 FORWARD, FIRST, SECOND = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
@@ -43,26 +43,25 @@ def kernel(
                 value = tl.load(x + ((n * xn + h * xh + u * xw)[:, None] + channel * xc), mask=there, other=0).to(tl.float32)
                 total += value * value
         sums = sums + (total,)
-    for i in tl.static_range(ROWS):
-        total = sums[i]
-        for j in tl.static_range(1, 2 * RADIUS + 1):
-            total += sums[i + j]
-        h = top + i
-        here = (inside & (h < H))[:, None]
-        value = tl.load(x + ((n * xn + h * xh + w * xw)[:, None] + channel * xc), mask=here, other=0).to(tl.float32)
-        between = (n * tn + h * th + w * tw)[:, None] + channel * tc
-        if PASS == FIRST:
-            s = k + alpha * total
-            g = tl.load(dy + ((n * gn + h * gh + w * gw)[:, None] + channel * gc), mask=here, other=0).to(tl.float32)
-            weighted = g * power(s, BETA)
-            tl.store(direct + between, weighted, mask=here)
-            tl.store(spread + between, weighted * value / s, mask=here)
-        else:
-            if PASS == FORWARD:
-                result = value * power(k + alpha * total, BETA)
+        if i >= 2 * RADIUS:  # the windows around row i - RADIUS are complete
+            for j in tl.static_range(1, 2 * RADIUS + 1):
+                total += sums[i - j]
+            h = top + (i - 2 * RADIUS)
+            here = (inside & (h < H))[:, None]
+            value = tl.load(x + ((n * xn + h * xh + w * xw)[:, None] + channel * xc), mask=here, other=0).to(tl.float32)
+            between = (n * tn + h * th + w * tw)[:, None] + channel * tc
+            if PASS == FIRST:
+                s = k + alpha * total
+                g = tl.load(dy + ((n * gn + h * gh + w * gw)[:, None] + channel * gc), mask=here, other=0).to(tl.float32)
+                weighted = g * power(s, BETA)
+                tl.store(direct + between, weighted, mask=here)
+                tl.store(spread + between, weighted * value / s, mask=here)
             else:
-                result = tl.load(direct + between, mask=here, other=0) - 2 * BETA * alpha * value * total
-            tl.store(y + ((n * yn + h * yh + w * yw)[:, None] + channel * yc), narrow(result, DTYPE, EMULATE), mask=here)
+                if PASS == FORWARD:
+                    result = value * power(k + alpha * total, BETA)
+                else:
+                    result = tl.load(direct + between, mask=here, other=0) - 2 * BETA * alpha * value * total
+                tl.store(y + ((n * yn + h * yh + w * yw)[:, None] + channel * yc), narrow(result, DTYPE, EMULATE), mask=here)
 
 
 def _nhwc(x: Tensor) -> tuple[int, ...]:

@@ -1,0 +1,238 @@
+"""What a source of images is to the rest: splits of references and labels, found anew with every pass, so that fifteen million images take
+no more memory than ten."""
+
+import functools
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from alexnet.errors import InputError
+
+SAMPLE = 64  # images on which speed and size are estimated
+MOST_BYTES = 2**29  # of a file
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An image in a file."""
+
+    path: str
+
+    def open(self) -> Image.Image:
+        return Image.open(BytesIO(self.file()))
+
+    def file(self) -> bytes:
+        """The file itself, read at once. Raises OSError where it is none."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would keep its reader waiting for ever
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError("not a regular file")
+            return _bytes(descriptor, found.st_size, 0)
+        finally:
+            os.close(descriptor)
+
+    def stamp(self) -> str:
+        """Changes when the image does, as far as can be told without reading it."""
+        try:
+            return str(os.path.getsize(self.path))
+        except OSError:
+            return "missing"
+
+
+def _bytes(descriptor: int, size: int, offset: int) -> bytes:
+    if size > MOST_BYTES:
+        raise OSError(f"{size} bytes, too many for an image")
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
+        data += more
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """An image in memory, uint8 (H, W, 3); `path` says where it came from."""
+
+    path: str
+    array: np.ndarray
+
+    def open(self) -> Image.Image:
+        return Image.fromarray(self.array)
+
+    def file(self) -> bytes | None:
+        return None
+
+    def stamp(self) -> str:
+        return hashlib.sha256(self.array.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An image inside an archive that is not compressed: `size` bytes from `offset`. Any process may read it at any time."""
+
+    path: str
+    archive: str
+    offset: int
+    size: int
+
+    def open(self) -> Image.Image:
+        return Image.open(BytesIO(self.file()))
+
+    def file(self) -> bytes:
+        data = _bytes(_descriptor(self.archive), self.size, self.offset)
+        if len(data) < self.size:
+            raise OSError("the archive ends within it")
+        return data
+
+    def stamp(self) -> str:
+        return str(self.size)
+
+
+@functools.cache
+def _descriptor(archive: str) -> int:
+    return os.open(archive, os.O_RDONLY)
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """What lies among the images and is not one of them."""
+
+    path: str
+    reason: str
+
+
+Reference = File | Pixels | Member
+Entries = Iterator[tuple[Reference | Stray, int]]  # and labels; a stray's may be -1, of no class
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over a split finds.
+
+    count: images; digest: SHA-256 over their paths below SOURCE, labels, and sizes in bytes; sample: some of them, evenly spread;
+    strays: how many; examples: of these.
+    """
+
+    count: int
+    digest: str
+    sample: list[tuple[Reference, int]]
+    strays: int
+    examples: list[str]
+
+
+class Images:
+    """The images of a split and their labels, in order. They are found anew by every iteration: a million of them take no memory.
+
+    find: gives what there is, images and strays; root: SOURCE, which paths are told relative to.
+    """
+
+    def __init__(self, root: Path, find: Callable[[], Entries]):
+        self.root, self._find = root, find
+
+    def entries(self) -> Entries:
+        """Images and what lies among them."""
+        return self._find()
+
+    def __iter__(self) -> Iterator[tuple[Reference, int]]:
+        return ((entry, label) for entry, label in self._find() if not isinstance(entry, Stray))
+
+    def __len__(self) -> int:
+        return self.survey.count
+
+    def below(self, entry: Reference | Stray) -> str:
+        """Its path below SOURCE."""
+        return entry.path.removeprefix(f"{self.root}{os.sep}")
+
+    @functools.cached_property
+    def survey(self) -> Survey:
+        digest, count, step, strays = hashlib.sha256(), 0, 1, 0
+        sample: list[tuple[Reference, int]] = []
+        examples: list[str] = []
+        for entry, label in tqdm(self._find(), desc=f"listing {self.root.name}", unit=" images", delay=3, leave=False, disable=None):
+            if isinstance(entry, Stray):
+                strays += 1
+                examples += [self.below(entry)] * (len(examples) < 3)
+                continue
+            digest.update(f"{self.below(entry)}\t{label}\t{entry.stamp()}\n".encode("utf-8", "surrogateescape"))
+            if count % step == 0:
+                sample.append((entry, label))
+                if len(sample) == 2 * SAMPLE:
+                    sample, step = sample[::2], 2 * step
+            count += 1
+        return Survey(count, digest.hexdigest(), sample, strays, examples)
+
+    def only(self, labels: dict[int, int], limit: int | None) -> "Images":
+        """Those whose label is a key of `labels`, relabeled, and of each class the first `limit`."""
+
+        def find() -> Entries:
+            seen: Counter[int] = Counter()
+            for entry, label in self._find():
+                if label == -1:
+                    yield entry, label
+                elif label in labels and (limit is None or seen[label] < limit):
+                    seen[label] += not isinstance(entry, Stray)
+                    yield entry, labels[label]
+
+        return Images(self.root, find)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What SOURCE holds.
+
+    splits: the images of each; classes: their identifiers in label order; names: what people call them; notes: what was left out.
+    """
+
+    layout: str
+    root: Path
+    classes: list[str]
+    names: list[str]
+    splits: dict[str, Images]
+    notes: list[str]
+
+    def fingerprint(self, split: str) -> str:
+        """SHA-256 over the split's images: their paths below SOURCE, labels, and sizes in bytes."""
+        return self.splits[split].survey.digest
+
+    def below(self, entry: Reference | Stray) -> str:
+        """Its path below SOURCE."""
+        return entry.path.removeprefix(f"{self.root}{os.sep}")
+
+    def only(self, classes: Sequence[str] | int | None, limit: int | None) -> "Listing":
+        """A part: the first so many classes, or those named, and of each at most `limit` images. Raises InputError for a class unknown."""
+        chosen = self.classes[:classes] if isinstance(classes, int) else sorted(set(self.classes if classes is None else classes))
+        if unknown := [name for name in chosen if name not in set(self.classes)]:
+            raise InputError(f"{self.root} has no class {few(unknown)}; it has {few(self.classes)}")
+        if isinstance(classes, int) and not 1 <= classes <= len(self.classes):
+            raise InputError(f"classes {classes}: {self.root} has {len(self.classes)}")
+        place = {name: i for i, name in enumerate(self.classes)}
+        labels = {place[name]: i for i, name in enumerate(chosen)}
+        splits = {split: images.only(labels, limit) for split, images in self.splits.items()}
+        return replace(self, classes=chosen, names=[self.names[label] for label in labels], splits=splits)
+
+
+def class_names(root: Path, classes: list[str]) -> list[str]:
+    """What classes are called: by WordNet, where a file in `root` says so, `words.txt` or `synset_words.txt`; else by their folders."""
+    words: dict[str, str] = {}
+    for file, mark in (("words.txt", "\t"), ("synset_words.txt", " ")):  # n01440764<TAB>tench, Tinca tinca; n01440764 tench, Tinca tinca
+        if (root / file).is_file():
+            words |= dict(line.split(mark, 1) for line in lines(root / file) if mark in line)
+    return [words.get(name, name.replace("_", " ")) for name in classes]
+
+
+def lines(path: Path) -> list[str]:
+    return [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of many names."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,249 @@
+"""The figures to play with compute what the package computes: their JavaScript, run by node, beside torch and NumPy."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import kernels
+from alexnet import presets, results
+from alexnet.data.augment import Augment
+from alexnet.data.pack import Moments
+from alexnet.experiments import errors, page
+from alexnet.presets import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDGETS = ROOT / "book" / "_static" / "widgets"
+sys.path.insert(0, str(ROOT / "scripts"))
+import widget_data  # noqa: E402
+
+OWN_CODE_LIMIT = 20_000  # bytes of one script
+DATA_LIMIT = 1_000_000  # bytes of one data file: what a page with that figure loads beside the book's own
+
+
+def node() -> str | None:
+    """node, or the one inside Playwright."""
+    if found := shutil.which("node"):
+        return found
+    try:
+        import playwright
+    except ImportError:
+        return None
+    inside = Path(playwright.__file__).parent / "driver" / "node"
+    return str(inside) if inside.is_file() else None
+
+
+needs_node = pytest.mark.skipif(node() is None, reason="needs node, or the package playwright, which carries it")
+
+
+def js(name: str, expression: str, **data: Any) -> Any:
+    """The value of an expression over a widget's functions, `w`, and `data`, there under their names."""
+    script = f"""
+        const w = require({json.dumps(str(WIDGETS / f"{name}.js"))});
+        const {{ {", ".join(data)} }} = JSON.parse(require("fs").readFileSync(0, "utf8"));
+        process.stdout.write(JSON.stringify({expression}, (_, v) => ArrayBuffer.isView(v) ? Array.from(v) : v));
+    """
+    command = [node() or "", "--input-type=commonjs", "-e", script]
+    done = subprocess.run(command, input=json.dumps(data), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@needs_node
+@pytest.mark.parametrize("columns", [1, 2, 3])
+@pytest.mark.parametrize("settings", [{}, {"n": 3, "k": 1.0, "alpha": 2e-3, "beta": 0.5}, {"n": 11, "alpha": 2e-5}])
+def test_response_normalization(columns: int, settings: dict[str, float]) -> None:
+    a = (100 * np.random.default_rng(0).normal(size=24)).tolist()
+    got = js("lrn", "w.normalize(a, settings)", a=a, settings=settings | {"columns": columns})
+    given = {{"n": "size"}.get(name, name): value for name, value in settings.items()}
+    wanted = kernels.local_response_norm(torch.tensor(a, dtype=torch.float64).reshape(1, 24, 1, 1), columns=columns, **given)
+    np.testing.assert_allclose(got, wanted.flatten(), rtol=1e-12)
+
+
+@needs_node
+@pytest.mark.parametrize(("z", "s"), [(3, 2), (2, 2), (1, 1), (5, 3), (2, 4), (6, 6)])
+@pytest.mark.parametrize("ceil", [False, True])
+def test_pooling(z: int, s: int, ceil: bool) -> None:
+    grid = np.random.default_rng(1).integers(0, 100, (13, 13)).astype(float)
+    if ceil and (math.ceil((13 - z) / s) * s >= 13):
+        pytest.skip("torch leaves out a last window that begins beyond the map, and the figure has none such to compare")
+    got = js("pooling", "w.maxPool(map, z, s, ceil)", map=grid.tolist(), z=z, s=s, ceil=ceil)
+    wanted = torch.nn.functional.max_pool2d(torch.from_numpy(grid)[None], z, s, ceil_mode=ceil)[0]
+    np.testing.assert_array_equal(got, wanted)
+    if not ceil:
+        np.testing.assert_array_equal(got, kernels.max_pool(torch.from_numpy(grid)[None, None], z, s)[0, 0])
+    read = np.zeros(13)
+    for start in range(0, s * len(got), s):
+        read[start : start + z] += 1
+    np.testing.assert_array_equal(js("pooling", "w.readers(13, z, s, ceil)", z=z, s=s, ceil=ceil), read)
+
+
+@needs_node
+def test_the_puzzle_of_224_and_227() -> None:
+    each = "Object.entries(w.WAYS).map(([name, way]) => [name, sizes.map((n) => w.output(way.of(n)).windows)])"
+    ways = js("puzzle", f"Object.fromEntries({each})", sizes=list(range(216, 237)))
+    ours = presets.get("paper")
+    assert ways["up"] == [presets.shapes(ours, image_size=size)[0].size for size in range(216, 237)]
+    image = torch.zeros(1, 1, 1, 236)
+    for name, pad in (("floor", 0), ("both", 2)):
+        conv = torch.nn.Conv2d(1, 1, (1, 11), stride=(1, 4), padding=(0, pad))
+        assert ways[name] == [conv(image[..., :size]).shape[-1] for size in range(216, 237)]
+    assert (ways["floor"][8], ways["up"][8], ways["both"][8], ways["floor"][11]) == (54, 55, 55, 55)
+    assert js("puzzle", "w.output(w.WAYS.up.of(224)).lacking") == presets.shapes(ours)[0].pad[1] == 3
+    table = presets.shapes(ours)
+    assert js("puzzle", "w.chain(55)") == [table[0].size, table[0].out_size, table[1].out_size, table[4].out_size]
+
+
+@needs_node
+def test_the_momentum_rules() -> None:
+    settings = {"start": [-2.8, 0.8], "rate": 0.02, "momentum": 0.9, "decay": 0.1, "steps": 60, "fall": 20}
+    paths = js("momentum", "[w.path(w.paperStep, settings), w.path(w.torchStep, settings)]", settings=settings)
+    valley = torch.tensor(js("momentum", "w.VALLEY"), dtype=torch.float64)
+    w, v = torch.tensor(settings["start"], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    other = w.clone().requires_grad_()
+    sgd = torch.optim.SGD([other], lr=settings["rate"], momentum=0.9, weight_decay=0.1)
+    for i in range(60):
+        rate = settings["rate"] / (1 if i < 20 else 10)
+        kernels.momentum_step_([w], [valley * w], [v], rate, 0.9, 0.1)
+        sgd.param_groups[0]["lr"] = rate
+        other.grad = valley * other.detach()
+        sgd.step()
+        np.testing.assert_allclose(paths[0][i + 1], w, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(paths[1][i + 1], other.detach(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(paths[0][20], paths[1][20], rtol=1e-9)
+    assert abs(paths[0][25][0] - paths[1][25][0]) > 0.1
+
+
+@needs_node
+@pytest.mark.parametrize("reading", ["text", "text-255", "source"])
+def test_color_shifts(reading: str) -> None:
+    color = Moments.of(np.random.default_rng(2).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)).color()
+    axes = {name: color[name].tolist() for name in ("eigenvalues", "eigenvectors")}
+    draws = [0.1, -0.05, 0.2]
+    got = js("augment", "w.colorShift(draws, axes, reading)", draws=draws, axes=axes, reading=reading)
+    augment = Augment(Recipe(color=reading), np.zeros((8, 8, 3), np.float32), 8, color)
+    np.testing.assert_allclose(got["shift"], torch.tensor(draws, dtype=torch.float64) @ augment.axes.T, rtol=1e-9)
+    assert got["scale"] == pytest.approx(1 / 1.1 if reading == "source" else 1)
+    assert js("augment", "w.views(256, 224)") == 2178
+
+
+def test_the_axes_shown_are_eigenvectors() -> None:
+    for axes in widget_data.photo()["axes"].values():
+        vectors = np.array(axes["eigenvectors"])
+        np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-3)
+        assert axes["eigenvalues"] == sorted(axes["eigenvalues"], reverse=True)
+
+
+@needs_node
+def test_the_kernels_that_are_drawn() -> None:
+    archived = results.archived("errors", "embedded")
+    assert archived is not None
+    shown = widget_data.kernels()["sets"]
+    text = shown[0]["seeds"]["0"]
+    colors = js("kernels", "Array.from({length: maps}, (_, i) => w.colorfulness(w.decode(text).subarray(i * 363, (i + 1) * 363)))",
+                text=text, maps=shown[0]["maps"])  # fmt: skip
+    np.testing.assert_allclose(colors, errors.colorfulness(errors.kernels(archived)).flatten(), rtol=1e-9)
+    painted = js("kernels", "w.paint(new Int8Array([127, 0, -127, 0, 0, 0]))")
+    assert painted == [255, 0, 128, 255, 128, 128, 128, 255]
+    assert len(shown) == 2 and len(shown[1]["seeds"]) >= 3
+
+
+@needs_node
+def test_the_architecture_is_the_packages(tmp_path: Path) -> None:
+    widget_data.write(tmp_path, "network", widget_data.network())
+    text = (tmp_path / "network.js").read_text()
+    match = re.fullmatch(r'Widgets\.provide\("network", (.*)\);\n', text)
+    assert match
+    for name, shown in json.loads(match[1])["presets"].items():
+        table = presets.shapes(presets.get(name))
+        assert [row["parameters"] for row in shown["layers"]] == [row.parameters for row in table]
+        assert shown["neurons"] == presets.total(table, "neurons") and shown["macs"] == presets.total(table, "macs")
+        crossing = js("architecture", "Object.fromEntries(w.collected(layers, 'crossing'))", layers=shown["layers"])
+        assert crossing == presets.crossings(table)
+        pools = js("architecture", "w.collected(layers, 'pool').map(([name]) => name)", layers=shown["layers"])
+        assert pools == [row.layer.name for row in table if any(isinstance(op, presets.Pool) for op in row.layer.then)]
+
+
+# --- the net in the page ------------------------------------------------------------------------------------------------------------------
+
+
+def forwards(described: dict[str, Any], pixels: np.ndarray) -> list[list[float]]:
+    """The logits that the page computes for pixels (N, S, S, 3)."""
+    expression = "pixels.map((one) => w.build(net).forward(one))"
+    return js("net", expression, net=described, pixels=[one.flatten().tolist() for one in pixels])
+
+
+@needs_node
+@pytest.mark.parametrize(
+    "preset", ["paper", "paper/sigma-0.03/no-lrn", "paper/one-column", "paper/conv6", "paper/no-dropout", "paper/no-conv3"]
+)
+def test_the_forward_pass_is_torchs(preset: str) -> None:
+    torch.manual_seed(3)
+    net = page.AlexNet(preset, 7, width=1 / 16, image_size=64).eval()
+    packed = page.pack(net, Augment(Recipe(), np.full((72, 72, 3), 99.6, np.float32), 64), [f"class {i}" for i in range(7)])
+    table = widget_data.described(presets.get(preset), 7, packed["width"], 64)
+    pixels = np.random.default_rng(4).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+    coarse, center = page.network(packed)
+    with torch.no_grad():
+        wanted = coarse(next(iter(center.views(torch.from_numpy(pixels)))))
+    got = forwards(packed | {"layers": table["layers"]}, pixels)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+
+
+@needs_node
+def test_the_trained_net_says_in_the_page_what_it_says_in_torch() -> None:
+    shown = widget_data.net()
+    coarse, center = page.network(shown["net"])
+    pixels = np.stack([opened(each["src"], coarse.table[0].in_size) for each in shown["samples"][:6]])
+    with torch.no_grad():
+        wanted = coarse(next(iter(center.views(torch.from_numpy(pixels)))))
+    got = np.array(forwards(shown["net"], pixels))
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+    labels = [shown["net"]["names"].index(each["label"]) for each in shown["samples"][:6]]
+    assert (got.argmax(1) == labels).sum() >= 3, "it errs on a tenth of the test pictures"
+
+
+def opened(uri: str, size: int) -> np.ndarray:
+    import base64
+    import io
+
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+    edge = (picture.width - size) // 2
+    return np.asarray(picture)[edge : edge + size, edge : edge + size]
+
+
+def test_a_run_of_ones_own_goes_into_the_page(packs72, tmp_path: Path) -> None:
+    from alexnet.data.pack import open_splits
+    from alexnet.training import trainer
+
+    splits = {"train": open_splits(packs72)["train"]}
+    for preset, status in (("paper/constant-rate", 0), ("source/constant-rate", 2)):
+        run = tmp_path / preset.replace("/", "-")
+        config = trainer.Config(preset, 3, 1 / 16, 64, 0.2, {"train": splits["train"].digest}, batch_size=6)
+        trainer.train(config, splits, run, progress=False)
+        command = [sys.executable, str(ROOT / "scripts" / "widget_data.py"), str(tmp_path / "data"), "--run", str(run)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+    assert done.stderr.startswith("widget_data: ") and done.stderr.count("\n") == 1
+    assert '"shape":[6,3,11,11]' in (tmp_path / "data" / "net.js").read_text()
+
+
+# --- sizes --------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_scripts_and_data_are_small(tmp_path: Path) -> None:
+    widget_data.write_all(tmp_path)
+    scripts = {path.name: path.stat().st_size for path in sorted(WIDGETS.iterdir())}
+    assert {"common.js", "widgets.css", "net.js"} < scripts.keys() and max(scripts.values()) < OWN_CODE_LIMIT
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kernels.js", "net.js", "network.js", "photo.js"]
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) < DATA_LIMIT

@@ -1,5 +1,4 @@
-"""What the paper says and arithmetic decides: each function is named in claims.yml, and reckons from the table of layers or the recorded
-runs.
+"""What arithmetic says of the paper's claims: functions that claims.yml names, over the table of layers and the notes of 2012.
 
 Nothing here is trained, and nothing is read from a result. Needs no torch.
 """

@@ -1,14 +1,12 @@
 """The paper as a list of claims, each judged: claims.yml says what is claimed, how it is tested and what counts as agreement.
 
-Arithmetic claims are reckoned by `alexnet.arithmetic`, always and exactly. The others are judged by results (results/<profile>/, or the
-user's runs/<profile>/results), paired over seeds, with 95 % intervals by Student's t. `claims.yml` describes its fields; a new experiment
-needs only an entry there.
+Arithmetic claims are reckoned by `alexnet.arithmetic`, always and exactly. The others are judged by results, those of the archive or the
+user's own, paired over seeds, with 95 % intervals by Student's t. The head of `claims.yml` describes its fields; a new experiment needs
+only an entry there. `alexnet.scoreboard` shows what is found here.
 """
 
-import json
 import math
 import statistics
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -69,6 +67,12 @@ class Claim:
         return next(form for form in FORMS if form in self.test)
 
     @property
+    def paths(self) -> list[list[Any]]:
+        """Those of an experiment's test."""
+        found = self.test[self.form]
+        return found if self.form in ("difference", "ratio", "gap") else [found]
+
+    @property
     def band(self) -> tuple[float, float]:
         """What counts as agreement, in the claim's unit."""
         if "near" in self.agree:
@@ -80,11 +84,10 @@ class Claim:
         """In words: what counts as agreement."""
         if "equals" in self.agree:
             return "agrees if equal"
-        show = UNITS[self.unit][1] if self.unit else lambda v: f"{v:,}"
-        low, high = (None if math.isinf(end) else show(end) for end in self.band)
-        what = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
-        against = self.agree.get("against")
-        return f"agrees if {what}" + ("" if against is None else f" and the interval excludes {against}")
+        low, high = (None if math.isinf(end) else f"{round(end, 6):,}".removesuffix(".0") for end in self.band)
+        what = f"at least {low}" if high is None else f"at most {high}" if low is None else low if low == high else f"{low} to {high}"
+        excludes = self.kind == "experiment" and "against" in self.agree and any(SEED in path for path in self.paths)
+        return f"agrees if {what}" + (f" and the interval excludes {self.agree['against']}" if excludes else "")
 
     def logged(self) -> str:
         """What the 2012 logs say, with unit; empty where they say nothing."""
@@ -165,8 +168,9 @@ def parse(entry: dict[str, Any], sections: Iterable[str]) -> Claim:
         forms = [form for form in FORMS if form in claim.test]
         if len(forms) != 1 or "experiment" not in claim.test:
             raise wrong(f"its test needs either compute, or an experiment and one of {', '.join(FORMS)}")
-        if any(path.count(SEED) > 1 for path in _paths(claim)):
-            raise wrong(f"a path may hold one {SEED!r}, for the seed")
+        pair = claim.form in ("difference", "ratio", "gap")
+        if len(claim.paths) != 1 + pair or not all(isinstance(path, list) and path.count(SEED) <= 1 for path in claim.paths):
+            raise wrong(f"{claim.form} takes {'two paths' if pair else 'one path'}, each with one {SEED!r} at most, for the seed")
     if sum(key in claim.agree for key in ("equals", "near", "range")) != 1 or ("near" in claim.agree) != ("within" in claim.agree):
         raise wrong("agree needs one of equals, near with within, or range")
     if "against" in claim.agree and not (claim.band[0] >= claim.agree["against"] or claim.band[1] <= claim.agree["against"]):
@@ -174,11 +178,6 @@ def parse(entry: dict[str, Any], sections: Iterable[str]) -> Claim:
     if claim.log:
         claim.logged()
     return claim
-
-
-def _paths(claim: Claim) -> list[list[Any]]:
-    found = claim.test[claim.form]
-    return found if claim.form in ("difference", "ratio", "gap") else [found]
 
 
 # --- judging ------------------------------------------------------------------------------------------------------------------------------
@@ -200,7 +199,7 @@ def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:
         return _judge_arithmetic(claim)
     if result is None:
         return Judgement(claim, "not yet run")
-    about = {"profile": result["profile"], "data": result["data"]["title"]}
+    about = {"profile": result["profile"], "data": _hardware(result) if claim.test.get("label") == "hardware" else result["data"]["title"]}
     try:
         values, bound, seeded = measured(claim, result["metrics"])
     except Missing as lack:
@@ -217,51 +216,60 @@ def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:
     return Judgement(claim, verdict, here, tuple(values), mean, spread, undecided, why, **about)
 
 
+def _hardware(result: dict[str, Any]) -> str:
+    """What a time was measured on."""
+    found = result["provenance"]["hardware"]
+    return found["gpu"] or f"{found['processor']}, {found['cores']} cores"
+
+
 def measured(claim: Claim, metrics: dict[str, Any]) -> tuple[list[float], int | None, bool]:
     """The claim's quantity, seed by seed, in its unit; whether these are exact (0), least (1) or greatest (-1) values, or both (None); and
     whether they belong to seeds at all. Raises Missing where the result has no such numbers."""
-    branches = [_follow(metrics, path) for path in _paths(claim)]
+    branches = [_follow(metrics, path) for path in claim.paths]
+    seeded = any(SEED in path for path in claim.paths)
+    if seeded:  # what has no seeds of its own goes with each
+        every = {seed for branch in branches for seed in branch if seed}
+        branches = [branch if "" not in branch else dict.fromkeys(every, branch[""]) for branch in branches]
     seeds = [seed for seed in branches[0] if all(seed in other for other in branches[1:])]
     if not seeds:
         raise Missing("seed in common")
-    seeded = any(SEED in path for path in _paths(claim))
     if claim.form == "arrives":
         return [float(branches[0][seed] is not None) for seed in seeds], 0, seeded
-    limit: Any = next(iter(_follow(metrics, claim.test["limit"]).values())) if "limit" in claim.test else None
-    scale = UNITS[claim.unit][0]
-    values, bounds = [], set()
+    limit = _follow(metrics, claim.test["limit"])[""] if "limit" in claim.test else None
+    values: list[float] = []
+    bounds: set[int | None] = set()
     for seed in seeds:
         pair = [branch[seed] for branch in branches]
-        if None in pair and limit is None:
-            raise Missing(f"number for seed {seed}")
-        bounds.add((pair[0] is None) - (pair[-1] is None) * (len(pair) > 1) if not all(one is None for one in pair) else None)
-        values.append(scale * _combine(claim.form, [limit if one is None else one for one in pair]))
-    return values, bounds.pop() if len(bounds) == 1 else _mixed(bounds), seeded
+        never = [one is None for one in pair]
+        bounds.add(None if len(never) > 1 and all(never) else never[0] - (len(never) > 1 and never[1]))
+        pair = [limit if one is None else one for one in pair]
+        if not all(isinstance(one, int | float) for one in pair):
+            raise Missing(f"number for seed {seed}" if seed else "number there")
+        values.append(UNITS[claim.unit][0] * _combine(claim.form, *pair))
+    return values, _together(bounds), seeded
 
 
-def _combine(form: str, pair: list[float]) -> float:
-    match form, pair:
-        case "value", [one]:
-            return float(one)
-        case "difference", [one, other]:
+def _combine(form: str, one: float, other: float = math.nan) -> float:
+    match form:
+        case "difference":
             return one - other
-        case "ratio", [one, other]:
+        case "ratio":
             return one / other
-        case "gap", [one, other]:
+        case "gap":
             return abs(one - other)
-    raise InputError(f"{form} takes another number of paths than {len(pair)}")
+    return float(one)
 
 
-def _mixed(bounds: set[int | None]) -> int | None:
+def _together(bounds: set[int | None]) -> int | None:
     """Exact values count as bounds of either kind; bounds of both kinds say nothing together."""
     kinds = bounds - {0}
-    return kinds.pop() if len(kinds) == 1 else None
+    return kinds.pop() if len(kinds) == 1 else None if kinds else 0
 
 
 def _follow(metrics: Any, path: Sequence[Any]) -> dict[str, Any]:
     """What lies at the end of a path, by seed; without a seed in the path, under ""."""
     for i, key in enumerate(path):
-        if key == SEED:
+        if key == SEED and isinstance(metrics, dict):
             return {seed: _follow(below, path[i + 1 :])[""] for seed, below in metrics.items()}
         if isinstance(metrics, list) and isinstance(key, int) and key < len(metrics):
             metrics = metrics[key]
@@ -338,175 +346,3 @@ def _best(claim: Claim, wanted: list[str], own: bool) -> Judgement:
             return found
         first = first if first.why else found
     return first
-
-
-# --- showing ------------------------------------------------------------------------------------------------------------------------------
-
-
-def select(judgements: list[Judgement], section: str | None = None, verdict: str | None = None) -> list[Judgement]:
-    """Those of a section ("3" holds 3.1 to 3.5) and of a verdict. Raises InputError that lists the sections or verdicts."""
-    sections = contents()["sections"]
-    if section is not None and not any(_within(name, section) for name in sections):
-        raise InputError(f"the paper has no section {section!r}; it has {', '.join(sections)}")
-    if verdict is not None and (plain := verdict.lower().replace("-", " ")) not in VERDICTS:
-        short = {"slip": "paper's slip", "papers slip": "paper's slip"}
-        if plain not in short:
-            raise InputError(f"there is no verdict {verdict!r}; there are {', '.join(VERDICTS)}")
-        verdict = short[plain]
-    return [
-        one
-        for one in judgements
-        if (section is None or _within(one.claim.section, section))
-        and (verdict is None or one.verdict == verdict.lower().replace("-", " "))
-    ]
-
-
-def _within(name: str, section: str) -> bool:
-    return name == section or name.startswith(f"{section}.")
-
-
-def count(judgements: list[Judgement]) -> dict[str, int]:
-    """How many of each verdict, in the order of VERDICTS."""
-    found = Counter(one.verdict for one in judgements)
-    return {verdict: found[verdict] for verdict in VERDICTS}
-
-
-def scoreboard(judgements: list[Judgement]) -> str:
-    """One line: how many claims, and how many of each verdict that occurs."""
-    unclear = sum(one.undecided for one in judgements)
-    words = []
-    for verdict, n in count(judgements).items():
-        if n:
-            more = f" ({unclear} undecided)" if verdict == "not reproduced" and unclear else ""
-            words.append(f"{n} {verdict}{'s' * (n > 1 and verdict.endswith('slip'))}{more}")
-    total = len(judgements)
-    return f"{total} claim{'s' * (total != 1)}" + (f": {', '.join(words)}" if words else "")
-
-
-def text(judgements: list[Judgement], width: int = 46) -> str:
-    """An aligned table, claims folded at `width`, and the scoreboard's line."""
-    head = ("section", "claim", "paper", "here", "verdict", "on")
-    rows = [head, *((one.claim.section, one.claim.claim, one.claim.paper, _here(one), one.verdict, one.on) for one in judgements)]
-    lines: list[tuple[str, ...]] = []
-    for row in rows:
-        folded = [textwrap.wrap(cell, width if i == 1 else 30) or [""] for i, cell in enumerate(row)]
-        deep = max(len(cell) for cell in folded)
-        lines.extend(tuple(cell[i] if i < len(cell) else "" for cell in folded) for i in range(deep))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    table = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip() for line in lines]
-    rule = "-" * max(len(line) for line in table)
-    return "\n".join([table[0], rule, *table[1:], rule, scoreboard(judgements)])
-
-
-def _here(one: Judgement) -> str:
-    return f"{one.here} (undecided)" if one.undecided else one.here
-
-
-def as_json(judgements: list[Judgement]) -> str:
-    """{"counts", "claims"}, each claim with its fields, its verdict and what that rests on."""
-
-    def flat(one: Judgement) -> dict[str, Any]:
-        claim = one.claim
-        found: dict[str, Any] = {
-            "id": claim.id,
-            "section": claim.section,
-            "claim": claim.claim,
-            "paper": claim.paper,
-            "kind": claim.kind,
-            "unit": claim.unit,
-        }
-        found |= {"verdict": one.verdict, "undecided": one.undecided, "why": one.why, "here": one.here, "by_seed": one.values}
-        found |= {"mean": one.mean, "half_width": one.half, "on": one.on, "profile": one.profile, "test": claim.test, "agree": claim.agree}
-        return found | {"log": claim.logged(), "source": claim.source, "note": claim.note, "chapter": claim.chapter}
-
-    return json.dumps({"counts": count(judgements), "claims": [flat(one) for one in judgements]}, indent=1, ensure_ascii=False)
-
-
-COLORS = {
-    "reproduced": "#1b7837",
-    "same direction": "#a6d96a",
-    "not reproduced": "#d7191c",
-    "not yet run": "#dddddd",
-    "paper's slip": "#542788",
-}
-MARKS = {"reproduced": "✓", "same direction": "→", "not reproduced": "✗", "not yet run": "", "paper's slip": "!"}
-
-
-def draw(judgements: list[Judgement]) -> Any:
-    """The scoreboard as a figure: a row a section, a square a claim, marked and colored by verdict; hollow marks are undecided."""
-    import matplotlib.pyplot as plt
-    from matplotlib.patches import Patch, Rectangle
-
-    by_section = {name: [one for one in judgements if one.claim.section == name] for name in contents()["sections"]}
-    shown = {name: found for name, found in by_section.items() if found}
-    longest = max(len(found) for found in shown.values())
-    figure, axes = plt.subplots(figsize=(5.6, 0.3 * len(shown) + 0.9), dpi=110)
-    figure.subplots_adjust(0.01, 0.16, 0.99, 0.99)
-    label = 8.2  # squares' widths that the titles take
-    for row, (name, found) in enumerate(shown.items()):
-        axes.text(label - 0.35, -row, _title(name), ha="right", va="center", fontsize=8)
-        for i, one in enumerate(sorted(found, key=lambda one: VERDICTS.index(one.verdict))):
-            color = COLORS[one.verdict]
-            face = "white" if one.undecided else color
-            axes.add_patch(Rectangle((label + i, -row - 0.42), 0.86, 0.84, facecolor=face, edgecolor=color, lw=1.1))
-            dark = one.verdict in ("same direction", "not yet run")
-            ink = color if one.undecided else "black" if dark else "white"
-            axes.text(
-                label + i + 0.43,
-                -row - 0.02,
-                MARKS[one.verdict],
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                color=ink,
-                fontfamily="DejaVu Sans",
-            )
-    axes.set(xlim=(0, label + longest), ylim=(-len(shown) + 0.4, 0.6))
-    axes.axis("off")
-    counts = count(judgements)
-    patches = [Patch(facecolor=COLORS[verdict], label=f"{MARKS[verdict]} {n} {verdict}".strip()) for verdict, n in counts.items() if n]
-    if any(one.undecided for one in judgements):
-        patches.append(Patch(facecolor="white", edgecolor=COLORS["not reproduced"], label="hollow: undecided"))
-    figure.legend(handles=patches, loc="lower center", ncols=3, frameon=False, fontsize=7.5, handlelength=1.1, columnspacing=1.2)
-    return figure
-
-
-def _title(section: str) -> str:
-    title = contents()["sections"][section]
-    return f"{section}  {title}" if section[0].isdigit() else title
-
-
-def markdown(judgements: list[Judgement]) -> str:
-    """A table for the book: claim with a link to its chapter, the paper's number, that of its logs, ours, verdict."""
-    lines = ["| claim | the paper | its logs | here | verdict |", "|---|---|---|---|---|"]
-    for one in judgements:
-        claim = one.claim
-        linked = f"{claim.claim} [{chapter_number(claim.chapter)}]({claim.chapter}.ipynb)" if claim.chapter else claim.claim
-        here = f"{one.here}; {one.data}" if one.data and one.here else one.here
-        verdict = f"{one.verdict}, undecided" if one.undecided else one.verdict
-        lines.append(f"| {linked} | {claim.paper} | {claim.logged()} | {here} | {verdict} |")
-    return "\n".join(lines)
-
-
-def chapter_number(chapter: str) -> str:
-    """How a link to a chapter reads: "chapter 3", or the page's name."""
-    number = chapter.partition("-")[0]
-    return f"chapter {int(number)}" if number.isdigit() else chapter.replace("-", " ")
-
-
-def notes(judgements: list[Judgement]) -> str:
-    """For the book: how each claim is judged, where its numbers lie, and what the released source did."""
-    lines = []
-    for one in judgements:
-        claim, said = one.claim, [one.claim.agreement()]
-        if claim.kind == "arithmetic":
-            said.insert(0, f"exact, `arithmetic.{claim.test['compute']}`")
-        else:
-            where = f"results/{one.profile}/{claim.test['experiment']}.json" if one.here else f"experiment {claim.test['experiment']}"
-            only = f", on {' or '.join(claim.test['only_on'])} only" if "only_on" in claim.test and not one.here else ""
-            said.insert(0, f"`{where}`{only}")
-        said += [f"{step['what']}: {reckon(step, step.get('unit', ''))[1]}" for step in claim.also]
-        said += [f"logs: {claim.log_source()}"] if claim.log else []
-        said += [part for part in (one.why, f"source: {claim.source}" if claim.source else "", claim.note) if part]
-        lines.append(f"- **{claim.id}**: {'; '.join(said)}")
-    return "\n".join(lines)

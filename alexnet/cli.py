@@ -124,10 +124,11 @@ def reproduce(args: argparse.Namespace) -> int:
 
 
 def claims(args: argparse.Namespace) -> None:
-    from alexnet import claims
+    from alexnet import scoreboard
+    from alexnet.claims import judge_all
 
-    shown = claims.select(claims.judge_all(args.profile, own=args.runs), args.section, args.verdict)
-    print(claims.as_json(shown) if args.json else claims.text(shown))
+    shown = scoreboard.select(judge_all(args.profile, own=args.runs), args.section, args.verdict)
+    print(scoreboard.as_json(shown) if args.json else scoreboard.table(shown))
 
 
 class Parser(argparse.ArgumentParser):

@@ -18,7 +18,7 @@ WHAT = ("top1", "top5")
 
 @cache
 def load() -> dict[str, Any]:
-    """{"data", "images_per_file", "color", "runs", "derivations", "differences"}, as the file has them."""
+    """{"data", "images_per_file", "color", "runs", "derivations", "repeats", "differences"}, as the file has them."""
     return yaml.safe_load(FILE.read_text())
 
 
@@ -56,6 +56,11 @@ def is_difference(name: str) -> bool:
 def printed(name: str, what: str) -> float | None:
     """The paper's number for it, in percent; None where the paper has none."""
     return _derivation(name).get("paper", {}).get(what)
+
+
+def repeats(what: str) -> list[float]:
+    """Errors in percent, validation images from ten views, of the runs of one and the same net."""
+    return [100 * noted(run, "val", 10)[what] for run in load()["repeats"]]
 
 
 def color_shifts() -> list[float]:

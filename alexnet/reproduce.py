@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from alexnet import experiments, profiles
+from alexnet import claims, experiments, profiles, scoreboard
 from alexnet.errors import InputError
 
 DEFAULT_PROFILE = "embedded"
@@ -88,11 +88,12 @@ def reproduce(
     for folder in ("notebooks", "logs", "figures", "stamps"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     package, archive = tree_digest(root, PACKAGE), tree_digest(root, ARCHIVE)
+    own = tree_digest(out, ("results/*.json",))  # by which the page of claims judges
     outcomes = []
     with kernel_environment(root):
         for number, path in enumerate(selected, 1):
             given = {name: value for name, value in wanted.items() if name in known[path]}
-            key = _digest([_sources(path), package, archive, given])
+            key = _digest([_sources(path), package, archive, own, given])
             finished = None if force else _finished(out, path.stem, key)
             name = f"[{number}/{len(selected)}] {path.stem}"
             if finished:
@@ -156,6 +157,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(failed, file=sys.stderr)
         return 1
     print(f"{sum(len(outcome.figures) for outcome in outcomes)} figures: {outcomes[0].notebook.parents[1] / 'figures'}")
+    judged = claims.judge_all(profile.name, own=True)
+    print(f"by your results, {scoreboard.line(judged)}; alexnet claims --runs --profile {profile.name} lists them")
     return 0
 
 

@@ -212,7 +212,9 @@ def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:
     spread = half if seeded and math.isfinite(half) and bound == 0 and claim.form != "arrives" else None
     width = "" if spread is None else f" ± {show(spread).lstrip('+')}"
     seeds = f", {len(values)} seed{'s' * (len(values) > 1)}" if seeded else ""
-    here = f"{sum(values):.0f} of {len(values)} seeds" if claim.form == "arrives" else f"{least}{show(mean)}{width}{word}{seeds}"
+    here = f"{least}{show(mean)}{width}{word}{seeds}" if bound is not None else f"beyond the budget{seeds}"
+    if claim.form == "arrives":
+        here = f"{sum(values):.0f} of {len(values)} seeds"
     return Judgement(claim, verdict, here, tuple(values), mean, spread, undecided, why, **about)
 
 

@@ -1,11 +1,14 @@
 """The paper as claims: what claims.yml may hold, and how a verdict follows from numbers."""
 
 import json
+import math
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from alexnet import arithmetic, claims, experiments, labnotebook, results, scoreboard
+from alexnet import AlexNet, arithmetic, claims, experiments, labnotebook, results, scoreboard
 from alexnet.cli import main
 from alexnet.errors import InputError
 
@@ -145,3 +148,356 @@ def test_what_there_is_not_is_said_in_one_line(capsys, option, value):
     assert main(["claims", option, value]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert value in line
+
+
+# --- arithmetic, reckoned another way -----------------------------------------------------------------------------------------------------
+
+
+def test_counts_are_those_of_the_network_itself():
+    weights = AlexNet("paper").export_merged()
+    sizes = {name: value.numel() for name, value in weights.items()}
+    assert arithmetic.parameters() == sum(sizes.values())
+    shares = {name: sum(n for key, n in sizes.items() if key.startswith(name)) / sum(sizes.values()) for name in ("conv3", "conv4", "fc6")}
+    assert arithmetic.largest_convolution() == shares["conv3"] > 0.01 and shares["conv4"] > 0.01
+    assert arithmetic.share("fc6") == shares["fc6"]
+    shaped = [tuple(weights[f"conv{i}.weight"].shape) for i in range(1, 6)]
+    assert arithmetic.kernels() == [f"{n} of {side}x{side}x{deep}" for n, deep, side, _ in shaped]
+    units = [55**2 * 96, 27**2 * 256, 13**2 * 384, 13**2 * 384, 13**2 * 256, 4096, 4096, 1000]
+    assert [arithmetic.units("conv1", "conv1"), *arithmetic.units("conv2", "fc8")] == units and arithmetic.neurons() == sum(units)
+    uses = [weights[f"{name}.weight"].numel() * side**2 for name, side in zip(SIDES, SIDES.values(), strict=True)]
+    assert arithmetic.connections() == sum(uses)
+    dense = [3 * 224**2, *units]
+    assert arithmetic.dense_parameters() == sum(a * b + b for a, b in pairwise(dense))
+
+
+SIDES = {"conv1": 55, "conv2": 27, "conv3": 13, "conv4": 13, "conv5": 13, "fc6": 1, "fc7": 1, "fc8": 1}
+
+
+def test_memory_by_hand():
+    """Per column and image: outputs with their gradients, denominators of the two normalizations, copies of the other column's maps."""
+    conv1, pool1, conv2, pool2 = 48 * 55**2, 48 * 27**2, 128 * 27**2, 128 * 13**2
+    conv3, conv5, pool5 = 192 * 13**2, 128 * 13**2, 128 * 6**2
+    outputs = 2 * conv1 + pool1 + 2 * conv2 + pool2 + 2 * conv3 + conv5 + pool5 + 2048 + 2048 + 1000
+    column, copies, image = 2 * outputs + conv1 + conv2, pool2 + pool5 + 2048, 3 * 224**2
+    shared = 60_965_224 - 1000
+    assert arithmetic.memory(1) == 4 * (3 * (shared // 2 + 1000) + 128 * (image + column + 2 * copies))
+    assert arithmetic.memory(2) == 4 * (3 * 60_965_224 + 128 * (image + 2 * column))
+    assert arithmetic.memory(2, batch=1) < arithmetic.memory(2)
+
+
+def test_the_other_functions_by_brute_force():
+    crops = {(top, left, mirrored) for top in range(256 - 223) for left in range(256 - 223) for mirrored in (0, 1)}
+    assert arithmetic.views() == len(crops) == 2178
+    assert arithmetic.connections_of_net_120() == 628_615_616  # by the facts on the source
+    assert arithmetic.pooled_sides(True) == [(55 - 3) // 2 + 1, (27 - 3) // 2 + 1, (13 - 3) // 2 + 1] == arithmetic.pooled_sides(False)
+    assert arithmetic.label_bits() == pytest.approx(math.log(1000) / math.log(2))
+    assert arithmetic.files("ILSVRC-2010", "val") == math.ceil(50_000 / 1024)
+    assert arithmetic.files("ILSVRC-2010", "test") == math.ceil(150_000 / 1024)
+    assert [arithmetic.dropout_error(6, 3, seed) for seed in range(5)] == [0.0] * 5
+    assert arithmetic.one_column_ratio() == 59_798_312 / 60_965_224
+    assert arithmetic.sustained_teraflops(6) == pytest.approx(6 * 724_406_816 * 90 * 1.2e6 / (6 * 86400) / 1e12)
+
+
+ARITHMETIC = {
+    "reproduced": "parameters neurons layers fewer-parameters training-images validation-images test-images memory-half columns-meet "
+    "one-column-parameters fc6-share overlap-sizes inputs kernels conv1-side units label-bits dropout-mean three-falls cycles",
+    "not reproduced": "connections memory-whole one-rate",
+    "paper's slip": "convolutions-share conv1-units crops-factor",
+}
+
+
+def test_every_arithmetic_verdict_is_as_known():
+    found = {claim.id: claims.judge(claim).verdict for claim in claims.load() if claim.kind == "arithmetic"}
+    assert found == {name: verdict for verdict, names in ARITHMETIC.items() for name in names.split()}
+
+
+# --- what a claim says of itself ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claim", [c for c in claims.load() if "near" in c.agree or "equals" in c.agree], ids=lambda c: c.id)
+def test_the_number_to_agree_with_is_the_papers(claim):
+    wanted = claim.agree.get("near", claim.agree.get("equals"))
+    numbers = [float(n.replace(",", "")) for n in re.findall(r"-?\d[\d,]*(?:\.\d+)?", claim.paper)]
+    if "million" in claim.paper:
+        numbers = [1e6 * n for n in numbers]
+    if claim.id in SAID_IN_WORDS:
+        assert not re.search(r"\b\d", claim.paper)
+    elif claim.unit == "files":
+        assert wanted == math.ceil(numbers[0] / 1024)
+    elif claim.id == "units":
+        assert [wanted[0], wanted[-1]] == numbers
+    else:
+        assert numbers == ([float(n) for n in wanted] if isinstance(wanted, list) else [wanted])
+
+
+SAID_IN_WORDS = ["one-column-parameters", "dropout-mean", "recipe-trains", "specialization-recurs"]
+SAID_IN_WORDS += ["kernels", "columns-meet", "overlap-sizes"]
+
+
+def test_what_counts_as_agreement_is_said():
+    assert parsed().agreement() == "agrees if 0.5 to 1.5 and the interval excludes 0"
+    assert parsed(agree={"range": [2, None]}).agreement() == "agrees if at least 2"
+    assert parsed(agree={"range": [None, -2], "against": 0}).agreement() == "agrees if at most -2 and the interval excludes 0"
+    assert parsed(agree={"near": 3, "within": 0}).agreement() == "agrees if 3"
+    assert parsed(agree={"equals": 1.0}).agreement() == "agrees if equal"
+    single = {"experiment": "devices", "ratio": [["a"], ["b"]]}
+    assert parsed(test=single, agree={"range": [0.5, 1], "against": 1}).agreement() == "agrees if 0.5 to 1"  # no seeds, no interval
+
+
+# --- other forms --------------------------------------------------------------------------------------------------------------------------
+
+
+def result(metrics, **more):
+    return {"experiment": "errors", "profile": "embedded", "data": {"title": "made up"}, "metrics": metrics} | more
+
+
+def faster(slow, fast, limit=20, **fields):
+    test = {"experiment": "errors", "ratio": [["slow", "*"], ["fast", "*"]], "limit": ["limit"]}
+    claim = parsed(unit="times", test=test, **{"agree": {"range": [5.5, None], "against": 1}} | fields)
+    numbers = {name: {str(i): v for i, v in enumerate(values)} for name, values in (("slow", slow), ("fast", fast))}
+    return claims.judge(claim, result(numbers | {"limit": limit}))
+
+
+@pytest.mark.parametrize(
+    ("slow", "fast", "verdict", "undecided", "here"),
+    [
+        ([18, 20], [3, 3], "reproduced", False, "6.3 ± 4.2 times, 2 seeds"),
+        ([None, None], [3, 3], "reproduced", False, "more than 6.7 times, 2 seeds"),
+        ([None, None], [14, 14], "same direction", False, "more than 1.43 times, 2 seeds"),
+        ([None, 16], [10, 10], "not reproduced", True, "more than 1.80 times, 2 seeds"),  # the interval of the least values holds 1
+        ([10, 10], [None, None], "not reproduced", False, "less than 0.50 times, 2 seeds"),
+        ([None, None], [None, None], "not reproduced", True, "beyond the budget, 2 seeds"),
+        ([None, 10], [10, None], "not reproduced", True, "beyond the budget, 2 seeds"),
+    ],
+)
+def test_what_did_not_arrive_bounds_a_ratio(slow, fast, verdict, undecided, here):
+    found = faster(slow, fast)
+    assert (found.verdict, found.undecided, found.here) == (verdict, undecided, here)
+    assert (found.half is None) == ("±" not in here)
+
+
+def test_a_bound_never_lies_in_a_band_that_is_closed_on_its_side():
+    band = {"near": 2, "within": 0.5, "against": 1}
+    assert faster([20, 20], [10, 10], agree=band).verdict == "reproduced"
+    assert faster([None, None], [10, 10], agree=band).verdict == "same direction"  # it may be ten
+
+
+def test_without_a_limit_what_did_not_arrive_is_missing():
+    test = {"experiment": "errors", "ratio": [["slow", "*"], ["fast", "*"]]}
+    claim = parsed(unit="times", test=test, agree={"range": [5.5, None], "against": 1})
+    found = claims.judge(claim, result({"slow": {"0": None}, "fast": {"0": 3}}))
+    assert found.verdict == "not yet run" and found.why == "errors on made up has no number for seed 0"
+
+
+@pytest.mark.parametrize(("steps", "verdict", "here"), [([3, 4], "reproduced", "2 of 2"), ([3, None], "not reproduced", "1 of 2")])
+def test_arriving_is_counted(steps, verdict, here):
+    claim = parsed(unit="seeds", test={"experiment": "errors", "arrives": ["left", "*"]}, agree={"equals": 1.0})
+    found = claims.judge(claim, result({"left": {str(i): step for i, step in enumerate(steps)}}))
+    assert (found.verdict, found.here, found.undecided) == (verdict, f"{here} seeds", False)
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(0.3747, "reproduced"), (0.3801, "not reproduced")])
+def test_one_seed_decides_an_error(error, verdict):
+    test = {"experiment": "errors", "value": ["nets", "CNN", "*", "top1"]}
+    claim = parsed(unit="percent", test=test, agree={"near": 37.5, "within": 0.5})
+    found = claims.judge(claim, result({"nets": {"CNN": {"0": {"top1": error}}}}))
+    assert (found.verdict, found.undecided, found.here) == (verdict, False, f"{100 * error:.1f} %, 1 seed")
+
+
+def test_a_gap_has_no_sign_and_what_has_no_seed_goes_with_each():
+    test = {"experiment": "errors", "gap": [["val", "*"], ["test"]]}
+    claim = parsed(test=test, agree={"range": [0, 1]})
+    found = claims.judge(claim, result({"val": {"0": 0.40, "1": 0.42}, "test": 0.41}))
+    assert found.values == pytest.approx((1, 1)) and found.mean == pytest.approx(1)
+
+
+def test_a_single_time_needs_no_interval_and_is_shown_with_its_machine():
+    test = {"experiment": "devices", "label": "hardware", "ratio": [["layouts", "two", 0], ["layouts", "one", 0]]}
+    claim = parsed(unit="times", test=test, agree={"range": [0.7, 1.0], "against": 1})
+    machine = {"hardware": {"processor": "slow", "cores": 2, "gpu": None}}
+    for two, verdict in ((0.9, "reproduced"), (0.4, "same direction"), (1.1, "not reproduced")):
+        found = claims.judge(claim, result({"layouts": {"two": [two], "one": [1.0]}}, provenance=machine))
+        assert (found.verdict, found.undecided, found.data) == (verdict, False, "slow, 2 cores")
+        assert found.half is None and "seed" not in found.here
+
+
+def test_a_path_that_ends_at_no_number_is_missing():
+    for metrics in ({"nets": {"without": {"0": {"top1": {}}}, "with": {"0": {"top1": 0.5}}}}, {"nets": {"without": 3, "with": {}}}):
+        assert claims.judge(parsed(), result(metrics)).verdict == "not yet run"
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        ({"experiment": "errors", "difference": [["a", "*"]]}, "difference takes two paths"),
+        ({"experiment": "errors", "value": "a"}, "value takes one path"),
+        ({"experiment": "errors", "ratio": [["*", "*"], ["a"]]}, "one '\\*' at most"),
+        ({"experiment": "errors", "value": ["a"], "gap": [["a"], ["b"]]}, "one of value, difference"),
+    ],
+)
+def test_paths_that_make_no_sense_are_named(test, said):
+    with pytest.raises(InputError, match=said):
+        parsed(test=test)
+
+
+# --- which result decides -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """An archive, and runs, that hold what a test puts there."""
+    monkeypatch.setattr(results, "ARCHIVE", tmp_path / "archive")
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
+
+    def put(profile, where="archive", gain=0.01, **more):
+        arms = (("paper/sigma-0.03", 0.0), ("paper/sigma-0.03/no-lrn", gain))
+        nets = {name: {str(i): {"views": {"10": {"top1": 0.4 + over, "top5": 0.2}}} for i in range(3)} for name, over in arms}
+        folder = tmp_path / where / profile / ("results" if where == "runs" else "")
+        return results.save(result({"nets": nets}, profile=profile, **more), folder)
+
+    return put
+
+
+def lrn(**options):
+    return {one.claim.id: one for one in claims.judge_all(**options)}["lrn-top1"]
+
+
+def test_the_largest_data_decide_whatever_comes_out_there(places):
+    assert lrn().verdict == "not yet run"
+    places("embedded")
+    assert (lrn().verdict, lrn().profile) == ("reproduced", "embedded")
+    places("ilsvrc2012", gain=-0.01)
+    assert (lrn().verdict, lrn().profile) == ("not reproduced", "ilsvrc2012")
+    assert lrn(profile="embedded").verdict == "reproduced"
+    assert lrn(profile="cifar10").verdict == "not yet run"
+
+
+def test_ones_own_results_decide_when_asked_for(places):
+    places("embedded", where="runs")
+    assert lrn().verdict == "not yet run" and lrn(own=True).verdict == "reproduced"
+
+
+def test_imagenets_errors_are_judged_on_imagenet_only(places):
+    places("embedded", experiment="table1")
+    only = {claim.id: claim.test["only_on"] for claim in claims.load() if "only_on" in claim.test}
+    assert set(only) >= {"ilsvrc2010-top1", "ilsvrc2012-top5", "cifar-lrn", "fall2009-top1"}
+    judged_all = claims.judge_all()
+    assert {one.verdict for one in judged_all if one.claim.id in only} == {"not yet run"}
+
+
+def test_a_damaged_result_is_named(places, capsys):
+    path = places("embedded")
+    path.write_text(path.read_text()[:100])
+    assert main(["claims"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line and "is damaged: remove it" in line
+    path.write_text("[]")
+    with pytest.raises(InputError, match="is damaged"):
+        claims.judge_all()
+
+
+def test_what_the_archive_says_of_figure_1_is_what_chapter_3_says():
+    found = {one.claim.id: one for one in claims.judge_all()}["relu-six-times"]
+    cells = json.loads((ROOT / "book" / "03-architecture.ipynb").read_text())["cells"]
+    printed = "".join("".join(out.get("text", "")) for cell in cells for out in cell.get("outputs", []))
+    said = re.findall(r"^verdict: (.+)$", printed, flags=re.MULTILINE)
+    assert said in ([], [found.verdict])  # the page may come to leave it to appendix D
+
+
+# --- how it is shown ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_selecting_and_counting():
+    every = claims.judge_all()
+    assert scoreboard.select(every) == every
+    assert all(scoreboard.select(every, section=name) for name in claims.contents()["sections"])
+    third = scoreboard.select(every, section="3")
+    assert {one.claim.section for one in third} == {"3.1", "3.2", "3.3", "3.4", "3.5"}
+    assert {one.claim.section for one in scoreboard.select(every, section="4.1")} == {"4.1"}
+    for asked in ("slip", "paper's slip", "Papers-Slip"):
+        assert {one.verdict for one in scoreboard.select(every, verdict=asked)} == {"paper's slip"}
+    assert scoreboard.select(every, verdict="same-direction") == scoreboard.select(every, verdict="same direction")
+    counts = scoreboard.count(every)
+    assert list(counts) == list(claims.VERDICTS) and sum(counts.values()) == len(every) == len(claims.load())
+
+
+def test_the_line_is_one_and_the_block_the_same_in_several():
+    one = claims.judge(claims.load()[0])
+    assert scoreboard.line([]) == "0 claims" and scoreboard.line([one]) == "1 claim: 1 reproduced"
+    every = claims.judge_all()
+    assert scoreboard.block(every).split("\n  ")[1:] == scoreboard.line(every).partition(": ")[2].split(", ")
+    slips = scoreboard.select(every, verdict="slip")
+    assert scoreboard.line(slips) == "3 claims: 3 paper's slips" and scoreboard.line(slips[:1]) == "1 claim: 1 paper's slip"
+    undecided = [one for one in every if one.undecided]
+    assert scoreboard.line(undecided).endswith(f"{len(undecided)} not reproduced ({len(undecided)} undecided)")
+
+
+def test_the_table_is_aligned_and_holds_every_claim():
+    every = claims.judge_all()
+    head, rule, *rows, again, last = scoreboard.table(every).splitlines()
+    assert set(rule) == {"-"} and rule == again and last == scoreboard.line(every) and len(rule) <= 160
+    at = head.index("verdict")
+    verdicts = [row[at:].split("  ")[0] for row in rows if row[at : at + 1].strip()]
+    assert verdicts == [one.verdict for one in every] and all(row[at - 2 : at].strip() == "" for row in rows)
+    told = " ".join(" ".join(row[head.index("claim") : head.index("paper")].split()) for row in rows)
+    assert all(claim.claim in told for claim in claims.load())
+
+
+def test_the_figure_has_a_square_for_each_claim():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.colors import to_rgba
+
+    every = claims.judge_all()
+    figure = scoreboard.draw(every)
+    squares = figure.axes[0].patches
+    assert len(squares) == len(every)
+    for verdict, n in scoreboard.count(every).items():
+        assert sum(square.get_edgecolor() == to_rgba(scoreboard.COLORS[verdict]) for square in squares) == n
+    assert sum(square.get_facecolor() == to_rgba("white") for square in squares) == sum(one.undecided for one in every)
+    low, high = figure.axes[0].get_xlim()
+    assert all(low <= square.get_x() and square.get_x() + square.get_width() <= high for square in squares)
+
+
+def test_links_lead_to_pages_that_are_there(monkeypatch, tmp_path):
+    linked = scoreboard.markdown(claims.judge_all())
+    pages = set(re.findall(r"\]\(([\w-]+\.ipynb)\)", linked))
+    assert pages and all((ROOT / "book" / page).is_file() for page in pages)
+    monkeypatch.setattr(scoreboard, "ROOT", tmp_path)
+    assert "](" not in scoreboard.markdown(claims.judge_all())
+
+
+def page(name):
+    return json.loads((ROOT / "book" / f"{name}.ipynb").read_text())["cells"]
+
+
+def test_appendix_d_shows_what_the_archive_holds():
+    """Every number on the page is made again here from claims.yml, the notes of 2012 and results/."""
+    every, shown = claims.judge_all(), {}
+    for cell in page("claims"):
+        for out in cell.get("outputs", []):
+            if "text/markdown" in out.get("data", {}):
+                shown["".join(cell["source"])] = "".join(out["data"]["text/markdown"])
+    assert list(shown) == [f'show("{name}")' for name in claims.contents()["sections"]]
+    for name in claims.contents()["sections"]:
+        found = [one for one in every if one.claim.section == name]
+        said = shown[f'show("{name}")']
+        assert scoreboard.markdown(found) in said and scoreboard.notes(found) in said
+    prose = "".join("".join(cell["source"]) for cell in page("claims") if cell["cell_type"] == "markdown")
+    assert re.findall(r"\d+\.\d{2,}|\d,\d{3}", prose) == []  # numbers stand in the tables
+
+
+@pytest.mark.parametrize("name", ["intro", "claims"])
+def test_the_cover_and_appendix_d_show_the_scoreboard_of_the_archive(name):
+    printed = "".join("".join(out.get("text", "")) for cell in page(name) for out in cell.get("outputs", []))
+    assert scoreboard.block(claims.judge_all()) in printed
+
+
+def test_json_is_complete_and_standard(capsys):
+    assert main(["claims", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert told["counts"] == scoreboard.count(claims.judge_all()) and len(told["claims"]) == len(claims.load())
+    one = next(claim for claim in told["claims"] if claim["id"] == "ten-views-top1")
+    assert one["by_seed"] and one["mean"] == pytest.approx(sum(one["by_seed"]) / len(one["by_seed"])) and one["half_width"] > 0
+    assert one["log"] == "-1.55 points" and one["chapter"] == "06-results"

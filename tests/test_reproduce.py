@@ -72,7 +72,7 @@ def test_runs_every_notebook_that_has_parameters_once(book: Path, capsys: pytest
 OTHERS = {"kernels in C": "kernels/native.c", "benchmarks": "benchmarks/results/max_pool.csv"}
 
 
-@pytest.mark.parametrize("changed", ["nothing", "notebook", "package", "kernels in C", "results", "benchmarks", "output", "force"])
+@pytest.mark.parametrize("changed", ["nothing", "notebook", "package", "kernels in C", "results", "own results", "benchmarks", "output", "force"])
 def test_repeats_what_changed_and_no_more(book: Path, changed: str) -> None:
     reproduce(book=book, only="two")
     if changed == "notebook":
@@ -83,6 +83,9 @@ def test_repeats_what_changed_and_no_more(book: Path, changed: str) -> None:
     elif changed == "results":
         (book.parent / "results").mkdir()
         (book.parent / "results" / "table1.json").write_text("{}")
+    elif changed == "own results":  # by which the page of claims judges
+        (book.parent / "runs" / "embedded" / "results").mkdir()
+        (book.parent / "runs" / "embedded" / "results" / "table1.json").write_text("{}")
     elif changed in OTHERS:
         (book.parent / OTHERS[changed]).parent.mkdir(parents=True)
         (book.parent / OTHERS[changed]).touch()
@@ -157,6 +160,8 @@ def test_the_command_ends_with_status_1_when_a_notebook_fails(
     assert module.run(parser.parse_args(["--only", "two"])) == 1
     assert "05-two: cell 4, In [4]: AssertionError: too slow" in capsys.readouterr().err
     assert module.run(parser.parse_args(["--only", "two", "-p", "rate", "0.1"])) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("by your results, ") and last.endswith("; alexnet claims --runs --profile embedded lists them")
     with pytest.raises(InputError, match="at least 1"):
         module.run(parser.parse_args(["--seeds", "0"]))
 

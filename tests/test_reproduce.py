@@ -72,7 +72,10 @@ def test_runs_every_notebook_that_has_parameters_once(book: Path, capsys: pytest
 OTHERS = {"kernels in C": "kernels/native.c", "benchmarks": "benchmarks/results/max_pool.csv"}
 
 
-@pytest.mark.parametrize("changed", ["nothing", "notebook", "package", "kernels in C", "results", "own results", "benchmarks", "output", "force"])
+CHANGES = ["nothing", "notebook", "package", "kernels in C", "results", "own results", "benchmarks", "output", "force"]
+
+
+@pytest.mark.parametrize("changed", CHANGES)
 def test_repeats_what_changed_and_no_more(book: Path, changed: str) -> None:
     reproduce(book=book, only="two")
     if changed == "notebook":

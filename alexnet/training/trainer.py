@@ -132,6 +132,8 @@ def _train(
 ) -> None:
     recipe = config.recipe
     if ranks.is_first:
+        for stale in out.glob(".column-*.part"):  # of ranks that were killed at the very end
+            stale.unlink()
         np.save(out / "mean.npy", pack.mean)
         (out / "classes.json").write_text(json.dumps(pack.classes, indent=1) + "\n")
     per_epoch = steps_per_epoch(pack, config.batch_size)

@@ -8,7 +8,7 @@ the same bytes either way, and on every device.
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,7 +76,7 @@ class Loader:
         self.pack, self.batch_size, self.seed, self.shard = pack, batch_size, seed, shard
         self.images = Images(pack, device, resident=resident, threads=threads)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch, from the `start`-th on."""
         plan = list(order(self.pack, self.batch_size, self.seed, epoch, start, self.shard))
         for images, (ids, positions) in zip(self.images.of(ids for ids, _ in plan), plan, strict=True):

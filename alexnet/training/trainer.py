@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from alexnet import evaluation, presets, rng
 from alexnet.data.augment import Augment
-from alexnet.data.loader import batches, steps_per_epoch
+from alexnet.data.loader import Loader, steps_per_epoch
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 from alexnet.exchange import Together
@@ -136,6 +136,7 @@ def _train(
             stale.unlink()
         np.save(out / "mean.npy", pack.mean)
         (out / "classes.json").write_text(json.dumps(pack.classes, indent=1) + "\n")
+    loader = Loader(pack, config.batch_size, config.seed, ranks.device, ranks.shard)
     per_epoch = steps_per_epoch(pack, config.batch_size)
     last_step = max(1, round(config.epochs * per_epoch))
     schedule, step, seconds = Schedule.of(config.epochs), 0, 0.0
@@ -182,12 +183,13 @@ def _train(
     bar = tqdm(total=last_step, initial=step, desc=config.preset, unit="step", disable=None if progress and ranks.is_first else True)
     saved = time.monotonic()
     stop = False
-    with _asked_to_stop() as asked:
+    with _asked_to_stop() as asked, ExitStack() as feeding:
         on_steps(step)
         while step < last_step and ended is None:
             epoch, inside = divmod(step, per_epoch)
             rates = [schedule.rate(recipe, epoch, name.split(".")[2], name.endswith("bias")) for name in learner.parameters]
-            shards = batches(pack, config.batch_size, config.seed, epoch, inside, ranks.shard)
+            feeding.close()  # the threads of the epoch before
+            shards = feeding.enter_context(closing(loader.epoch(epoch, inside)))
             while step < last_step:
                 ranks.exchange.seconds()  # what validation took
                 began = time.monotonic()

@@ -21,6 +21,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -178,17 +179,23 @@ def whole(loader) -> int:
     return sum(len(labels) for _, labels in loader)
 
 
-def crops(pack: Pack, augment: Augment, batch_size: int, threads: int) -> Iterator[np.ndarray]:
-    """uint8 crops (n, c, c, 3), mirrored by coins, as the loader's threads and this process make them without a device."""
+def crops(pack: Pack, augment: Augment, batch_size: int, threads: int) -> Iterator[torch.Tensor]:
+    """uint8 crops (n, c, c, 3), mirrored by coins, as threads make them from the loader's batches where no device does."""
     size, rng = augment.size, np.random.default_rng(0)
-    for images, *_ in Loader(pack, batch_size, 0, threads=threads).epoch(0):
-        out = np.empty((len(images), size, size, 3), np.uint8)
-        places = rng.integers(0, augment.margin + 1, (len(images), 2)).tolist()
-        flips = (rng.random(len(images)) < 0.5).tolist()
-        for i, ((top, left), flip) in enumerate(zip(places, flips, strict=True)):
-            crop = images[i, top : top + size, left : left + size].numpy()
-            out[i] = crop[:, ::-1] if flip else crop
-        yield out
+    with ThreadPoolExecutor(threads) as pool:
+        for images, *_ in Loader(pack, batch_size, 0, threads=threads).epoch(0):
+            out = torch.empty(len(images), size, size, 3, dtype=torch.uint8)
+            places = rng.integers(0, augment.margin + 1, (len(images), 2)).tolist()
+            flips = (rng.random(len(images)) < 0.5).tolist()
+
+            def cut(part: int, images=images, out=out, places=places, flips=flips) -> None:
+                for i in range(part, len(out), threads):
+                    top, left = places[i]
+                    crop = images[i, top : top + size, left : left + size]
+                    out[i] = crop.flip(1) if flips[i] else crop
+
+            list(pool.map(cut, range(threads)))
+            yield out
 
 
 def feeding(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:

@@ -64,3 +64,37 @@ def test_data_is_prepared_once_below_the_users_runs(packs32, tmp_path, monkeypat
 
 def test_nets_of_a_profile_share_what_it_says():
     assert Profile("own", {"image_size": 64, "width": 0.25, "epochs": 3}).net == {"image_size": 64, "width": 0.25}
+
+
+def test_own_profiles_extend_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_PROFILES", str(tmp_path))
+    (tmp_path / "small.yml").write_text("extends: embedded\nwidth: 0.125\nfigure1: {epochs: 1}\nmine: {a: 1}\n")
+    (tmp_path / "smaller.yml").write_text("extends: small\nfigure1: {threshold: 0.5}\n")
+    base, small = profiles.load("embedded"), profiles.load("small")
+    assert {"small", "smaller", "embedded"} <= set(profiles.names()) and small.name == "small" and small["mine"] == {"a": 1}
+    assert small["width"] == 0.125 and small["size"] == base["size"]
+    assert small["figure1"] == base["figure1"] | {"epochs": 1}
+    assert profiles.load("smaller")["figure1"] == base["figure1"] | {"epochs": 1, "threshold": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("extends: nonsense", "there is no profile 'nonsense'"),
+        ("extends: own", "own.yml extends itself, by way of own"),
+        ("a: [1", "own.yml cannot be read as YAML"),
+        ("just words", "own.yml holds no settings"),
+    ],
+)
+def test_a_profile_that_cannot_be(tmp_path, monkeypatch, text, said):
+    monkeypatch.setenv("ALEXNET_PROFILES", str(tmp_path))
+    (tmp_path / "own.yml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        profiles.load("own")
+
+
+def test_an_own_profile_has_a_name_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_PROFILES", str(tmp_path))
+    (tmp_path / "cifar10.yml").write_text("extends: embedded")
+    with pytest.raises(InputError, match="cifar10.yml has the name of a profile of the project"):
+        profiles.names()

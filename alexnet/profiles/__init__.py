@@ -1,4 +1,8 @@
-"""Profiles: how big a reproduction is. A YAML file each: the data, the net's width and image size, the budgets of the experiments."""
+"""Profiles: how big a reproduction is. A YAML file each: the data, the net's width and image size, the budgets of the experiments.
+
+Those of the project lie here; your own in the folder that ALEXNET_PROFILES names. `extends: NAME` takes everything from another profile that
+the file does not say anew (an experiment's settings one by one).
+"""
 
 import fcntl
 import os
@@ -20,7 +24,16 @@ HERE = Path(__file__).parent
 
 
 def names() -> list[str]:
-    return sorted(path.stem for path in HERE.glob("*.yml"))
+    return sorted(_files())
+
+
+def _files() -> dict[str, Path]:
+    ours = {path.stem: path for path in HERE.glob("*.yml")}
+    folder = os.environ.get("ALEXNET_PROFILES")
+    own = {path.stem: path for path in Path(folder).glob("*.yml")} if folder else {}
+    for name in own.keys() & ours.keys():
+        raise InputError(f"{own[name]} has the name of a profile of the project; choose another one, and write `extends: {name}`")
+    return ours | own
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,26 @@ def who_has(key: str) -> list[str]:
 
 
 def load(name: str) -> Profile:
-    """Raises InputError that lists the profiles where there is none of that name."""
-    if name not in names():
-        raise InputError(f"there is no profile {name!r}; there are {', '.join(names())}")
-    return Profile(name, yaml.safe_load((HERE / f"{name}.yml").read_text()))
+    """Raises InputError that lists the profiles where there is none of that name, and that names a file which holds none."""
+    return Profile(name, _read(name, ()))
+
+
+def _read(name: str, below: tuple[str, ...]) -> dict[str, Any]:
+    """Of a profile that those `below` extend, the last of them directly."""
+    files = _files()
+    if name not in files:
+        raise InputError(f"there is no profile {name!r}; there are {', '.join(sorted(files))}")
+    path = files[name]
+    if name in below:
+        raise InputError(f"{path} extends itself, by way of {', '.join(below)}")
+    try:
+        own = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(own, dict):
+        raise InputError(f"{path} holds no settings; alexnet/profiles/embedded.yml shows what a profile looks like")
+    settings = _read(own.pop("extends"), (*below, name)) if "extends" in own else {}
+    for key, value in own.items():
+        held = settings.get(key)
+        settings[key] = held | value if isinstance(held, dict) and isinstance(value, dict) else value
+    return settings

@@ -1,4 +1,5 @@
-"""Trains the models that experiments share: each once, several at a time, one thread each, resumable."""
+"""Trains the models that experiments share: each once, resumable; as many at a time as there are GPUs or, without any, cores, one thread
+each."""
 
 import json
 import multiprocessing
@@ -22,6 +23,7 @@ from alexnet.training.trainer import Config
 
 _steps: Any = None  # in a worker, shared with the parent: the counter of steps,
 _stop: Any = None  # and the word to stop
+_device = "cpu"  # a worker's own
 
 
 def configure(profile: Profile, preset: str, *, epochs: float, splits: dict[str, Pack] | None = None, **fields) -> Config:
@@ -40,7 +42,7 @@ def folder(profile: Profile, config: Config) -> Path:
 
 
 def train_all(profile: Profile, configs: Sequence[Config], splits: dict[str, Pack] | None = None, title: str = "training") -> list[Path]:
-    """The run folders of these configs, in their order; those not there yet are trained, as many at a time as there are cores.
+    """The run folders of these configs, in their order; those not there yet are trained, one at a time on each device.
 
     splits: other packs than the profile's.
     """
@@ -53,13 +55,15 @@ def train_all(profile: Profile, configs: Sequence[Config], splits: dict[str, Pac
     steps = sum(max(1, round(config.epochs * steps_per_epoch(splits["train"], config.batch_size))) for config in missing.values())
     context = multiprocessing.get_context("spawn")
     counter, stop = context.Value("q", 0), context.Event()
-    cuda = torch.cuda.is_available()
-    workers = 1 if cuda else min(len(missing), cores())
+    places = context.SimpleQueue()
+    workers = min(len(missing), len(devices()))
+    for device in devices()[:workers]:
+        places.put(device)
     with (
-        ProcessPoolExecutor(workers, context, _begin, (counter, stop)) as pool,
+        ProcessPoolExecutor(workers, context, _begin, (counter, stop, places)) as pool,
         tqdm(total=steps, desc=f"{title}: {len(missing)} of {len(folders)} models", unit="step", disable=None) as bar,
     ):
-        jobs = [pool.submit(_train_one, config, root, path, "cuda" if cuda else "cpu") for path, config in missing.items()]
+        jobs = [pool.submit(_train_one, config, root, path) for path, config in missing.items()]
         pending = set(jobs)
         try:
             while pending:
@@ -74,11 +78,19 @@ def train_all(profile: Profile, configs: Sequence[Config], splits: dict[str, Pac
     return folders
 
 
-def _begin(counter: Any, stop: Any) -> None:
-    global _steps, _stop
-    _steps, _stop = counter, stop
+def devices() -> list[str]:
+    """Where models are trained: every GPU, or else every core."""
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"] * cores()
+
+
+def _begin(counter: Any, stop: Any, places: Any) -> None:
+    global _steps, _stop, _device
+    _steps, _stop, _device = counter, stop, places.get()
     follow_parent()
-    torch.set_num_threads(1)
+    if _device == "cpu":
+        torch.set_num_threads(1)
+    else:
+        torch.cuda.set_device(_device)  # also for kernels, which run on the current one
 
 
 def _count(steps: int) -> None:
@@ -88,11 +100,11 @@ def _count(steps: int) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def _train_one(config: Config, data: Path, out: Path, device: str) -> None:
+def _train_one(config: Config, data: Path, out: Path) -> None:
     if not _stop.is_set():
         packs = open_splits(data)
         used = {name: packs[name] for name in config.data}  # a validation set that the config does not name is not looked at
-        trainer.train(config, used, out, resume=True, ranks=Ranks(device), progress=False, on_steps=_count)
+        trainer.train(config, used, out, resume=True, ranks=Ranks(_device), progress=False, on_steps=_count)
 
 
 def summary(path: Path) -> dict[str, Any]:

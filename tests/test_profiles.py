@@ -96,5 +96,5 @@ def test_a_profile_that_cannot_be(tmp_path, monkeypatch, text, said):
 def test_an_own_profile_has_a_name_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_PROFILES", str(tmp_path))
     (tmp_path / "cifar10.yml").write_text("extends: embedded")
-    with pytest.raises(InputError, match="cifar10.yml has the name of a profile of the project"):
+    with pytest.raises(InputError, match=r"cifar10.yml has the name of a profile of the project"):
         profiles.names()

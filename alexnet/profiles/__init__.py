@@ -1,7 +1,7 @@
 """Profiles: how big a reproduction is. A YAML file each: the data, the net's width and image size, the budgets of the experiments.
 
-Those of the project lie here; your own in the folder that ALEXNET_PROFILES names. `extends: NAME` takes everything from another profile that
-the file does not say anew (an experiment's settings one by one).
+Those of the project lie here; your own in the folder that ALEXNET_PROFILES names. `extends: NAME` takes from another profile whatever the
+file does not say anew (an experiment's settings one by one).
 """
 
 import fcntl

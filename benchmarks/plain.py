@@ -1,0 +1,94 @@
+"""The same nets as one writes them with torch's own layers: grouped convolutions, F.local_response_norm, nn.MaxPool2d.
+
+The peer of benchmarks/step.py, and an independent second of alexnet/network.py: from the same weights it gives the same numbers."""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet.presets import LRN, Activation, Dropout, Operation, Pool, SameMapNorm, get, shapes
+
+
+class Plain(nn.Sequential):
+    """A preset's net in the layout of one device: its state_dict is what `AlexNet.export_merged` gives."""
+
+    def __init__(self, preset: str = "paper", num_classes: int = 1000, width: float = 1.0, image_size: int = 224):
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        maps = 3
+        for row in shapes(get(preset), num_classes, width, image_size):
+            name, kernel, columns = row.layer.name, row.layer.kernel, row.columns
+            out = row.maps if row.is_last else row.maps * columns
+            before, after = row.pad
+            if kernel:
+                if before != after:
+                    layers[f"{name}_pad"] = nn.ZeroPad2d((before, after, before, after))
+                groups = columns if row.layer.reads == "own" else 1
+                layers[name] = nn.Conv2d(maps, out, kernel, row.layer.stride, before if before == after else 0, groups=groups)
+            else:
+                layers.setdefault("flatten", nn.Flatten())
+                layers[name] = nn.Linear(maps * row.in_size**2, out)
+            for i, operation in enumerate(row.layer.then):
+                layers[f"{name}_{i}"] = module(operation, columns)
+            maps = out
+        super().__init__(layers)
+
+
+def module(operation: Operation, columns: int) -> nn.Module:
+    match operation:
+        case Activation():
+            return {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[operation.kind]()
+        case LRN():
+            return ResponseNorm(operation, columns)
+        case SameMapNorm():
+            return MapNorm(operation)
+        case Pool():
+            return nn.MaxPool2d(operation.size, operation.stride, ceil_mode=operation.ceil)
+        case Dropout():
+            return Drop(operation)
+
+
+class ResponseNorm(nn.Module):
+    """torch's alpha is divided by the window's size; the paper's is per term."""
+
+    def __init__(self, norm: LRN, columns: int):
+        super().__init__()
+        self.norm, self.columns = norm, columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm, apart = self.norm, x.unflatten(1, (self.columns, -1)).flatten(0, 1)  # windows stay within a column
+        y = F.local_response_norm(apart, norm.size, norm.alpha * norm.size, norm.beta, norm.k)
+        return y.unflatten(0, (-1, self.columns)).flatten(1, 2)
+
+
+class MapNorm(nn.Module):
+    def __init__(self, norm: SameMapNorm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        squares = F.avg_pool2d(x * x, norm.size, 1, norm.size // 2) * norm.size**2
+        return x * (norm.k + norm.alpha * squares) ** -norm.beta
+
+
+class Drop(nn.Module):
+    """The paper's form, unscaled in training, by torch's, which scales."""
+
+    def __init__(self, dropout: Dropout):
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        keep = self.dropout.keep
+        x = F.dropout(x, 1 - keep, self.training)
+        return x if self.dropout.inverted else x * keep
+
+
+def sgd(net: nn.Module, rate: float = 1e-4, momentum: float = 0.9, weight_decay: float = 5e-4) -> torch.optim.SGD:
+    """torch's SGD over weights and, without decay, biases."""
+    named = dict(net.named_parameters())
+    weights, biases = ([p for name, p in named.items() if name.endswith("bias") is bias] for bias in (False, True))
+    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum)

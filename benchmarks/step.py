@@ -1,0 +1,350 @@
+"""A training step, timed: the paper's net beside the same net written with torch's own layers, and beside torchvision's AlexNet, which is
+lighter and has no response normalization.
+
+    python -m benchmarks.step                     # on a CPU: the default profile's net and the full one; on a GPU: batches of 128 and 1024
+    python -m benchmarks.step parts               # what it is made of: convolutions, what follows them, update, augmentation
+
+A step is forward pass, loss, backward pass and update, on images that are there already (`parts` has augmentation apart). All take turns,
+round by round, in a new order each; medians and 20 % and 80 % quantiles are kept. Before anything is timed, the nets are compared: same
+weights, same outputs. Rows go to benchmarks/results/step.csv.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import kernels
+from alexnet import AlexNet, presets, rng
+from alexnet.data.augment import Augment
+from alexnet.errors import InputError
+from alexnet.network import Stage
+from alexnet.training.learner import PRECISIONS, Learner, arithmetic
+from alexnet.training.ranks import Ranks
+from benchmarks import measure, record, script
+from benchmarks.plain import Plain, sgd
+from benchmarks.record import Row
+
+COLUMNS = (
+    *("time", "commit", "dirty", "source", *record.MACHINE, "busy_percent", "torchvision"),
+    *("case", "preset", "width", "image_size", "batch", "precision", "implementation", "runs", "median_ms", "p20_ms", "p80_ms"),
+    *("images_per_s", "peak_mb", "against", "ratio", "wanted", "floor_ms", "note"),
+)
+FILE = record.ARCHIVE / "step.csv"
+SOURCES = (record.HERE.parent / "kernels", record.HERE.parent / "alexnet", record.HERE)
+PEER = "torch layers"  # what ratios refer to
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    preset: str
+    width: float
+    image_size: int
+    batch: int
+    precision: str
+    wanted: tuple[tuple[str, float], ...] = ()  # (implementation, how many times as fast as its peer)
+
+    @property
+    def classes(self) -> int:
+        return 1000 if self.image_size == 224 else 40
+
+    def __str__(self) -> str:
+        return f"{self.name}, batch {self.batch}, {self.precision}"
+
+
+ASKED = (("ours", 1.5), ("ours, no compiler", 1.0))
+CPU = (
+    Case("default profile", "paper", 1 / 4, 64, 64, "fp32", ASKED),
+    Case("full net", "paper", 1.0, 224, 16, "fp32", ASKED),
+)
+GPU = tuple(
+    Case("full net", preset, 1.0, 224, batch, precision)
+    for precision in ("bf16", "tf32", "fp32")
+    for batch in (128, 1024)
+    for preset in (("paper", "source") if precision == "bf16" else ("paper",))
+)
+TINY = Case("tiny", "paper", 1 / 16, 64, 2, "fp32")
+
+
+# --- contestants: each is built once, and then called for a step ---
+
+
+Step = Callable[[], object]
+
+
+def ours(case: Case, device: str, x: Tensor, labels: Tensor, mode: str | None = None, compiled: bool = False) -> Step:
+    """As the trainer does it. mode: of kernels.using."""
+    net = AlexNet(case.preset, case.classes, case.width, case.image_size)
+    learner = Learner(net, presets.get(case.preset).recipe, Ranks(device), PRECISIONS[case.precision])
+    if compiled:
+        learner.net = torch.compile(learner.net, dynamic=False)  # type: ignore[assignment]
+    rates = [1e-4] * len(learner.parameters)
+    keys = rng.key(rng.DROPOUT, 0, 0, torch.arange(case.batch))
+
+    def step() -> None:
+        with kernels.using(mode) if mode else nullcontext():
+            learner.backward(x, labels, keys, case.batch)
+            learner.update(rates)
+
+    return step
+
+
+def torchs(net: nn.Module, case: Case, device: str, x: Tensor, labels: Tensor, compiled: bool = False) -> Step:
+    """Any net, torch's loss and torch's SGD; bf16 by autocast, as is usual."""
+    net = net.to(device).train()
+    if device == "cuda":
+        net = net.to(memory_format=torch.channels_last)
+    optimizer = sgd(net)
+    call = torch.compile(net, dynamic=False) if compiled else net
+    half = case.precision == "bf16"
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16) if half else nullcontext():
+            loss = F.cross_entropy(call(x), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def contestants(case: Case, device: str, x: Tensor, labels: Tensor, peers_only: bool = False) -> dict[str, Callable[[], Step]]:
+    sizes = (case.classes, case.width, case.image_size)
+    if device == "cuda":
+        x = x.contiguous(memory_format=torch.channels_last)
+    here = partial(ours, case, device, x, labels)
+    found: dict[str, Callable[[], Step]] = {} if peers_only else {
+        "ours": here,
+        "ours, again": here,
+        "ours, compiled": partial(here, compiled=True),
+    }  # fmt: skip
+    if device == "cpu" and not peers_only:
+        found["ours, no compiler"] = partial(here, mode="composite")
+    there = partial(torchs, case=case, device=device, x=x, labels=labels)
+    found |= {
+        PEER: lambda: there(Plain(case.preset, *sizes)),
+        f"{PEER}, compiled": lambda: there(Plain(case.preset, *sizes), compiled=True),
+    }
+    if case.image_size == 224:
+        from torchvision.models import alexnet
+
+        found |= {
+            "torchvision": lambda: there(alexnet(num_classes=case.classes)),
+            "torchvision, compiled": lambda: there(alexnet(num_classes=case.classes), compiled=True),
+        }
+    return found
+
+
+def compare(case: Case, device: str, x: Tensor) -> None:
+    """Raises RuntimeError where our net and torch's layers do not give the same outputs from the same weights."""
+    sizes = (case.classes, case.width, case.image_size)
+    net, plain = AlexNet(case.preset, *sizes).to(device).eval(), Plain(case.preset, *sizes).eval()
+    plain.load_state_dict(net.export_merged())
+    with torch.no_grad():
+        got, right = net(x[:4]), plain.to(device)(x[:4])
+    if not torch.allclose(got, right, rtol=1e-3, atol=1e-3 * float(right.abs().max())):
+        raise RuntimeError(f"{case}: the nets' outputs differ by {float((got - right).abs().max()):.2g}")
+
+
+def steps(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
+    device, generator = args.device, torch.Generator().manual_seed(0)
+    x = (50 * torch.randn(case.batch, 3, case.image_size, case.image_size, generator=generator)).to(device)
+    labels = torch.randint(case.classes, (case.batch,), generator=generator).to(device)
+    base = dict.fromkeys(COLUMNS) | origin | {"case": case.name, "preset": case.preset, "width": case.width, "batch": case.batch}
+    base |= {"image_size": case.image_size, "precision": case.precision}
+    rows: list[Row] = []
+    ready: dict[str, Step] = {}
+    with arithmetic(case.precision, torch.device(device)):
+        compare(case, device, x)
+        peaks = {}
+        for name, build in contestants(case, device, x, labels).items():
+            if args.implementations and name not in (*args.implementations, PEER):
+                continue
+            try:
+                torch.manual_seed(0)
+                step = build()
+                for _ in range(2):  # compiles
+                    step()
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                    torch.cuda.reset_peak_memory_stats()
+                    step()
+                    peaks[name] = torch.cuda.max_memory_allocated() / 2**20
+                ready[name] = step
+            except Exception as problem:  # what cannot run here is a finding
+                rows.append(base | {"implementation": name, "note": f"skipped: {measure.first_line(problem)}"})
+        times = clocked(ready, args)
+    middle = {name: float(np.median(ms)) for name, ms in times.items()}
+    for name, ms in times.items():
+        low, high = (float(q) for q in np.percentile(ms, [20, 80]))
+        row = base | {"implementation": name, "runs": len(ms), "median_ms": middle[name], "p20_ms": low, "p80_ms": high}
+        row |= {"images_per_s": 1e3 * case.batch / middle[name], "peak_mb": peaks.get(name), "wanted": dict(case.wanted).get(name)}
+        if name != PEER and PEER in middle:
+            row |= {"against": PEER, "ratio": middle[PEER] / middle[name]}
+        rows.append(row)
+    return rows
+
+
+def clocked(calls: dict[str, Step], args: argparse.Namespace) -> dict[str, list[float]]:
+    """Milliseconds of each, in turns."""
+    entries = [measure.Entry(name, "", call) for name, call in calls.items()]
+    samples = measure.rounds(entries, measure.Clock(args.device), args, lambda text: None)
+    return {entries[number].implementation: ms for (number, _), ms in samples.items()}
+
+
+# --- what a step is made of ---
+
+
+def parts(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
+    """Each layer's weighted sums, and what follows them, forward and backward, alone; the update; augmentation. Beside each the least time
+    that its multiplications or its bytes take at the rates of a large matrix product and a large copy, measured in the same run."""
+    device, dtype = args.device, PRECISIONS[case.precision]
+    clock = measure.Clock(device)
+    copy = measure.copy_bandwidth(clock, device, 2**30 if device == "cuda" else 2**23 if case is TINY else 2**28) * 1e6  # bytes a ms
+    side = 8192 if device == "cuda" else 256 if case is TINY else 1024
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    with arithmetic(case.precision, torch.device(device)):
+        product = 2 * side**3 / float(np.median([clock.sample(lambda: a @ b, cold=False)[0] for _ in range(10)][3:]))  # FLOP a ms
+        net = AlexNet(case.preset, case.classes, case.width, case.image_size)
+        recipe = presets.get(case.preset).recipe
+        learner = Learner(net, recipe, Ranks(device), dtype)
+        keys = rng.key(rng.DROPOUT, 0, 0, torch.arange(case.batch)).to(device)
+        calls: dict[str, Step] = {}
+        floors: dict[str, float] = {}
+        for row in net.table:
+                maps, at = row.in_maps, row.in_size
+                shape = (case.batch, maps, at, at) if row.layer.kernel else (case.batch, row.fan_in)
+                x = torch.randn(shape, device=device, dtype=dtype)
+                if x.dim() == 4 and device == "cuda":
+                    x = x.contiguous(memory_format=torch.channels_last)
+                first = row is net.table[0]
+                x.requires_grad_(not first)
+                stages = net.stages(row.layer.name)
+                passes = 2 if first else 3  # no gradient for the image
+                calls[f"{row.layer.name}, sums"] = partial(both, [partial(s.weighted_sums, x, None) for s in stages])
+                floors[f"{row.layer.name}, sums"] = passes * 2 * row.macs * case.batch / product
+                if row.layer.then:
+                    out = torch.randn(
+                        (case.batch, row.maps, row.size, row.size) if row.layer.kernel else (case.batch, row.maps),
+                        device=device, dtype=dtype,
+                    )  # fmt: skip
+                    if out.dim() == 4 and device == "cuda":
+                        out = out.contiguous(memory_format=torch.channels_last)
+                    out.requires_grad_()
+                    calls[f"{row.layer.name}, rest"] = partial(both, [partial(after, s, out, keys) for s in stages])
+                    kept = row.out_size**2 / row.size**2  # forward reads x and writes y and a byte each; backward reads both and writes dx
+                    each = out.numel() * len(stages)
+                    floors[f"{row.layer.name}, rest"] = each * (out.element_size() * (3 + 2 * kept) + 2 * kept) / copy
+        for parameter in net.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        grads = {name: p.grad for name, p in net.named_parameters()}
+
+        def update() -> None:
+            for name, p in net.named_parameters():
+                p.grad = grads[name]
+            learner.update([1e-6] * len(grads))
+
+        calls["update"] = update
+        half = 2 if dtype == torch.bfloat16 else 0  # the copies that the net computes with
+        total = sum(p.numel() for p in net.parameters())
+        floors["update"] = total * (4 * 4 + (half or 4) + half) / copy  # w and v read and written, g read
+        size, color = round(case.image_size * 8 / 7), {"eigenvalues": np.ones(3), "eigenvectors": np.eye(3)}
+        augment = Augment(recipe, np.full((size, size, 3), 120, np.float32), case.image_size, color)
+        images, ids = torch.randint(256, (case.batch, size, size, 3), dtype=torch.uint8).to(device), torch.arange(case.batch)
+        calls["augmentation"] = lambda: augment.train(images, ids, ids, 0)
+        floors["augmentation"] = case.batch * 3 * case.image_size**2 * 5 / copy
+        times = clocked(calls, args)
+    base = dict.fromkeys(COLUMNS) | origin | {"case": "parts", "preset": case.preset, "width": case.width, "batch": case.batch}
+    base |= {"image_size": case.image_size, "precision": case.precision}
+    rows = []
+    for name, ms in times.items():
+        low, middle, high = (float(q) for q in np.percentile(ms, [20, 50, 80]))
+        facts = {"implementation": name, "runs": len(ms), "median_ms": middle, "p20_ms": low, "p80_ms": high, "floor_ms": floors[name]}
+        rows.append(base | facts)
+    return rows
+
+
+def after(stage: Stage, sums: Tensor, keys: Tensor) -> Tensor:
+    """What follows a layer's weighted sums."""
+    setattr(stage, "weighted_sums", lambda x, bias: x)  # noqa: B010
+    try:
+        return stage(sums, keys)
+    finally:
+        del stage.weighted_sums
+
+
+def both(calls: Sequence[Callable[[], Tensor]]) -> None:
+    """Forward and backward of some columns."""
+    for call in calls:
+        y = call()
+        torch.autograd.backward(y, torch.ones_like(y))
+
+
+# --- all of it ---
+
+
+def table(rows: Sequence[Row]) -> str:
+    lines = [["case ", "implementation ", "ms", "images/s", "times", "wanted", "floor ms", "peak MB"]]
+    for row in rows:
+        case = f"{row['case']}, {row['preset']}, batch {row['batch']}, {row['precision']}"
+        shown = [row[name] for name in ("median_ms", "images_per_s", "ratio", "wanted", "floor_ms", "peak_mb")]
+        ms, rate, ratio, wanted, floor, peak = ("" if value is None else f"{value:,.3g}" for value in shown)
+        rate = "" if row["images_per_s"] is None else f"{row['images_per_s']:,.0f}"
+        lines.append([case, str(row["implementation"]), ms, rate, ratio, wanted, floor, peak])
+    notes = [f"{row['case']}, {row['implementation']}: {row['note']}" for row in rows if row["note"]]
+    heading = f"times: how many times as fast as {PEER} in the same case"
+    return "\n".join([record.where(rows[0]), heading, "", record.table(lines), *notes])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    form = argparse.ArgumentParser("python -m benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = form.add_argument
+    add("what", nargs="*", default=[], help="steps, parts (default: steps)")
+    add("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    add("--implementations", nargs="+", metavar="NAME", help=f'only these, as "ours, compiled"; {PEER} is always there')
+    add("--runs", type=int, default=20, metavar="N", help="rounds at most (default: %(default)s)")
+    add("--seconds", type=float, default=90.0, metavar="S", help="begin no round of a case after this (default: %(default)s)")
+    add("--threads", type=int, metavar="N", help="of the CPU (default: torch's own choice)")
+    add("--commit", metavar="ID", help="what to write as commit where the folder is no git checkout")
+    add("--tiny", action="store_true", help="sizes whose times mean nothing, to test the script; rows go to runs/benchmarks/")
+    add("--out", type=Path, metavar="CSV", help=f"append the rows here; default: {FILE.relative_to(record.HERE.parent)}")
+    args = form.parse_args(argv)
+    kinds = {"steps": steps, "parts": parts}
+
+    def work() -> int:
+        chosen, args.device = args.what or ["steps"], args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if unknown := set(chosen) - set(kinds):
+            raise InputError(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(kinds)}")
+        if args.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("there is no CUDA device here; use --device cpu")
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        path = args.out or (script.TINY_FOLDER / FILE.name if args.tiny else FILE)
+        record.read(path, COLUMNS)
+        origin = record.machine(args.device, args.commit, SOURCES)
+        origin["torchvision"] = version("torchvision")
+        rows: list[Row] = []
+        for name in chosen:
+            for case in (TINY,) if args.tiny else GPU if args.device == "cuda" else CPU:
+                torch.compiler.reset()
+                new = kinds[name](case, args, origin)
+                record.append(path, new, COLUMNS)
+                rows += new
+        print(f"{table(rows)}\n\nrows: {path}")
+        return 0
+
+    return script.guarded(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

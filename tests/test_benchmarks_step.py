@@ -1,0 +1,42 @@
+"""The benchmark of a training step: it runs, compares the nets before it times them, and writes what it measured. No time is asserted."""
+
+import csv
+
+import pytest
+
+from benchmarks import step
+
+
+def run(tmp_path, *arguments):
+    out = tmp_path / "step.csv"
+    assert step.main([*arguments, "--tiny", "--device", "cpu", "--runs", "1", "--out", str(out)]) == 0
+    with out.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_steps(tmp_path, capsys):
+    rows = run(tmp_path, "steps", "--implementations", "ours", "ours, no compiler")
+    assert tuple(rows[0]) == step.COLUMNS
+    assert [row["implementation"] for row in rows] == ["ours", "ours, no compiler", step.PEER]
+    assert all(float(row["images_per_s"]) > 0 and not row["note"] for row in rows)
+    assert float(rows[0]["ratio"]) == pytest.approx(float(rows[2]["median_ms"]) / float(rows[0]["median_ms"]), rel=1e-3)
+    assert "torch layers" in capsys.readouterr().out
+
+
+def test_parts(tmp_path):
+    rows = run(tmp_path, "parts")
+    layers = [f"{kind}{i}" for kind, numbers in (("conv", range(1, 6)), ("fc", range(6, 9))) for i in numbers]
+    names = {f"{layer}, {what}" for layer in layers for what in ("sums", "rest")} - {"fc8, rest"}
+    assert {row["implementation"] for row in rows} == names | {"update", "augmentation"}
+    assert all(float(row["median_ms"]) > 0 and float(row["floor_ms"]) > 0 for row in rows)
+
+
+def test_the_nets_are_compared_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(step.Plain, "forward", lambda self, x: x.new_ones(len(x), 40))
+    with pytest.raises(RuntimeError, match="outputs differ"):
+        run(tmp_path, "steps")
+    assert not (tmp_path / "step.csv").exists()
+
+
+def test_bad_input(tmp_path, capsys):
+    assert step.main(["nonsense"]) == 2 and "there is no nonsense" in capsys.readouterr().err

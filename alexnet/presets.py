@@ -100,6 +100,7 @@ class Recipe:
     crop_chunk: int = 1  # so many consecutive images share a crop and a reflection
     mean: str = "aligned"  # the mean image is cropped with the image; "center": always its center
     input_scale: float = 1.0  # pixels are 0..255 minus the mean image, times this
+    velocity: str = "with rate"  # the rate is within the velocity (section 5); "without": outside of it, as in torch
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class Preset:
     columns: int = 2
     reference_size: int = 224  # the image size at which the sigmas are meant
     scale_sigma: bool = True  # smaller nets keep sigma * sqrt(fan-in)
+    gain: float | None = None  # sigma is this over sqrt(fan-in), in all layers, instead of what the table says
 
     def layer(self, name: str) -> Layer:
         return next(layer for layer in self.layers if layer.name == name)
@@ -253,6 +255,18 @@ def _zero_biases(preset: Preset) -> Preset:
     return replace(preset, layers=tuple(replace(row, bias=0.0) for row in preset.layers))
 
 
+def _gain(gain: float) -> Callable[[Preset], Preset]:
+    """What later initializations have in common: a sigma that follows from the fan-in, and biases of 0."""
+    return lambda preset: replace(_zero_biases(preset), gain=gain)
+
+
+def _pool_first(preset: Preset) -> Preset:
+    """Pooling before the nonlinearity. With windows' maxima and functions that rise it is the same function, by another way."""
+    return replace(
+        preset, layers=tuple(replace(row, then=tuple(sorted(row.then, key=lambda op: not isinstance(op, Pool)))) for row in preset.layers)
+    )
+
+
 VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
     "one-column": (
         _one_column,
@@ -275,7 +289,20 @@ VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
         "dropout that rescales in training instead of at test time (section 4.2)",
     ),
     "no-dropout": (lambda preset: _each_operation(preset, lambda op: None if isinstance(op, Dropout) else op), "no dropout"),
+    "he-init": (_gain(2**0.5), "first weights by the rule of He and others, 2015: sigma = sqrt(2 / fan-in), biases 0"),
+    "torch-init": (_gain(3**-0.5), "the spread of torch's default first weights, 1 / sqrt(3 fan-in), biases 0"),
+    "lrn-over-size": (
+        lambda preset: _each_operation(preset, lambda op: replace(op, alpha=op.alpha / op.size) if isinstance(op, LRN) else op),
+        "response normalization with alpha divided by the window's size, which is what torch and Caffe make of the text's numbers",
+    ),
+    "pool-first": (_pool_first, "pooling before the nonlinearity"),
     "unit-input": (_recipe(input_scale=1 / 255), "pixels scaled to 0..1 before they enter the net"),
+    "unit-variance": (_recipe(input_scale=1 / 58), "pixels in standard deviations, of which ImageNet's are 0.229, 0.224 and 0.225 of 255"),
+    "one-fall": (
+        _recipe(schedule="logged", cycles=1.0, falls=(0.75,), bias_falls=(0.75,)),
+        "one fall of the rate, to a tenth after three quarters of the budget",
+    ),
+    "rate-outside": (_recipe(velocity="without"), "the rate outside the velocity, as in torch's SGD (section 5 has it inside)"),
     "no-color": (_recipe(color=None), "no PCA color shifts (section 4.1)"),
     "color-255": (_recipe(color="text-255"), "PCA color read the other way: eigenvalues of colors in 0..255"),
     "no-crops": (_recipe(crops="center", flips=False), "center crops only, no reflections (section 4.1)"),
@@ -382,7 +409,9 @@ def shapes(preset: Preset, num_classes: int = 1000, width: float = 1.0, image_si
 
 def initial_sigmas(preset: Preset, table: list[Shape]) -> list[float]:
     """Of each layer's initial weights: the table's sigma, times sqrt(fan-in of the full net / fan-in here) unless the preset says not
-    to."""
+    to, or has a gain."""
+    if preset.gain is not None:
+        return [preset.gain / row.fan_in**0.5 for row in table]
     if not preset.scale_sigma:
         return [row.layer.sigma for row in table]
     full = shapes(preset, image_size=preset.reference_size)

@@ -89,10 +89,6 @@ def kernels() -> dict[str, Any]:
     for name in profiles.names():
         profile = profiles.load(name)
         found = []
-        if errors := results.archived("errors", name):
-            stored = errors["metrics"]["conv1"]
-            steps = np.array(stored["kernels"], np.int8)
-            found.append((stored["net"], {str(stored["seed"]): base64.b64encode(steps.tobytes()).decode()}, steps.shape))
         if page := results.archived("page", name):
             stored = page["metrics"]["conv1"]
             shape = next(iter(stored["kernels"].values()))["shape"]
@@ -100,7 +96,7 @@ def kernels() -> dict[str, Any]:
         for preset, seeds, (maps, _, side, _) in found:
             title = f"{preset}, {maps} maps, {profile['title']}"
             sets.append({"title": title, "columns": presets.get(preset).columns, "maps": maps, "side": side, "seeds": seeds})
-        if not found and "errors" in profile.settings:
+        if not found and "ablations" in profile.settings:
             missing.append(profile["title"])
     return {"sets": sets, "missing": [*missing, "ImageNet"]}
 

@@ -20,7 +20,7 @@ from scipy import stats
 from alexnet import claims, experiments, profiles, results
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
-from alexnet.experiments import errors, figure1, learning, live, models, page, permuted
+from alexnet.experiments import ablations, figure1, live, models, page, permuted, recipe
 from alexnet.profiles import Profile
 from alexnet.training import checkpoint, log, trainer
 
@@ -223,37 +223,60 @@ def test_figure1_takes_the_rate_with_the_lowest_loss(packs32, serial):
     drawn(figure1.plot, {"metrics": metrics})
 
 
-# --- learning -----------------------------------------------------------------------------------------------------------------------------
+# --- recipe -------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_means_over_windows():
-    assert learning.means([1.0, 3.0, 5.0, 7.0, 100.0], window=2) == [2.0, 6.0]
-    assert learning.means([1.0, 2.0, 3.0], window=3) == [2.0] and learning.means([1.0], window=2) == []
+    assert log.means([1.0, 3.0, 5.0, 7.0, 100.0], window=2) == [2.0, 6.0]
+    assert log.means([1.0, 2.0, 3.0], window=3) == [2.0] and log.means([1.0], window=2) == []
 
 
 def test_a_net_has_left_when_the_mean_of_a_window_has_fallen_far_enough():
     high, low = math.log(10), math.log(10) - 1
-    assert learning.left_at([high] * 10 + [low] * 10, 10, window=5, drop=0.19) == 11  # one low in five: a fall of 0.2
-    assert learning.left_at([high] * 10 + [low] * 10, 10, window=5, drop=0.21) == 12
-    assert learning.left_at([low] * 20, 10, window=5, drop=0.2) == 5  # not before a window is full
-    assert learning.left_at([high] * 100, 10, window=5, drop=0.2) is None
-    assert learning.left_at([low] * 4, 10, window=5, drop=0.2) is None and learning.left_at([], 10) is None
+    assert recipe.left_at([high] * 10 + [low] * 10, 10, window=5, drop=0.19) == 11  # one low in five: a fall of 0.2
+    assert recipe.left_at([high] * 10 + [low] * 10, 10, window=5, drop=0.21) == 12
+    assert recipe.left_at([low] * 20, 10, window=5, drop=0.2) == 5  # not before a window is full
+    assert recipe.left_at([high] * 100, 10, window=5, drop=0.2) is None
+    assert recipe.left_at([low] * 4, 10, window=5, drop=0.2) is None and recipe.left_at([], 10) is None
     noisy = list(np.random.default_rng(0).normal(2.2, 0.3, 400))
     slow = next((i for i in range(50, 401) if np.mean(noisy[i - 50 : i]) <= math.log(10) - 0.15), None)
-    assert slow is not None and learning.left_at(noisy, 10, window=50, drop=0.15) == slow
+    assert slow is not None and recipe.left_at(noisy, 10, window=50, drop=0.15) == slow
 
 
-def test_learning_runs_every_arm_at_a_constant_rate(packs72, serial):
-    profile = own(packs72, learning={"epochs": 1}, image_size=64, width=1 / 16, batch_size=12)
-    metrics = learning.run(profile, [0])
-    assert metrics["arms"].keys() == learning.ARMS.keys()
-    assert (metrics["classes"], metrics["steps"], metrics["images"]) == (3, 3, 36)
+def test_the_recipe_runs_every_arm_and_only_two_have_a_fall(packs72, serial, monkeypatch):
+    monkeypatch.setattr(recipe, "WINDOW", 2)
+    monkeypatch.setattr(recipe, "AFTER", 1)
+    profile = own(packs72, recipe={"epochs": 4}, image_size=64, width=1 / 16, batch_size=12)
+    metrics = recipe.run(profile, [0])
+    json.dumps(metrics, allow_nan=False)
+    assert metrics["arms"].keys() == recipe.ARMS.keys() and (metrics["classes"], metrics["steps"], metrics["images"]) == (3, 12, 36)
     trained = [json.loads(path.read_text()) for path in (profile.runs / "models").glob("*/config.json")]
-    assert sorted(config["preset"] for config in trained) == sorted(f"{arm}/constant-rate" for arm in learning.ARMS)
+    assert sorted(config["preset"] for config in trained) == sorted(recipe.preset(arm) for arm in recipe.ARMS.values())
     assert all(set(config["data"]) == {"train"} for config in trained)
+    assert metrics["after_the_fall"].keys() == {"rate inside", "rate outside"}
+    inside, outside, plain = (metrics["arms"][name]["loss"]["0"] for name in ("rate inside", "rate outside", "sigma-0.03"))
+    assert inside[:4] == pytest.approx(plain[:4], abs=1e-4) and outside[:4] == pytest.approx(plain[:4], abs=1e-3)  # until the fall
+    assert metrics["arms"]["sigma-0.03"]["end"]["0"] == plain[-1]
+    said = recipe.table({"metrics": metrics})
+    assert all(arm.what in said for arm in recipe.ARMS.values())
+    drawn(recipe.plot, {"metrics": metrics})
 
 
-# --- errors -------------------------------------------------------------------------------------------------------------------------------
+def test_the_recipes_table_says_who_trains_and_when():
+    never = {"left_at_step": {"0": None, "1": None}, "end": {"0": 3.69, "1": 3.7}, "diverged_at": {"0": None, "1": None}}
+    arms = dict.fromkeys(recipe.ARMS, never)
+    arms["source"] = {"left_at_step": {"0": 430, "1": None}, "end": {"0": 3.1, "1": 3.7}, "diverged_at": {"0": None, "1": None}}
+    arms["he-init"] = {"left_at_step": {"0": None, "1": None}, "end": {"0": None, "1": 3.7}, "diverged_at": {"0": 7, "1": None}}
+    said = recipe.table({"metrics": {"classes": 40, "steps": 628, "arms": arms, "after_the_fall": {"rate inside": {"0": 3.25}}}})
+    rows = {line.strip()[:20].strip(): line for line in said.splitlines()}
+    assert "0 of 2" in rows["the text: sigma 0.01"] and "never, never" in rows["the text: sigma 0.01"]
+    assert "1 of 2" in rows["all of the source's"] and "430, never" in rows["all of the source's"]
+    assert "diverges at 7, never" in rows["He's first weights"] and "-, 3.70" in rows["He's first weights"]
+    assert "0.2 nats below ln 40 = 3.69 nats within 628 steps" in said
+    assert "rate inside the velocity, mean loss of the 20 steps after the fall: 3.250" in said
+
+
+# --- ablations ----------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", range(2, 14))
@@ -265,45 +288,75 @@ def test_intervals_are_students(n):
     assert claims.interval([1.5]) == (1.5, math.inf)
 
 
+def ablated(**top1):
+    """A result whose nets have these errors from one view, by seed; from ten a tenth less."""
+    nets, others = {}, {kind: {} for kind in ("train_error", "overfitting", "iterations")}
+    for arm, values in top1.items():
+        arm = arm.replace("_", "-")
+        nets[arm] = {str(i): {"views": {"1": {"top1": e, "top5": e / 2}, "10": {"top1": e - 0.1, "top5": 0}}} for i, e in enumerate(values)}
+        for kind, value in (("train_error", 0.25), ("overfitting", 0.125), ("iterations", 1000)):
+            others[kind][arm] = {str(i): value for i in range(len(values))}
+    return {"metrics": {"nets": nets, "definitions": ablations.DEFINITIONS, **others}}
+
+
 def test_differences_are_seed_by_seed_in_percentage_points():
-    def net(*top1):
-        return {str(seed): {"views": {"1": {"top1": e, "top5": e / 2}, "10": {"top1": e - 0.1, "top5": 0}}} for seed, e in enumerate(top1)}
-
-    nets = {name: net(0.4, 0.5) for name in errors.NETS} | {ablation: net(0.43, 0.49) for ablation in errors.ABLATIONS}
-    for ablation in errors.ABLATIONS:
-        assert errors.differences({"metrics": {"nets": nets}}, ablation) == pytest.approx([3.0, -1.0])
-        assert errors.differences({"metrics": {"nets": nets}}, ablation, views=10) == pytest.approx([3.0, -1.0])
-        assert errors.differences({"metrics": {"nets": nets}}, ablation, what="top5") == pytest.approx([1.5, -0.5])
-
-
-def test_colorfulness_is_0_for_gray_and_1_for_pure_color():
-    pattern = np.random.default_rng(0).normal(size=(11, 11, 1))
-    gray, color = pattern * np.ones(3), pattern * np.array([1.0, -1.0, 0.0])
-    some = np.stack([gray, color, gray + color, np.zeros((11, 11, 3))])
-    energy = [3, 2]  # of the two, in units of the pattern's
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = errors.colorfulness(some)
-    np.testing.assert_allclose(found, [0, 1, energy[1] / sum(energy), 0], atol=1e-12)
+    result = ablated(full=(0.4, 0.5), no_lrn=(0.43, 0.49), source=(0.41,))
+    assert ablations.differences(result, "no-lrn") == pytest.approx([3.0, -1.0])
+    assert ablations.differences(result, "no-lrn", views=1) == pytest.approx([3.0, -1.0])
+    assert ablations.differences(result, "no-lrn", views=1, what="top5") == pytest.approx([1.5, -0.5])
+    assert ablations.differences(result, "source") == pytest.approx([1.0])  # the seeds that both have
+    assert ablations.differences(result, "no-conv2") == []
+    assert ablations.gains(result) == pytest.approx([-10.0, -10.0])
 
 
-def test_errors_measures_every_net_and_draws_its_kernels(packs72, serial):
-    profile = own(packs72, errors={"epochs": 1}, image_size=64, width=1 / 8, batch_size=12)
-    metrics = errors.run(profile, [0])
+def test_the_ablations_table_and_figure_show_what_was_run_beside_the_paper():
+    result = ablated(full=(0.4, 0.5, 0.45), no_lrn=(0.414, 0.516, 0.46))
+    rows = {line.split("  ")[1] if line.startswith("  ") else line.split("  ")[0]: line for line in ablations.table(result).splitlines()}
+    mean, half = claims.interval([1.4, 1.6, 1.0])
+    assert f"+1.4                     {mean:+.1f} ± {half:.1f}" in rows["without response normalization (3.3)"]
+    assert rows["without response normalization (3.3)"].endswith("+1.4  +1.6  +1.0")
+    assert rows["pooling without overlap (3.4)"].endswith("not yet run")
+    assert "-1.5" in rows["ten views against one, of the full net (4.1)"]
+    assert rows["without response normalization"].split()[-3:] == ["25.0%", "+12.5", "1,000"]
+    drawn(ablations.plot, result)
+    drawn(ablations.plot, ablated(full=(0.4,), no_lrn=(0.414,)))  # one seed has no interval
+
+
+def test_a_run_has_converged_when_it_is_near_its_best():
+    assert ablations.iterations([10, 20, 30, 40], [0.9, 0.54, 0.5, 0.52]) == 20  # 8 % above the lowest
+    assert ablations.iterations([10, 20, 30, 40], [0.9, 0.56, 0.5, 0.52]) == 30
+    assert ablations.iterations([10, 20], [0.0, 0.0]) == 10 and ablations.iterations([], []) is None
+    assert ablations.iterations([10, 20, 30], [0.9, 0.56, 0.5], near=0.2) == 20
+
+
+def test_the_training_error_is_of_a_fixed_sample_in_evaluation_mode(packs72):
+    assert ablations.spread(10, 4).tolist() == [0, 3, 6, 9] and ablations.spread(3, 2000).tolist() == [0, 1, 2]
+    pack = open_splits(packs72)["train"]
+    config = models.configure(own(packs72, image_size=64, width=1 / 16), "paper/sigma-0.03", epochs=1)
+    net, augment = config.network().eval(), ablations.Augment(config.recipe, pack.mean, 64)
+    ids = ablations.spread(len(pack), 12)
+    (view,) = augment.views(torch.from_numpy(pack.gather(ids)))
+    with torch.no_grad():
+        wrong = (net(view).argmax(1).numpy() != pack.labels[ids]).mean()
+    assert ablations.error_on(net, pack, augment, ids) == pytest.approx(wrong)
+
+
+def test_ablations_measure_every_arm_on_one_budget(packs72, serial):
+    profile = own(packs72, ablations={"sample": 20}, base="paper/sigma-0.03", epochs=2, image_size=64, width=1 / 16, batch_size=12)
+    metrics = ablations.run(profile, [0])
     json.dumps(metrics, allow_nan=False)
-    assert (metrics["images"], metrics["train_images"], metrics["classes"]) == (6, 36, 3)
-    assert metrics["nets"].keys() == errors.NETS.keys() and metrics["color_histogram"]["test_images"] == 6
-    for net in metrics["nets"].values():
+    assert (metrics["images"], metrics["train_images"], metrics["sample"], metrics["classes"]) == (6, 36, 20, 3)
+    for kind in ("nets", "train_error", "overfitting", "iterations", "val_error", "loss"):
+        assert metrics[kind].keys() == ablations.ARMS.keys(), kind
+    for arm, net in metrics["nets"].items():
         assert net["0"]["views"].keys() == {"1", "10"} and all(0 <= view["top1"] <= 1 for view in net["0"]["views"].values())
-    both = errors.kernels({"metrics": metrics})
-    assert both.shape == (2, 6, 11, 11, 3)
-    configs = {json.loads(path.read_text())["preset"]: path.parent for path in (profile.runs / "models").glob("*/config.json")}
-    net, _, _ = trainer.load_run(configs[metrics["conv1"]["net"]])
-    for column in (0, 1):
-        learned = net.columns[str(column)]["conv1"].weight.detach().numpy().transpose(0, 2, 3, 1)
-        np.testing.assert_allclose(both[column], learned, atol=metrics["conv1"]["largest"] / 254 * 1.001)
-    metrics["conv1"]["kernels"][3] = np.zeros((3, 11, 11), int).tolist()  # a kernel that died
-    drawn(errors.plot, {"metrics": metrics})
+        assert metrics["overfitting"][arm]["0"] == pytest.approx(net["0"]["views"]["1"]["top1"] - metrics["train_error"][arm]["0"])
+        assert metrics["iterations"][arm]["0"] in (3, 6) and len(metrics["val_error"][arm]["0"]) == 2
+    trained = [json.loads(path.read_text()) for path in (profile.runs / "models").glob("*/config.json")]
+    assert len({config["preset"] for config in trained}) == len(ablations.ARMS) and {config["epochs"] for config in trained} == {2}
+    assert models.folder(profile, models.base(profile)).is_dir()  # the full net is the one that other experiments share
+    few = own(packs72, ablations={"sample": 20, "arms": ["full", "no-lrn"]}, base="paper/sigma-0.03", epochs=2, image_size=64, width=1 / 16)
+    assert ablations.arms(few) == ablations.config(few)["arms"] == ["full", "no-lrn"]
 
 
 # --- permuted -----------------------------------------------------------------------------------------------------------------------------
@@ -372,11 +425,6 @@ def drawn(plot, result):
 def test_figure1_is_drawn():
     net = {"rate": 0.003, "error_by_epoch": {"0": [0.7, 0.4, 0.2], "1": [0.72, 0.41, 0.22]}}
     drawn(figure1.plot, {"metrics": {"threshold": 0.25, "nets": {"ReLU": net, "tanh": net | {"error_by_epoch": {"0": [0.8]}}}}})
-
-
-def test_learning_is_drawn():
-    arms = {arm: {"loss": {"0": [2.3, 2.0, 1.0], "1": [2.3]}} for arm in learning.ARMS}
-    drawn(learning.plot, {"metrics": {"classes": 10, "steps": 150, "arms": arms}})
 
 
 def test_permuted_is_drawn():

@@ -250,14 +250,14 @@ def test_run_does_the_experiments_first_and_only_those_the_profile_serves(monkey
     assert asked == [("figure1", "cifar10", [0, 1], False)]
     assert notebooks[0][1]["chapters_wanted"] == {"03-architecture"}
     asked.clear()
-    assert module.run(parser.parse_args(["--only", "learning", "--archive"])) == 0
-    assert asked == [("learning", "embedded", [0], True)] and len(notebooks) == 1  # an experiment by itself runs no notebook
+    assert module.run(parser.parse_args(["--only", "recipe", "--archive"])) == 0
+    assert asked == [("recipe", "embedded", [0], True)] and len(notebooks) == 1  # an experiment by itself runs no notebook
     assert module.run(parser.parse_args([])) == 0
     assert notebooks[1][1]["chapters_wanted"] == {path.stem for path in chapters(ROOT) if path.stem != "intro"}
     del asked[1:]
-    with pytest.raises(InputError, match="profile 'cifar10' has no settings for 'learning'; the profiles that do: embedded"):
-        module.run(parser.parse_args(["--profile", "cifar10", "--only", "learning"]))
-    for only in ([], ["--only", "05"], ["--only", "learning"]):
+    with pytest.raises(InputError, match="profile 'cifar10' has no settings for 'recipe'; the profiles that do: embedded"):
+        module.run(parser.parse_args(["--profile", "cifar10", "--only", "recipe"]))
+    for only in ([], ["--only", "05"], ["--only", "recipe"]):
         with pytest.raises(InputError, match=r"there is no parameter 'sedes'.*'seeds'"):
             module.run(parser.parse_args(["-p", "sedes", "3", *only]))
         for seeds in (["--seeds", "0"], ["-p", "seeds", "0"], ["-p", "seeds", "three"], ["-p", "seeds", "1.5"]):

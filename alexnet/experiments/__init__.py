@@ -17,9 +17,9 @@ from alexnet.errors import InputError
 # where each experiment is shown
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "figure1": ("03-architecture",),
-    "learning": ("05-learning",),
+    "recipe": ("05-learning",),
     "permuted": ("04-overfitting",),
-    "errors": ("06-results", "pictographs"),
+    "ablations": ("04-overfitting", "05-learning", "06-results", "07-discussion", "pictographs"),
     "devices": ("03-architecture", "more-devices"),
     "page": (),  # the net that runs inside the pages, and kernels to look at there
     "live": (),  # every chapter that needs it runs it anew; its archive holds the bands

@@ -34,6 +34,11 @@ def configure(profile: Profile, preset: str, *, epochs: float, splits: dict[str,
     return Config(preset=preset, num_classes=len(packs["train"].classes), epochs=epochs, data=used, **given)
 
 
+def base(profile: Profile, seed: int = 0, variant: str = "", **fields) -> Config:
+    """The config of the net that a profile's experiments share, or of a variant of it, as in "/no-lrn"."""
+    return configure(profile, profile["base"] + variant, epochs=profile["epochs"], seed=seed, **fields)
+
+
 change = replace  # a config with other fields
 
 

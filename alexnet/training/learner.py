@@ -7,8 +7,9 @@ one of four precisions.
     fp64   everything in float64, to compare with
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,8 +76,9 @@ class Learner:
         """One step at a rate for each parameter, in the order of `parameters`; the gradients are gone afterwards."""
         weights, velocities = list(self.weights.values()), list(self.velocities.values())
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        half = {"copies": list(self.parameters.values())} if self.weights is not self.parameters else {}
-        momentum_step_(weights, gradients, velocities, rates, self.recipe.momentum, self.decays, **half)
+        half: dict[str, Any] = {"copies": list(self.parameters.values())} if self.weights is not self.parameters else {}
+        step_ = momentum_step_ if self.recipe.velocity == "with rate" else rate_outside_step_
+        step_(weights, gradients, velocities, rates, self.recipe.momentum, self.decays, **half)
         self.net.zero_grad(set_to_none=True)
 
     def columns(self) -> Columns:
@@ -105,3 +107,23 @@ class Learner:
         if self.weights is not self.parameters:
             for name, value in self.parameters.items():
                 value.copy_(self.weights[name])
+
+
+@torch.no_grad()
+def rate_outside_step_(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    velocities: Sequence[Tensor],
+    rates: Sequence[float],
+    momentum: float,
+    decays: Sequence[float],
+    copies: Sequence[Tensor] = (),
+) -> None:
+    """One step of SGD as torch writes it, in place: v = momentum v - decay w - g; w = w + rate v. The same steps as `momentum_step_` while
+    the rates stand still. A rate of 0 leaves w and v untouched. copies: as there."""
+    for i, (w, g, v, rate, decay) in enumerate(zip(params, grads, velocities, rates, decays, strict=True)):
+        if rate:
+            v.mul_(momentum).sub_(w, alpha=decay).sub_(g)
+            w.add_(v, alpha=rate)
+            if copies:
+                copies[i].copy_(w)

@@ -44,3 +44,13 @@ def read(folder: Path, kind: str | None = None) -> Iterator[dict]:
             continue
         if kind in (None, row["kind"]):
             yield row
+
+
+def losses(folder: Path) -> list[float]:
+    """A run's training loss, step by step, in nats."""
+    return [row["loss"] for row in read(folder, "step")]
+
+
+def means(values: list[float], window: int) -> list[float]:
+    """Means over consecutive windows of steps; what is left over at the end belongs to none."""
+    return [sum(values[i : i + window]) / window for i in range(0, len(values) - window + 1, window)]

@@ -1,0 +1,145 @@
+"""On what the recipe of section 5 hangs: from which step the loss leaves ln(classes), for the text's net, for the source's, and for what
+re-implementations commonly do otherwise, one thing at a time.
+
+Every arm keeps its first rate, so that nothing but the named change differs; the last two have one fall of it, where the two ways to write
+momentum part. An arm that does not leave within the budget is reported so.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from alexnet.experiments import models
+from alexnet.profiles import Profile
+from alexnet.training import log
+
+
+class Arm(NamedTuple):
+    preset: str
+    what: str
+    who: str = ""  # programs that do so: only those whose files were read
+    panel: int = 1  # of the figure
+
+
+LEARNS = "paper/sigma-0.03"  # the smallest change of the text's net that learns; the arms below change one thing of it
+ARMS = {
+    "text": Arm("paper", "the text: sigma 0.01 everywhere", "Caffe, in its convolutions", 0),
+    "sigma-0.03": Arm(LEARNS, "sigma 0.03 in conv3 to conv5", "the source, cuda-convnet2", 0),
+    "source": Arm("source", "all of the source's net", "the source", 0),
+    "unscaled-sigma": Arm(f"{LEARNS}/unscaled-sigma", "a narrower net, its sigmas not scaled up", "", 0),
+    "torch-init": Arm(f"{LEARNS}/torch-init", "torch's default first weights", "torchvision", 0),
+    "he-init": Arm(f"{LEARNS}/he-init", "He's first weights", "", 0),
+    "unit-input": Arm(f"{LEARNS}/unit-input", "pixels in 0..1", ""),
+    "unit-variance": Arm(f"{LEARNS}/unit-variance", "pixels of unit variance", "torchvision"),
+    "unit-variance, he-init": Arm(f"{LEARNS}/unit-variance/he-init", "pixels of unit variance, He's first weights", ""),
+    "zero-biases": Arm(f"{LEARNS}/zero-biases", "first biases 0 instead of 1", "torchvision, nearly"),
+    "inverted-dropout": Arm(f"{LEARNS}/inverted-dropout", "inverted dropout", "Caffe, torchvision"),
+    "lrn-over-size": Arm(f"{LEARNS}/lrn-over-size", "LRN's alpha divided by its size", "the source, Caffe, torch"),
+    "rate inside": Arm(f"{LEARNS}/one-fall", "one fall of the rate, inside the velocity", "the text, the source", 2),
+    "rate outside": Arm(f"{LEARNS}/one-fall/rate-outside", "one fall of the rate, outside the velocity", "torch", 2),
+}
+WINDOW = 50  # steps that a loss is averaged over
+DROP = 0.2  # nats below ln(classes): the net has left
+AFTER = 20  # steps after a fall of the rate, in which the two ways to write momentum differ
+
+
+def config(profile: Profile) -> dict[str, Any]:
+    settings, digests = profile["recipe"], {name: pack.digest for name, pack in profile.splits().items()}
+    presets = {name: arm.preset for name, arm in ARMS.items()}
+    return {"recipe": settings, "net": profile.net, "arms": presets, "window": WINDOW, "drop": DROP, "after": AFTER, "data": digests}
+
+
+def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+    splits = {"train": profile.splits()["train"]}
+    jobs = {
+        (name, seed): models.configure(profile, preset(arm), splits=splits, seed=seed, epochs=profile["recipe"]["epochs"])
+        for name, arm in ARMS.items()
+        for seed in seeds
+    }
+    trained = dict(zip(jobs, models.train_all(profile, list(jobs.values()), title="recipe"), strict=True))
+    classes = len(splits["train"].classes)
+    kinds = ("left_at_step", "end", "loss", "diverged_at")
+    arms: dict[str, dict[str, dict[str, Any]]] = {name: {kind: {} for kind in kinds} for name in ARMS}
+    after: dict[str, dict[str, Any]] = {}
+    steps = max(models.summary(path)["steps"] for path in trained.values())
+    for (name, seed), path in trained.items():
+        losses = log.losses(path)
+        diverged = models.summary(path)["diverged_at"]
+        measured = {
+            "left_at_step": None if diverged else left_at(losses, classes),
+            "end": None if diverged else round(sum(losses[-WINDOW:]) / len(losses[-WINDOW:]), 4),
+            "loss": [round(mean, 4) for mean in log.means(losses, WINDOW)],
+            "diverged_at": diverged,
+        }
+        for kind, value in measured.items():
+            arms[name][kind][str(seed)] = value
+        rates = [row["rate"] for row in log.read(path, "step")]
+        if (fall := next((step for step in range(1, len(rates)) if rates[step] < rates[step - 1]), None)) is not None:
+            behind = losses[fall : fall + AFTER]
+            after.setdefault(name, {})[str(seed)] = round(sum(behind) / len(behind), 4)
+    sizes = {"classes": classes, "steps": steps, "images": len(splits["train"])}
+    return {**sizes, "window": WINDOW, "drop": DROP, "after": AFTER, "arms": arms, "after_the_fall": after}
+
+
+def preset(arm: Arm) -> str:
+    return arm.preset if "one-fall" in arm.preset else f"{arm.preset}/constant-rate"
+
+
+def left_at(losses: list[float], classes: int, window: int = WINDOW, drop: float = DROP) -> int | None:
+    """The first step at which the mean loss of the last `window` steps is `drop` nats below ln(classes); None: never."""
+    total = 0.0
+    for step, loss in enumerate(losses, 1):
+        total += loss - (losses[step - 1 - window] if step > window else 0.0)
+        if step >= window and total / window <= math.log(classes) - drop:
+            return step
+    return None
+
+
+def table(result: dict[str, Any]) -> str:
+    """Which of them keep the paper's SGD from training, and who does so, in plain text."""
+    metrics = result["metrics"]
+    lines = [f"{'one thing at a time':<46}{'as in':<30}{'trains':<9}{'from step':<22}loss at the end"]
+    for name, arm in ARMS.items():
+        found = metrics["arms"][name]
+        if name == "unscaled-sigma":
+            lines.append("with sigma 0.03 in conv3 to conv5, and")
+        left = list(found["left_at_step"].values())
+        trains = f"{sum(step is not None for step in left)} of {len(left)}"
+        steps = ", ".join(_said(found, seed) for seed in found["left_at_step"])
+        ends = ", ".join("-" if end is None else f"{end:.2f}" for end in found["end"].values())
+        lines.append(f"{'  ' * (arm.preset.count('/') > 1) + arm.what:<46}{arm.who:<30}{trains:<9}{steps:<22}{ends}")
+    floor = f"ln {metrics['classes']} = {math.log(metrics['classes']):.2f} nats"
+    lines.append(f"trains: so many seeds' mean loss of {WINDOW} steps comes {DROP} nats below {floor} within {metrics['steps']} steps")
+    for name, after in metrics["after_the_fall"].items():
+        seeds = ", ".join(f"{loss:.3f}" for loss in after.values())
+        lines.append(f"{name} the velocity, mean loss of the {AFTER} steps after the fall: {seeds}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _said(found: dict[str, Any], seed: str) -> str:
+    if (step := found["diverged_at"][seed]) is not None:
+        return f"diverges at {step}"
+    return str(found["left_at_step"][seed] or "never")
+
+
+def plot(result: dict[str, Any]) -> Figure:
+    """Loss by step: first weights; input, biases, dropout and normalization; the fall of the rate. Thin lines are further seeds."""
+    metrics = result["metrics"]
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")
+    chance = math.log(metrics["classes"])
+    for i, title in enumerate(("first weights", "input, biases, dropout, normalization", "one fall of the rate")):
+        shown = [name for name, arm in ARMS.items() if arm.panel == i or (i == 1 and name == "sigma-0.03")]
+        for color, name in enumerate(shown):
+            for k, losses in enumerate(metrics["arms"][name]["loss"].values()):
+                at = [WINDOW * (j + 1) for j in range(len(losses))]
+                style = {"color": f"C{color}", "lw": 1.4, "alpha": 0.85 if k == 0 else 0.4}
+                panels[i].plot(at, losses, label=ARMS[name].what if k == 0 else None, **style)
+        panels[i].axhline(chance, color="gray", ls=":", lw=1)
+        panels[i].set(xlabel="step", ylim=(None, chance + 0.4))
+        panels[i].set_title(title, fontsize=9)
+        panels[i].legend(fontsize=6.5, frameon=False, loc="lower left")
+    panels[0].set_ylabel("training loss, nats")
+    panels[0].text(metrics["steps"], chance + 0.01, f"ln {metrics['classes']}", fontsize=7, color="gray", ha="right", va="bottom")
+    return figure

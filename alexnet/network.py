@@ -164,16 +164,7 @@ class AlexNet(nn.Module):
         """Takes weights in the merged layout; of each, what the columns that live here need. Layers named in `but` stay as they are,
         whatever the weights hold for them. Raises InputError that names a missing, surplus or misshapen entry, and then changes nothing."""
         rows = [row for row in self.table if row.layer.name not in but]
-        state_dict = {name: value for name, value in state_dict.items() if name.rpartition(".")[0] not in but}
-        own = {name: shape for row in rows for name, shape in _merged(row).items()}
-        for name in state_dict:
-            if name not in own:
-                raise InputError(f"the weights hold {name}, which preset {self.preset.name!r} does not have")
-        for name, shape in own.items():
-            if name not in state_dict:
-                raise InputError(f"the weights lack {name}; preset {self.preset.name!r} needs it")
-            if state_dict[name].shape != shape:
-                raise InputError(f"{name} has shape {tuple(state_dict[name].shape)}; this net needs {shape}")
+        check_merged(state_dict, self.preset, self.table, but)
         with torch.no_grad():
             for row in rows:
                 weights = state_dict[f"{row.layer.name}.weight"].chunk(row.columns, dim=1 if row.is_last else 0)
@@ -182,6 +173,19 @@ class AlexNet(nn.Module):
                     stage.weight.copy_(weights[stage.column])
                     if stage.bias is not None:
                         stage.bias.copy_(biases[stage.column])
+
+
+def check_merged(state_dict: dict[str, Tensor], preset: Preset, table: list[Shape], but: Collection[str] = ()) -> None:
+    """Raises the InputError of `AlexNet.load_merged` where these weights do not fit a net of `preset` whose layers are `table`."""
+    own = {name: shape for row in table for name, shape in _merged(row).items() if row.layer.name not in but}
+    for name in state_dict:
+        if name not in own and name.rpartition(".")[0] not in but:
+            raise InputError(f"the weights hold {name}, which preset {preset.name!r} does not have")
+    for name, shape in own.items():
+        if name not in state_dict:
+            raise InputError(f"the weights lack {name}; preset {preset.name!r} needs it")
+        if state_dict[name].shape != shape:
+            raise InputError(f"{name} has shape {tuple(state_dict[name].shape)}; this net needs {shape}")
 
 
 def _merged(row: Shape) -> dict[str, tuple[int, ...]]:

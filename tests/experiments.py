@@ -29,19 +29,19 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
+def train_here(profile, configs, splits=None, title="", starts=None):
+    """`models.train_all` in this process."""
+    folders = [models.folder(profile, config) for config in configs]
+    for config, folder in zip(configs, folders, strict=True):
+        used = {name: pack for name, pack in (splits or profile.splits()).items() if name in config.data}
+        trainer.train(config, used, folder, start=(starts or {}).get(config.start), resume=True, progress=False)
+    return folders
+
+
 @pytest.fixture
 def serial(monkeypatch):
     """Trains in this process, which tests what is around it faster."""
-
-    def train_all(profile, configs, splits=None, title="", **options):
-        folders = [models.folder(profile, config) for config in configs]
-        for config, folder in zip(configs, folders, strict=True):
-            used = {name: pack for name, pack in (splits or profile.splits()).items() if name in config.data}
-            start = options.get("starts", {}).get(config.start) if hasattr(config, "start") else None
-            trainer.train(config, used, folder, resume=True, progress=False, **({"start": start} if start else {}))
-        return folders
-
-    monkeypatch.setattr(models, "train_all", train_all)
+    monkeypatch.setattr(models, "train_all", train_here)
 
 
 def drawn(plot, result):

@@ -22,6 +22,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "errors": ("06-results", "pictographs"),
     "figure3": ("06-results",),
     "figure4": ("06-results",),
+    "table2": ("06-results",),
     "devices": ("03-architecture", "more-devices"),
     "page": (),  # the net that runs inside the pages, and kernels to look at there
     "live": (),  # every chapter that needs it runs it anew; its archive holds the bands

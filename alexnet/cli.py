@@ -71,9 +71,10 @@ def train(args: argparse.Namespace) -> None:
         rate=args.lr,
         seed=args.seed,
         precision=args.precision,
+        start=trainer.starting_point(args.init) if args.init else None,
     )
     here = ranks.join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
-    summary = trainer.train(config, splits, args.out, resume=args.resume, ranks=here, keep=args.keep)
+    summary = trainer.train(config, splits, args.out, start=args.init, resume=args.resume, ranks=here, keep=args.keep)
     here.leave()
     if summary["ended"] == "diverged":
         epoch, batch = divmod(summary["diverged_at"] - 1, per_epoch)
@@ -186,6 +187,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--columns", type=int, choices=(1, 2), default=2, help=columns)
     precision = "fp32; tf32 (CUDA only); bf16, with weights updated in fp32; fp64, to compare with (default: %(default)s)"
     p.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp64"), default="fp32", help=precision)
+    init = "begin with the weights of this finished run, all layers but the last: the same preset and width, but other classes if need be"
+    p.add_argument("--init", type=Path, metavar="RUN0", help=init)
     p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)")
     p.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
     p.add_argument("--keep", type=_count, default=2, metavar="K", help="checkpoints that stay (default: %(default)s)")

@@ -23,13 +23,18 @@ class Errors:
     count: int
 
 
-def top_k_error(probabilities: Tensor, labels: Tensor, k: int) -> float:
-    """Share of images whose label is not among the k most probable classes; a tie across the k-th place counts in part, as in 2012
-    (layer_kernels.cu:108). An image whose probabilities are no numbers is an error."""
+def hits(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Of each image, float64 (N,), whether its label is among the k most probable classes; a tie across the k-th place counts in part, as
+    in 2012 (layer_kernels.cu:108). An image whose probabilities are no numbers is missed."""
     own = probabilities.gather(1, labels[:, None])
     above, level = (probabilities > own).sum(1), (probabilities == own).sum(1)
-    hits = ((k - above) / level.clamp(min=1)).clamp(0, 1) * (level > 0)  # nothing equals NaN, not even itself
-    return 1.0 - float(hits.to(torch.float64).mean())
+    found = ((k - above) / level.clamp(min=1)).clamp(0, 1) * (level > 0)  # nothing equals NaN, not even itself
+    return found.to(torch.float64)
+
+
+def top_k_error(probabilities: Tensor, labels: Tensor, k: int) -> float:
+    """Share of images that `hits` misses."""
+    return 1.0 - float(hits(probabilities, labels, k).mean())
 
 
 def errors(probabilities: Tensor, labels: Tensor) -> Errors:

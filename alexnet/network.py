@@ -3,6 +3,7 @@
 The layers, their order and their sizes stand in `alexnet.presets`; this file turns such a table into modules.
 """
 
+from collections.abc import Collection
 from typing import cast
 
 import torch
@@ -120,17 +121,29 @@ class AlexNet(nn.Module):
 
     def forward(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
         """keys: int64 (N,), what each image's dropout masks are drawn from in training; None draws them from torch's generator."""
+        return self.exchange.sum(self._parts(images, keys, self.table), self.table[-1].layer.name)
+
+    def features(self, images: Tensor, layer: str = "fc7") -> Tensor:
+        """What `layer` hands on to the layers above, all columns side by side, column 0 first: units (N, C), 4096 for fc7, or maps
+        (N, C, H, W). In evaluation mode; raises InputError for a layer that the net lacks, and for the last, whose sums are the logits."""
+        names = [row.layer.name for row in self.table[:-1]]
+        if layer not in names:
+            raise InputError(f"preset {self.preset.name!r} has no layer {layer!r} below its last; it has {', '.join(names)}")
+        return self.exchange.gather(self._parts(images, None, self.table[: names.index(layer) + 1]), layer)
+
+    def _parts(self, images: Tensor, keys: Tensor | None, table: list[Shape]) -> list[Tensor]:
+        """What each column that lives here makes of the images by the layers of `table`."""
         side = self.table[0].in_size
         if images.dim() != 4 or images.shape[1:] != (3, side, side):
             raise InputError(f"the net's input is (N, 3, {side}, {side}); it is {tuple(images.shape)}: crop it, or set image_size")
         if self.training and keys is None:
             keys = torch.randint(2**62, (images.shape[0],), device=images.device)
         parts = [images] * len(self.numbers)
-        for row in self.table:
+        for row in table:
             if row.layer.reads == "both":
                 parts = [self.exchange.gather(parts, row.layer.name)] * len(parts)
             parts = [stage(part, keys) for stage, part in zip(self.stages(row.layer.name), parts, strict=True)]
-        return self.exchange.sum(parts, self.table[-1].layer.name)
+        return parts
 
     def summary(self) -> None:
         """Prints the table of layers: what each reads, its maps, neurons, parameters, multiply-accumulates for one image, columns and
@@ -147,25 +160,41 @@ class AlexNet(nn.Module):
             merged[f"{row.layer.name}.bias"] = torch.cat([s.bias.detach() for s in stages if s.bias is not None])
         return merged
 
-    def load_merged(self, state_dict: dict[str, Tensor]) -> None:
-        """Takes weights in the merged layout. Raises InputError that names a missing, surplus or misshapen entry, and then changes
-        nothing."""
-        own = self.export_merged()
-        for name in own.keys() - state_dict.keys():
-            raise InputError(f"the weights lack {name}; preset {self.preset.name!r} needs it")
-        for name in state_dict.keys() - own.keys():
-            raise InputError(f"the weights hold {name}, which preset {self.preset.name!r} does not have")
-        for name, value in own.items():
-            if state_dict[name].shape != value.shape:
-                raise InputError(f"{name} has shape {tuple(state_dict[name].shape)}; this net needs {tuple(value.shape)}")
+    def load_merged(self, state_dict: dict[str, Tensor], but: Collection[str] = ()) -> None:
+        """Takes weights in the merged layout; of each, what the columns that live here need. Layers named in `but` stay as they are,
+        whatever the weights hold for them. Raises InputError that names a missing, surplus or misshapen entry, and then changes nothing."""
+        rows = [row for row in self.table if row.layer.name not in but]
+        check_merged(state_dict, self.preset, self.table, but)
         with torch.no_grad():
-            for row in self.table:
+            for row in rows:
                 weights = state_dict[f"{row.layer.name}.weight"].chunk(row.columns, dim=1 if row.is_last else 0)
                 biases = state_dict[f"{row.layer.name}.bias"].chunk(1 if row.is_last else row.columns)
                 for stage in self.stages(row.layer.name):
                     stage.weight.copy_(weights[stage.column])
                     if stage.bias is not None:
                         stage.bias.copy_(biases[stage.column])
+
+
+def check_merged(state_dict: dict[str, Tensor], preset: Preset, table: list[Shape], but: Collection[str] = ()) -> None:
+    """Raises the InputError of `AlexNet.load_merged` where these weights do not fit a net of `preset` whose layers are `table`."""
+    own = {name: shape for row in table for name, shape in _merged(row).items() if row.layer.name not in but}
+    for name in state_dict:
+        if name not in own and name.rpartition(".")[0] not in but:
+            raise InputError(f"the weights hold {name}, which preset {preset.name!r} does not have")
+    for name, shape in own.items():
+        if name not in state_dict:
+            raise InputError(f"the weights lack {name}; preset {preset.name!r} needs it")
+        if state_dict[name].shape != shape:
+            raise InputError(f"{name} has shape {tuple(state_dict[name].shape)}; this net needs {shape}")
+
+
+def _merged(row: Shape) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a layer's weights and biases in the merged layout."""
+    kernel, name = row.layer.kernel, row.layer.name
+    if row.is_last:
+        return {f"{name}.weight": (row.maps, row.fan_in * row.columns), f"{name}.bias": (row.maps,)}
+    reads = (row.in_maps, kernel, kernel) if kernel else (row.fan_in,)
+    return {f"{name}.weight": (row.maps * row.columns, *reads), f"{name}.bias": (row.biases,)}
 
 
 def summary(net: AlexNet) -> str:

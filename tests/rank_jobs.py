@@ -37,7 +37,14 @@ def die() -> None:
 
 
 def train(
-    config: dict, data: str, out: str, columns: int | None = None, fault: dict | None = None, timeout: float = 60.0, **options
+    config: dict,
+    data: str,
+    out: str,
+    columns: int | None = None,
+    fault: dict | None = None,
+    timeout: float = 60.0,
+    start: str | None = None,
+    **options,
 ) -> None:
     """Trains as the command line does, with a checkpoint after every step. fault: {"rank": 1, "kind": "step", "at": 8}."""
     trainer.CHECKPOINT_SECONDS = 0.0
@@ -45,7 +52,7 @@ def train(
     here = join(presets.get(made.preset).columns, "cpu", columns, timeout)
     if fault is not None and fault.pop("rank") == here.rank:
         options["on_steps"] = break_down(**fault)
-    trainer.train(made, open_splits(Path(data)), Path(out), ranks=here, progress=False, **options)
+    trainer.train(made, open_splits(Path(data)), Path(out), start=Path(start) if start else None, ranks=here, progress=False, **options)
     here.leave()
 
 

@@ -128,6 +128,17 @@ def test_a_finished_run_is_not_run_again(packs32, run, capsys):
     assert "holds a run with seed 0, not 1" in second
 
 
+def test_a_run_starts_from_another(packs32, run, tmp_path, capsys):
+    train = ["train", "--data", packs32, "--out", tmp_path / "tuned", *FOUR, "--epochs", 1, "--lr", 1e-9, "--seed", 4]
+    assert alexnet(*train, "--init", run) == 0
+    before, after = load_file(run / "weights.safetensors"), load_file(tmp_path / "tuned" / "weights.safetensors")
+    moved = {name for name, value in after.items() if not torch.allclose(value, before[name], atol=1e-4)}
+    assert moved == {"fc4.weight", "fc4.bias"}  # drawn anew
+    capsys.readouterr()
+    assert alexnet(*train, "--resume") == 2 and "holds a run with start '" in capsys.readouterr().err
+    assert alexnet(*train, "--init", run, "--resume") == 0
+
+
 def test_a_divergence_is_told_in_one_line(packs32, tmp_path, capsys):
     assert alexnet("train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--epochs", 3, "--lr", 1e9) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -183,6 +194,9 @@ def broken(tmp_path):
         ("train --data {pack} --out {tmp}/run --preset paper/conv6/conv6", "variant 'conv6' more than once"),
         ("train --data {pack} --out {tmp}/run --columns 3", "argument --columns: invalid choice"),
         ("train --data {pack}", "required: --out"),
+        ("train --data {pack} --out {tmp}/run --preset four-layer --init {tmp}/empty", "holds no run; make one with `alexnet train"),
+        ("train --data {pack} --out {tmp}/run --preset four-layer --init {unfinished}", "is not finished"),
+        ("train --data {pack} --out {tmp}/run --preset four-layer --init {run}", r"another net: conv1.weight has shape \(8, 3, 5, 5\)"),
         ("evaluate {tmp}/empty --data {pack}", "holds no run; make one with `alexnet train"),
         ("evaluate {run} --data {tmp}/nowhere", "does not exist"),
         ("evaluate {run} --data {other}", "has 3 classes of 72-pixel images.*trained on 4 of 32"),

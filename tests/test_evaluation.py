@@ -7,7 +7,7 @@ import torch
 from alexnet import AlexNet
 from alexnet.data.augment import Augment
 from alexnet.data.pack import open_splits
-from alexnet.evaluation import errors, evaluate, predict, top_k_error
+from alexnet.evaluation import errors, evaluate, hits, predict, top_k_error
 from alexnet.presets import get
 
 
@@ -17,6 +17,12 @@ def test_top_k_errors_by_hand():
     found = errors(p, labels)
     assert found.top1 == pytest.approx(2 / 3) and found.top5 == pytest.approx(1 / 3) and found.count == 3
     assert found.nll == pytest.approx(-(torch.tensor([0.3, 0.1, 1e-3]).log().mean()).item(), rel=1e-5)
+
+
+def test_hits_are_told_image_by_image():
+    p = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.4, 0.4], [torch.nan] * 3])
+    assert hits(p, torch.tensor([0, 2, 1]), 1).tolist() == [1.0, 0.5, 0.0]
+    assert hits(p, torch.tensor([2, 0, 1]), 2).tolist() == [0.0, 0.0, 0.0] and hits(p, torch.tensor([2, 0, 1]), 1).dtype == torch.float64
 
 
 def test_ties_count_in_part():

@@ -227,3 +227,30 @@ def test_summary_prints_the_totals(capsys):
     out = capsys.readouterr().out
     for text in ("60,965,224", "659,272", "724,406,816", "55x55", "2 x 48", "cpu + cpu"):
         assert text in out
+
+
+def test_features_are_what_the_last_layer_reads():
+    torch.manual_seed(0)
+    net = AlexNet("paper", 10, 1 / 8, 64).eval()
+    images = 60 * torch.randn(2, 3, 64, 64)
+    units = net.features(images).detach()
+    assert units.shape == (2, 512) and bool((units >= 0).all()) and float(units.max()) > 0
+    merged = net.export_merged()
+    torch.testing.assert_close(F.linear(units, merged["fc8.weight"], merged["fc8.bias"]), net(images))
+    maps = net.features(images, "conv5")
+    assert maps.shape == (2, 32, 1, 1)
+    torch.testing.assert_close(net.columns["1"]["fc6"](maps, None), net.features(images, "fc6")[:, 256:])
+    for layer in ("fc8", "conv9"):
+        with pytest.raises(InputError, match=f"no layer '{layer}' below its last; it has conv1, conv2,"):
+            net.features(images, layer)
+
+
+def test_a_layer_may_stay_as_it_is_when_weights_are_taken():
+    torch.manual_seed(0)
+    many, few = AlexNet("paper", 20, 1 / 8, 64), AlexNet("paper", 10, 1 / 8, 64)
+    before, weights = few.export_merged(), many.export_merged()
+    with pytest.raises(InputError, match=r"fc8.weight has shape \(20, 512\); this net needs \(10, 512\)"):
+        few.load_merged(weights)
+    few.load_merged(weights, but=["fc8"])
+    for name, value in few.export_merged().items():
+        assert torch.equal(value, (before if name.startswith("fc8") else weights)[name]), name

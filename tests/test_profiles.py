@@ -98,3 +98,17 @@ def test_an_own_profile_has_a_name_of_its_own(tmp_path, monkeypatch):
     (tmp_path / "cifar10.yml").write_text("extends: embedded")
     with pytest.raises(InputError, match=r"cifar10.yml has the name of a profile of the project"):
         profiles.names()
+def test_a_part_may_take_other_data_than_its_profile(packs32, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "mine"))
+    monkeypatch.setenv("ALEXNET_DATA", str(packs32.parent))
+    profile = Profile("own", {"title": "shapes", "source": ["images"], "size": 24, "classes": 2})
+    assert len(profile.splits()["train"]) == 20 and len(profile.splits()["train"].classes) == 2
+    everything = profile.packs("more", {"classes": None, "epochs": 3})  # what is no word on data is no matter
+    assert len(everything["train"]) == 40 and everything["train"].size == 24
+    assert profile.packs("others", {"classes": None})["train"].path == everything["train"].path  # prepared once
+    some = profile.packs("some", {"classes": ["cloud", "sun", "umbrella"], "limit": 4, "size": 16})
+    assert (len(some["train"]), some["train"].size) == (12, 16)
+    drawn = profile.packs("drawn", {"pictographs": {"classes": 2, "train": 3, "val": 0, "test": 0, "size": 20}})
+    assert [*drawn] == ["train"] and len(drawn["train"]) == 6 and drawn["train"].path.name.startswith("drawn-")
+    with pytest.raises(InputError, match=r"needs shapes: .* holds no elsewhere"):
+        profile.packs("lacking", {"source": ["elsewhere"]})

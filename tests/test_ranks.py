@@ -4,6 +4,7 @@
 """
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from alexnet.errors import InputError
 from alexnet.presets import crossings, get, shapes
 from alexnet.training import log
 from alexnet.training.ranks import join
+from alexnet.training.trainer import starting_point
 from tests.survival import configure, job, rows, run
 
 # --- the same numbers ---------------------------------------------------------------------------------------------------------------------
@@ -56,6 +58,21 @@ def test_several_ranks_train_what_one_process_trains(packs72, trained, precision
         assert b.pop("kind") == a.pop("kind") and b == pytest.approx(a, rel=tolerance, abs=1e-12)
     untrained = configure(packs72, precision=precision).network().export_merged()
     assert all(float((expected[key] - value).abs().max()) > 0 for key, value in untrained.items())  # equal, and not by standing still
+
+
+def test_each_rank_starts_with_its_columns_of_another_runs_weights(packs72, trained, tmp_path):
+    first = trained / "fp64 alone"
+    config = replace(configure(packs72, precision="fp64", seed=9, start=starting_point(first), epochs=1.0), num_classes=5)
+    jobs = [job(packs72, tmp_path / f"{world}", world, config, start=str(first)) for world in (1, 2)]
+    unfit = configure(packs72, precision="fp64", width=1 / 16, start=starting_point(first))
+    *outcomes, refused = run(*jobs, job(packs72, tmp_path / "unfit", 2, unfit, start=str(first)))
+    assert [outcome["statuses"] for outcome in outcomes] == [[0], [0, 0]], outcomes
+    alone, apart, before = (load_file(path / "weights.safetensors") for path in (tmp_path / "1", tmp_path / "2", first))
+    for key, value in alone.items():
+        assert float((apart[key] - value).abs().max()) <= 1e-12 * float(value.abs().max()), key
+        if not key.startswith("fc8"):  # five steps on, and near: nothing near a net of another seed
+            assert float((value - before[key]).norm()) < 0.2 * float(before[key].norm() + 1e-3), key
+    assert refused["statuses"] == [2, 2] and all("conv1.weight has shape (12, 3, 11, 11)" in out for out in refused["outputs"])
 
 
 def test_the_full_net_takes_the_same_step_on_two_ranks_and_sends_what_figure_2_says():

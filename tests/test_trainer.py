@@ -21,7 +21,7 @@ from alexnet import presets, rng
 from alexnet.data.pack import PackWriter, open_splits
 from alexnet.errors import InputError
 from alexnet.training import checkpoint, learner, log, trainer
-from alexnet.training.trainer import Config, Interrupted, load_run, train
+from alexnet.training.trainer import WEIGHTS, Config, Interrupted, load_run, train
 from tests.survival import rows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -211,6 +211,63 @@ def test_the_rate_falls_when_the_validation_error_stops_improving(splits32, tmp_
     for name in ("summary.json", "weights.safetensors"):
         (tmp_path / "run" / name).unlink()
     assert train(config, splits32, tmp_path / "run", resume=True, progress=False)["steps"] == 12
+
+
+# --- from another run's weights -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_may_start_with_anothers_weights_in_all_layers_but_the_last(splits32, tmp_path):
+    first = replace(small(splits32, epochs=1.0), num_classes=9)
+    train(first, splits32, tmp_path / "first", progress=False)
+    config = small(splits32, epochs=1 / 5, rate=1e-12, seed=5, start=trainer.starting_point(tmp_path / "first"))
+    train(config, splits32, tmp_path / "run", start=tmp_path / "first", progress=False)
+    before, after, fresh = load_file(tmp_path / "first" / WEIGHTS), load_file(tmp_path / "run" / WEIGHTS), config.network().export_merged()
+    assert before["fc4.bias"].shape == (9,) and after["fc4.bias"].shape == (4,)
+    for name, value in after.items():
+        torch.testing.assert_close(value, (fresh if name.startswith("fc4") else before)[name], rtol=0, atol=1e-7)
+    assert not torch.equal(before["conv1.weight"], fresh["conv1.weight"])
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["start"] == config.start
+    net, _, again = load_run(tmp_path / "run")
+    assert again == config and torch.equal(net.export_merged()["conv2.weight"], after["conv2.weight"])
+
+
+def test_a_run_goes_on_without_the_run_it_started_from(splits32, tmp_path):
+    train(small(splits32), splits32, tmp_path / "first", progress=False)
+    config = small(splits32, start=trainer.starting_point(tmp_path / "first"), seed=1)
+    train(config, splits32, tmp_path / "straight", start=tmp_path / "first", progress=False)
+
+    def interrupt(steps):
+        nonlocal taken
+        taken += steps
+        if taken == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    taken = 0
+    with pytest.raises(Interrupted):
+        train(config, splits32, tmp_path / "run", start=tmp_path / "first", progress=False, on_steps=interrupt)
+    shutil.rmtree(tmp_path / "first")
+    assert train(config, splits32, tmp_path / "run", resume=True, progress=False)["steps"] == 15
+    same(tmp_path / "run", tmp_path / "straight")
+
+
+def test_weights_that_cannot_be_started_from_are_refused(splits32, tmp_path):
+    first = tmp_path / "first"
+    train(small(splits32, epochs=1.0), splits32, first, progress=False)
+    point = trainer.starting_point(first)
+    cases = [
+        (small(splits32, start=point), None, "that run was not given"),
+        (small(splits32), first, "the config names no weights to start from"),
+        (small(splits32, start="0" * 64), first, f"weights.safetensors has SHA-256 {point[:16]}.*begins with that of 0000000000000000"),
+        (small(splits32, start=point, width=1 / 2), first, r"another net: conv1.weight has shape \(8, 3, 5, 5\); this net needs \(16,"),
+        (small(splits32, start=point), tmp_path / "nowhere", "nowhere holds no run"),
+    ]
+    for config, start, said in cases:
+        with pytest.raises(InputError, match=said):
+            train(config, splits32, tmp_path / "run", start=start, progress=False)
+        assert not (tmp_path / "run").exists()
+    (first / "summary.json").unlink()
+    with pytest.raises(InputError, match="is not finished"):
+        trainer.starting_point(first)
 
 
 # --- killed and resumed -------------------------------------------------------------------------------------------------------------------
@@ -464,7 +521,7 @@ def test_a_loaded_run_is_the_trained_net(splits, straight):
 def test_identity_follows_every_field_and_ignores_defaults(splits):
     config = configure(splits)
     changes = [{"preset": "source"}, {"num_classes": 9}, {"width": 0.5}, {"image_size": 63}, {"epochs": 4.0}, {"data": {}}]
-    changes += [{"batch_size": 9}, {"rate": 0.1}, {"seed": 3}, {"stop_at_train_error": 0.1}, {"precision": "bf16"}]
+    changes += [{"batch_size": 9}, {"rate": 0.1}, {"seed": 3}, {"stop_at_train_error": 0.1}, {"precision": "bf16"}, {"start": "0" * 64}]
     changes += [{"version": config.version + 1}]
     assert len({replace(config, **change).identity for change in changes} | {config.identity}) == len(changes) + 1
     assert set().union(*changes) == set(asdict(config))

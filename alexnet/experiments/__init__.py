@@ -20,6 +20,9 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "recipe": ("05-learning",),
     "permuted": ("04-overfitting",),
     "ablations": ("04-overfitting", "05-learning", "06-results", "07-discussion", "pictographs"),
+    "figure3": ("06-results",),
+    "figure4": ("06-results",),
+    "table2": ("06-results",),
     "devices": ("03-architecture", "more-devices"),
     "page": (),  # the net that runs inside the pages, and kernels to look at there
     "live": (),  # every chapter that needs it runs it anew; its archive holds the bands

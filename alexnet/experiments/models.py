@@ -4,7 +4,7 @@ each."""
 import json
 import multiprocessing
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -46,10 +46,16 @@ def folder(profile: Profile, config: Config) -> Path:
     return profile.runs / "models" / config.identity
 
 
-def train_all(profile: Profile, configs: Sequence[Config], splits: dict[str, Pack] | None = None, title: str = "training") -> list[Path]:
+def train_all(
+    profile: Profile,
+    configs: Sequence[Config],
+    splits: dict[str, Pack] | None = None,
+    title: str = "training",
+    starts: Mapping[str, Path] | None = None,
+) -> list[Path]:
     """The run folders of these configs, in their order; those not there yet are trained, one at a time on each device.
 
-    splits: other packs than the profile's.
+    splits: other packs than the profile's. starts: of configs that begin with the weights of a finished run, by their `start`, its folder.
     """
     folders = [folder(profile, config) for config in configs]
     splits = splits or profile.splits()
@@ -68,7 +74,9 @@ def train_all(profile: Profile, configs: Sequence[Config], splits: dict[str, Pac
         ProcessPoolExecutor(workers, context, _begin, (counter, stop, places)) as pool,
         tqdm(total=steps, desc=f"{title}: {len(missing)} of {len(folders)} models", unit="step", disable=None) as bar,
     ):
-        jobs = [pool.submit(_train_one, config, root, path) for path, config in missing.items()]
+        jobs = [
+            pool.submit(_train_one, config, root, path, (starts or {}).get(config.start or "")) for path, config in missing.items()
+        ]
         pending = set(jobs)
         try:
             while pending:
@@ -105,11 +113,11 @@ def _count(steps: int) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def _train_one(config: Config, data: Path, out: Path) -> None:
+def _train_one(config: Config, data: Path, out: Path, start: Path | None) -> None:
     if not _stop.is_set():
         packs = open_splits(data)
         used = {name: packs[name] for name in config.data}  # a validation set that the config does not name is not looked at
-        trainer.train(config, used, out, resume=True, ranks=Ranks(_device), progress=False, on_steps=_count)
+        trainer.train(config, used, out, start=start, resume=True, ranks=Ranks(_device), progress=False, on_steps=_count)
 
 
 def summary(path: Path) -> dict[str, Any]:

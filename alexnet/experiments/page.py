@@ -44,7 +44,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
             coarse, center = network(rounded)
             found["one_view_8_bit"] = round(evaluation.evaluate(coarse, splits["test"], center).top1, 4)
         errors[str(seed)] = found
-        kernels[str(seed)] = _eight_bits(net.export_merged()["conv1.weight"])
+        kernels[str(seed)] = eight_bits(net.export_merged()["conv1.weight"])
     sizes = {"images": len(splits["test"]), "train_images": len(splits["train"]), "classes": len(splits["test"].classes)}
     return {**sizes, "errors": errors, "net": rounded, "conv1": {"preset": settings["preset"], "kernels": kernels}}
 
@@ -63,7 +63,7 @@ def pack(net: AlexNet, augment: Augment, names: list[str]) -> Packed:
         "image_size": size,
         "names": names,
         "mean": base64.b64encode(center.tobytes()).decode(),
-        "weights": {name: _eight_bits(value) for name, value in merged.items() if name.endswith("weight")},
+        "weights": {name: eight_bits(value) for name, value in merged.items() if name.endswith("weight")},
         "biases": {name: [float(f"{b:.6g}") for b in value.tolist()] for name, value in merged.items() if name.endswith("bias")},
     }
 
@@ -96,7 +96,7 @@ def unpack(packed: Packed) -> torch.Tensor:
     return torch.from_numpy(values * scales)
 
 
-def _eight_bits(weight: torch.Tensor) -> Packed:
+def eight_bits(weight: torch.Tensor) -> Packed:
     """weight (out, ...): bytes in -127..127 and, for each output unit, what one step is worth."""
     largest = weight.flatten(1).abs().amax(1).clamp_min(1e-12)
     scales = [float(f"{value:.6g}") for value in (largest / 127).tolist()]

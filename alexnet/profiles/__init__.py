@@ -21,6 +21,7 @@ from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
 
 HERE = Path(__file__).parent
+DATA = ("source", "size", "classes", "limit", "encoding")  # settings that say what is prepared
 
 
 def names() -> list[str]:
@@ -57,14 +58,15 @@ class Profile:
         """What all nets of the profile share, unless an experiment says otherwise: fields of `trainer.Config`."""
         return {name: self.settings[name] for name in ("image_size", "width", "batch_size", "rate") if name in self.settings}
 
-    def source(self) -> Path | str:
-        """What is prepared: "pictographs", or a folder under ALEXNET_DATA."""
-        wanted = self["source"]
+    def source(self, names: str | list[str] | None = None) -> Path | str:
+        """What is prepared: "pictographs", or what ALEXNET_DATA holds under one of `names` (None: the setting `source`), a folder or an
+        archive."""
+        wanted = names or self["source"]
         if wanted == "pictographs":
             return wanted
         root = os.environ.get("ALEXNET_DATA")
         for name in wanted:
-            if root and (Path(root) / name).is_dir():
+            if root and (Path(root) / name).exists():
                 return Path(root) / name
         where = f"set ALEXNET_DATA to the folder that holds {' or '.join(wanted)}"
         if root:
@@ -81,20 +83,29 @@ class Profile:
 
         part: an experiment, which may have images of its own (its setting `pictographs`).
         """
-        own = self.settings[part].get("pictographs") if part else None
-        if own is None:
-            source = self.source()
-            what = [str(source), self["size"], pictographs.RECIPE if source == "pictographs" else None]
-            out = self.runs / "data" / f"images-{results.config_hash(what)}"
+        return self.packs(part or "images", {"pictographs": self.settings[part].get("pictographs")} if part else {})
+
+    def packs(self, name: str, data: dict[str, Any]) -> dict[str, Pack]:
+        """Other images, prepared on first use under runs/<profile>/data as `name`.
+
+        data: either `pictographs`, the arguments of `pictographs.write`; or any of DATA, where it differs from the profile's own:
+        `source`, `size`, and a part of the source, `classes` (null: all) and `limit`.
+        """
+        if own := data.get("pictographs"):
+            out = self.runs / "data" / f"{name}-{results.config_hash([own, pictographs.RECIPE])}"
             with _alone(out):
-                return open_splits(out if out.exists() else prepare(source, out, size=self["size"]))
-        out = self.runs / "data" / f"{part}-{results.config_hash([own, pictographs.RECIPE])}"
+                if not out.exists():
+                    with temporary(out, "images") as folder:
+                        pictographs.write(folder / "images", **own)
+                        prepare(folder / "images", out, size=own["size"])
+                return open_splits(out)
+        told: dict[str, Any] = {key: (data if key in data else self.settings).get(key) for key in DATA}
+        source = self.source(told.pop("source"))
+        what: list[Any] = [str(source), told["size"], pictographs.RECIPE if source == "pictographs" else None]
+        part = {key: told[key] for key in ("classes", "limit", "encoding") if told[key] is not None}
+        out = self.runs / "data" / f"images-{results.config_hash(what + [part] * bool(part))}"
         with _alone(out):
-            if not out.exists():
-                with temporary(out, "images") as folder:
-                    pictographs.write(folder / "images", **own)
-                    prepare(folder / "images", out, size=own["size"])
-            return open_splits(out)
+            return open_splits(out if out.exists() else prepare(source, out, size=told["size"], **part))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from tqdm import tqdm
 
 from alexnet import evaluation, presets, rng
@@ -29,7 +30,7 @@ from alexnet.data.loader import Loader, steps_per_epoch
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 from alexnet.exchange import Together
-from alexnet.network import AlexNet
+from alexnet.network import AlexNet, check_merged
 from alexnet.training import checkpoint
 from alexnet.training.learner import Learner, arithmetic
 from alexnet.training.log import Log
@@ -40,6 +41,7 @@ from alexnet.training.schedule import Schedule
 # say when.
 VERSION = 1
 CHECKPOINT_SECONDS = 300.0
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Config:
     seed: int = 0
     stop_at_train_error: float | None = None  # end after the epoch in which the running training error falls to this
     precision: str = "fp32"  # or tf32, bf16, fp64: alexnet.training.learner
+    start: str | None = None  # SHA-256 of the weights file that all layers but the last begin with
     version: int = VERSION
 
     @property
@@ -82,6 +85,7 @@ def train(
     splits: dict[str, Pack],
     out: Path,
     *,
+    start: Path | None = None,
     resume: bool = False,
     ranks: Ranks | None = None,
     keep: int = 2,
@@ -90,12 +94,14 @@ def train(
 ) -> dict:
     """Trains to the end of the budget and returns the run's summary.
 
-    splits: packs "train" and, for the validation error after each epoch, "val". ranks: where this process stands among others, and its
-    device; None: alone, on the CPU. All ranks must call with the same arguments, and see the same folder `out`. A folder that holds a run
-    is an InputError unless `resume`, and must then hold a run of the same config; a finished run is returned as it is. keep: checkpoints
-    that stay. on_steps is told of every step taken (and, at once, of those a checkpoint already holds). Ctrl-C and SIGTERM leave a
-    checkpoint, then raise Interrupted, on all ranks after the same step. A loss that is no longer finite ends the run, and the summary's
-    `diverged_at` names the step. Options that cannot work raise InputError and leave no folder behind.
+    splits: packs "train" and, for the validation error after each epoch, "val". start: the finished run whose weights `config.start` is of
+    (section 6: pre-trained nets). All layers but the last begin with them, the last one and all velocities anew; a run that has a
+    checkpoint needs it no more. ranks: where this process stands among others, and its device; None: alone, on the CPU. All ranks must call
+    with the same arguments, and see the same folder `out`. A folder that holds a run is an InputError unless `resume`, and must then hold a
+    run of the same config; a finished run is returned as it is. keep: checkpoints that stay. on_steps is told of every step taken (and, at
+    once, of those a checkpoint already holds). Ctrl-C and SIGTERM leave a checkpoint, then raise Interrupted, on all ranks after the same
+    step. A loss that is no longer finite ends the run, and the summary's `diverged_at` names the step. Options that cannot work raise
+    InputError and leave no folder behind.
     """
     ranks = ranks or Ranks()
     pack, validation, recipe = splits["train"], splits.get("val"), config.recipe
@@ -111,11 +117,41 @@ def train(
     augment = Augment(recipe, pack.mean, config.image_size, pack.color, config.seed)
     with ExitStack() as stack:
         dtype = stack.enter_context(arithmetic(config.precision, ranks.device))
+        weights = _starting_weights(config, start, out, table)
         ranks.first(lambda: stack.enter_context(claimed(config, out, resume)))
         if not (out / "summary.json").exists():
-            learner = Learner(config.network(ranks.exchange), recipe, ranks, dtype)
+            net = config.network(ranks.exchange)
+            if weights is not None:
+                net.load_merged(weights, but=[table[-1].layer.name])
+            learner = Learner(net, recipe, ranks, dtype)
             _train(config, pack, validation, augment, learner, out, ranks, keep, progress, on_steps)
         return json.loads((out / "summary.json").read_text())
+
+
+def starting_point(run: Path) -> str:
+    """What `Config.start` is for nets that begin with the weights of a finished run. Raises InputError where there is none."""
+    _check_finished(run)
+    return checkpoint.sha256(run / WEIGHTS)
+
+
+def _starting_weights(config: Config, start: Path | None, out: Path, table: list[presets.Shape]) -> dict[str, Tensor] | None:
+    """Those that `config.start` names, once they are known to fit; None where there are none, or where the run has gone on from them."""
+    if config.start is None:
+        if start is not None:
+            raise InputError(f"the config names no weights to start from, and the run in {start} was given")
+        return None
+    if (out / "summary.json").exists() or checkpoint.steps(out / "checkpoints"):
+        return None
+    if start is None:
+        raise InputError(f"the run begins with the weights of another, of SHA-256 {config.start[:16]}..., and that run was not given")
+    if (found := starting_point(start)) != config.start:
+        raise InputError(f"{start / WEIGHTS} has SHA-256 {found[:16]}..., and the run begins with that of {config.start[:16]}...")
+    weights = _read_weights(start / WEIGHTS)
+    try:
+        check_merged(weights, presets.get(config.preset), table, but=[table[-1].layer.name])
+    except InputError as error:
+        raise InputError(f"the run in {start} is of another net: {error}; all layers but the last must agree") from None
+    return weights
 
 
 def _train(
@@ -266,7 +302,7 @@ def _train(
             net = _filled(config, columns)
             if not all(bool(value.isfinite().all()) for value in net.parameters()):  # the last update did it
                 ended = "diverged"
-            _write(out / "weights.safetensors", lambda part: save_file(net.export_merged(), part))
+            _write(out / WEIGHTS, lambda part: save_file(net.export_merged(), part))
             summary = {
                 "config": asdict(config),
                 "steps": step,
@@ -392,21 +428,31 @@ def _read_config(folder: Path) -> Config:
         raise InputError(f"{folder / 'config.json'} is damaged, or of a newer version; choose another folder") from None
 
 
-def load_run(folder: Path) -> tuple[AlexNet, Augment, Config]:
-    """A finished run's network, in evaluation mode, with what its input goes through. Raises InputError where there is none."""
+def _check_finished(folder: Path) -> None:
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} holds no run; make one with `alexnet train --data PACK --out {folder}`")
     if not (folder / "summary.json").exists():
         raise InputError(f"the run in {folder} is not finished; go on with it by `alexnet train ... --out {folder} --resume`")
-    config = _read_config(folder)
-    weights, mean = folder / "weights.safetensors", folder / "mean.npy"
-    for path in (weights, mean):
-        if not path.exists():
-            raise InputError(f"{path} is missing; train again, in another folder")
+    for name in (WEIGHTS, "mean.npy"):
+        if not (folder / name).exists():
+            raise InputError(f"{folder / name} is missing; train again, in another folder")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
-        found, average = load_file(weights), np.load(mean)
-    except (SafetensorError, ValueError, EOFError) as error:
-        raise InputError(f"the weights or the mean image in {folder} are damaged ({error}); train again, in another folder") from None
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}); train again, in another folder") from None
+
+
+def load_run(folder: Path) -> tuple[AlexNet, Augment, Config]:
+    """A finished run's network, in evaluation mode, with what its input goes through. Raises InputError where there is none."""
+    _check_finished(folder)
+    config = _read_config(folder)
+    try:
+        average = np.load(folder / "mean.npy")
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{folder / 'mean.npy'} is damaged ({error}); train again, in another folder") from None
     net = config.network()
-    net.load_merged(found)
+    net.load_merged(_read_weights(folder / WEIGHTS))
     return net.eval(), Augment(config.recipe, average, config.image_size), config

@@ -1,0 +1,149 @@
+"""Figure 3 (section 6.1 of the paper): the kernels that conv1 has learned, column by column, and whether one column takes the colors.
+
+Of each kernel: how much of it is color, and how much of it has one direction. A column has specialized if the two columns' mean share of
+color differ by more than luck, which shuffling the same kernels over the columns tells, and by the 25 points that the claim asks for.
+"""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from alexnet.experiments import models
+from alexnet.experiments.page import eight_bits, unpack
+from alexnet.profiles import Profile
+from alexnet.training.trainer import load_run
+
+LEAST = 0.25  # of the difference between two columns' mean share of color
+LUCK = 0.01  # of shuffles that may have as large a difference
+
+
+def config(profile: Profile) -> dict[str, Any]:
+    digests = {name: pack.digest for name, pack in profile.splits().items()}
+    net = {"net": profile.net, "base": profile["base"], "epochs": profile["epochs"]}
+    return {"figure3": profile["figure3"], **net, "least": LEAST, "luck": LUCK, "data": digests}
+
+
+def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+    shuffles = profile["figure3"]["shuffles"]
+    paths = models.train_all(profile, [models.base(profile, seed) for seed in seeds], title="figure3")
+    found = {}
+    for seed, path in zip(seeds, paths, strict=True):
+        net = load_run(path)[0]
+        packed = eight_bits(net.export_merged()["conv1.weight"].float())
+        both = columns(packed, len(net.numbers))
+        found[str(seed)] = measure(both, shuffles) | {"kernels": packed}
+    return {
+        "net": profile["base"],
+        "train_images": len(profile.splits()["train"]),
+        "columns": len(both),
+        "kernels_a_column": both.shape[1],
+        "shuffles": shuffles,
+        "seeds": found,
+    }
+
+
+def columns(packed: dict[str, Any], count: int = 2) -> np.ndarray:
+    """Stored kernels as float (columns, maps per column, height, width, 3)."""
+    weights = unpack(packed).numpy().astype(float)
+    return weights.reshape(count, -1, *weights.shape[1:]).transpose(0, 1, 3, 4, 2)
+
+
+def measure(both: np.ndarray, shuffles: int) -> dict[str, Any]:
+    """Of kernels (columns, maps, height, width, 3): medians by column, and whether a column has taken the colors.
+
+    color_gap is the difference of two columns' mean share of color, less the mean of the same difference over shuffles: 0 in expectation
+    where columns differ by nothing but luck, and up to 1. luck is the share of shuffles whose difference is as large.
+    """
+    color, direction = colorfulness(both), orientation(both)
+    difference, shuffled = _difference(color), _shuffled(color, shuffles)
+    luck = (1 + int((shuffled >= difference - 1e-12).sum())) / (1 + shuffles)  # the columns as they are count as one shuffle
+    specialized = luck <= LUCK and difference >= LEAST
+    return {
+        "color": [round(float(value), 4) for value in np.median(color, axis=1)],
+        "orientation": [round(float(value), 4) for value in np.median(direction, axis=1)],
+        "difference": round(float(difference), 4),
+        "color_gap": round(float(difference - shuffled.mean()), 4),
+        "luck": round(luck, 5),
+        "specialized_column": int(color.mean(axis=1).argmax()) if specialized else None,
+    }
+
+
+def _difference(color: np.ndarray) -> float:
+    means = color.mean(axis=1)
+    return float(means.max() - means.min())
+
+
+def _shuffled(color: np.ndarray, shuffles: int) -> np.ndarray:
+    """The same difference with the kernels assigned to the columns by lot: (shuffles,)."""
+    generator = np.random.default_rng(0)
+    return np.array([_difference(generator.permutation(color.ravel()).reshape(color.shape)) for _ in range(shuffles)])
+
+
+def colorfulness(weights: np.ndarray) -> np.ndarray:
+    """Of kernels (..., height, width, 3): the share of their energy that lies off the gray axis, 0 (gray, or empty) to 1 (pure color).
+
+    Two thirds for a Gaussian kernel that has learned nothing: two of the three axes of color are off gray.
+    """
+    energy = (weights**2).sum((-1, -2, -3))
+    off = ((weights - weights.mean(-1, keepdims=True)) ** 2).sum((-1, -2, -3))
+    return np.divide(off, energy, out=np.zeros_like(energy), where=energy > 0)
+
+
+def orientation(weights: np.ndarray) -> np.ndarray:
+    """Of kernels (..., height, width, 3): the coherence of the gray kernel's spectrum, 0 (no direction, or no gray) to 1 (one direction).
+
+    That is |sum P exp(2 i angle)| / sum P over all frequencies but zero, P the power and angle the direction of each: a grating has 1, a
+    round blob 0, noise about 0.1.
+    """
+    gray = weights.mean(-1)
+    power = np.abs(np.fft.fft2(gray)) ** 2
+    down, across = np.meshgrid(np.fft.fftfreq(gray.shape[-2]), np.fft.fftfreq(gray.shape[-1]), indexing="ij")
+    power[..., 0, 0] = 0.0
+    total = power.sum((-1, -2))
+    summed = np.abs((power * np.exp(2j * np.arctan2(down, across))).sum((-1, -2)))
+    there = total > 1e-9 * (weights**2).sum((-1, -2, -3)) * gray[0].size  # not what rounding leaves of a pure color
+    return np.divide(summed, total, out=np.zeros_like(total), where=there)
+
+
+def plot(result: dict[str, Any], seed: int | str | None = None) -> Figure:
+    """conv1's kernels of one seed (None: the first), column 0 above column 1, each kernel on its own scale around gray; beside them, each
+    kernel's share of color and its orientation."""
+    metrics = result["metrics"]
+    chosen = str(result["seeds"][0] if seed is None else seed)
+    both = columns(metrics["seeds"][chosen]["kernels"], metrics["columns"])
+    across = min(16, both.shape[1])
+    down = -(-both.shape[1] // across)
+    figure = plt.figure(figsize=(9, max(2.6, 0.4 + 0.4 * len(both) * down)), layout="constrained")
+    grid = figure.add_gridspec(len(both), 2, width_ratios=(2.2, 1))
+    for number, block in enumerate(both):
+        panel = figure.add_subplot(grid[number, 0])
+        panel.imshow(sheet(block, across), interpolation="nearest")
+        panel.set_title(f"column {number}", fontsize=8, loc="left")
+        panel.axis("off")
+    _measured(figure.add_subplot(grid[:, 1]), both)
+    return figure
+
+
+def sheet(kernels: np.ndarray, across: int) -> np.ndarray:
+    """Kernels (maps, height, width, 3) as one picture, `across` in a row, white between them; values 0..1."""
+    maps, height, width, _ = kernels.shape
+    picture = np.ones((-(-maps // across) * (height + 1) - 1, across * (width + 1) - 1, 3))
+    for i, kernel in enumerate(kernels):
+        top, left = i // across * (height + 1), i % across * (width + 1)
+        picture[top : top + height, left : left + width] = 0.5 + 0.5 * kernel / (np.abs(kernel).max() or 1.0)
+    return picture
+
+
+def _measured(panel: Axes, both: np.ndarray) -> None:
+    for number, block in enumerate(both):
+        mark, color = ("o", "#3b6fa0") if number == 0 else ("^", "#c77c11")
+        panel.plot(colorfulness(block), orientation(block), mark, color=color, ms=4, alpha=0.8, label=f"column {number}")
+    panel.axvline(2 / 3, color="gray", ls=":", lw=1)
+    panel.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    panel.set_xlabel("share of color in a kernel's energy", fontsize=8)
+    panel.set_ylabel("orientation", fontsize=8)
+    panel.tick_params(labelsize=7)
+    panel.legend(fontsize=7, frameon=False)

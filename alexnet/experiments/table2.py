@@ -1,0 +1,235 @@
+"""Table 2 (section 6 of the paper): one net, five averaged, one that was pre-trained on more classes, and seven averaged, beside SIFT and
+Fisher vectors.
+
+Rows marked * are of nets with a sixth convolution, trained on the profile's larger set of classes first; all layers but the last then go on
+from there on the task. Averages are of probabilities.
+
+Which nets. Rows of one net have an error for each seed: those asked for, and as many more as the averages need, five and two. The averages
+are of the first five seeds and the first two, and there is one of each: further ones would share nets with it or cost five more. So they
+have no spread over seeds; their intervals are bootstraps over images. What averaging gains is told against the mean of the nets that are
+averaged, on the same images.
+
+Starred nets see more images than the others, as they did in 2012. How many more is part of the result.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from alexnet import evaluation, experiments
+from alexnet.data.pack import Pack
+from alexnet.errors import InputError
+from alexnet.experiments import models
+from alexnet.profiles import Profile
+from alexnet.training.trainer import load_run, starting_point
+
+AVERAGED, STARRED = 5, 2
+# The paper's numbers on ILSVRC-2012, in percent: top-1 and top-5 on validation images, top-5 on test images.
+PAPER: dict[str, tuple[float | None, float | None, float | None]] = {
+    "SIFT + FVs": (None, None, 26.2),
+    "1 CNN": (40.7, 18.2, None),
+    "5 CNNs": (38.1, 16.4, 16.4),
+    "1 CNN*": (39.0, 16.6, None),
+    "7 CNNs*": (36.7, 15.4, 15.3),
+}
+DRAWS = 2000  # of the bootstrap
+
+
+def config(profile: Profile) -> dict[str, Any]:
+    settings = profile["table2"]
+    more, _ = pretraining(profile)
+    digests = {"task": profile.splits(), "pretraining": more}
+    return {
+        "table2": settings,
+        "table1": profile.settings.get("table1"),
+        "net": profile.net,
+        "base": profile["base"],
+        "epochs": profile["epochs"],
+        "averaged": [AVERAGED, STARRED],
+        "data": {what: {split: pack.digest for split, pack in packs.items()} for what, packs in digests.items()},
+    }
+
+
+def pretraining(profile: Profile) -> tuple[dict[str, Pack], str]:
+    """The packs of the larger set; or none, and the reason."""
+    settings = profile["table2"].get("pretraining")
+    if settings is None:
+        return {}, "the profile names no larger set to pre-train on"
+    try:
+        return profile.packs("pretraining", settings), ""
+    except InputError as error:  # it is another data set, and not here
+        return {}, str(error)
+
+
+def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+    splits, (more, lacks) = profile.splits(), pretraining(profile)
+    plain = enough(seeds, AVERAGED)
+    paths = {"1 CNN": dict(zip(plain, models.train_all(profile, [models.base(profile, s) for s in plain], title="table2"), strict=True))}
+    left_out: dict[str, str] = {}
+    if more:
+        paths["1 CNN*"] = _starred(profile, enough(seeds, STARRED), more)
+    else:
+        left_out |= dict.fromkeys(("1 CNN*", "7 CNNs*"), lacks)
+
+    measured = {split: _measure(paths, splits[split]) for split in ("val", "test") if split in splits}
+    tables = {split: rows for split, (rows, _) in measured.items()}
+    fisher, lacks = _fisher_vectors(profile, seeds)
+    if fisher and "test" in tables:
+        tables["test"] = {"SIFT + FVs": fisher} | tables["test"]
+    else:
+        left_out["SIFT + FVs"] = lacks or "it is measured on test images alone"
+    return {
+        "images": {split: len(splits[split]) for split in tables},
+        "classes": len(splits["train"].classes),
+        "nets": tables.get("val", {}),  # on validation images, as the paper's table
+        "test": tables.get("test"),
+        "test_left_out": None if "test" in tables else "its labels are not public",
+        "left_out": left_out,
+        "gains": {split: gains for split, (_, gains) in measured.items()},
+        "averaged": {"5 CNNs": plain[:AVERAGED], "7 CNNs*": [plain[:AVERAGED], enough(seeds, STARRED)[:STARRED]] if more else None},
+        "images_seen": {
+            "1 CNN": len(splits["train"]) * profile["epochs"],
+            "1 CNN*": _seen(profile, splits["train"], more["train"]) if more else None,
+        },
+        "pretraining": {"classes": len(more["train"].classes), "train_images": len(more["train"])} if more else None,
+    }
+
+
+def enough(seeds: Sequence[int], least: int) -> list[int]:
+    """The seeds asked for, and the smallest others until there are `least`."""
+    others = (seed for seed in range(len(seeds) + least) if seed not in seeds)
+    return [*seeds, *(next(others) for _ in range(least - len(seeds)))]
+
+
+def _starred(profile: Profile, seeds: list[int], more: dict[str, Pack]) -> dict[int, Path]:
+    """Runs of nets with a sixth convolution: pre-trained, then trained on the task, whose rate the source lowered to a tenth for it."""
+    before, after = (profile["table2"][stage] for stage in ("pretraining", "finetuning"))
+    preset = before.get("preset", f"{profile['base']}/conv6")
+    rate = {"rate": before["rate"]} if "rate" in before else {}
+    first = [models.configure(profile, preset, splits=more, epochs=before["epochs"], seed=seed, **rate) for seed in seeds]
+    roots = models.train_all(profile, first, more, title="table2: pre-training")
+    starts = {starting_point(root): root for root in roots}
+    fields = {name: after[name] for name in ("epochs", "rate")}
+    then = [models.configure(profile, preset, seed=seed, start=start, **fields) for seed, start in zip(seeds, starts, strict=True)]
+    return dict(zip(seeds, models.train_all(profile, then, title="table2: fine-tuning", starts=starts), strict=True))
+
+
+def _seen(profile: Profile, task: Pack, more: Pack) -> int:
+    before, after = (profile["table2"][stage] for stage in ("pretraining", "finetuning"))
+    return round(len(more) * before["epochs"] + len(task) * after["epochs"])
+
+
+def _measure(paths: dict[str, dict[int, Path]], pack: Pack) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Rows of the table on a pack: single nets by seed, averages once; and what averaging gains."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows: dict[str, Any] = {row: {str(seed): {"views": {}} for seed in of} for row, of in paths.items()}
+    rows |= {row: {"views": {}} for row in ("5 CNNs", *["7 CNNs*"] * ("1 CNN*" in paths))}
+    gains: dict[str, Any] = {}
+    for views in (1, 10):
+        sums: dict[str, Tensor | float] = {"5 CNNs": 0.0, "7 CNNs*": 0.0}
+        missed: list[np.ndarray] = []  # by the single nets of the five
+        for row, of in paths.items():
+            for number, (seed, path) in enumerate(of.items()):
+                net, augment, _ = load_run(path)
+                p, labels = evaluation.predict(net.to(device), pack, augment, views, progress=True)
+                rows[row][str(seed)]["views"][str(views)] = _rounded(p, labels)
+                if number < (AVERAGED if row == "1 CNN" else STARRED):
+                    sums["7 CNNs*"] = sums["7 CNNs*"] + p
+                if row == "1 CNN" and number < AVERAGED:
+                    sums["5 CNNs"] = sums["5 CNNs"] + p
+                    missed.append(misses(p, labels))
+        found = {"1 CNN": np.mean(missed, axis=0)}
+        for row, count in (("5 CNNs", AVERAGED), ("7 CNNs*", AVERAGED + STARRED)):
+            if row in rows:
+                average = torch.as_tensor(sums[row] / count)
+                found[row] = misses(average, labels)
+                rows[row]["views"][str(views)] = _rounded(average, labels) | {"interval": _both(interval, found[row])}
+        for row, than in (("5 CNNs", "1 CNN"), ("7 CNNs*", "5 CNNs")):
+            if row in found:
+                gains.setdefault(f"{row} for {than}", {})[str(views)] = _both(gain, found[row] - found[than])
+    return rows, gains
+
+
+def misses(probabilities: Tensor, labels: Tensor) -> np.ndarray:
+    """Of each image, whether it is missed, top-1 and top-5: (2, N), 0..1."""
+    return np.stack([1.0 - evaluation.hits(probabilities, labels, k).numpy() for k in (1, 5)])
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """The 95 % interval of the mean of `values` (N,), by the percentiles of bootstrapped means: images drawn anew, with replacement."""
+    generator = np.random.default_rng(0)
+    means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(DRAWS)]
+    return [round(float(end), 5) for end in np.quantile(means, [0.025, 0.975])]
+
+
+def gain(values: np.ndarray) -> list[float]:
+    """The mean, and its interval."""
+    return [round(float(values.mean()), 5), *interval(values)]
+
+
+def _both(what, values: np.ndarray) -> dict[str, list[float]]:
+    return {name: what(of) for name, of in zip(("top1", "top5"), values, strict=True)}
+
+
+def _rounded(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:
+    found = evaluation.errors(probabilities, labels)
+    return {"top1": round(found.top1, 5), "top5": round(found.top5, 5), "nll": round(found.nll, 5)}
+
+
+def _fisher_vectors(profile: Profile, seeds: list[int]) -> tuple[dict[str, Any], str]:
+    """Table 1's row, by seed; or nothing, and the reason."""
+    if "table1" not in profile.settings:
+        return {}, "the profile has no Table 1, whose row this is"
+    return experiments.result("table1", profile.name, seeds)["metrics"]["nets"]["SIFT + FVs"], ""
+
+
+# --- as the paper prints it ---------------------------------------------------------------------------------------------------------------
+
+
+def table(result: dict[str, Any], views: int = 10) -> list[tuple[str, ...]]:
+    """Rows of text: the net, its top-1 and top-5 error on validation images and top-5 on test images, means over seeds where there are
+    several, in percent; then the paper's three. A dash stands where there is no number."""
+    metrics = result["metrics"]
+    lines = []
+    for row, paper in PAPER.items():
+        columns = [(metrics["nets"], "top1"), (metrics["nets"], "top5"), (metrics["test"] or {}, "top5")]
+        numbers = [_mean(rows.get(row), views, what) for rows, what in columns]
+        lines.append((row, *("-" if n is None else f"{n:.1f}" for n in numbers), *("-" if n is None else f"{n:.1f}" for n in paper)))
+    return lines
+
+
+def _mean(row: dict[str, Any] | None, views: int, what: str) -> float | None:
+    """In percent, over seeds. Baselines have one view."""
+    if not row:
+        return None
+    runs = [row] if "views" in row else list(row.values())
+    return 100 * float(np.mean([one["views"].get(str(views), one["views"].get("1"))[what] for one in runs]))
+
+
+def plot(result: dict[str, Any]) -> Figure:
+    """Errors on validation images from ten views, row by row: dots are seeds, bars the bootstrap's intervals of the averages."""
+    rows = result["metrics"]["nets"]
+    order = [row for row in PAPER if row in rows]
+    figure, panels = plt.subplots(1, 2, figsize=(9, 0.8 + 0.45 * len(order)), sharey=True, layout="constrained")
+    for panel, what in zip(panels, ("top1", "top5"), strict=True):
+        for place, row in enumerate(order):
+            found = rows[row]
+            if "views" in found:
+                at = found["views"]["10"]
+                panel.plot([100 * end for end in at["interval"][what]], [-place] * 2, color="#3b6fa0", lw=2, alpha=0.6)
+                panel.plot(100 * at[what], -place, "o", color="#3b6fa0", ms=6)
+            else:
+                errors = [100 * one["views"]["10"][what] for one in found.values()]
+                panel.plot(errors, [-place] * len(errors), "o", color="#c77c11", ms=4, alpha=0.8)
+        panel.set_xlabel(f"{'top-1' if what == 'top1' else 'top-5'} error, percent", fontsize=8)
+        panel.tick_params(labelsize=8)
+        panel.grid(axis="x", lw=0.4, alpha=0.6)
+    panels[0].set_yticks([-place for place in range(len(order))], order)
+    panels[0].set_ylim(0.5 - len(order), 0.5)
+    return figure

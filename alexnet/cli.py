@@ -71,6 +71,7 @@ def train(args: argparse.Namespace) -> None:
         rate=args.lr,
         seed=args.seed,
         precision=args.precision,
+        mode=args.mode,
         start=trainer.starting_point(args.init) if args.init else None,
     )
     here = ranks.join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
@@ -189,6 +190,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp64"), default="fp32", help=precision)
     init = "begin with the weights of this finished run, all layers but the last: the same preset and width, but other classes if need be"
     p.add_argument("--init", type=Path, metavar="RUN0", help=init)
+    mode = "plain; graph: each step as one CUDA graph; compiled: by torch.compile; both in one process (default: %(default)s)"
+    p.add_argument("--mode", choices=("plain", "graph", "compiled"), default="plain", help=mode)
     p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)")
     p.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
     p.add_argument("--keep", type=_count, default=2, metavar="K", help="checkpoints that stay (default: %(default)s)")

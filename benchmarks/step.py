@@ -30,6 +30,7 @@ from alexnet.errors import InputError
 from alexnet.network import Stage
 from alexnet.training.learner import PRECISIONS, Learner, arithmetic
 from alexnet.training.ranks import Ranks
+from alexnet.training.whole import WholeStep
 from benchmarks import measure, record, script
 from benchmarks.plain import Plain, sgd
 from benchmarks.record import Row
@@ -85,9 +86,7 @@ Step = Callable[[], object]
 def ours(case: Case, device: str, x: Tensor, labels: Tensor, mode: str | None = None, compiled: bool = False) -> Step:
     """As the trainer does it. mode: of kernels.using."""
     net = AlexNet(case.preset, case.classes, case.width, case.image_size)
-    learner = Learner(net, presets.get(case.preset).recipe, Ranks(device), PRECISIONS[case.precision])
-    if compiled:
-        learner.net = torch.compile(learner.net, dynamic=False)  # type: ignore[assignment]
+    learner = Learner(net, presets.get(case.preset).recipe, Ranks(device), PRECISIONS[case.precision], compiled=compiled)
     rates = [1e-4] * len(learner.parameters)
     keys = rng.key(rng.DROPOUT, 0, 0, torch.arange(case.batch))
 
@@ -97,6 +96,23 @@ def ours(case: Case, device: str, x: Tensor, labels: Tensor, mode: str | None = 
             learner.update(rates)
 
     return step
+
+
+def graph(case: Case, device: str, labels: Tensor) -> Step:
+    """As the trainer does it in the mode graph: from bytes, augmentation included."""
+    recipe, size = presets.get(case.preset).recipe, round(case.image_size * 8 / 7)
+    learner = Learner(AlexNet(case.preset, case.classes, case.width, case.image_size), recipe, Ranks(device), PRECISIONS[case.precision])
+    augment = any_augment(recipe, size, case.image_size)
+    whole = WholeStep(learner, augment, size, case.batch)
+    images = torch.randint(256, (case.batch, size, size, 3), dtype=torch.uint8).to(device)
+    ids, rates = torch.arange(case.batch), [1e-4] * len(learner.parameters)
+    keys, draw = rng.key(rng.DROPOUT, 0, 0, ids), augment.draw(ids, ids, 0)
+    return lambda: whole(images, draw, labels, keys, rates)
+
+
+def any_augment(recipe: presets.Recipe, size: int, crop: int) -> Augment:
+    color = {"eigenvalues": np.ones(3), "eigenvectors": np.eye(3)}
+    return Augment(recipe, np.full((size, size, 3), 120, np.float32), crop, color)
 
 
 def torchs(net: nn.Module, case: Case, device: str, x: Tensor, labels: Tensor, compiled: bool = False) -> Step:
@@ -118,18 +134,16 @@ def torchs(net: nn.Module, case: Case, device: str, x: Tensor, labels: Tensor, c
     return step
 
 
-def contestants(case: Case, device: str, x: Tensor, labels: Tensor, peers_only: bool = False) -> dict[str, Callable[[], Step]]:
+def contestants(case: Case, device: str, x: Tensor, labels: Tensor) -> dict[str, Callable[[], Step]]:
     sizes = (case.classes, case.width, case.image_size)
     if device == "cuda":
         x = x.contiguous(memory_format=torch.channels_last)
     here = partial(ours, case, device, x, labels)
-    found: dict[str, Callable[[], Step]] = {} if peers_only else {
-        "ours": here,
-        "ours, again": here,
-        "ours, compiled": partial(here, compiled=True),
-    }  # fmt: skip
-    if device == "cpu" and not peers_only:
+    found: dict[str, Callable[[], Step]] = {"ours": here, "ours, again": here, "ours, compiled": partial(here, compiled=True)}
+    if device == "cpu":
         found["ours, no compiler"] = partial(here, mode="composite")
+    else:
+        found["ours, graph"] = partial(graph, case, device, labels)
     there = partial(torchs, case=case, device=device, x=x, labels=labels)
     found |= {
         PEER: lambda: there(Plain(case.preset, *sizes)),
@@ -258,8 +272,8 @@ def parts(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
         half = 2 if dtype == torch.bfloat16 else 0  # the copies that the net computes with
         total = sum(p.numel() for p in net.parameters())
         floors["update"] = total * (4 * 4 + (half or 4) + half) / copy  # w and v read and written, g read
-        size, color = round(case.image_size * 8 / 7), {"eigenvalues": np.ones(3), "eigenvectors": np.eye(3)}
-        augment = Augment(recipe, np.full((size, size, 3), 120, np.float32), case.image_size, color)
+        size = round(case.image_size * 8 / 7)
+        augment = any_augment(recipe, size, case.image_size)
         images, ids = torch.randint(256, (case.batch, size, size, 3), dtype=torch.uint8).to(device), torch.arange(case.batch)
         calls["augmentation"] = lambda: augment.train(images, ids, ids, 0)
         floors["augmentation"] = case.batch * 3 * case.image_size**2 * 5 / copy

@@ -41,6 +41,10 @@ class Augment:
     def train(self, images: Tensor, ids: Tensor, positions: Tensor, epoch: int, color: bool = True) -> Tensor:
         """One random view of each image. ids: the images' numbers in the pack; positions: their places in the epoch's order, int64 (N,), on
         the CPU; color: shifts are on."""
+        return self.cut(images, *self.draw(ids, positions, epoch, color))
+
+    def draw(self, ids: Tensor, positions: Tensor, epoch: int, color: bool = True) -> tuple[Tensor, Tensor, Tensor, float]:
+        """What is drawn for `train`, on the CPU: offsets int64 (N, 2), flips bool (N,), color shifts float32 (N, 3), and the scale."""
         recipe = self.recipe
         who = ids if recipe.crop_chunk == 1 else positions // recipe.crop_chunk
         if recipe.crops == "random":
@@ -55,21 +59,23 @@ class Augment:
             draw = 0.1 * rng.normal(rng.key(rng.COLOR, self.seed, epoch, ids), 3)
             shift = (draw @ self.axes.T).to(torch.float32)
             scale = scale / 1.1 if recipe.color == "source" else scale
-        return self._cut(images, offsets, flips, shift, scale)
+        return offsets, flips, shift, scale
 
     def view(self, images: Tensor, top: int, left: int, flip: bool) -> Tensor:
         """The same crop of every image."""
         n = len(images)
         offsets = torch.tensor([[top, left]]).expand(n, 2)
         flips = torch.full((n,), flip)
-        return self._cut(images, offsets, flips, torch.zeros(n, 3), self.recipe.input_scale)
+        return self.cut(images, offsets, flips, torch.zeros(n, 3), self.recipe.input_scale)
 
-    def _cut(self, images: Tensor, offsets: Tensor, flips: Tensor, shift: Tensor, scale: float) -> Tensor:
+    def cut(self, images: Tensor, offsets: Tensor, flips: Tensor, shift: Tensor, scale: float) -> Tensor:
+        """The crops that were drawn, minus the mean image, shifted, scaled and mirrored, on the images' device."""
         device = images.device
         if self.mean.device != device:
             self.mean = self.mean.to(device)
         offsets, flips, shift = (small.to(device, non_blocking=True) for small in (offsets, flips, shift))
-        return crop_flip_color(images, offsets, flips, shift, self.mean, self.size, scale)
+        on_gpu = device.type == "cuda"  # where convolutions want a pixel's channels together
+        return crop_flip_color(images, offsets, flips, shift, self.mean, self.size, scale, channels_last=on_gpu)
 
     def views(self, images: Tensor, count: int = 1) -> Iterator[Tensor]:
         """One view: the center crop. Ten: the four corners and the center, each with its reflection (section 4.1). Made one after the

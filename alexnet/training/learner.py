@@ -47,34 +47,44 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[torch.dtype]:
 class Learner:
     """Takes over `net`, which must be in float32, and moves it to the ranks' device and to `dtype`."""
 
-    def __init__(self, net: AlexNet, recipe: Recipe, ranks: Ranks, dtype: torch.dtype = torch.float32, overlap: bool = True):
+    def __init__(
+        self, net: AlexNet, recipe: Recipe, ranks: Ranks, dtype: torch.dtype = torch.float32, overlap: bool = True, compiled: bool = False
+    ):
         self.recipe, self.ranks, self.dtype = recipe, ranks, dtype
         net.to(ranks.device)
         half = dtype == torch.bfloat16
         masters = {name: value.detach().clone() for name, value in net.named_parameters()} if half else {}
         self.net = net.to(dtype)
+        self.call = torch.compile(self.net, dynamic=False) if compiled else self.net
         self.parameters = dict(net.named_parameters())  # "columns.0.conv1.weight": what the net computes with
         self.weights: Mapping[str, Tensor] = masters or self.parameters  # what is updated and kept
         self.velocities = {name: torch.zeros_like(value) for name, value in self.weights.items()}
-        self.decays = [0.0 if name.endswith("bias") else recipe.weight_decay for name in self.parameters]
+        self.decays: list[Any] = [0.0 if name.endswith("bias") else recipe.weight_decay for name in self.parameters]
         self.gradients = Gradients(self.parameters.values(), ranks, overlap)
 
     def backward(self, images: Tensor, labels: Tensor, keys: Tensor, count: int) -> tuple[float, int]:
         """Adds the gradients of the mean loss over a batch of `count` images, of which `images` (N, 3, S, S) are this row's share. labels,
         keys: int64 (N,), as for the net. Returns the share's summed loss in nats and its number of errors."""
         device = self.ranks.device
-        labels = labels.to(device)
-        logits = self.net(images.to(device, self.dtype), keys.to(device))
+        loss, wrong = self.gradients_of(images.to(device, self.dtype), labels.to(device), keys.to(device), count)
+        self.gradients.wait()
+        return float(loss), int(wrong)
+
+    def gradients_of(self, images: Tensor, labels: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The same on the device, which the host does not wait for: 0-d tensors come back."""
+        logits = self.call(images, keys)
         if self.dtype == torch.bfloat16:
             logits = logits.float()
         loss = F.cross_entropy(logits, labels, reduction="sum")
         (loss / count).backward()
-        self.gradients.wait()
-        return float(loss.detach()), int((logits.detach().argmax(1) != labels).sum())
+        return loss.detach(), (logits.detach().argmax(1) != labels).sum()
 
-    def update(self, rates: list[float]) -> None:
-        """One step at a rate for each parameter, in the order of `parameters`; the gradients are gone afterwards."""
+    def update(self, rates: Sequence[float] | Sequence[Tensor]) -> None:
+        """One step at a rate for each parameter, in the order of `parameters`; the gradients are gone afterwards. rates: numbers, or 0-d
+        tensors on the device, which a CUDA graph needs."""
         weights, velocities = list(self.weights.values()), list(self.velocities.values())
+        if isinstance(rates[0], Tensor) and not isinstance(self.decays[0], Tensor):
+            self.decays = list(torch.tensor(self.decays, dtype=rates[0].dtype, device=rates[0].device).unbind())
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         half: dict[str, Any] = {"copies": list(self.parameters.values())} if self.weights is not self.parameters else {}
         step_ = momentum_step_ if self.recipe.velocity == "with rate" else rate_outside_step_
@@ -114,9 +124,9 @@ def rate_outside_step_(
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
     velocities: Sequence[Tensor],
-    rates: Sequence[float],
+    rates: Sequence[Any],
     momentum: float,
-    decays: Sequence[float],
+    decays: Sequence[Any],
     copies: Sequence[Tensor] = (),
 ) -> None:
     """One step of SGD as torch writes it, in place: v = momentum v - decay w - g; w = w + rate v. The same steps as `momentum_step_` while

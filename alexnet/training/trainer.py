@@ -36,11 +36,17 @@ from alexnet.training.learner import Learner, arithmetic
 from alexnet.training.log import Log
 from alexnet.training.ranks import Ranks
 from alexnet.training.schedule import Schedule
+from alexnet.training.whole import WholeStep
 
 # Part of a trained model's identity: raise it with any change that changes trained weights. tests/test_trainer.py holds the numbers that
 # say when.
 VERSION = 1
 CHECKPOINT_SECONDS = 300.0
+MODES = {
+    "plain": "torch's operations one by one",
+    "graph": "the whole step as one CUDA graph, in one process",
+    "compiled": "the net's passes compiled by torch.compile, in one process",
+}
 WEIGHTS = "weights.safetensors"
 
 
@@ -59,6 +65,7 @@ class Config:
     seed: int = 0
     stop_at_train_error: float | None = None  # end after the epoch in which the running training error falls to this
     precision: str = "fp32"  # or tf32, bf16, fp64: alexnet.training.learner
+    mode: str = "plain"  # or graph (alexnet.training.whole), compiled (torch.compile)
     start: str | None = None  # SHA-256 of the weights file that all layers but the last begin with
     version: int = VERSION
 
@@ -104,7 +111,13 @@ def train(
     InputError and leave no folder behind.
     """
     ranks = ranks or Ranks()
+    if config.mode not in MODES:
+        raise InputError(f"there is no mode {config.mode!r}; there are {', '.join(MODES)}")
+    if ranks.world > 1 and config.mode != "plain":
+        raise InputError(f"mode {config.mode} is for one process; several ranks need the mode plain")
     pack, validation, recipe = splits["train"], splits.get("val"), config.recipe
+    if config.mode == "graph" and recipe.velocity != "with rate":
+        raise InputError(f"preset {config.preset!r} has an update rule that no graph can hold; use the mode plain")
     if recipe.schedule == "plateau" and validation is None:
         raise InputError(
             f"{pack.path} comes without a val split; preset {config.preset!r} needs one, to lower its rate when the validation error stops "
@@ -123,7 +136,7 @@ def train(
             net = config.network(ranks.exchange)
             if weights is not None:
                 net.load_merged(weights, but=[table[-1].layer.name])
-            learner = Learner(net, recipe, ranks, dtype)
+            learner = Learner(net, recipe, ranks, dtype, compiled=config.mode == "compiled")
             _train(config, pack, validation, augment, learner, out, ranks, keep, progress, on_steps)
         return json.loads((out / "summary.json").read_text())
 
@@ -173,6 +186,7 @@ def _train(
         np.save(out / "mean.npy", pack.mean)
         (out / "classes.json").write_text(json.dumps(pack.classes, indent=1) + "\n")
     loader = Loader(pack, config.batch_size, config.seed, ranks.device, ranks.shard)
+    whole = WholeStep(learner, augment, pack.size, config.batch_size) if config.mode == "graph" else None
     per_epoch = steps_per_epoch(pack, config.batch_size)
     last_step = max(1, round(config.epochs * per_epoch))
     schedule, step, seconds = Schedule.of(config.epochs), 0, 0.0
@@ -234,16 +248,24 @@ def _train(
                 except StopIteration:
                     break
                 count = min(config.batch_size, len(pack) - step % per_epoch * config.batch_size)  # of all rows
-                x = augment.train(images, ids, positions, epoch, schedule.color(recipe, epoch))
-                fed = time.monotonic() - began
-                share = learner.backward(x, labels, rng.key(rng.DROPOUT, config.seed, step, ids), count)
+                keys, color = rng.key(rng.DROPOUT, config.seed, step, ids), schedule.color(recipe, epoch)
+                if at_once := whole is not None and len(ids) == whole.count:
+                    assert whole is not None
+                    draw = augment.draw(ids, positions, epoch, color)
+                    fed = time.monotonic() - began
+                    total, wrong = whole(images, draw, labels, keys, rates).tolist()
+                else:
+                    x = augment.train(images, ids, positions, epoch, color)
+                    fed = time.monotonic() - began
+                    total, wrong = learner.backward(x, labels, keys, count)
                 due = ranks.is_first and time.monotonic() - saved > CHECKPOINT_SECONDS
-                (total, wrong), (stop, failed, due) = ranks.totals(share, [bool(asked), writer.failed(), due])
+                (total, wrong), (stop, failed, due) = ranks.totals([total, wrong], [bool(asked), writer.failed(), due])
                 loss = total / count
                 if not math.isfinite(loss):
                     ended = "diverged"
                     break
-                learner.update(rates)
+                if not at_once:
+                    learner.update(rates)
                 ranks.step = step = step + 1
                 took = time.monotonic() - began
                 seconds, loss_sum, error_sum = seconds + took, loss_sum + total, error_sum + wrong

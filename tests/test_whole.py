@@ -1,0 +1,134 @@
+"""Steps that the host does not wait in: the same numbers as the plain ones, and nothing asked of a tensor on the way."""
+
+import signal
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from alexnet import AlexNet, presets, rng
+from alexnet.data.augment import Augment
+from alexnet.data.pack import open_splits
+from alexnet.errors import InputError
+from alexnet.training import log
+from alexnet.training.learner import Learner
+from alexnet.training.ranks import Ranks
+from alexnet.training.trainer import WEIGHTS, Interrupted, train
+from alexnet.training.whole import WholeStep
+from tests.test_trainer import configure, small
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+COLOR = {"eigenvalues": np.array([4000.0, 500.0, 100.0]), "eigenvectors": np.linalg.qr(np.arange(9.0).reshape(3, 3) % 4)[0]}
+
+
+def make(preset="source", device="cpu", dtype=torch.float32):
+    torch.manual_seed(3)
+    recipe = presets.get(preset).recipe
+    learner = Learner(AlexNet(preset, 4, 1 / 8, 64), recipe, Ranks(device), dtype)
+    augment = Augment(recipe, np.full((72, 72, 3), 117.0, np.float32), 64, COLOR, seed=5)
+    return learner, augment
+
+
+def batch(step, count=6):
+    images = torch.randint(0, 256, (count, 72, 72, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(step))
+    ids = torch.arange(count) + count * step
+    return images, ids % 4, ids, rng.key(rng.DROPOUT, 0, step, ids)
+
+
+def rates_of(learner, step):
+    return [0.0 if step > 4 and "conv1" in name else 0.003 / (1 + step // 3) for name in learner.parameters]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("preset", ["paper/sigma-0.03", "source"])
+def test_the_same_weights_as_step_by_step(preset, dtype, device):
+    plain, augment = make(preset, device, dtype)
+    own, other = make(preset, device, dtype)
+    whole = WholeStep(own, other, 72, 6)
+    for step in range(8):
+        images, labels, ids, keys = batch(step)
+        color = step < 6  # the source's scale changes with it
+        share = plain.backward(augment.train(images.to(device), ids, ids, 0, color), labels, keys, 6)
+        plain.update(rates_of(plain, step))
+        totals = whole(images.to(device), other.draw(ids, ids, 0, color), labels, keys, rates_of(own, step)).tolist()
+        assert totals == pytest.approx(share, rel=0 if device == "cpu" else 1e-4, abs=0)
+    for name, value in plain.weights.items():
+        if device == "cpu":
+            assert torch.equal(own.weights[name], value) and torch.equal(own.velocities[name], plain.velocities[name]), name
+        else:
+            torch.testing.assert_close(own.weights[name], value, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_no_tensor_is_asked_for_its_value(dtype):
+    """On the device "meta" tensors have none: whoever asks, as nobody may while a CUDA graph is recorded, fails."""
+    learner, augment = make()
+    learner = Learner(AlexNet("source", 4, 1 / 8, 64), learner.recipe, Ranks("meta"), dtype)
+    whole = WholeStep(learner, augment, 72, 6)
+    whole.step(1.0)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        float(whole.totals[0])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_loss_that_is_no_number_changes_no_weight(device):
+    learner, augment = make(device=device)
+    whole = WholeStep(learner, augment, 72, 6)
+    for step in range(2):
+        images, labels, ids, keys = batch(step)
+        before = {name: value.clone() for name, value in learner.weights.items()}
+        if step:
+            augment.mean = torch.full_like(augment.mean, torch.inf)
+            whole.graphs.clear()
+        totals = whole(images.to(device), augment.draw(ids, ids, 0), labels, keys, [0.003] * len(before))
+        assert bool(totals[0].isfinite()) is (step == 0)
+    assert all(torch.equal(value, before[name]) for name, value in learner.weights.items())
+    assert all(bool(value.isfinite().all()) for value in learner.velocities.values())
+
+
+def test_a_run_in_this_mode_is_the_plain_run_also_when_stopped(packs72, tmp_path):
+    splits = open_splits(packs72)
+    plain, graph = (configure(splits, "source", epochs=2.0, mode=mode) for mode in ("plain", "graph"))
+    assert plain.identity != graph.identity
+    train(plain, splits, tmp_path / "plain", progress=False)
+    taken = []
+
+    def on_steps(count):
+        taken.append(count)
+        if sum(taken) == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(graph, splits, tmp_path / "graph", progress=False, on_steps=on_steps)
+    train(graph, splits, tmp_path / "graph", resume=True, progress=False)
+    weights = [load_file(tmp_path / mode / WEIGHTS) for mode in ("plain", "graph")]
+    assert all(torch.equal(weights[1][name], value) for name, value in weights[0].items())
+    assert log.losses(tmp_path / "graph") == log.losses(tmp_path / "plain")
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [("quick", "no mode 'quick'; there are plain, graph, compiled"), ("graph", "no graph can hold; use the mode plain")]
+)
+def test_modes_that_cannot_be(packs72, tmp_path, mode, said):
+    splits = open_splits(packs72)
+    with pytest.raises(InputError, match=said):
+        train(configure(splits, "paper/rate-outside", mode=mode), splits, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_compiled_it_learns_as_it_does_plain(packs32, tmp_path):
+    """The loss, smoothed over 20 steps, over 200 steps and three seeds: compiled kernels add in another order, and no more."""
+    splits32 = open_splits(packs32)
+    for seed in range(3):
+        smooth = {}
+        for mode in ("plain", "compiled"):
+            out = tmp_path / f"{mode}-{seed}"
+            config = small(splits32, epochs=40.0, mode=mode, seed=seed, rate=0.001)
+            assert train(config, splits32, out, progress=False)["steps"] == 200
+            smooth[mode] = np.convolve(log.losses(out), np.full(20, 1 / 20), mode="valid")
+        assert smooth["plain"][-1] < 0.9 * smooth["plain"][0]
+        np.testing.assert_allclose(smooth["compiled"], smooth["plain"], rtol=0.02)

@@ -12,7 +12,8 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import reduce
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,29 +88,46 @@ def train(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
+    import torch
+
     from alexnet import evaluation
     from alexnet.data.pack import open_splits
+    from alexnet.export import whole
     from alexnet.training.trainer import load_run
 
-    net, augment, config = load_run(args.run)
     splits = open_splits(args.data)
-    split = args.split or next(name for name in ("test", "val", "train") if name in splits)
+    fit = [name for name in ("test", "val", "train") if name in splits and (args.submission or splits[name].labeled)]
+    split = args.split or next(iter(fit or splits))
     if split not in splits:
         raise InputError(f"{args.data} has no split {split!r}; it has {', '.join(splits)}")
-    pack = splits[split]
-    if len(pack.classes) != config.num_classes or pack.size != augment.mean_size:
-        raise InputError(
-            f"{pack.path} has {len(pack.classes)} classes of {pack.size}-pixel images; the run in {args.run} was trained on "
-            f"{config.num_classes} of {augment.mean_size}; evaluate it on a pack like that one"
-        )
-    classes = args.run / "classes.json"
-    if classes.exists() and (learned := json.loads(classes.read_text())) != pack.classes:
-        lacks = next(name for name in learned if name not in pack.classes or learned.index(name) != pack.classes.index(name))
-        raise InputError(f"{pack.path} has other classes than the run in {args.run} was trained on, of which one is {lacks!r}")
-    found = evaluation.evaluate(net.to(_device(args.device)), pack, augment, args.views, progress=True)
-    how = "one view" if args.views == 1 else f"{args.views} views"
+    pack, device = splits[split], _device(args.device)
+    if args.submission:
+        evaluation.check_submission(pack)
+    elif not pack.labeled:
+        raise InputError(f"the images in {pack.path} have no labels; --submission FILE writes what an evaluation server takes")
+    nets = [load_run(run) for run in args.run]
+    for run, (_, augment, config) in zip(args.run, nets):
+        if len(pack.classes) != config.num_classes or pack.size != augment.mean_size:
+            raise InputError(
+                f"{pack.path} has {len(pack.classes)} classes of {pack.size}-pixel images; the run in {run} was trained on "
+                f"{config.num_classes} of {augment.mean_size}; evaluate it on a pack like that one"
+            )
+        classes = run / "classes.json"
+        if classes.exists() and (learned := json.loads(classes.read_text())) != pack.classes:
+            lacks = next(name for name in learned if name not in pack.classes or learned.index(name) != pack.classes.index(name))
+            raise InputError(f"{pack.path} has other classes than the run in {run} was trained on, of which one is {lacks!r}")
+    with whole(args.submission) if args.submission else nullcontext() as part:
+        outputs = (evaluation.predict(net.to(device), pack, augment, args.views, progress=True)[0] for net, augment, _ in nets)
+        probabilities = reduce(torch.add, outputs) / len(nets)
+        if part is not None:
+            part.write_text("".join(f"{line}\n" for line in evaluation.submission(probabilities, pack)))
+    how = f"{'one view' if args.views == 1 else f'{args.views} views'}{f', {len(nets)} nets averaged' if len(nets) > 1 else ''}"
     what = split if len(splits) > 1 else pack.path  # a single pack counts as train, whatever it is
-    print(f"{what}, {found.count} images, {how}: top-1 error {found.top1:.2%}, top-5 error {found.top5:.2%}, {found.nll:.4f} nats")
+    if pack.labeled:
+        found = evaluation.errors(probabilities, torch.from_numpy(pack.labels).long())
+        print(f"{what}, {found.count} images, {how}: top-1 error {found.top1:.2%}, top-5 error {found.top5:.2%}, {found.nll:.4f} nats")
+    if args.submission:
+        print(f"{args.submission}: {what}, {len(pack)} images, {how}: five classes a line, by ILSVRC's numbers")
 
 
 def export(args: argparse.Namespace) -> None:
@@ -200,12 +218,14 @@ def parser() -> argparse.ArgumentParser:
     hang = "under torchrun: stop when no rank makes progress for S seconds, and name the one that hangs (default: %(default)s)"
     p.add_argument("--timeout", type=_positive, default=600.0, metavar="S", help=hang)
 
-    p = command(evaluate, "measure a trained network's errors")
-    p.add_argument("run", type=Path, help="folder of a finished run")
+    p = command(evaluate, "measure a trained network's errors, or those of several whose outputs are averaged")
+    p.add_argument("run", type=Path, nargs="+", help="folder of a finished run; of several, probabilities are averaged")
     p.add_argument("--data", type=Path, required=True, metavar="PACK", help="a pack, or a folder of packs")
     p.add_argument("--split", choices=("train", "val", "test"), help="which of them (default: test, or val where there is none, or train)")
     views = "1: the center; 10: corners, center and their reflections, outputs averaged (default: %(default)s)"
     p.add_argument("--views", type=int, choices=(1, 10), default=1, help=views)
+    send = "also write what ILSVRC's evaluation server takes: a line an image, five classes by their numbers, the most probable first"
+    p.add_argument("--submission", type=Path, metavar="FILE", help=send)
     p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)")
 
     p = command(export, "write a trained network for other programs, and check the file by running it")

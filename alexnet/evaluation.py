@@ -1,6 +1,7 @@
-"""Test errors (sections 4.1 and 6 of the paper): top-1 and top-5, from one view or from the averaged softmax outputs of ten."""
+"""Test errors (sections 4.1 and 6 of the paper): top-1 and top-5, from one view or from the averaged softmax outputs of ten; and what is
+sent to an evaluation server where the labels are not public."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Images
 from alexnet.data.pack import Pack
+from alexnet.errors import InputError
 from alexnet.network import AlexNet
 
 
@@ -79,5 +81,26 @@ def predict(
 
 
 def evaluate(net: AlexNet, pack: Pack, augment: Augment, views: int = 1, **options) -> Errors:
-    """The errors of `predict`."""
+    """The errors of `predict`. Raises InputError for images without labels."""
+    if not pack.labeled:
+        raise InputError(f"the images in {pack.path} have no labels: choose another split, or write a file to send by --submission")
     return errors(*predict(net, pack, augment, views, **options))
+
+
+def submission(probabilities: Tensor, pack: Pack) -> Iterator[str]:
+    """The lines of a file for ILSVRC's evaluation server, in the format of the development kit: one for each image in the order of their
+    numbers, five classes by their ILSVRC numbers (1 to 1000), the most probable first. See `check_submission`."""
+    assert pack.numbers is not None
+    for best in probabilities.sort(dim=1, descending=True, stable=True).indices[:, :5].tolist():
+        yield " ".join(str(pack.numbers[label]) for label in best)
+
+
+def check_submission(pack: Pack) -> None:
+    """Raises InputError where no `submission` can be made for a pack: the order of its images or the numbers of its classes are unknown."""
+    if pack.numbers is None:
+        raise InputError(f"the classes in {pack.path} have no ILSVRC numbers: prepare it from ILSVRC's archives, with the development kit")
+    if len(pack.classes) < 5:
+        raise InputError(f"{pack.path} has {len(pack.classes)} classes, and a line of a submission names five")
+    if pack.manifest["rejected"]:
+        told = f"{pack.manifest['rejected']} of its images, listed in {pack.path / 'rejected.csv'}"
+        raise InputError(f"{pack.path} lacks {told}, so that lines would not belong to their images: mend them, and prepare it again")

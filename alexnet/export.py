@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +28,15 @@ def write(net: AlexNet, file: Path, about: dict[str, str]) -> None:
     writers = {".safetensors": _safetensors, ".onnx": _onnx}
     if file.suffix not in writers:
         raise InputError(f"{file} should end in {' or '.join(writers)}")
+    with whole(file) as part, torch.no_grad():
+        mode = part.stat().st_mode
+        writers[file.suffix](net.eval(), part, about | {"input": INPUT})
+        part.chmod(mode)  # safetensors writes what only its owner may read
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A file to write, which takes its name when the block ends well and goes otherwise. Raises InputError where it cannot be written."""
     if file.is_dir():
         raise InputError(f"{file} is a folder; name a file")
     try:
@@ -35,11 +45,8 @@ def write(net: AlexNet, file: Path, about: dict[str, str]) -> None:
         part.touch()
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}; choose another place") from None
-    mode = part.stat().st_mode
     try:
-        with torch.no_grad():
-            writers[file.suffix](net.eval(), part, about | {"input": INPUT})
-        part.chmod(mode)  # safetensors writes what only its owner may read
+        yield part
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)

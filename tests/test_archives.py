@@ -1,16 +1,19 @@
 """ImageNet's archives, read in place: the same images and labels as unpacked ones, and every damage noticed."""
 
 import gzip
+import io
 import json
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet.data.pack import Pack, open_splits
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import fit, prepare
 from alexnet.data.sources import list_source
 from alexnet.errors import InputError
+from alexnet.evaluation import check_submission
 from tests import archives
 from tests.archives import TRAIN, WNIDS, WORDS, pack, packed, picture
 
@@ -28,20 +31,48 @@ def listed(images):
     return [(images.below(reference).rpartition("/")[2], label) for reference, label in images]
 
 
-def test_ilsvrc2012_from_its_archives(ilsvrc, tmp_path, capsys):
+def test_ilsvrc2012_from_its_archives(ilsvrc, tmp_path):
     before = sorted(path.name for path in ilsvrc.iterdir())
     out = prepare(ilsvrc, tmp_path / "packs", size=24)
     assert sorted(path.name for path in ilsvrc.iterdir()) == before  # nothing unpacked
     plain = prepare(archives.unpacked(tmp_path / "plain"), tmp_path / "plain packs", size=24)
     ours, theirs = open_splits(out), open_splits(plain)
-    assert list(ours) == list(theirs) == ["train", "val"]
+    assert list(ours) == ["train", "val", "test"] and list(theirs) == ["train", "val"]
     assert (ours["train"].classes, ours["train"].names) == (WNIDS, WORDS)
     assert ours["train"].digest == theirs["train"].digest and len(ours["train"]) == 12
     assert ours["val"].labels.tolist() == [2, 0, 1, 1, 2, 0]  # in the order of the ground truth
     order = np.argsort(ours["val"].labels, kind="stable")
     assert np.array_equal(ours["val"].gather(order), theirs["val"].gather(range(6)))
     assert ours["train"].manifest["source"]["layout"] == "ILSVRC-2012"
-    assert "ILSVRC2012_img_test.tar (its images have no labels)" in capsys.readouterr().err
+    assert ours["val"].numbers == [3, 2, 1] and theirs["val"].numbers is None  # the development kit's order is another
+    assert ours["test"].labels.tolist() == [-1] and not ours["test"].labeled and ours["val"].labeled
+    with Image.open(io.BytesIO(picture(5))) as image:
+        assert np.array_equal(ours["test"].gather([0])[0], np.asarray(fit(image, 24)))
+
+
+def test_test_images_without_labels_are_in_the_order_of_their_numbers(ilsvrc, tmp_path):
+    files = [(f"test/ILSVRC2012_test_{i:08d}.JPEG", picture(i)) for i in (3, 1, 5, 2)]
+    pack(ilsvrc / "ILSVRC2012_img_test_v10102019.tar", [*files, ("test/notes.JPEG", b"none")])  # the newer one is taken
+    listing = list_source(ilsvrc)
+    assert listed(listing.splits["test"]) == [(f"ILSVRC2012_test_{i:08d}.JPEG", -1) for i in (1, 2, 3, 5)]
+    out = prepare(ilsvrc, tmp_path / "packs", size=24, encoding="jpeg")
+    packs = open_splits(out)
+    assert len(packs["test"]) == 4 and packs["test"].labels.tolist() == [-1] * 4
+    assert [reason for _, reason in rejected(out / "test")] == ["no number in its name", "missing among the others"]
+    with pytest.raises(InputError, match=r"packs/test lacks 2 of its images, listed in .*rejected.csv"):
+        check_submission(with_classes(packs["test"], 5))
+    assert prepare(ilsvrc, out, size=24, encoding="jpeg") == out  # it is there
+
+
+def with_classes(pack, count):
+    pack.classes, pack.numbers = [*map(str, range(count))], [*range(1, count + 1)]
+    return pack
+
+
+def test_of_a_part_there_are_no_test_images_without_labels(ilsvrc):
+    listing = list_source(ilsvrc, classes=[WNIDS[0], WNIDS[2]])
+    assert list(listing.splits) == ["train", "val"] and listing.numbers == [3, 1]
+    assert "left out: test (its images have no labels, of which to take a part)" in listing.notes
 
 
 def test_workers_read_archives(ilsvrc, tmp_path):

@@ -17,7 +17,10 @@ from safetensors.torch import load_file
 
 from alexnet import AlexNet, cli
 from alexnet.data.pack import open_splits
+from alexnet.evaluation import predict
 from alexnet.training import log
+from alexnet.training.trainer import load_run
+from tests import archives
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FOUR = ["--preset", "four-layer", "--width", "0.25", "--batch-size", "8"]
@@ -139,6 +142,60 @@ def test_a_run_starts_from_another(packs32, run, tmp_path, capsys):
     assert alexnet(*train, "--init", run, "--resume") == 0
 
 
+@pytest.fixture(scope="module")
+def contest(tmp_path_factory):
+    """A folder of packs made from archives like ILSVRC-2012's, with six classes and five test images without labels; and two runs on it."""
+    folder = tmp_path_factory.mktemp("contest")
+    wnids = [f"n0{i}" for i in range(1, 7)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archives, "WNIDS", wnids)
+        patch.setattr(archives, "WORDS", [f"fish {i}" for i in range(6)])
+        root = folder / "archives"
+        root.mkdir()
+        train = {w: [(f"{w}_{i}.JPEG", archives.picture(10 * c + i)) for i in range(3)] for c, w in enumerate(wnids)}
+        archives.pack(root / "ILSVRC2012_img_train.tar", [(f"{wnid}.tar", archives.packed(files)) for wnid, files in train.items()])
+        for split, count in (("val", 6), ("test", 5)):
+            files = [(f"ILSVRC2012_{split}_{i:08d}.JPEG", archives.picture(100 + i)) for i in range(1, count + 1)]
+            archives.pack(root / f"ILSVRC2012_img_{split}.tar", files)
+        archives.devkit(root / "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12", 2012, [1, 2, 3, 4, 5, 6])
+        assert alexnet("prepare", root, folder / "packs", "--size", 32, "--workers", 1) == 0
+    for seed in (0, 1):
+        options = ["--seed", seed, "--epochs", 1, "--lr", 0.001]
+        assert alexnet("train", "--data", folder / "packs", "--out", folder / f"run{seed}", *FOUR, *options) == 0
+    return folder
+
+
+def test_a_submission_names_five_classes_an_image_by_their_numbers(contest, tmp_path, capsys):
+    capsys.readouterr()
+    runs = [contest / "run0", contest / "run1"]
+    file = tmp_path / "new" / "flat.txt"
+    assert alexnet("evaluate", *runs, "--data", contest / "packs", "--submission", file, "--views", 10) == 0
+    told = capsys.readouterr().out
+    assert told == f"{file}: test, 5 images, 10 views, 2 nets averaged: five classes a line, by ILSVRC's numbers\n"
+    test = open_splits(contest / "packs")["test"]
+    both = [predict(net, test, augment, 10)[0] for net, augment, _ in map(load_run, runs)]
+    expected = ((both[0] + both[1]) / 2).topk(5).indices
+    lines = [[int(word) for word in line.split(" ")] for line in file.read_text().splitlines()]
+    assert lines == (6 - expected).tolist()  # of six classes, the first by name is the last by number
+    assert [path.name for path in file.parent.iterdir()] == ["flat.txt"]
+    # images whose labels are known are measured as well, and by the kit's own list the errors come out the same
+    assert alexnet("evaluate", *runs, "--data", contest / "packs", "--split", "val", "--submission", file) == 0
+    measured, _ = capsys.readouterr().out.splitlines()
+    truth = [1, 2, 3, 4, 5, 6]
+    best = [[int(word) for word in line.split()] for line in file.read_text().splitlines()]
+    missed = [sum(t not in line[:k] for t, line in zip(truth, best, strict=True)) / 6 for k in (1, 5)]
+    found = re.fullmatch(r"val, 6 images, one view, 2 nets averaged: top-1 error ([\d.]+)%, top-5 error ([\d.]+)%, [\d.]+ nats", measured)
+    assert [float(number) for number in found.groups()] == pytest.approx([100 * m for m in missed], abs=0.01)
+
+
+def test_images_without_labels_are_measured_by_nobody(contest, capsys):
+    assert alexnet("evaluate", contest / "run0", "--data", contest / "packs") == 0
+    assert capsys.readouterr().out.startswith("val, 6 images, one view: ")  # test is there, and has no labels
+    for arguments in (["evaluate", contest / "run0"], ["train", *FOUR, "--out", contest / "none"]):
+        assert alexnet(*arguments, "--data", contest / "packs" / "test") == 2
+        assert "test have no labels" in capsys.readouterr().err
+
+
 def test_a_divergence_is_told_in_one_line(packs32, tmp_path, capsys):
     assert alexnet("train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--epochs", 3, "--lr", 1e9) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -204,6 +261,9 @@ def broken(tmp_path):
         ("evaluate {unfinished} --data {pack}", "is not finished; go on with it by .* --resume"),
         ("evaluate {hollow} --data {pack}", "weights.safetensors is missing"),
         ("evaluate {run} --data {pack} --views 5", "argument --views: invalid choice"),
+        ("evaluate {run} {tmp}/nowhere --data {pack}", "nowhere holds no run"),
+        ("evaluate {run} --data {pack} --submission {tmp}/x.txt", "have no ILSVRC numbers: prepare it from ILSVRC's archives"),
+        ("evaluate {run} --data {fish} --submission {tmp}/x.txt", "fish/test has 4 classes, and a line of a submission names five"),
         ("export {tmp}/nowhere {tmp}/x.safetensors", "holds no run"),
         ("evaluate {run} --data {renamed}", "renamed/test has other classes than .*, of which one is 'sun'"),
         ("export {run} {tmp}/x.pt", r"should end in .safetensors or .onnx"),
@@ -220,13 +280,16 @@ def test_bad_input_is_one_line_and_exit_status_2(arguments, said, tmp_path, brok
     shutil.copytree(packs32, tmp_path / "renamed")
     for manifest in (tmp_path / "renamed").glob("*/manifest.json"):
         manifest.write_text(manifest.read_text().replace('"sun"', '"moon"'))
+    shutil.copytree(packs32, tmp_path / "fish")
+    for manifest in (tmp_path / "fish").glob("*/manifest.json"):
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"numbers": [4, 3, 2, 1]}))
     (tmp_path / "file").write_text("")
     (tmp_path / "only_test").mkdir()
     (tmp_path / "only_test" / "test").symlink_to(packs32 / "test")
     for name, missing in (("unfinished", ("summary.json", "weights.safetensors")), ("hollow", ("weights.safetensors",))):
         shutil.copytree(run, tmp_path / name, ignore=shutil.ignore_patterns(*missing))
     places = {"tmp": tmp_path, "broken": broken, "images": packs32.parent / "images", "pack": packs32, "other": packs72, "run": run}
-    places |= {name: tmp_path / name for name in ("only_test", "unfinished", "hollow", "renamed")}
+    places |= {name: tmp_path / name for name in ("only_test", "unfinished", "hollow", "renamed", "fish")}
     capsys.readouterr()
     assert alexnet(*arguments.format(**places).split()) == 2
     out, err = capsys.readouterr()

@@ -6,6 +6,7 @@ from alexnet import profiles
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.profiles import Profile
+from tests import archives
 
 
 def test_every_profile_loads_and_says_what_its_data_is():
@@ -60,6 +61,15 @@ def test_data_is_prepared_once_below_the_users_runs(packs32, tmp_path, monkeypat
     assert first["train"].path.is_relative_to(profile.runs / "data")
     monkeypatch.setattr(profiles, "prepare", None)  # not called again
     assert profile.splits()["train"].digest == first["train"].digest == open_splits(first["train"].path.parent)["train"].digest
+
+
+def test_images_without_labels_are_no_split_of_a_profile(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "mine"))
+    monkeypatch.setenv("ALEXNET_DATA", str(tmp_path))
+    archives.ilsvrc2012(tmp_path / "ILSVRC2012")
+    profile = Profile("own", {"title": "fish", "source": ["ILSVRC2012"], "size": 24})
+    splits = profile.splits()
+    assert list(splits) == ["train", "val"] and list(open_splits(splits["val"].path.parent)) == ["train", "val", "test"]
 
 
 def test_nets_of_a_profile_share_what_it_says():

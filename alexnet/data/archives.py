@@ -1,6 +1,7 @@
 """ImageNet as it is distributed: tar archives, read where they lie. Nothing is unpacked; an image is some bytes at some place of a file.
 
-    ILSVRC-2012   ILSVRC2012_img_train.tar (of <wnid>.tar), ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
+    ILSVRC-2012   ILSVRC2012_img_train.tar (of <wnid>.tar), ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz,
+                  ILSVRC2012_img_test_v10102019.tar or ILSVRC2012_img_test.tar, whose labels are not public
     ILSVRC-2010   ILSVRC2010_images_train.tar, ..._val.tar, ..._test.tar, ILSVRC2010_devkit-1.0.tar.gz,
                   ILSVRC2010_test_ground_truth.txt, patch_images.tar
     all of it     one .tar of <wnid>.tar
@@ -12,14 +13,14 @@ torchvision's `ImageNet`, and fuel's converter for 2010. Of members with one nam
 import functools
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from alexnet.data.listing import Entries, Images, Listing, Member, Stray, class_names, few
+from alexnet.data.listing import UNLABELED, Entries, Images, Listing, Member, Stray, class_names, few
 from alexnet.errors import InputError
 
 
@@ -33,7 +34,7 @@ class Release:
     number: str  # the field of meta.mat that the ground truth refers to
     val: str
     val_truth: str  # in the development kit
-    test: str = ""
+    test: tuple[str, ...] = ()  # the first of these that is there
     test_truth: str = ""  # beside the archives
     patches: str = ""  # images that replace broken ones, in train/, val/, test/
 
@@ -41,11 +42,11 @@ class Release:
 RELEASES = (
     Release(
         "ILSVRC-2012", "ILSVRC2012_img_train.tar", "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_ID", "ILSVRC2012_img_val.tar",
-        "ILSVRC2012_validation_ground_truth.txt", "ILSVRC2012_img_test.tar",
+        "ILSVRC2012_validation_ground_truth.txt", ("ILSVRC2012_img_test_v10102019.tar", "ILSVRC2012_img_test.tar"),
     ),
     Release(
         "ILSVRC-2010", "ILSVRC2010_images_train.tar", "ILSVRC2010_devkit-1.0.tar.gz", "ILSVRC2010_ID", "ILSVRC2010_images_val.tar",
-        "ILSVRC2010_validation_ground_truth.txt", "ILSVRC2010_images_test.tar", "ILSVRC2010_test_ground_truth.txt", "patch_images.tar",
+        "ILSVRC2010_validation_ground_truth.txt", ("ILSVRC2010_images_test.tar",), "ILSVRC2010_test_ground_truth.txt", "patch_images.tar",
     ),
 )
 
@@ -173,29 +174,29 @@ def ilsvrc(root: Path) -> Listing:
     classes, strays = _classes(root / release.train)
     if not classes:
         raise InputError(f"{root / release.train} holds no `<class>.tar`: fetch it again")
-    notes: list[str] = []
     patches = _patches(root / release.patches) if release.patches and (root / release.patches).is_file() else {}
     splits = {"train": Images(root, functools.partial(_all, root / release.train, classes, strays, patches.get("train", {})))}
     wnids, words = _synsets(root, release)
     if unknown := [name for name in classes if name not in words]:
         raise InputError(f"{root / release.train} holds {few(unknown)}, which {release.devkit} does not know: fetch both again")
     label = {name: i for i, name in enumerate(classes)}
-    truths = {"val": (release.val, lambda: _devkit(root, release, release.val_truth))}
-    if release.test_truth:
-        truths["test"] = (release.test, lambda: _truth_beside(root, release))
-    elif (root / release.test).is_file():
-        notes.append(f"left out: {root / release.test} (its images have no labels)")
+    truths: dict[str, tuple[str, Callable[[], bytes] | None]] = {"val": (release.val, lambda: _devkit(root, release, release.val_truth))}
+    if test := next((name for name in release.test if (root / name).is_file()), ""):
+        truths["test"] = (test, (lambda: _truth_beside(root, release, test)) if release.test_truth else None)
     for split, (file, truth) in truths.items():
         if (root / file).is_file():
-            labels = _labels(truth().decode().split(), wnids, label, file)
-            splits[split] = Images(root, functools.partial(_numbered, root / file, labels, patches.get(split, {})))
-    return Listing(release.title, root, list(classes), [words[name] for name in classes], splits, notes)
+            labels = _labels(truth().decode().split(), wnids, label, file) if truth else None
+            find = functools.partial(_numbered, root / file, labels, patches.get(split, {}))
+            splits[split] = Images(root, find, labeled=labels is not None)
+    number = {wnid: number for number, wnid in wnids.items()}
+    names, numbers = [words[name] for name in classes], [number[name] for name in classes]
+    return Listing(release.title, root, list(classes), names, splits, [], numbers)
 
 
-def _truth_beside(root: Path, release: Release) -> bytes:
+def _truth_beside(root: Path, release: Release, test: str) -> bytes:
     path = root / release.test_truth
     if not path.is_file():
-        raise InputError(f"{root / release.test} needs {release.test_truth} beside it: fetch that, or move the archive elsewhere")
+        raise InputError(f"{root / test} needs {release.test_truth} beside it: fetch that, or move the archive elsewhere")
     return path.read_bytes()
 
 
@@ -210,8 +211,8 @@ def _labels(numbers: list[str], wnids: dict[int, str], label: dict[str, int], fi
     return [label[wnid] for wnid in found]
 
 
-def _numbered(archive: Path, labels: list[int], replaced: dict[str, Member]) -> Entries:
-    """Images whose names end in their numbers, `..._00000001.JPEG`, with labels in that order."""
+def _numbered(archive: Path, labels: list[int] | None, replaced: dict[str, Member]) -> Entries:
+    """Images whose names end in their numbers, `..._00000001.JPEG`, with labels in that order; None: without labels, as UNLABELED."""
     seen = set()
     for entry, _ in _images(archive, -1):
         if isinstance(entry, Stray):
@@ -220,14 +221,17 @@ def _numbered(archive: Path, labels: list[int], replaced: dict[str, Member]) -> 
         name = os.path.basename(entry.path)
         digits = PurePosixPath(name).stem.rpartition("_")[2]
         number = int(digits) if digits.isascii() and digits.isdigit() else 0
-        if number in seen or not 1 <= number <= len(labels):
-            yield Stray(entry.path, "the second of its number" if number in seen else "the ground truth has no image of this number"), -1
-            continue
-        seen.add(number)
-        yield replaced.get(name, entry), labels[number - 1]
-    for number in range(1, len(labels) + 1):
+        if number in seen:
+            yield Stray(entry.path, "the second of its number"), -1
+        elif number < 1 or (labels is not None and number > len(labels)):
+            yield Stray(entry.path, "no number in its name" if labels is None else "the ground truth has no image of this number"), -1
+        else:
+            seen.add(number)
+            yield replaced.get(name, entry), UNLABELED if labels is None else labels[number - 1]
+    for number in range(1, (max(seen, default=0) if labels is None else len(labels)) + 1):
         if number not in seen:
-            yield Stray(f"{archive}/{number:08d}", "in the ground truth, and not in the archive"), labels[number - 1]
+            missing = "missing among the others" if labels is None else "in the ground truth, and not in the archive"
+            yield Stray(f"{archive}/{number:08d}", missing), UNLABELED if labels is None else labels[number - 1]
 
 
 def _patches(archive: Path) -> dict[str, dict[str, Member]]:

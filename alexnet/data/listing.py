@@ -112,6 +112,7 @@ class Stray:
 
 Reference = File | Pixels | Member
 Entries = Iterator[tuple[Reference | Stray, int]]  # and labels; a stray's may be -1, of no class
+UNLABELED = -1  # all images of a split whose classes nobody tells
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,11 @@ class Survey:
 class Images:
     """The images of a split and their labels, in order. They are found anew by every iteration: a million of them take no memory.
 
-    find: gives what there is, images and strays; root: SOURCE, which paths are told relative to.
+    find: gives what there is, images and strays; root: SOURCE, which paths are told relative to; labeled: whether their classes are known.
     """
 
-    def __init__(self, root: Path, find: Callable[[], Entries]):
-        self.root, self._find = root, find
+    def __init__(self, root: Path, find: Callable[[], Entries], labeled: bool = True):
+        self.root, self._find, self.labeled = root, find, labeled
 
     def entries(self) -> Entries:
         """Images and what lies among them."""
@@ -189,7 +190,8 @@ class Images:
 class Listing:
     """What SOURCE holds.
 
-    splits: the images of each; classes: their identifiers in label order; names: what people call them; notes: what was left out.
+    splits: the images of each; classes: their identifiers in label order; names: what people call them; notes: what was left out; numbers:
+    what ILSVRC's ground truth and submissions call the classes.
     """
 
     layout: str
@@ -198,6 +200,7 @@ class Listing:
     names: list[str]
     splits: dict[str, Images]
     notes: list[str]
+    numbers: list[int] | None = None
 
     def fingerprint(self, split: str) -> str:
         """SHA-256 over the split's images: their paths below SOURCE, labels, and sizes in bytes."""
@@ -216,8 +219,12 @@ class Listing:
             raise InputError(f"classes {classes}: {self.root} has {len(self.classes)}")
         place = {name: i for i, name in enumerate(self.classes)}
         labels = {place[name]: i for i, name in enumerate(chosen)}
-        splits = {split: images.only(labels, limit) for split, images in self.splits.items()}
-        return replace(self, classes=chosen, names=[self.names[label] for label in labels], splits=splits)
+        splits = {split: images.only(labels, limit) for split, images in self.splits.items() if images.labeled}
+        notes = [f"left out: {split} (its images have no labels, of which to take a part)" for split in self.splits if split not in splits]
+        numbers = [self.numbers[label] for label in labels] if self.numbers else None
+        return replace(
+            self, classes=chosen, names=[self.names[label] for label in labels], splits=splits, notes=self.notes + notes, numbers=numbers
+        )
 
 
 def class_names(root: Path, classes: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
     manifest.json       format version, size, counts, classes, names, source, options, decoders, SHA-256 of every other file; written last
     images-00000.npy    uint8 (n, S, S, 3), RGB, at most 1 GiB each; then images-00001.npy ...
-    labels.npy          int32 (N,), positions in `classes`
+    labels.npy          int32 (N,), positions in `classes`; all -1 where nobody tells the classes
     mean.npy            float32 (S, S, 3), the mean image
     color.json          RGB mean, covariance, eigenvalues, eigenvectors as columns, in gray levels
     rejected.csv        path, reason: what was left out
@@ -241,12 +241,13 @@ class PackWriter:
             self._file.seek(self._bytes)
 
     def finish(
-        self, classes: Sequence[str], names: Sequence[str], *, source: Any = None, options: Any = None, decoders: Any = None
+        self, classes: Sequence[str], names: Sequence[str], *, source: Any = None, options: Any = None, decoders: Any = None,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         """Write everything but the images.
 
         classes, names: class folders and their human names, in label order; source, options, decoders: how the pack came about, anything
-        that JSON holds.
+        that JSON holds; numbers: what a contest calls the classes, in label order.
         """
         if self._file is not None:
             self._end_shard()
@@ -275,7 +276,7 @@ class PackWriter:
             "decoders": decoders,
             "shards": self.shards,
             "files": {name: _sha256(self.folder / name) for name in others},
-        }
+        } | ({} if numbers is None else {"numbers": list(numbers)})
         _save(self.folder / "manifest.json.partial", lambda file: file.write((json.dumps(manifest, indent=1) + "\n").encode()))
         shutil.rmtree(self._work)
         os.replace(self.folder / "manifest.json.partial", self.folder / "manifest.json")
@@ -343,7 +344,7 @@ class Pack:
 
     path: its folder; size: S, pixels; encoding: "raw" or "jpeg"; classes: folder names; names: human names; labels: int32 (N,);
     mean: float32 (S, S, 3); color: RGB mean, covariance, eigenvalues (descending), eigenvectors (columns), float64, in gray levels;
-    digest: SHA-256 over the shards' digests and that of the labels: it identifies the data.
+    digest: SHA-256 over the shards' digests and that of the labels: it identifies the data; numbers: ILSVRC's of the classes, or None.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
@@ -352,6 +353,7 @@ class Pack:
         self.encoding: str = manifest.get("encoding", "raw")
         self.classes: list[str] = manifest["classes"]
         self.names: list[str] = manifest["names"]
+        self.numbers: list[int] | None = manifest.get("numbers")
         self.labels: np.ndarray = np.load(path / "labels.npy")
         self.mean: np.ndarray = np.load(path / "mean.npy")
         self.color = {key: np.array(value) for key, value in json.loads((path / "color.json").read_text()).items()}
@@ -392,7 +394,7 @@ class Pack:
                 counts = [shard["count"] for shard in manifest["shards"]]
                 wanted = [(count, pack.size, pack.size, 3) for count in counts]
                 shapes = [shard.shape == shape and shard.dtype == np.uint8 for shard, shape in zip(pack._shards, wanted, strict=True)]
-            known = len(pack.labels) == 0 or 0 <= pack.labels.min() <= pack.labels.max() < len(pack.classes)
+            known = not pack.labeled or len(pack.labels) == 0 or 0 <= pack.labels.min() <= pack.labels.max() < len(pack.classes)
             if not (all(shapes) and known and len(pack.labels) == pack._starts[-1] == manifest["count"]):
                 raise InputError(f"{path} contradicts its own manifest: prepare the pack again")
         except InputError:
@@ -409,6 +411,11 @@ class Pack:
 
     def __repr__(self) -> str:
         return f"Pack({str(self.path)!r}: {len(self)} images of {self.size}x{self.size}, {len(self.classes)} classes)"
+
+    @property
+    def labeled(self) -> bool:
+        """Whether the classes of the images are known. Those of ILSVRC-2012's test images are not."""
+        return not len(self) or bool((self.labels != -1).any())
 
     @property
     def pixel_bytes(self) -> int:

@@ -154,7 +154,9 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], options: dict[
                 _foresee(listing, surveys, out, folder, job, workers, total - done.count)
                 for split, writer in writers.items():
                     _fill(writer, listing, split, job, options["skip_bad"], ordered_map, shelf, done)
-                    writer.finish(listing.classes, listing.names, source=origin[split], options=options, decoders=decoders())
+                    writer.finish(
+                        listing.classes, listing.names, source=origin[split], options=options, decoders=decoders(), numbers=listing.numbers
+                    )
         except OSError as error:
             if error.errno not in FULL:
                 raise

@@ -98,14 +98,19 @@ class Profile:
                     with temporary(out, "images") as folder:
                         pictographs.write(folder / "images", **own)
                         prepare(folder / "images", out, size=own["size"])
-                return open_splits(out)
+                return _labeled(out)
         told: dict[str, Any] = {key: (data if key in data else self.settings).get(key) for key in DATA}
         source = self.source(told.pop("source"))
         what: list[Any] = [str(source), told["size"], pictographs.RECIPE if source == "pictographs" else None]
         part = {key: told[key] for key in ("classes", "limit", "encoding") if told[key] is not None}
         out = self.runs / "data" / f"images-{results.config_hash(what + [part] * bool(part))}"
         with _alone(out):
-            return open_splits(out if out.exists() else prepare(source, out, size=told["size"], **part))
+            return _labeled(out if out.exists() else prepare(source, out, size=told["size"], **part))
+
+
+def _labeled(out: Path) -> dict[str, Pack]:
+    """Those splits that errors can be measured on: not ILSVRC-2012's test images."""
+    return {split: pack for split, pack in open_splits(out).items() if pack.labeled}
 
 
 @contextmanager

@@ -118,6 +118,9 @@ def train(
     pack, validation, recipe = splits["train"], splits.get("val"), config.recipe
     if config.mode == "graph" and recipe.velocity != "with rate":
         raise InputError(f"preset {config.preset!r} has an update rule that no graph can hold; use the mode plain")
+    for one in (pack, validation):
+        if one is not None and not one.labeled:
+            raise InputError(f"the images in {one.path} have no labels: there is nothing to learn from them")
     if recipe.schedule == "plateau" and validation is None:
         raise InputError(
             f"{pack.path} comes without a val split; preset {config.preset!r} needs one, to lower its rate when the validation error stops "

@@ -32,6 +32,11 @@ def configure(profile: Profile, preset: str, *, epochs: float, splits: dict[str,
     return Config(preset=preset, num_classes=len(packs["train"].classes), epochs=epochs, data=used, **given)
 
 
+def base(profile: Profile, seed: int = 0, variant: str = "", **fields) -> Config:
+    """The config of the net that experiments of a profile compare with, or, as in "/no-lrn", of a variant of it. Same config, same model."""
+    return configure(profile, profile["base"] + variant, epochs=profile["epochs"], seed=seed, **fields)
+
+
 change = replace  # a config with other fields
 
 

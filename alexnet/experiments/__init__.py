@@ -20,6 +20,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "learning": ("05-learning",),
     "permuted": ("04-overfitting",),
     "errors": ("06-results", "pictographs"),
+    "table1": ("06-results",),
     "devices": ("03-architecture", "more-devices"),
     "page": (),  # the net that runs inside the pages, and kernels to look at there
     "live": (),  # every chapter that needs it runs it anew; its archive holds the bands

@@ -33,7 +33,7 @@ def configure(profile: Profile, preset: str, *, epochs: float, splits: dict[str,
 
 
 def base(profile: Profile, seed: int = 0, variant: str = "", **fields) -> Config:
-    """The config of the net that experiments of a profile compare with, or, as in "/no-lrn", of a variant of it. Same config, same model."""
+    """The config of the net that a profile's experiments share, or of a variant of it, as in "/no-lrn"."""
     return configure(profile, profile["base"] + variant, epochs=profile["epochs"], seed=seed, **fields)
 
 

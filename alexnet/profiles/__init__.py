@@ -73,10 +73,10 @@ class Profile:
             source = self.source()
             what = [str(source), self["size"], pictographs.RECIPE if source == "pictographs" else None]
             out = self.runs / "data" / f"images-{results.config_hash(what)}"
-            with _alone(out):
+            with alone(out):
                 return open_splits(out if out.exists() else prepare(source, out, size=self["size"]))
         out = self.runs / "data" / f"{part}-{results.config_hash([own, pictographs.RECIPE])}"
-        with _alone(out):
+        with alone(out):
             if not out.exists():
                 with temporary(out, "images") as folder:
                     pictographs.write(folder / "images", **own)
@@ -85,7 +85,7 @@ class Profile:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """One process at a time makes `out`; the others wait for it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.with_name(f".{out.name}.lock").open("w") as file:

@@ -17,6 +17,8 @@ from alexnet.errors import InputError
 HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE if (HERE / "book").is_dir() else Path.cwd()  # the repository; where it is absent, the working folder
 ARCHIVE = ROOT / "results"
+# what results may hang on, beside Python
+PACKAGES = ("torch", "torchvision", "triton", "numpy", "pillow", "scikit-learn", "scikit-image", "opencv-python-headless")
 
 
 def runs(profile: str) -> Path:
@@ -46,7 +48,7 @@ def provenance(seconds: float) -> dict[str, Any]:
         commit = ""
     return {
         "commit": commit or None,
-        "versions": {"python": platform.python_version()} | {p: known(p) for p in ("torch", "torchvision", "triton", "numpy", "pillow")},
+        "versions": {"python": platform.python_version()} | {package: known(package) for package in PACKAGES},
         "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": gpu},
         "wall_seconds": round(seconds, 1),
     }

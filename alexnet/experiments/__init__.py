@@ -22,6 +22,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "ablations": ("04-overfitting", "05-learning", "06-results", "07-discussion", "pictographs"),
     "figure3": ("06-results",),
     "figure4": ("06-results",),
+    "table1": ("06-results", "pictographs"),
     "table2": ("06-results",),
     "devices": ("03-architecture", "more-devices"),
     "page": (),  # the net that runs inside the pages, and kernels to look at there

@@ -93,7 +93,7 @@ class Profile:
         """
         if own := data.get("pictographs"):
             out = self.runs / "data" / f"{name}-{results.config_hash([own, pictographs.RECIPE])}"
-            with _alone(out):
+            with alone(out):
                 if not out.exists():
                     with temporary(out, "images") as folder:
                         pictographs.write(folder / "images", **own)
@@ -104,7 +104,7 @@ class Profile:
         what: list[Any] = [str(source), told["size"], pictographs.RECIPE if source == "pictographs" else None]
         part = {key: told[key] for key in ("classes", "limit", "encoding") if told[key] is not None}
         out = self.runs / "data" / f"images-{results.config_hash(what + [part] * bool(part))}"
-        with _alone(out):
+        with alone(out):
             return _labeled(out if out.exists() else prepare(source, out, size=told["size"], **part))
 
 
@@ -114,7 +114,7 @@ def _labeled(out: Path) -> dict[str, Pack]:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """One process at a time makes `out`; the others wait for it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.with_name(f".{out.name}.lock").open("w") as file:

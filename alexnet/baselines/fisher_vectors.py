@@ -1,0 +1,145 @@
+"""Table 1's row "SIFT + FVs": dense SIFT at fixed keypoints, PCA, a Gaussian mixture, Fisher vectors, a linear classifier.
+
+SIFT is OpenCV's, upright, on a grid of keypoints at several scales, half an octave apart, each on its own level of OpenCV's Gaussian
+pyramid. The mixture and the Fisher vectors (Perronnin and Dance, 2007) are scikit-image's; power and L2 normalization are those of
+Perronnin, Sanchez and Mensink (2010). Descriptors enter as the roots of their shares (Arandjelovic and Zisserman, 2012).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.feature import fisher_vector, learn_gmm
+from sklearn.mixture import GaussianMixture
+from tqdm import tqdm
+
+from alexnet.baselines import pipeline
+from alexnet.baselines.pipeline import Sample
+from alexnet.data.pack import Pack
+from alexnet.errors import InputError
+
+ROW = "SIFT + FVs"
+BLUR = 1.0  # standard deviation, in pixels of the pyramid's level, at which gradients are taken
+BINS = 4  # a side of a descriptor: 4 x 4 histograms of 8 directions
+
+
+@dataclass(frozen=True)
+class Settings:
+    """bin: the side of a descriptor's histograms at the finest scale, pixels, so that it covers 4 of them; step: of the grid, pixels;
+    scales: at most, half an octave apart; components: of the PCA; gaussians: of the mixture; images, descriptors: they are learned from,
+    at most."""
+
+    bin: float = 4.0
+    step: int = 4
+    scales: int = 4
+    components: int = 48
+    gaussians: int = 32
+    images: int = 1000
+    descriptors: int = 50_000
+
+    def grid(self, size: int) -> list[tuple[float, float, float, int]]:
+        """The keypoints of an image of `size` pixels: x, y, OpenCV's size and OpenCV's octave. A scale at which no descriptor lies wholly
+        within the image is left out.
+
+        Raises InputError where even the finest one does not fit.
+        """
+        out = []
+        for scale in range(self.scales):
+            octave, layer = divmod(scale, 2)
+            side = self.bin * 2 ** (scale / 2)
+            count = int((size - 1 - BINS * side) // self.step) + 1  # keypoints a side
+            first = (size - 1 - (count - 1) * self.step) / 2
+            places = [first + self.step * i for i in range(count)]
+            # OpenCV's bins are 1.5 of its sizes wide; its octave is a byte each for the octave and the layer of the pyramid.
+            out += [(x, y, side / 1.5, octave | layer << 8) for y in places for x in places]
+        if not out:
+            least = int(BINS * self.bin) + 1
+            raise InputError(f"{ROW}: images of {size} pixels are too small for a grid of keypoints: {least} at least")
+        return out
+
+
+@dataclass(frozen=True)
+class FisherVectors:
+    """An encoder. mean (128,) and basis (128, components) of the PCA; weights (K,), means and variances (K, components) of the mixture."""
+
+    settings: Settings
+    mean: np.ndarray
+    basis: np.ndarray
+    weights: np.ndarray
+    means: np.ndarray
+    variances: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name) for name in ("mean", "basis", "weights", "means", "variances")}
+
+    @cached_property
+    def mixture(self) -> GaussianMixture:
+        mixture = GaussianMixture(len(self.weights), covariance_type="diag")
+        mixture.weights_, mixture.means_, mixture.covariances_ = self.weights, self.means, self.variances
+        mixture.precisions_cholesky_ = 1 / np.sqrt(self.variances)
+        return mixture
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (n, S, S, 3) to float32 (n, K + 2 K components); see `pipeline.Encoder`."""
+        out = [fisher_vector((each - self.mean) @ self.basis, self.mixture, improved=True) for each in sift(images, self.settings)]
+        return pipeline.unit(np.array(out))
+
+
+def opencv() -> Any:
+    """The module cv2, single-threaded: images are what is worked on in parallel. InputError where it is not installed."""
+    try:
+        import cv2
+    except ImportError:
+        raise InputError(f"{ROW} need OpenCV: pip install opencv-python-headless") from None
+    cv2.setNumThreads(1)
+    return cv2
+
+
+def sift(images: np.ndarray, settings: Settings) -> np.ndarray:
+    """Root SIFT of uint8 (n, S, S, 3): float32 (n, keypoints, 128), rows of length 1; a descriptor without gradients is zeros."""
+    cv2 = opencv()
+    extractor = cv2.SIFT_create(nOctaveLayers=2, sigma=BLUR)
+    keypoints = [cv2.KeyPoint(x, y, size, 0.0, 0.0, octave) for x, y, size, octave in settings.grid(images.shape[1])]
+    out = np.empty((len(images), len(keypoints), 128), np.float32)
+    for row, image in zip(out, images, strict=True):
+        kept, row[:] = extractor.compute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), keypoints)
+        assert len(kept) == len(keypoints)
+    total = out.sum(axis=2, keepdims=True)
+    return np.sqrt(np.divide(out, total, out=np.zeros_like(out), where=total > 0))
+
+
+def learn(train: Sample, settings: Settings, seed: int) -> FisherVectors:
+    """PCA and mixture from descriptors at random keypoints of random images of the sample."""
+    generator = np.random.default_rng(seed)
+    chosen = np.sort(generator.permutation(train.indices)[: settings.images])
+    points = len(settings.grid(train.pack.size))
+    each = min(points, -(-settings.descriptors // len(chosen)))
+    found = []
+    for index in tqdm(chosen, desc=f"{ROW}: descriptors", unit=" images", disable=None, leave=False):
+        found.append(sift(train.pack.gather([index]), settings)[0, generator.choice(points, each, replace=False)])
+    descriptors = np.concatenate(found).astype(np.float64)
+    mean = descriptors.mean(axis=0)
+    _, vectors = np.linalg.eigh(np.cov(descriptors - mean, rowvar=False))
+    basis = vectors[:, ::-1][:, : settings.components]
+    arguments = {"covariance_type": "diag", "random_state": seed, "max_iter": 100, "tol": 1e-2, "reg_covar": 1e-5}
+    mixture = learn_gmm((descriptors - mean) @ basis, n_modes=settings.gaussians, gm_args=arguments)
+    learned = mean, basis, mixture.weights_, mixture.means_, mixture.covariances_
+    return FisherVectors(settings, *(array.astype(np.float32) for array in learned))
+
+
+def fisher_vector_errors(
+    splits: dict[str, Pack], *, seed: int = 0, train_images: int = 20_000, test_images: int = 10_000, folder: Path | None = None, **settings
+) -> dict[str, Any]:
+    """The row's errors; see `pipeline.row_errors`. settings: fields of `Settings`.
+
+    Raises InputError where the images are too small, or OpenCV is not installed.
+    """
+    opencv()
+    chosen = Settings(**settings)
+    chosen.grid(next(iter(splits.values())).size)
+    return pipeline.row_errors(
+        ROW, splits, partial(learn, settings=chosen, seed=seed), lambda arrays: FisherVectors(chosen, **arrays),
+        train_images=train_images, test_images=test_images, folder=folder,
+    )

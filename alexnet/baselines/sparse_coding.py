@@ -1,0 +1,162 @@
+"""Table 1's row of sparse coding: patches, a learned dictionary, sparse codes of dense patches, spatial max pooling, a linear classifier.
+
+Patches have their mean taken off and their contrast evened, and are whitened (ZCA). The dictionary is learned by scikit-learn's mini-batch
+dictionary learning. Dense patches are coded by a soft threshold, u = sign(d.x) max(|d.x| - t, 0): the lasso's first step, and its solution
+where the dictionary is orthonormal. Solving the lasso itself, or orthogonal matching pursuit, for each of the thousand patches of an image
+takes a hundred times as long, and for classification the dictionary matters more than the solver (Coates and Ng, 2011). Of each code the
+greatest magnitude in each cell of a spatial pyramid is kept (Yang et al., 2009).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from sklearn.decomposition import MiniBatchDictionaryLearning
+from tqdm import tqdm
+
+from alexnet.baselines import pipeline
+from alexnet.baselines.pipeline import Sample
+from alexnet.data.pack import Pack
+from alexnet.errors import InputError
+
+ROW = "sparse coding"
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+CONTRAST = 10.0  # gray levels squared, added to a patch's variance: flat patches are not blown up
+WHITENING = 0.1  # added to the eigenvalues of the patches' covariance
+SPARSITY = 1.0  # the dictionary's penalty on the sum of a code's magnitudes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """patch, stride: pixels; levels: the image as it is, halved, quartered ...; colors: patches of RGB, not of gray; atoms: of the
+    dictionary; patches: it is learned from; threshold: of the codes; cells: a side of each grid that codes are pooled over, of which each
+    divides the finest."""
+
+    patch: int = 8
+    stride: int = 2
+    levels: int = 2
+    colors: bool = False
+    atoms: int = 128
+    patches: int = 20_000
+    threshold: float = 2.0
+    cells: Sequence[int] = (1, 2, 4)
+
+    def grids(self, size: int) -> list[int]:
+        """How many patches a side there are on each level of an image of `size` pixels; levels too small for the finest cells are left out.
+
+        Raises InputError where the image itself is too small.
+        """
+        sides = [((size >> level) - self.patch) // self.stride + 1 for level in range(self.levels)]
+        finest = max(self.cells)
+        if sides[0] < finest:
+            least = self.patch + self.stride * (finest - 1)
+            raise InputError(f"{ROW}: images of {size} pixels are too small for {finest} x {finest} cells of patches: {least} at least")
+        return [side for side in sides if side >= finest]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """An encoder. mean (P,), whitening (P, P), dictionary (atoms, P), rows of length 1; P values make a patch."""
+
+    settings: Settings
+    mean: np.ndarray
+    whitening: np.ndarray
+    dictionary: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"mean": self.mean, "whitening": self.whitening, "dictionary": self.dictionary}
+
+    def whiten(self, patches: np.ndarray) -> np.ndarray:
+        """Of normalized patches (n, P)."""
+        return (patches - self.mean) @ self.whitening
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (n, S, S, 3) to float32 (n, levels x cells x atoms); see `Encoder`."""
+        sides = self.settings.grids(images.shape[1])
+        projection = self.whitening @ self.dictionary.T  # (P, atoms): whitening and correlation in one product
+        offset = self.mean @ projection
+        out = []
+        for image in images:
+            pooled = []
+            for level, side in zip(pyramid(image, self.settings.colors, len(sides)), sides, strict=True):
+                found = normalized(patches_of(level, self.settings.patch, self.settings.stride)) @ projection - offset
+                pooled.append(pool(np.abs(found, out=found).reshape(side, side, -1), self.settings.cells))
+            out.append(np.concatenate(pooled))
+        # The greatest of soft thresholds is the soft threshold of the greatest.
+        return pipeline.unit(np.maximum(np.stack(out) - self.settings.threshold, 0))
+
+
+def soft_threshold(correlations: np.ndarray, threshold: float) -> np.ndarray:
+    return np.sign(correlations) * np.maximum(np.abs(correlations) - threshold, 0)
+
+
+def pyramid(image: np.ndarray, colors: bool, levels: int) -> list[np.ndarray]:
+    """uint8 (S, S, 3) to float32 (S', S', 3 or 1), each half the one before: means of 2x2 pixels, an odd last row or column left out."""
+    out = [image.astype(np.float32) if colors else (image @ LUMA)[:, :, None]]
+    while len(out) < levels:
+        half = len(out[-1]) // 2
+        out.append(out[-1][: 2 * half, : 2 * half].reshape(half, 2, half, 2, -1).mean(axis=(1, 3)))
+    return out
+
+
+def patches_of(image: np.ndarray, size: int, stride: int) -> np.ndarray:
+    """(S, S, C) to (side x side, C size size), row by row."""
+    windows = sliding_window_view(image, (size, size), axis=(0, 1))[::stride, ::stride]  # (side, side, C, size, size)
+    return windows.reshape(windows.shape[0] * windows.shape[1], -1)
+
+
+def normalized(patches: np.ndarray) -> np.ndarray:
+    """Patches (n, P) without their mean, over the root of their variance plus CONTRAST."""
+    centered = patches - patches.mean(axis=1, keepdims=True)
+    return centered / np.sqrt(np.einsum("np,np->n", centered, centered)[:, None] / patches.shape[1] + CONTRAST)
+
+
+def pool(codes: np.ndarray, cells: Sequence[int]) -> np.ndarray:
+    """Maxima of codes (side, side, atoms) over each cell of each grid: (sum of cells^2 x atoms,). Cells differ by a patch where side is no
+    multiple."""
+    finest = max(cells)
+    edges = np.linspace(0, len(codes), finest + 1).round().astype(int)[:-1]
+    fine = np.maximum.reduceat(np.maximum.reduceat(codes, edges, axis=0), edges, axis=1)  # (finest, finest, atoms)
+    grids = [fine.reshape(each, finest // each, each, finest // each, -1).max(axis=(1, 3)) for each in cells]
+    return np.concatenate([grid.ravel() for grid in grids])
+
+
+def learn(train: Sample, settings: Settings, seed: int) -> Codes:
+    """Mean, whitening and dictionary from `settings.patches` patches of the sample, at random places of all levels."""
+    generator = np.random.default_rng(seed)
+    levels = len(settings.grids(train.pack.size))
+    chosen = np.sort(generator.permutation(train.indices)[: max(1, settings.patches // 20)])
+    each = -(-settings.patches // (len(chosen) * levels))
+    found = []
+    for index in tqdm(chosen, desc=f"{ROW}: patches", unit=" images", disable=None, leave=False):
+        for level in pyramid(train.pack.gather([index])[0], settings.colors, levels):
+            corners = generator.integers(0, len(level) - settings.patch + 1, (each, 2))
+            found += [level[top : top + settings.patch, left : left + settings.patch].transpose(2, 0, 1).ravel() for top, left in corners]
+    patches = normalized(np.array(found, np.float64))
+    mean = patches.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov(patches - mean, rowvar=False))
+    whitening = (vectors / np.sqrt(np.maximum(values, 0) + WHITENING)) @ vectors.T
+    white = (patches - mean) @ whitening
+    learner = MiniBatchDictionaryLearning(settings.atoms, alpha=SPARSITY, batch_size=256, fit_algorithm="cd", random_state=seed)
+    batches = [white[i : i + 256] for i in range(0, len(white), 256)]
+    order = generator.permutation(np.repeat(np.arange(len(batches)), 2))
+    for i in tqdm(order, desc=f"{ROW}: dictionary", unit=" batches", disable=None, leave=False):
+        learner.partial_fit(batches[i])
+    dictionary = learner.components_ / np.linalg.norm(learner.components_, axis=1, keepdims=True)
+    return Codes(settings, *(each.astype(np.float32) for each in (mean, whitening, dictionary)))
+
+
+def sparse_coding_errors(
+    splits: dict[str, Pack], *, seed: int = 0, train_images: int = 20_000, test_images: int = 10_000, folder: Path | None = None, **settings
+) -> dict[str, Any]:
+    """The row's errors; see `pipeline.row_errors`. settings: fields of `Settings`. Raises InputError where the images are too small."""
+    chosen = Settings(**settings)
+    chosen.grids(next(iter(splits.values())).size)
+    return pipeline.row_errors(
+        ROW, splits, partial(learn, settings=chosen, seed=seed), lambda arrays: Codes(chosen, **arrays),
+        train_images=train_images, test_images=test_images, folder=folder,
+    )

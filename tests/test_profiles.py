@@ -78,11 +78,11 @@ def test_nets_of_a_profile_share_what_it_says():
 
 def test_own_profiles_extend_others(tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_PROFILES", str(tmp_path))
-    (tmp_path / "small.yml").write_text("extends: embedded\nwidth: 0.125\nfigure1: {epochs: 1}\nmine: {a: 1}\n")
+    (tmp_path / "small.yml").write_text("extends: embedded\nwidth: 0.125\nfigure1: {epochs: 1}\nmine: {a: 1}\npermuted: null\n")
     (tmp_path / "smaller.yml").write_text("extends: small\nfigure1: {threshold: 0.5}\n")
     base, small = profiles.load("embedded"), profiles.load("small")
     assert {"small", "smaller", "embedded"} <= set(profiles.names()) and small.name == "small" and small["mine"] == {"a": 1}
-    assert small["width"] == 0.125 and small["size"] == base["size"]
+    assert small["width"] == 0.125 and small["size"] == base["size"] and "permuted" not in small.settings
     assert small["figure1"] == base["figure1"] | {"epochs": 1}
     assert profiles.load("smaller")["figure1"] == base["figure1"] | {"epochs": 1, "threshold": 0.5}
 

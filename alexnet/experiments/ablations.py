@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from alexnet import evaluation
+from alexnet.baselines.pipeline import held_out
 from alexnet.claims import interval
 from alexnet.data.augment import Augment
 from alexnet.data.pack import Pack
@@ -54,7 +55,7 @@ ENDS = ("epochs", "ended", "falls", "diverged_at")  # what is told of how a run 
 NEAR = 0.1  # of the best validation error: so near to it, a run has converged
 DEFINITIONS = {
     "train_error": "top-1 error on a fixed sample of the training images, one view, in evaluation mode: center crops, all units on",
-    "overfitting": "top-1 error on the test images, one view, minus train_error",
+    "overfitting": "top-1 error on the test images (validation images, where these have no labels), one view, minus train_error",
     "iterations": "steps after which the validation error is for the first time within 10 % of the run's lowest (above it by a tenth of it "
     "at most); it is measured once an epoch",
 }
@@ -82,13 +83,14 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     splits, asked = profile.splits(), arms(profile)
     jobs = {(arm, seed): configure(profile, arm, seed) for seed in seeds for arm in asked}
     trained = dict(zip(jobs, models.train_all(profile, list(jobs.values()), title="ablations"), strict=True))
+    reported = splits[held_out(splits, "the ablations")]
     sample = spread(len(splits["train"]), profile["ablations"]["sample"])
     kinds = ("nets", "train_error", "overfitting", "iterations", "val_error", "loss")
     found: dict[str, dict[str, dict[str, Any]]] = {kind: {arm: {} for arm in asked} for kind in kinds}
     for (arm, seed), path in trained.items():
         net, augment, _ = load_run(path)
         net.to("cuda" if torch.cuda.is_available() else "cpu")
-        by_count = {count: evaluation.evaluate(net, splits["test"], augment, count) for count in (1, 10)}
+        by_count = {count: evaluation.evaluate(net, reported, augment, count) for count in (1, 10)}
         summary, epochs = models.summary(path), list(log.read(path, "epoch"))
         train_error = error_on(net, splits["train"], augment, sample)
         measured = {
@@ -101,8 +103,8 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         }
         for kind, value in measured.items():
             found[kind][arm][str(seed)] = value
-    sizes = {"images": len(splits["test"]), "train_images": len(splits["train"]), "sample": len(sample)}
-    return {**sizes, "classes": len(splits["test"].classes), "window": WINDOW, "definitions": DEFINITIONS, **found}
+    sizes = {"images": len(reported), "train_images": len(splits["train"]), "sample": len(sample)}
+    return {**sizes, "classes": len(reported.classes), "window": WINDOW, "definitions": DEFINITIONS, **found}
 
 
 def rounded(errors: evaluation.Errors) -> dict[str, float | None]:

@@ -1,7 +1,7 @@
 """Profiles: how big a reproduction is. A YAML file each: the data, the net's width and image size, the budgets of the experiments.
 
 Those of the project lie here; your own in the folder that ALEXNET_PROFILES names. `extends: NAME` takes from another profile whatever the
-file does not say anew (an experiment's settings one by one).
+file does not say anew (an experiment's settings one by one); null takes something away.
 """
 
 import fcntl
@@ -56,7 +56,7 @@ class Profile:
     @property
     def net(self) -> dict[str, Any]:
         """What all nets of the profile share, unless an experiment says otherwise: fields of `trainer.Config`."""
-        return {name: self.settings[name] for name in ("image_size", "width", "batch_size", "rate") if name in self.settings}
+        return {name: self.settings[name] for name in ("image_size", "width", "batch_size", "rate", "precision", "mode") if name in self.settings}
 
     def source(self, names: str | list[str] | None = None) -> Path | str:
         """What is prepared: "pictographs", or what ALEXNET_DATA holds under one of `names` (None: the setting `source`), a folder or an
@@ -149,4 +149,4 @@ def _read(name: str, below: tuple[str, ...]) -> dict[str, Any]:
     for key, value in own.items():
         held = settings.get(key)
         settings[key] = held | value if isinstance(held, dict) and isinstance(value, dict) else value
-    return settings
+    return {key: value for key, value in settings.items() if value is not None}

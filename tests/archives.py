@@ -38,13 +38,13 @@ def packed(files: list[tuple[str, bytes]]) -> bytes:
     return buffer.getvalue()
 
 
-def devkit(path: Path, top: str, year: int, truth: list[int]) -> None:
+def devkit(path: Path, top: str, year: int, truth: list[int], wnids: list[str] = WNIDS, words: list[str] = WORDS) -> None:
     """The development kit: data/meta.mat, in which an inner node of the hierarchy follows the classes, and the numbers of the validation
     images' classes. Numbers begin at 1 and are in another order than the identifiers: the last class is 1."""
     fields = [(f"ILSVRC{year}_ID", float), ("WNID", object), ("words", object), ("gloss", object), ("num_children", float),
               ("children", object), ("wordnet_height", float), ("num_train_images", float)]  # fmt: skip
-    rows = [(i + 1, wnid, words, "a fish", 0, [], 0, 4) for i, (wnid, words) in enumerate(zip(WNIDS[::-1], WORDS[::-1], strict=True))]
-    rows.append((len(WNIDS) + 1, "n02512053", "fish", "", 3, [1, 2, 3], 1, 0))
+    rows = [(i + 1, wnid, words, "a fish", 0, [], 0, 4) for i, (wnid, words) in enumerate(zip(wnids[::-1], words[::-1], strict=True))]
+    rows.append((len(wnids) + 1, "n02512053", "fish", "", len(wnids), [*range(1, len(wnids) + 1)], 1, 0))
     buffer = io.BytesIO()
     savemat(buffer, {"synsets": np.array(rows, fields).reshape(-1, 1)})
     text = "".join(f"{number}\n" for number in truth).encode()
@@ -67,6 +67,26 @@ def ilsvrc2012(root: Path) -> Path:
     pack(root / "ILSVRC2012_img_val.tar", val[::-1])
     pack(root / "ILSVRC2012_img_test.tar", [("ILSVRC2012_test_00000001.JPEG", picture(5))])
     devkit(root / "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12", 2012, TRUTH)
+    return root
+
+
+def ilsvrc2012_of(tree: Path, root: Path, fall2011: Path | None = None, more: int = 0) -> Path:
+    """The images of a tree, train/<class>/ val/... test/..., as ILSVRC-2012 has them. fall2011: also those of train as one archive
+    of all classes, of which the last `more` are no part of the other."""
+    classes = sorted(path.name for path in (tree / "train").iterdir())
+    wnids = [f"n{10_000_000 + i}" for i in range(len(classes))]
+    task = wnids[: len(classes) - more]
+    trains = {w: [(f"{w}_{p.stem}.JPEG", p.read_bytes()) for p in sorted((tree / "train" / c).iterdir())] for w, c in zip(wnids, classes)}
+    root.mkdir()
+    pack(root / "ILSVRC2012_img_train.tar", [(f"{wnid}.tar", packed(trains[wnid])) for wnid in task])
+    val = [(number, path) for number, c in zip(range(len(task), 0, -1), classes) for path in sorted((tree / "val" / c).iterdir())]
+    pack(root / "ILSVRC2012_img_val.tar", [(f"ILSVRC2012_val_{i:08d}.JPEG", path.read_bytes()) for i, (_, path) in enumerate(val, 1)])
+    test = sorted((tree / "test").glob("*/*"))
+    pack(root / "ILSVRC2012_img_test.tar", [(f"ILSVRC2012_test_{i:08d}.JPEG", path.read_bytes()) for i, path in enumerate(test, 1)])
+    truth, names = [number for number, _ in val], [c for c, _ in zip(classes, task)]
+    devkit(root / "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12", 2012, truth, task, names)
+    if fall2011 is not None:
+        pack(fall2011, [(f"{wnid}.tar", packed(files)) for wnid, files in trains.items()])
     return root
 
 

@@ -232,6 +232,15 @@ def _without(name: str) -> Callable[[Preset], Preset]:
     return remove
 
 
+def _deeper(preset: Preset) -> Preset:
+    """One more convolution below the last, like it but without pooling (Figure 1's net)."""
+    i = max(i for i, row in enumerate(preset.layers) if row.kernel)
+    last = preset.layers[i]
+    more = replace(last, name=f"{last.name}a", then=tuple(op for op in last.then if isinstance(op, Activation)))
+    above = replace(last, reads="own" if last.reads == "image" else last.reads)
+    return replace(preset, layers=(*preset.layers[:i], more, above, *preset.layers[i + 1 :]))
+
+
 def _conv6(preset: Preset) -> Preset:
     """Net 146: a sixth convolution on the last pooling layer, reading both columns (section 6.1's pre-trained nets)."""
     conv5 = preset.layer("conv5")
@@ -278,6 +287,7 @@ VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
     "no-conv3": (_without("conv3"), "without the third convolution"),
     "no-conv4": (_without("conv4"), "without the fourth convolution"),
     "no-conv5": (_without("conv5"), "without the fifth convolution"),
+    "deeper": (_deeper, "one more convolution below the last one"),
     "conv6": (_conv6, "a sixth convolution on the last pooling layer (section 6.1)"),
     "tanh": (_activation("tanh"), "tanh for every ReLU (section 3.1)"),
     "sigmoid": (_activation("sigmoid"), "the logistic function for every ReLU"),

@@ -1,6 +1,6 @@
-"""On what Figure 1's factor of six hangs (section 3.1 of the paper): how much sooner ReLU reaches 25 % training error than tanh, where the
-four-layer net starts from other weights, sees its pixels on another scale, or has a layer more or less. (On the order of pooling and
-nonlinearity it cannot hang, but for rounding: a rising function of a maximum is the maximum of the function. One batch is enough to see it.)
+"""On what Figure 1's factor of six hangs (section 3.1 of the paper): how much sooner than tanh ReLU comes down to a training error, where
+the four-layer net starts from other weights, sees its pixels on another scale, or has a layer more or less. (On the order of pooling and
+nonlinearity it cannot hang, but for rounding: a rising function of a maximum is the maximum of the function. One batch shows it.)
 
 Every net is trained at each of the profile's rates, and the best of them counts, for ReLU and for tanh separately, as in the paper; what
 comes out at one rate for both is then a factor too. Nets are narrower than Figure 1's own, and the threshold is higher, so that all of it

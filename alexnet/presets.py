@@ -100,7 +100,7 @@ class Recipe:
     crop_chunk: int = 1  # so many consecutive images share a crop and a reflection
     mean: str = "aligned"  # the mean image is cropped with the image; "center": always its center
     input_scale: float = 1.0  # pixels are 0..255 minus the mean image, times this
-    velocity: str = "with rate"  # the rate is within the velocity (section 5); "without": outside of it, as in torch
+    velocity: str = "with rate"  # the rate is within the velocity (section 5); "without rate": outside of it, as in torch
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
         _recipe(schedule="logged", cycles=1.0, falls=(0.75,), bias_falls=(0.75,)),
         "one fall of the rate, to a tenth after three quarters of the budget",
     ),
-    "rate-outside": (_recipe(velocity="without"), "the rate outside the velocity, as in torch's SGD (section 5 has it inside)"),
+    "rate-outside": (_recipe(velocity="without rate"), "the rate outside the velocity, as in torch's SGD (section 5 has it inside)"),
     "no-color": (_recipe(color=None), "no PCA color shifts (section 4.1)"),
     "color-255": (_recipe(color="text-255"), "PCA color read the other way: eigenvalues of colors in 0..255"),
     "no-crops": (_recipe(crops="center", flips=False), "center crops only, no reflections (section 4.1)"),

@@ -100,7 +100,7 @@ class Recipe:
     crop_chunk: int = 1  # so many consecutive images share a crop and a reflection
     mean: str = "aligned"  # the mean image is cropped with the image; "center": always its center
     input_scale: float = 1.0  # pixels are 0..255 minus the mean image, times this
-    velocity: str = "with rate"  # the rate is within the velocity (section 5); "without": outside of it, as in torch
+    velocity: str = "with rate"  # the rate is within the velocity (section 5); "without rate": outside of it, as in torch
 
 
 @dataclass(frozen=True)
@@ -232,6 +232,15 @@ def _without(name: str) -> Callable[[Preset], Preset]:
     return remove
 
 
+def _deeper(preset: Preset) -> Preset:
+    """One more convolution below the last, like it but without pooling (Figure 1's net)."""
+    i = max(i for i, row in enumerate(preset.layers) if row.kernel)
+    last = preset.layers[i]
+    more = replace(last, name=f"{last.name}a", then=tuple(op for op in last.then if isinstance(op, Activation)))
+    above = replace(last, reads="own" if last.reads == "image" else last.reads)
+    return replace(preset, layers=(*preset.layers[:i], more, above, *preset.layers[i + 1 :]))
+
+
 def _conv6(preset: Preset) -> Preset:
     """Net 146: a sixth convolution on the last pooling layer, reading both columns (section 6.1's pre-trained nets)."""
     conv5 = preset.layer("conv5")
@@ -278,6 +287,7 @@ VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
     "no-conv3": (_without("conv3"), "without the third convolution"),
     "no-conv4": (_without("conv4"), "without the fourth convolution"),
     "no-conv5": (_without("conv5"), "without the fifth convolution"),
+    "deeper": (_deeper, "one more convolution below the last one"),
     "conv6": (_conv6, "a sixth convolution on the last pooling layer (section 6.1)"),
     "tanh": (_activation("tanh"), "tanh for every ReLU (section 3.1)"),
     "sigmoid": (_activation("sigmoid"), "the logistic function for every ReLU"),
@@ -302,7 +312,7 @@ VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
         _recipe(schedule="logged", cycles=1.0, falls=(0.75,), bias_falls=(0.75,)),
         "one fall of the rate, to a tenth after three quarters of the budget",
     ),
-    "rate-outside": (_recipe(velocity="without"), "the rate outside the velocity, as in torch's SGD (section 5 has it inside)"),
+    "rate-outside": (_recipe(velocity="without rate"), "the rate outside the velocity, as in torch's SGD (section 5 has it inside)"),
     "no-color": (_recipe(color=None), "no PCA color shifts (section 4.1)"),
     "color-255": (_recipe(color="text-255"), "PCA color read the other way: eigenvalues of colors in 0..255"),
     "no-crops": (_recipe(crops="center", flips=False), "center crops only, no reflections (section 4.1)"),

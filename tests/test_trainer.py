@@ -374,6 +374,30 @@ def test_a_signal_leaves_a_checkpoint_and_the_resumed_run_is_the_same(splits, st
     same(tmp_path / "run", straight)
 
 
+def test_a_resumed_run_remembers_the_rate_that_its_velocity_was_gathered_at(splits32, tmp_path):
+    """Stopped just before the rate falls, where a velocity without the rate must be rescaled."""
+
+    def on_steps(taken):
+        steps.append(taken)
+        if sum(steps) == 15:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    runs = {}
+    for variant in ("/one-fall", "/one-fall/rate-outside"):
+        steps = [-100]  # not to be stopped
+        config = configure(splits32, f"four-layer{variant}", width=1 / 4, epochs=4.0, rate=0.001)
+        train(config, splits32, tmp_path / variant[1:], progress=False, on_steps=on_steps)
+        steps = []
+        out = tmp_path / f"{variant[1:]}-stopped"
+        with pytest.raises(Interrupted, match="step 15 of 20"):
+            train(config, splits32, out, progress=False, on_steps=on_steps)
+        train(config, splits32, out, resume=True, progress=False)
+        same(out, tmp_path / variant[1:])
+        runs[variant] = [row["loss"] for row in log.read(out, "step")]
+    inside, outside = runs.values()
+    assert inside[:16] == outside[:16] and inside[16:] != outside[16:]
+
+
 def test_an_interruption_travels_between_processes():
     back = pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM, "stopped at step 3")))
     assert back.signal == signal.SIGTERM and str(back) == "stopped at step 3"

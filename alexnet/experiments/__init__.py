@@ -17,6 +17,7 @@ from alexnet.errors import InputError
 # where each experiment is shown
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "figure1": ("03-architecture",),
+    "figure1_factors": ("03-architecture",),
     "recipe": ("05-learning",),
     "permuted": ("04-overfitting",),
     "ablations": ("04-overfitting", "05-learning", "06-results", "07-discussion", "pictographs"),

@@ -145,8 +145,11 @@ def _read(name: str, below: tuple[str, ...]) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(own, dict):
         raise InputError(f"{path} holds no settings; alexnet/profiles/embedded.yml shows what a profile looks like")
-    settings = _read(own.pop("extends"), (*below, name)) if "extends" in own else {}
-    for key, value in own.items():
-        held = settings.get(key)
-        settings[key] = held | value if isinstance(held, dict) and isinstance(value, dict) else value
+    settings = _over(_read(own.pop("extends"), (*below, name)), own) if "extends" in own else own
     return {key: value for key, value in settings.items() if value is not None}
+
+
+def _over(held: Any, value: Any) -> Any:
+    if not (isinstance(held, dict) and isinstance(value, dict)):
+        return value
+    return held | {key: _over(held.get(key), one) for key, one in value.items()}

@@ -9,7 +9,6 @@ one of four precisions.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +59,7 @@ class Learner:
         self.weights: Mapping[str, Tensor] = masters or self.parameters  # what is updated and kept
         self.velocities = {name: torch.zeros_like(value) for name, value in self.weights.items()}
         self.decays: list[Any] = [0.0 if name.endswith("bias") else recipe.weight_decay for name in self.parameters]
+        self.rates: list[float] = []  # the last ones, where the velocity is to be rescaled as they change
         self.gradients = Gradients(self.parameters.values(), ranks, overlap)
 
     def backward(self, images: Tensor, labels: Tensor, keys: Tensor, count: int) -> tuple[float, int]:
@@ -87,8 +87,9 @@ class Learner:
             self.decays = list(torch.tensor(self.decays, dtype=rates[0].dtype, device=rates[0].device).unbind())
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         half: dict[str, Any] = {"copies": list(self.parameters.values())} if self.weights is not self.parameters else {}
-        step_ = momentum_step_ if self.recipe.velocity == "with rate" else rate_outside_step_
-        step_(weights, gradients, velocities, rates, self.recipe.momentum, self.decays, **half)
+        if self.recipe.velocity == "without rate":
+            self.rates = rescale_(velocities, self.rates or rates, rates)
+        momentum_step_(weights, gradients, velocities, rates, self.recipe.momentum, self.decays, **half)
         self.net.zero_grad(set_to_none=True)
 
     def columns(self) -> Columns:
@@ -119,21 +120,11 @@ class Learner:
                 value.copy_(self.weights[name])
 
 
-@torch.no_grad()
-def rate_outside_step_(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    velocities: Sequence[Tensor],
-    rates: Sequence[Any],
-    momentum: float,
-    decays: Sequence[Any],
-    copies: Sequence[Tensor] = (),
-) -> None:
-    """One step of SGD as torch writes it, in place: v = momentum v - decay w - g; w = w + rate v. The same steps as `momentum_step_` while
-    the rates stand still. A rate of 0 leaves w and v untouched. copies: as there."""
-    for i, (w, g, v, rate, decay) in enumerate(zip(params, grads, velocities, rates, decays, strict=True)):
-        if rate:
-            v.mul_(momentum).sub_(w, alpha=decay).sub_(g)
-            w.add_(v, alpha=rate)
-            if copies:
-                copies[i].copy_(w)
+def rescale_(velocities: Sequence[Tensor], before: Sequence[Any], rates: Sequence[Any]) -> list[float]:
+    """Where a rate is not what it was before, the velocity is multiplied by their ratio, in place: with the rate outside of it, as torch
+    writes SGD, the velocity would not have known the old one. Returns the rates to come here with next time; 0 is frozen, and changes
+    nothing."""
+    for v, old, new in zip(velocities, before, rates, strict=True):
+        if new and old and new != old:
+            v.mul_(new / old)
+    return [new or old for old, new in zip(before, rates, strict=True)]

@@ -203,6 +203,7 @@ def _train(
                 raise InputError("it is of a run with another config")
             step, seconds, loss_sum, error_sum = state["step"], state["seconds"], state["loss_sum"], state["error_sum"]
             schedule, ended = Schedule.from_state(state["schedule"]), state.get("ended")
+            learner.rates = state.get("rates", [])
             learner.restore(columns)
         except (InputError, KeyError, TypeError) as error:
             raise InputError(f"{done[-1]} does not belong to this run: {error}; remove it to go on from the checkpoint before it") from None
@@ -229,6 +230,7 @@ def _train(
             "loss_sum": loss_sum,
             "error_sum": error_sum,
             "schedule": schedule.state(),
+            "rates": learner.rates,
             "ended": ended,
         }
         writer.save(step, learner.columns() if ranks.keeps else {}, state)

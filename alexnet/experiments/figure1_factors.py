@@ -1,0 +1,145 @@
+"""On what Figure 1's factor of six hangs (section 3.1 of the paper): how much sooner than tanh ReLU comes down to a training error, where
+the four-layer net starts from other weights, sees its pixels on another scale, or has a layer more or less. (On the order of pooling and
+nonlinearity it cannot hang, but for rounding: a rising function of a maximum is the maximum of the function. One batch shows it.)
+
+Every net is trained at each of the profile's rates, and the best of them counts, for ReLU and for tanh separately, as in the paper; what
+comes out at one rate for both is then a factor too. Nets are narrower than Figure 1's own, and the threshold is higher, so that all of it
+takes minutes.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+
+from alexnet.data.augment import Augment
+from alexnet.data.loader import steps_per_epoch
+from alexnet.data.pack import Pack
+from alexnet.experiments import models
+from alexnet.network import AlexNet
+from alexnet.profiles import Profile
+from alexnet.training import log
+
+KINDS = {"ReLU": "", "tanh": "/tanh"}
+NETS = {
+    "as in Figure 1": "four-layer",
+    "first weights: He's": "four-layer/he-init",
+    "input: pixels of unit variance": "four-layer/unit-variance",
+    "input and first weights: both of these": "four-layer/unit-variance/he-init",
+    "depth: two convolutions": "four-layer/no-conv3",
+    "depth: four convolutions": "four-layer/deeper",
+}
+BATCH = 128
+
+
+def config(profile: Profile) -> dict[str, Any]:
+    settings = profile["figure1_factors"]
+    return {"figure1_factors": settings, "nets": NETS, "batch": BATCH, "data": profile.splits("figure1_factors")["train"].digest}
+
+
+def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+    settings, splits = profile["figure1_factors"], {"train": profile.splits("figure1_factors")["train"]}
+    common = {"width": settings["width"], "image_size": splits["train"].size, "batch_size": BATCH, "epochs": settings["epochs"]}
+    common["stop_at_train_error"] = settings["threshold"]
+    jobs = {
+        (name, kind, rate, seed): models.configure(profile, preset + variant, splits=splits, rate=rate, seed=seed, **common)
+        for name, preset in NETS.items()
+        for kind, variant in KINDS.items()
+        for rate in settings["rates"][kind]
+        for seed in seeds
+    }
+    trained = dict(zip(jobs, models.train_all(profile, list(jobs.values()), splits, title="Figure 1's factor"), strict=True))
+    window = steps_per_epoch(splits["train"], BATCH)
+    epochs: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {
+        name: {kind: {str(rate): {} for rate in settings["rates"][kind]} for kind in KINDS} for name in NETS
+    }
+    for (name, kind, rate, seed), path in trained.items():
+        epochs[name][kind][str(rate)][str(seed)] = arrival([row["error"] for row in log.read(path, "step")], settings["threshold"], window)
+    sizes = {"images": len(splits["train"]), "threshold": settings["threshold"], "budget": settings["epochs"]}
+    apart = {kind: order(variant, splits["train"], settings["width"]) for kind, variant in KINDS.items()}
+    return {**sizes, "epochs": epochs, "order": apart}
+
+
+def order(variant: str, pack: Pack, width: float) -> float:
+    """The largest difference of any weight's gradient, on one batch, between pooling after the nonlinearity and before it."""
+    ids = torch.arange(min(BATCH, len(pack)))
+    found = []
+    for preset in (f"four-layer{variant}", f"four-layer{variant}/pool-first"):
+        torch.manual_seed(0)
+        net = AlexNet(preset, len(pack.classes), width, pack.size)
+        (view,) = Augment(net.preset.recipe, pack.mean, pack.size).views(torch.from_numpy(pack.gather(ids.numpy())))
+        F.cross_entropy(net(view), torch.from_numpy(pack.labels[ids]).long()).backward()
+        found.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+    return float((found[0] - found[1]).abs().max())
+
+
+def arrival(errors: list[float], threshold: float, window: int) -> float | None:
+    """Epochs, of `window` steps, until the mean error of the last epoch's steps is at the threshold or below; None: not within the run."""
+    total = 0.0
+    for step, error in enumerate(errors, 1):
+        total += error - (errors[step - 1 - window] if step > window else 0.0)
+        if step >= window and total / window <= threshold + 1e-9:
+            return round(step / window, 2)
+    return None
+
+
+def mean(by_seed: dict[str, float | None], budget: float) -> tuple[float, bool]:
+    """Epochs, averaged over seeds; True: a lower bound, as a seed did not arrive within the budget."""
+    values = list(by_seed.values())
+    return float(np.mean([budget if value is None else value for value in values])), None in values
+
+
+def best(by_rate: dict[str, dict[str, float | None]], budget: float) -> str:
+    """The rate with which a net arrives first; of several that do not, the lowest."""
+    return min(by_rate, key=lambda rate: (mean(by_rate[rate], budget)[0], mean(by_rate[rate], budget)[1], float(rate)))
+
+
+def factor(relu: tuple[float, bool], tanh: tuple[float, bool]) -> str:
+    """tanh's epochs over ReLU's, in words where a bound is all there is."""
+    if relu[1]:
+        return "neither arrives" if tanh[1] else f"less than {tanh[0] / relu[0]:.1f}"
+    return ("more than " if tanh[1] else "") + f"{tanh[0] / relu[0]:.1f}"
+
+
+def rows(metrics: dict[str, Any]) -> Iterable[tuple[str, str, tuple[float, bool], str, tuple[float, bool]]]:
+    """What is different, ReLU's rate and epochs, tanh's rate and epochs: each at its best rate, then the first net at one rate for both."""
+    budget = metrics["budget"]
+    for name, kinds in metrics["epochs"].items():
+        relu, tanh = (best(kinds[kind], budget) for kind in KINDS)
+        yield name, relu, mean(kinds["ReLU"][relu], budget), tanh, mean(kinds["tanh"][tanh], budget)
+    kinds = metrics["epochs"][next(iter(NETS))]
+    for rate in (rate for rate in kinds["ReLU"] if rate in kinds["tanh"]):
+        yield "rate: the same for both", rate, mean(kinds["ReLU"][rate], budget), rate, mean(kinds["tanh"][rate], budget)
+
+
+def table(result: dict[str, Any]) -> str:
+    """One line for each thing that is different, in plain text."""
+    metrics = result["metrics"]
+    head = f"epochs to {metrics['threshold']:.0%} training error"
+    lines = [f"{head:<40}{'ReLU':>6} {'at rate':<11}{'tanh':>6} {'at rate':<11}factor (the paper: 6)"]
+    for name, relu_rate, relu, tanh_rate, tanh in rows(metrics):
+        sides = [f"{'> ' * least + f'{epochs:.1f}':>6} {rate:<11}" for rate, (epochs, least) in ((relu_rate, relu), (tanh_rate, tanh))]
+        lines.append(f"{name:<40}{''.join(sides)}{factor(relu, tanh)}")
+    apart = ", ".join(f"{kind} {difference:.0e}" for kind, difference in metrics["order"].items())
+    lines.append(f"order of pooling and nonlinearity: the same function; a gradient's largest difference: {apart}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def plot(result: dict[str, Any]) -> Figure:
+    """Epochs to the threshold, ReLU and tanh, each at its best rate; open marks are the budget, which was not enough."""
+    metrics = result["metrics"]
+    shown = list(rows(metrics))[: len(metrics["epochs"])]
+    figure, axes = plt.subplots(figsize=(6.5, 0.34 * len(shown) + 0.9), layout="constrained")
+    for y, (_, _, relu, _, tanh) in enumerate(shown):
+        axes.plot([relu[0], tanh[0]], [y, y], color="gray", lw=1, zorder=0)
+        for kind, color, (epochs, least) in (("ReLU", "C0", relu), ("tanh", "C3", tanh)):
+            axes.plot(epochs, y, "o", color=color, mfc="white" if least else color, label=kind if y == 0 else None)
+    axes.set_yticks(range(len(shown)), [name for name, *_ in shown], fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"epochs to {metrics['threshold']:.0%} training error", xlim=(0, None))
+    axes.legend(frameon=False, fontsize=8)
+    return figure

@@ -17,8 +17,7 @@ from alexnet.errors import InputError
 HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE if (HERE / "book").is_dir() else Path.cwd()  # the repository; where it is absent, the working folder
 ARCHIVE = ROOT / "results"
-# what results may hang on, beside Python
-PACKAGES = ("torch", "torchvision", "triton", "numpy", "pillow", "scikit-learn", "scikit-image", "opencv-python-headless")
+PACKAGES = ("torch", "torchvision", "triton", "numpy", "pillow", "scikit-learn", "scikit-image", "opencv-python-headless")  # provenance
 
 
 def runs(profile: str) -> Path:

@@ -29,6 +29,7 @@ from alexnet.errors import InputError
 from alexnet.evaluation import Errors, errors
 
 CHUNK = 64  # images of a task
+SPREAD = 512  # images a process at least: starting one takes as long as some hundred
 COSTS = (1e-3, 1e-2, 1e-1)  # scikit-learn's C, for features whose root mean square is 1
 ITERATIONS = 100  # of L-BFGS at most
 
@@ -162,7 +163,7 @@ def features(row: str, samples: dict[str, Sample], encoder: Encoder, folder: Pat
     done = {name: len(one) if paths[name].exists() and paths[name].stat().st_size == len(one) * width * 4 else done[name]
             for name, one in samples.items()}
     left = sum(map(len, samples.values())) - sum(done.values())
-    workers = min(cores(), left // 512 + 1)  # starting a process takes as long as some hundred images
+    workers = min(cores(), left // SPREAD + 1)
     if left >= 1000:
         print(f"{row}: {left:,} images, about {_duration(each * left / workers)} for their features", file=sys.stderr)
     with crew(workers) as ordered_map, tqdm(total=left, desc=row, unit=" images", disable=None if left else True) as bar:
@@ -193,7 +194,9 @@ def unit(features: np.ndarray) -> np.ndarray:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+    if seconds >= 90:
+        return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"
+    return f"{max(seconds, 1):.0f} seconds"
 
 
 # --- classifier ---------------------------------------------------------------------------------------------------------------------------

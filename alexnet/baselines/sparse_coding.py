@@ -7,6 +7,7 @@ takes a hundred times as long, and for classification the dictionary matters mor
 greatest magnitude in each cell of a spatial pyramid is kept (Yang et al., 2009).
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.decomposition import MiniBatchDictionaryLearning
+from sklearn.exceptions import ConvergenceWarning
 from tqdm import tqdm
 
 from alexnet.baselines import pipeline
@@ -144,8 +146,10 @@ def learn(train: Sample, settings: Settings, seed: int) -> Codes:
     learner = MiniBatchDictionaryLearning(settings.atoms, alpha=SPARSITY, batch_size=256, fit_algorithm="cd", random_state=seed)
     batches = [white[i : i + 256] for i in range(0, len(white), 256)]
     order = generator.permutation(np.repeat(np.arange(len(batches)), 2))
-    for i in tqdm(order, desc=f"{ROW}: dictionary", unit=" batches", disable=None, leave=False):
-        learner.partial_fit(batches[i])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of a code: it only steers a step of the dictionary's
+        for i in tqdm(order, desc=f"{ROW}: dictionary", unit=" batches", disable=None, leave=False):
+            learner.partial_fit(batches[i])
     dictionary = learner.components_ / np.linalg.norm(learner.components_, axis=1, keepdims=True)
     return Codes(settings, *(each.astype(np.float32) for each in (mean, whitening, dictionary)))
 

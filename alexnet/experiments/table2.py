@@ -108,15 +108,15 @@ def enough(seeds: Sequence[int], least: int) -> list[int]:
 
 
 def _starred(profile: Profile, seeds: list[int], more: dict[str, Pack]) -> dict[int, Path]:
-    """Runs of nets with a sixth convolution: pre-trained, then trained on the task, whose rate the source lowered to a tenth for it."""
+    """Runs of nets with a sixth convolution: pre-trained, then trained on the task. The source's weights had come by way of three data sets,
+    and their last training began at a tenth of the first rate; here there is one such set, and the profile says the rate."""
     before, after = (profile["table2"][stage] for stage in ("pretraining", "finetuning"))
     preset = before.get("preset", f"{profile['base']}/conv6")
-    rate = {"rate": before["rate"]} if "rate" in before else {}
-    first = [models.configure(profile, preset, splits=more, epochs=before["epochs"], seed=seed, **rate) for seed in seeds]
+    asked = [{name: stage[name] for name in ("epochs", "rate") if name in stage} for stage in (before, after)]
+    first = [models.configure(profile, preset, splits=more, seed=seed, **asked[0]) for seed in seeds]
     roots = models.train_all(profile, first, more, title="table2: pre-training")
     starts = {starting_point(root): root for root in roots}
-    fields = {name: after[name] for name in ("epochs", "rate")}
-    then = [models.configure(profile, preset, seed=seed, start=start, **fields) for seed, start in zip(seeds, starts, strict=True)]
+    then = [models.configure(profile, preset, seed=seed, start=start, **asked[1]) for seed, start in zip(seeds, starts, strict=True)]
     return dict(zip(seeds, models.train_all(profile, then, title="table2: fine-tuning", starts=starts), strict=True))
 
 

@@ -63,7 +63,7 @@ def test_rows_are_the_errors_of_nets_and_of_their_averages(packs72, everything):
     json.dumps(metrics, allow_nan=False)
     assert metrics["averaged"] == {"5 CNNs": [1, 0, 2, 3, 4], "7 CNNs*": [[1, 0, 2, 3, 4], [1, 0]]} and metrics["left_out"] == {}
     assert metrics["images"] == {"val": 6, "test": 6} and metrics["pretraining"] == {"classes": 7, "train_images": 42}
-    assert metrics["images_seen"] == {"1 CNN": 18, "1 CNN*": 60}
+    assert metrics["images_seen"] == {"1 CNN": 18, "1 CNN*": 60}  # half an epoch of 36; 42 and half of 36
     assert list(metrics["nets"]) == ["1 CNN", "1 CNN*", "5 CNNs", "7 CNNs*"] and next(iter(metrics["test"])) == "SIFT + FVs"
 
     test = open_splits(packs72)["test"]

@@ -21,9 +21,10 @@ LUCK = 0.01  # of shuffles that may have as large a difference
 
 
 def config(profile: Profile) -> dict[str, Any]:
+    settings = profile["figure3"]
     digests = {name: pack.digest for name, pack in profile.splits().items()}
     net = {"net": profile.net, "base": profile["base"], "epochs": profile["epochs"]}
-    return {"figure3": profile["figure3"], **net, "least": LEAST, "luck": LUCK, "data": digests}
+    return {"figure3": settings, **net, "least": LEAST, "luck": LUCK, "data": digests}
 
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def plot(result: dict[str, Any], seed: int | str | None = None) -> Figure:
     both = columns(metrics["seeds"][chosen]["kernels"], metrics["columns"])
     across = min(16, both.shape[1])
     down = -(-both.shape[1] // across)
-    figure = plt.figure(figsize=(9, max(2.6, 0.4 + 0.4 * len(both) * down)), layout="constrained")
+    figure = plt.figure(figsize=(9, max(2.2, 0.4 + 0.4 * len(both) * down)), layout="constrained")
     grid = figure.add_gridspec(len(both), 2, width_ratios=(2.2, 1))
     for number, block in enumerate(both):
         panel = figure.add_subplot(grid[number, 0])

@@ -33,9 +33,10 @@ RIGHT_COLOR, WRONG_COLOR = "#c2410c", "#5b7fb8"
 
 
 def config(profile: Profile) -> dict[str, Any]:
+    settings = profile["figure4"]
     digests = {name: pack.digest for name, pack in profile.splits().items()}
     net = {"net": profile.net, "base": profile["base"], "epochs": profile["epochs"]}
-    return {"figure4": profile["figure4"], **net, "shown": [LEFT, RIGHT, NEAREST], "data": digests}
+    return {"figure4": settings, **net, "shown": [LEFT, RIGHT, NEAREST], "data": digests}
 
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
@@ -169,8 +170,8 @@ def thumbnail(pack: Pack, number: int, side: int) -> str:
 
 def plot(result: dict[str, Any]) -> Figure:
     """Both halves, one above the other."""
-    figure = plt.figure(figsize=(9, 9.6), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(4.4, 5.2))
+    figure = plt.figure(figsize=(9, 8), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(4.4, 3.6))
     _classified(above, result)
     _neighbors(below, result)
     return figure
@@ -185,7 +186,7 @@ def plot_left(result: dict[str, Any], seed: int | str | None = None) -> Figure:
 
 def plot_right(result: dict[str, Any]) -> Figure:
     """Five test images, each with its six nearest training images in fc7's outputs, and its six nearest in pixels."""
-    figure = plt.figure(figsize=(9, 3.9), layout="constrained")
+    figure = plt.figure(figsize=(9, 3.6), layout="constrained")
     _neighbors(figure, result)
     return figure
 
@@ -208,21 +209,24 @@ def _classified(figure: FigureBase, result: dict[str, Any], seed: int | str | No
 
 
 def _neighbors(figure: FigureBase, result: dict[str, Any]) -> None:
-    metrics = result["metrics"]
-    across = 1 + 2 * metrics["nearest"]
-    panels = figure.subplots(len(metrics["right"]), across, squeeze=False)
+    metrics, count = result["metrics"], result["metrics"]["nearest"]
+    widths = [1, 0.3, *[1] * count, 0.3, *[1] * count]  # the test image, and both sixes, apart
+    panels = figure.subplots(len(metrics["right"]), len(widths), gridspec_kw={"width_ratios": widths}, squeeze=False)
     for panel in panels.flat:
         panel.set(xticks=[], yticks=[])
+    for panel in panels[:, [1, 2 + count]].flat:
+        panel.axis("off")
     for row, shown in zip(panels, metrics["right"], strict=True):
         row[0].imshow(_picture(metrics, "test", shown["image"]))
         row[0].set_ylabel(_name(metrics, shown["label"]), fontsize=7, rotation=0, ha="right", va="center")
-        for i, number in enumerate([*shown["fc7"], *shown["pixels"]], 1):
-            row[i].imshow(_picture(metrics, "train", number))
-            same = metrics["train_labels"][str(number)] == shown["label"]
-            row[i].spines[:].set(color=RIGHT_COLOR if same else "white", linewidth=2)
-    panels[0, 0].set_title("test image", fontsize=8)
-    panels[0, 1].set_title("nearest in fc7's outputs", fontsize=8, loc="left")
-    panels[0, 1 + metrics["nearest"]].set_title("nearest in pixels", fontsize=8, loc="left")
+        for first, space in ((2, "fc7"), (3 + count, "pixels")):
+            for panel, number in zip(row[first:], shown[space]):
+                panel.imshow(_picture(metrics, "train", number))
+                same = metrics["train_labels"][str(number)] == shown["label"]
+                panel.spines[:].set(color=RIGHT_COLOR if same else "white", linewidth=2)
+    panels[0, 0].set_title("test", fontsize=8)
+    panels[0, 2].set_title("nearest in fc7's outputs", fontsize=8, loc="left")
+    panels[0, 3 + count].set_title("nearest in pixels", fontsize=8, loc="left")
 
 
 def _picture(metrics: dict[str, Any], split: str, number: int) -> np.ndarray:

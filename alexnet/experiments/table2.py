@@ -12,7 +12,7 @@ averaged, on the same images.
 Starred nets see more images than the others, as they did in 2012. How many more is part of the result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,11 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     splits, (more, lacks) = profile.splits(), pretraining(profile)
     plain = enough(seeds, AVERAGED)
     paths = {"1 CNN": dict(zip(plain, models.train_all(profile, [models.base(profile, s) for s in plain], title="table2"), strict=True))}
+    seen = {"1 CNN": _seen(paths["1 CNN"].values(), splits["train"])}
     left_out: dict[str, str] = {}
     if more:
-        paths["1 CNN*"] = _starred(profile, enough(seeds, STARRED), more)
+        roots, paths["1 CNN*"] = _starred(profile, enough(seeds, STARRED), more)
+        seen["1 CNN*"] = _seen(roots, more["train"]) + _seen(paths["1 CNN*"].values(), splits["train"])
     else:
         left_out |= dict.fromkeys(("1 CNN*", "7 CNNs*"), lacks)
 
@@ -93,10 +95,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         "left_out": left_out,
         "gains": {split: gains for split, (_, gains) in measured.items()},
         "averaged": {"5 CNNs": plain[:AVERAGED], "7 CNNs*": [plain[:AVERAGED], enough(seeds, STARRED)[:STARRED]] if more else None},
-        "images_seen": {
-            "1 CNN": len(splits["train"]) * profile["epochs"],
-            "1 CNN*": _seen(profile, splits["train"], more["train"]) if more else None,
-        },
+        "images_seen": seen,
         "pretraining": {"classes": len(more["train"].classes), "train_images": len(more["train"])} if more else None,
     }
 
@@ -107,22 +106,25 @@ def enough(seeds: Sequence[int], least: int) -> list[int]:
     return [*seeds, *(next(others) for _ in range(least - len(seeds)))]
 
 
-def _starred(profile: Profile, seeds: list[int], more: dict[str, Pack]) -> dict[int, Path]:
-    """Runs of nets with a sixth convolution: pre-trained, then trained on the task, whose rate the source lowered to a tenth for it."""
+def _starred(profile: Profile, seeds: list[int], more: dict[str, Pack]) -> tuple[list[Path], dict[int, Path]]:
+    """Runs of nets with a sixth convolution: those of their pre-training, and those of the task that go on from there, by seed.
+
+    The source's weights had come by way of three data sets, and their last training began at a tenth of the first rate. Here there is one
+    such set, and the profile says the rate.
+    """
     before, after = (profile["table2"][stage] for stage in ("pretraining", "finetuning"))
     preset = before.get("preset", f"{profile['base']}/conv6")
-    rate = {"rate": before["rate"]} if "rate" in before else {}
-    first = [models.configure(profile, preset, splits=more, epochs=before["epochs"], seed=seed, **rate) for seed in seeds]
+    asked = [{name: stage[name] for name in ("epochs", "rate") if name in stage} for stage in (before, after)]
+    first = [models.configure(profile, preset, splits=more, seed=seed, **asked[0]) for seed in seeds]
     roots = models.train_all(profile, first, more, title="table2: pre-training")
     starts = {starting_point(root): root for root in roots}
-    fields = {name: after[name] for name in ("epochs", "rate")}
-    then = [models.configure(profile, preset, seed=seed, start=start, **fields) for seed, start in zip(seeds, starts, strict=True)]
-    return dict(zip(seeds, models.train_all(profile, then, title="table2: fine-tuning", starts=starts), strict=True))
+    then = [models.configure(profile, preset, seed=seed, start=start, **asked[1]) for seed, start in zip(seeds, starts, strict=True)]
+    return roots, dict(zip(seeds, models.train_all(profile, then, title="table2: fine-tuning", starts=starts), strict=True))
 
 
-def _seen(profile: Profile, task: Pack, more: Pack) -> int:
-    before, after = (profile["table2"][stage] for stage in ("pretraining", "finetuning"))
-    return round(len(more) * before["epochs"] + len(task) * after["epochs"])
+def _seen(runs: Iterable[Path], pack: Pack) -> int:
+    """How many images a run saw in training, each as often as it did; the mean of several runs, which may end early."""
+    return round(len(pack) * float(np.mean([models.summary(path)["epochs"] for path in runs])))
 
 
 def _measure(paths: dict[str, dict[int, Path]], pack: Pack) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -56,7 +56,8 @@ class Profile:
     @property
     def net(self) -> dict[str, Any]:
         """What all nets of the profile share, unless an experiment says otherwise: fields of `trainer.Config`."""
-        return {name: self.settings[name] for name in ("image_size", "width", "batch_size", "rate", "precision", "mode") if name in self.settings}
+        shared = ("image_size", "width", "batch_size", "rate", "precision", "mode")
+        return {name: self.settings[name] for name in shared if name in self.settings}
 
     def source(self, names: str | list[str] | None = None) -> Path | str:
         """What is prepared: "pictographs", or what ALEXNET_DATA holds under one of `names` (None: the setting `source`), a folder or an

@@ -142,6 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
     if only in experiments.NAMES:
         profile[only]  # says so where the profile cannot serve it
     seeds = range(count)
+    experiments.train_ahead(served, profile, list(seeds))
     for name in served:
         print(f"experiment {name}, profile {profile.name}", flush=True)
         experiments.result(name, profile.name, seeds, archive=arguments.archive)

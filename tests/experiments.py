@@ -29,11 +29,11 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
-def train_here(profile, configs, splits=None, title="", starts=None):
-    """`models.train_all` in this process."""
-    folders = [models.folder(profile, config) for config in configs]
-    for config, folder in zip(configs, folders, strict=True):
-        used = {name: pack for name, pack in (splits or profile.splits()).items() if name in config.data}
+def train_here(profile, planned, title="", starts=None):
+    """`models.train_planned` in this process."""
+    folders = [models.folder(profile, config) for config, _ in planned]
+    for (config, splits), folder in zip(planned, folders, strict=True):
+        used = {name: pack for name, pack in splits.items() if name in config.data}
         trainer.train(config, used, folder, start=(starts or {}).get(config.start), resume=True, progress=False)
     return folders
 
@@ -41,7 +41,7 @@ def train_here(profile, configs, splits=None, title="", starts=None):
 @pytest.fixture
 def serial(monkeypatch):
     """Trains in this process, which tests what is around it faster."""
-    monkeypatch.setattr(models, "train_all", train_here)
+    monkeypatch.setattr(models, "train_planned", train_here)
 
 
 def drawn(plot, result):

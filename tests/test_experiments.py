@@ -21,18 +21,11 @@ from alexnet import claims, experiments, profiles, results
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.experiments import ablations, figure1, figure1_factors, live, models, page, permuted, recipe
-from alexnet.profiles import Profile
 from alexnet.training import checkpoint, log, trainer
+from tests.experiments import own, train_here
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class Own(Profile):
-    """A profile over packs that are there already."""
-
-    def splits(self, part=None):
-        return open_splits(self.settings["packs"])
 
 
 @pytest.fixture(autouse=True)
@@ -42,22 +35,9 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
-def own(packs, **settings):
-    return Own("own", {"title": "shapes", "source": "pictographs", "packs": packs} | settings)
-
-
 @pytest.fixture
 def serial(monkeypatch):
-    """Trains in this process, which tests what is around it faster."""
-
-    def train_all(profile, configs, splits=None, title=""):
-        folders = [models.folder(profile, config) for config in configs]
-        for config, folder in zip(configs, folders, strict=True):
-            used = {name: pack for name, pack in (splits or profile.splits()).items() if name in config.data}
-            trainer.train(config, used, folder, resume=True, progress=False)
-        return folders
-
-    monkeypatch.setattr(models, "train_all", train_all)
+    monkeypatch.setattr(models, "train_planned", train_here)
 
 
 # --- remembering --------------------------------------------------------------------------------------------------------------------------

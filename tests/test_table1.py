@@ -9,11 +9,9 @@ import matplotlib
 import pytest
 
 from alexnet import claims, results
-from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.experiments import models, table1
-from alexnet.profiles import Profile
-from alexnet.training import trainer
+from tests.experiments import Own, train_here
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -25,24 +23,11 @@ SETTINGS = {
 }
 
 
-class Own(Profile):
-    def splits(self, part=None):
-        return open_splits(self.settings["packs"])
-
-
 @pytest.fixture
 def profile(packs72, tmp_path, monkeypatch):
     """Of tiny nets, which are trained in this process."""
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
-
-    def train_all(profile, configs, splits=None, title=""):
-        folders = [models.folder(profile, config) for config in configs]
-        for config, folder in zip(configs, folders, strict=True):
-            used = {name: pack for name, pack in profile.splits().items() if name in config.data}
-            trainer.train(config, used, folder, resume=True, progress=False)
-        return folders
-
-    monkeypatch.setattr(models, "train_all", train_all)
+    monkeypatch.setattr(models, "train_planned", train_here)
     net = {"base": "paper/sigma-0.03", "epochs": 1, "image_size": 64, "width": 1 / 16, "batch_size": 12}
     return Own("own", {"title": "shapes", "source": "pictographs", "packs": packs72, "table1": SETTINGS} | net)
 

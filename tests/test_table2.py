@@ -50,7 +50,7 @@ def everything(packs72, tmp_path_factory):
     """The folder of the models, and a result with all that a profile can have."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ALEXNET_RUNS", str(tmp_path_factory.mktemp("table2")))
-        patch.setattr(models, "train_all", train_here)
+        patch.setattr(models, "train_planned", train_here)
         fisher = {"0": {"views": {"1": {"top1": 0.9, "top5": 0.5}}}}
         patch.setattr(experiments, "result", lambda name, profile, seeds: {"metrics": {"nets": {"SIFT + FVs": fisher}}})
         profile = own(packs72, table2={"pretraining": MORE, "finetuning": TUNED}, table1={}, **SETTINGS)

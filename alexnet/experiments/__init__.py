@@ -69,6 +69,16 @@ def result(name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), ar
     return remembered
 
 
+def train_ahead(names: Sequence[str], profile: profiles.Profile, seeds: list[int]) -> None:
+    """Says how long the models of these experiments will take, and trains them, all in one go: so every device has work to the end."""
+    from alexnet.experiments import models
+
+    planned = [net for name in names if hasattr(module(name), "nets") for net in module(name).nets(profile, seeds)]
+    if planned:
+        print(models.forecast(profile, planned), flush=True)
+        models.train_planned(profile, planned, "all models")
+
+
 def show(name: str, profile: str, archived: str = "embedded", seeds: Sequence[int] = (0,)) -> dict[str, Any] | None:
     """For chapters: profile "archive" reads results/<archived>/ and never trains; any other runs the experiment on that profile.
 

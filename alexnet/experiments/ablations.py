@@ -79,6 +79,10 @@ def configure(profile: Profile, arm: str, seed: int) -> Config:
     return models.base(profile, seed, variant)
 
 
+def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
+    return [(configure(profile, arm, seed), profile.splits()) for seed in seeds for arm in arms(profile)]
+
+
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     splits, asked = profile.splits(), arms(profile)
     jobs = {(arm, seed): configure(profile, arm, seed) for seed in seeds for arm in asked}

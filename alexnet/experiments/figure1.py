@@ -24,19 +24,31 @@ def config(profile: Profile) -> dict[str, Any]:
     return {"figure1": profile["figure1"], "data": profile.splits("figure1")["train"].digest}
 
 
+def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
+    """Those of the sweep; which rates the others have, it decides."""
+    return [(config, profile.splits("figure1")) for config in _sweep(profile, seeds[0]).values()]
+
+
+def _sweep(profile: Profile, seed: int) -> dict[tuple[str, float], models.Config]:
+    settings, splits = profile["figure1"], {"train": profile.splits("figure1")["train"]}
+    common = {"width": 1.0, "image_size": splits["train"].size, "batch_size": 128, "epochs": settings["sweep_epochs"], "seed": seed}
+    return {
+        (kind, rate): models.configure(profile, preset, splits=splits, rate=rate, **common)
+        for kind, preset in KINDS.items()
+        for rate in settings["rates"].get(kind, [])  # a kind without any is left out
+    }
+
+
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     settings, splits = profile["figure1"], {"train": profile.splits("figure1")["train"]}
-    common = {"width": 1.0, "image_size": splits["train"].size, "batch_size": 128, "epochs": settings["sweep_epochs"]}
-    rates: dict[str, list[float]] = settings["rates"]  # by kind; one without is left out
+    sweep, rates = _sweep(profile, seeds[0]), settings["rates"]
     kinds = [kind for kind in KINDS if kind in rates]
-    start = {kind: models.configure(profile, KINDS[kind], splits=splits, **common) for kind in kinds}
-    sweep = {(kind, rate): models.change(start[kind], rate=rate, seed=seeds[0]) for kind in kinds for rate in rates[kind]}
     tried = dict(zip(sweep, models.train_all(profile, list(sweep.values()), splits, title="choosing rates"), strict=True))
     losses = {kind: {rate: _late_loss(tried[kind, rate]) for rate in rates[kind]} for kind in kinds}
     best = {kind: min(by_rate, key=by_rate.__getitem__) for kind, by_rate in losses.items()}
 
     goal = {"epochs": settings["epochs"], "stop_at_train_error": settings["threshold"]}
-    full = {(kind, seed): models.change(start[kind], rate=best[kind], seed=seed, **goal) for kind in kinds for seed in seeds}
+    full = {(kind, seed): models.change(sweep[kind, best[kind]], seed=seed, **goal) for kind in kinds for seed in seeds}
     trained = dict(zip(full, models.train_all(profile, list(full.values()), splits, title="Figure 1"), strict=True))
     curves = {key: [row["error"] for row in log.read(path, "epoch")] for key, path in trained.items()}
     return {

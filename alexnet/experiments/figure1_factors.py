@@ -41,17 +41,26 @@ def config(profile: Profile) -> dict[str, Any]:
     return {"figure1_factors": settings, "nets": NETS, "batch": BATCH, "data": profile.splits("figure1_factors")["train"].digest}
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
+    return [(config, profile.splits("figure1_factors")) for config in _jobs(profile, seeds).values()]
+
+
+def _jobs(profile: Profile, seeds: list[int]) -> dict[tuple[str, str, float, int], models.Config]:
     settings, splits = profile["figure1_factors"], {"train": profile.splits("figure1_factors")["train"]}
     common = {"width": settings["width"], "image_size": splits["train"].size, "batch_size": BATCH, "epochs": settings["epochs"]}
     common["stop_at_train_error"] = settings["threshold"]
-    jobs = {
+    return {
         (name, kind, rate, seed): models.configure(profile, preset + variant, splits=splits, rate=rate, seed=seed, **common)
         for name, preset in NETS.items()
         for kind, variant in KINDS.items()
         for rate in settings["rates"][kind]
         for seed in seeds
     }
+
+
+def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+    settings, splits = profile["figure1_factors"], {"train": profile.splits("figure1_factors")["train"]}
+    jobs = _jobs(profile, seeds)
     trained = dict(zip(jobs, models.train_all(profile, list(jobs.values()), splits, title="Figure 1's factor"), strict=True))
     window = steps_per_epoch(splits["train"], BATCH)
     epochs: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {

@@ -27,6 +27,10 @@ def config(profile: Profile) -> dict[str, Any]:
     return {"figure3": settings, **net, "least": LEAST, "luck": LUCK, "data": digests}
 
 
+def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
+    return [(models.base(profile, seed), profile.splits()) for seed in seeds]
+
+
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     shuffles = profile["figure3"]["shuffles"]
     paths = models.train_all(profile, [models.base(profile, seed) for seed in seeds], title="figure3")

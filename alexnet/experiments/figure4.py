@@ -39,6 +39,10 @@ def config(profile: Profile) -> dict[str, Any]:
     return {"figure4": settings, **net, "shown": [LEFT, RIGHT, NEAREST], "data": digests}
 
 
+def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
+    return [(models.base(profile, seed), profile.splits()) for seed in seeds]
+
+
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     settings, splits = profile["figure4"], profile.splits()
     train, split = splits["train"], "test" if "test" in splits else "val"

@@ -4,6 +4,7 @@ each."""
 import json
 import multiprocessing
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from alexnet import presets
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.parallel import cores, follow_parent
@@ -57,13 +59,24 @@ def train_all(
 
     splits: other packs than the profile's. starts: of configs that begin with the weights of a finished run, by their `start`, its folder.
     """
-    folders = [folder(profile, config) for config in configs]
     splits = splits or profile.splits()
-    root = splits["train"].path if len(splits) == 1 else splits["train"].path.parent
-    missing = {path: config for path, config in zip(folders, configs, strict=True) if not (path / "summary.json").exists()}
+    return train_planned(profile, [(config, splits) for config in configs], title, starts)
+
+
+Planned = tuple[Config, dict[str, Pack]]  # a net to train, and on what
+
+
+def train_planned(
+    profile: Profile, planned: Sequence[Planned], title: str = "training", starts: Mapping[str, Path] | None = None
+) -> list[Path]:
+    """The same, of nets on packs of their own."""
+    folders = [folder(profile, config) for config, _ in planned]
+    missing = {path: net for path, net in zip(folders, planned, strict=True) if not (path / "summary.json").exists()}
     if not missing:
         return folders
-    steps = sum(max(1, round(config.epochs * steps_per_epoch(splits["train"], config.batch_size))) for config in missing.values())
+    steps = sum(
+        max(1, round(config.epochs * steps_per_epoch(splits["train"], config.batch_size))) for config, splits in missing.values()
+    )
     context = multiprocessing.get_context("spawn")
     counter, stop = context.Value("q", 0), context.Event()
     places = context.SimpleQueue()
@@ -75,7 +88,8 @@ def train_all(
         tqdm(total=steps, desc=f"{title}: {len(missing)} of {len(folders)} models", unit="step", disable=None) as bar,
     ):
         jobs = [
-            pool.submit(_train_one, config, root, path, (starts or {}).get(config.start or "")) for path, config in missing.items()
+            pool.submit(_train_one, config, _root(splits), path, (starts or {}).get(config.start or ""))
+            for path, (config, splits) in missing.items()
         ]
         pending = set(jobs)
         try:
@@ -89,6 +103,12 @@ def train_all(
             pool.shutdown(cancel_futures=True)
             raise
     return folders
+
+
+def _root(splits: dict[str, Pack]) -> Path:
+    """What `open_splits` opens."""
+    path = splits["train"].path
+    return path if len(splits) == 1 else path.parent
 
 
 def devices() -> list[str]:
@@ -123,3 +143,58 @@ def _train_one(config: Config, data: Path, out: Path, start: Path | None) -> Non
 def summary(path: Path) -> dict[str, Any]:
     """How a run ended."""
     return json.loads((path / "summary.json").read_text())
+
+
+# --- how long it will take ----------------------------------------------------------------------------------------------------------------
+
+def forecast(profile: Profile, planned: Sequence[Planned]) -> str:
+    """What training all of these will take, in words: those that are there already cost nothing. The rate is measured on a few steps of the
+    costliest net, and scaled by multiplications for the others."""
+    nets = {config.identity: (config, len(splits["train"])) for config, splits in planned}
+    missing = [net for net in nets.values() if not (folder(profile, net[0]) / "summary.json").exists()]
+    if not missing:
+        return f"all {len(nets)} models are there already"
+    work = sum(config.epochs * images * _macs(config) for config, images in missing)
+    costliest = max((config for config, _ in missing), key=_macs)
+    seconds = work / _macs(costliest) * _seconds_an_image(costliest) / min(len(missing), len(devices()))
+    where = f"{len(devices())} {'GPUs' if devices()[0] != 'cpu' else 'cores'}"
+    there = f", {len(nets) - len(missing)} more are there already" if len(missing) < len(nets) else ""
+    images = sum(config.epochs * count for config, count in missing)
+    return f"{len(missing)} models to train{there}: {images / 1e6:,.2f} million images, about {duration(seconds)} on {where}"
+
+
+def duration(seconds: float) -> str:
+    """In words, two units at most."""
+    for unit, size, below in (("day", 86400, 3600), ("hour", 3600, 60), ("minute", 60, 1)):
+        if seconds >= 2 * size:
+            whole, rest = divmod(seconds, size)
+            small = f" {rest / below:.0f} {'hours' if below == 3600 else 'minutes'}" if below > 1 and rest >= below else ""
+            return f"{whole:.0f} {unit}s{small}"
+    return f"{seconds:.0f} seconds"
+
+
+def _macs(config: Config) -> int:
+    """Of one image."""
+    return presets.total(presets.shapes(presets.get(config.preset), config.num_classes, config.width, config.image_size), "macs")
+
+
+def _seconds_an_image(config: Config) -> float:
+    """Of training, on one device alone."""
+    device, count = torch.device(devices()[0]), min(config.batch_size, 32 if devices()[0] == "cpu" else config.batch_size)
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        with trainer.arithmetic(config.precision, device) as dtype:
+            learner = trainer.Learner(config.network(), config.recipe, Ranks(device), dtype)
+            x = torch.randn(count, 3, config.image_size, config.image_size)
+            labels, keys = torch.zeros(count, dtype=torch.int64), torch.arange(count)
+            took = []
+            for _ in range(4):
+                began = time.perf_counter()
+                learner.backward(x, labels, keys, count)
+                learner.update([0.0] * len(learner.parameters))
+                took.append(time.perf_counter() - began)
+        return min(took) / count
+    finally:
+        torch.set_num_threads(threads)

@@ -28,14 +28,18 @@ def config(profile: Profile) -> dict[str, Any]:
     return {"page": profile["page"], "net": profile.net}
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
     settings, splits = profile["page"], profile.splits("page")
     fields = {name: settings[name] for name in ("width", "epochs")}
-    configs = [models.configure(profile, settings["preset"], splits=splits, seed=seed, **fields) for seed in seeds]
+    return [(models.configure(profile, settings["preset"], splits=splits, seed=seed, **fields), splits) for seed in seeds]
+
+
+def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+    settings, splits = profile["page"], profile.splits("page")
     errors: dict[str, Any] = {}
     kernels: dict[str, Packed] = {}
     rounded: Packed = {}
-    for seed, path in zip(seeds, models.train_all(profile, configs, splits=splits, title="page"), strict=True):
+    for seed, path in zip(seeds, models.train_planned(profile, nets(profile, seeds), title="page"), strict=True):
         net, augment, _ = load_run(path)
         full = evaluation.evaluate(net, splits["test"], augment)
         found = {"one_view": round(full.top1, 4), "epochs": models.summary(path)["epochs"], "falls": models.summary(path)["falls"]}

@@ -58,23 +58,39 @@ def config(profile: Profile) -> dict[str, Any]:
     return {"permuted": profile["permuted"], "arms": list(ARMS), "window": WINDOW}
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
+    return list(_jobs(profile, seeds).values())
+
+
+def _jobs(profile: Profile, seeds: list[int]) -> dict[tuple[str, int], models.Planned]:
     settings, packs = profile["permuted"], profile.splits("permuted")
-    test = packs["test"]
     fields = {name: settings[name] for name in ("width", "batch_size", "rate", "epochs")}
-    by_arm = {"as they are": packs, "permuted": shuffled(packs, profile.runs / "data" / f"permuted-{test.digest[:16]}")}
+    by_arm = {"as they are": packs, "permuted": shuffled(packs, profile.runs / "data" / f"permuted-{packs['test'].digest[:16]}")}
+    return {
+        (arm, seed): (models.configure(profile, settings["preset"], splits={"train": own["train"]}, seed=seed, **fields), own)
+        for arm, own in by_arm.items()
+        for seed in seeds
+    }
+
+
+def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+    jobs = _jobs(profile, seeds)
+    trained = dict(zip(jobs, models.train_planned(profile, list(jobs.values()), title="permuted"), strict=True))
     arms: dict[str, dict[str, Any]] = {}
-    for arm, own in by_arm.items():
-        configs = [models.configure(profile, settings["preset"], splits={"train": own["train"]}, seed=seed, **fields) for seed in seeds]
+    for arm in ARMS:
+        own = jobs[arm, seeds[0]][1]
         found: dict[str, Any] = {"test_top1": {}, "train_error": {}, "loss": {}}
-        for seed, path in zip(seeds, models.train_all(profile, configs, splits=own, title=f"pixels {arm}"), strict=True):
+        for seed in seeds:
+            path = trained[arm, seed]
             net, augment, _ = trainer.load_run(path)
             losses = [row["loss"] for row in log.read(path, "step")]
             found["test_top1"][str(seed)] = round(evaluation.evaluate(net, own["test"], augment).top1, 4)
             found["train_error"][str(seed)] = round([row["error"] for row in log.read(path, "epoch")][-1], 4)
             found["loss"][str(seed)] = [round(sum(losses[i : i + WINDOW]) / WINDOW, 4) for i in range(0, len(losses) - WINDOW + 1, WINDOW)]
-        arms[arm] = found | {"neighbors": round(neighbors(own["test"].gather(np.arange(len(test)))), 4)}
-    return {"classes": len(test.classes), "images": len(packs["train"]), "test_images": len(test), "window": WINDOW, "arms": arms}
+        arms[arm] = found | {"neighbors": round(neighbors(own["test"].gather(np.arange(len(own["test"])))), 4)}
+    packs = profile.splits("permuted")
+    sizes = {"classes": len(packs["test"].classes), "images": len(packs["train"]), "test_images": len(packs["test"])}
+    return {**sizes, "window": WINDOW, "arms": arms}
 
 
 def plot(result: dict[str, Any]) -> Figure:

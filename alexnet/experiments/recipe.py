@@ -51,13 +51,21 @@ def config(profile: Profile) -> dict[str, Any]:
     return {"recipe": settings, "net": profile.net, "arms": presets, "window": WINDOW, "drop": DROP, "after": AFTER, "data": digests}
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    splits = {"train": profile.splits()["train"]}
-    jobs = {
-        (name, seed): models.configure(profile, preset(arm), splits=splits, seed=seed, epochs=profile["recipe"]["epochs"])
+def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
+    return [(config, profile.splits()) for config in _jobs(profile, seeds).values()]
+
+
+def _jobs(profile: Profile, seeds: list[int]) -> dict[tuple[str, int], models.Config]:
+    splits, epochs = {"train": profile.splits()["train"]}, profile["recipe"]["epochs"]
+    return {
+        (name, seed): models.configure(profile, preset(arm), splits=splits, seed=seed, epochs=epochs)
         for name, arm in ARMS.items()
         for seed in seeds
     }
+
+
+def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+    splits, jobs = {"train": profile.splits()["train"]}, _jobs(profile, seeds)
     trained = dict(zip(jobs, models.train_all(profile, list(jobs.values()), title="recipe"), strict=True))
     classes = len(splits["train"].classes)
     kinds = ("left_at_step", "end", "loss", "diverged_at")

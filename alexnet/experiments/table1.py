@@ -55,6 +55,10 @@ def config(profile: Profile) -> dict[str, Any]:
     return settings | net | {"data": {name: pack.digest for name, pack in profile.splits().items()}}
 
 
+def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
+    return [(models.base(profile, seed), profile.splits()) for seed in seeds]
+
+
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     settings, splits = profile["table1"], profile.splits()
     reported = pipeline.held_out(splits, "Table 1")

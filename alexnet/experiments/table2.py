@@ -67,6 +67,13 @@ def pretraining(profile: Profile) -> tuple[dict[str, Pack], str]:
         return {}, str(error)
 
 
+def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
+    """Those that do not begin with another's weights."""
+    more, _ = pretraining(profile)
+    plain = [(models.base(profile, seed), profile.splits()) for seed in enough(seeds, AVERAGED)]
+    return plain + [(_starry(profile, "pretraining", seed, more), more) for seed in enough(seeds, STARRED) if more]
+
+
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     splits, (more, lacks) = profile.splits(), pretraining(profile)
     plain = enough(seeds, AVERAGED)
@@ -112,14 +119,17 @@ def _starred(profile: Profile, seeds: list[int], more: dict[str, Pack]) -> tuple
     The source's weights had come by way of three data sets, and their last training began at a tenth of the first rate. Here there is one
     such set, and the profile says the rate.
     """
-    before, after = (profile["table2"][stage] for stage in ("pretraining", "finetuning"))
-    preset = before.get("preset", f"{profile['base']}/conv6")
-    asked = [{name: stage[name] for name in ("epochs", "rate") if name in stage} for stage in (before, after)]
-    first = [models.configure(profile, preset, splits=more, seed=seed, **asked[0]) for seed in seeds]
-    roots = models.train_all(profile, first, more, title="table2: pre-training")
+    roots = models.train_all(profile, [_starry(profile, "pretraining", seed, more) for seed in seeds], more, title="table2: pre-training")
     starts = {starting_point(root): root for root in roots}
-    then = [models.configure(profile, preset, seed=seed, start=start, **asked[1]) for seed, start in zip(seeds, starts, strict=True)]
+    then = [_starry(profile, "finetuning", seed, start=start) for seed, start in zip(seeds, starts, strict=True)]
     return roots, dict(zip(seeds, models.train_all(profile, then, title="table2: fine-tuning", starts=starts), strict=True))
+
+
+def _starry(profile: Profile, stage: str, seed: int, splits: dict[str, Pack] | None = None, **fields) -> models.Config:
+    settings = profile["table2"]
+    preset = settings["pretraining"].get("preset", f"{profile['base']}/conv6")
+    fields |= {name: settings[stage][name] for name in ("epochs", "rate") if name in settings[stage]}
+    return models.configure(profile, preset, splits=splits, seed=seed, **fields)
 
 
 def _seen(runs: Iterable[Path], pack: Pack) -> int:

@@ -317,6 +317,10 @@ VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
     "color-255": (_recipe(color="text-255"), "PCA color read the other way: eigenvalues of colors in 0..255"),
     "no-crops": (_recipe(crops="center", flips=False), "center crops only, no reflections (section 4.1)"),
     "constant-rate": (_recipe(schedule="constant"), "the first rate throughout"),
+    "logged-rate": (
+        _recipe(schedule="logged", cycles=93.0, falls=(23, 51, 78), bias_falls=(23, 51, 78)),
+        "the rate falls when the source's did, for data without validation images",
+    ),
     "plateau-rate": (_recipe(schedule="plateau"), "the text's rule for the rate: /10 when the validation error stops improving"),
     "no-decay": (_recipe(weight_decay=0.0), "no weight decay (section 5)"),
 }

@@ -42,7 +42,7 @@ ARMS = {
     "no-crops": Arm("/no-crops", "without crops and reflections", "4.1", "substantial overfitting"),
     "no-color": Arm("/no-color", "without color shifts", "4.1", "over 1", 1.0),
     "no-dropout": Arm("/no-dropout", "without dropout", "4.2", "substantial overfitting"),
-    "no-decay": Arm("/no-decay", "without weight decay", "5", "training error"),
+    "no-decay": Arm("/no-decay", "without weight decay", "5", "higher training error"),
     "no-conv2": Arm("/no-conv2", "without conv2", "7", "about 2", 2.0),
     "no-conv3": Arm("/no-conv3", "without conv3", "7", "about 2", 2.0),
     "no-conv4": Arm("/no-conv4", "without conv4", "7", "about 2", 2.0),
@@ -55,7 +55,11 @@ ENDS = ("epochs", "ended", "falls", "diverged_at")  # what is told of how a run 
 NEAR = 0.1  # of the best validation error: so near to it, a run has converged
 DEFINITIONS = {
     "train_error": "top-1 error on a fixed sample of the training images, one view, in evaluation mode: center crops, all units on",
+<<<<<<< HEAD
     "overfitting": "top-1 error on the test images (validation images, where these have no labels), one view, minus train_error",
+=======
+    "overfitting": "top-1 error on the test images, one view, minus the training error",
+>>>>>>> helper-a
     "iterations": "steps after which the validation error is for the first time within 10 % of the run's lowest (above it by a tenth of it "
     "at most); it is measured once an epoch",
 }
@@ -174,7 +178,7 @@ def table(result: dict[str, Any]) -> str:
             train, over, steps = (list(metrics[kind][arm].values()) for kind in ("train_error", "overfitting", "iterations"))
             known = [step for step in steps if step is not None]
             lines.append(f"{about.what:<58}{np.mean(train):>15.1%}{100 * np.mean(over):>+13.1f}{np.mean(known) if known else 0:>12,.0f}")
-    lines += [f"{name.replace('_', ' ')}: {what}" for name, what in metrics["definitions"].items()]
+    lines += [f"{name.replace('train_', 'training ')}: {what}" for name, what in metrics["definitions"].items()]
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -126,9 +126,9 @@ def _starred(profile: Profile, seeds: list[int], more: dict[str, Pack]) -> tuple
 
 
 def _starry(profile: Profile, stage: str, seed: int, splits: dict[str, Pack] | None = None, **fields) -> models.Config:
-    settings = profile["table2"]
-    preset = settings["pretraining"].get("preset", f"{profile['base']}/conv6")
-    fields |= {name: settings[stage][name] for name in ("epochs", "rate") if name in settings[stage]}
+    settings = profile["table2"][stage]
+    preset = settings.get("preset", f"{profile['base']}/conv6")
+    fields |= {name: settings[name] for name in ("epochs", "rate") if name in settings}
     return models.configure(profile, preset, splits=splits, seed=seed, **fields)
 
 

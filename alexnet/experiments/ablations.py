@@ -55,11 +55,7 @@ ENDS = ("epochs", "ended", "falls", "diverged_at")  # what is told of how a run 
 NEAR = 0.1  # of the best validation error: so near to it, a run has converged
 DEFINITIONS = {
     "train_error": "top-1 error on a fixed sample of the training images, one view, in evaluation mode: center crops, all units on",
-<<<<<<< HEAD
-    "overfitting": "top-1 error on the test images (validation images, where these have no labels), one view, minus train_error",
-=======
-    "overfitting": "top-1 error on the test images, one view, minus the training error",
->>>>>>> helper-a
+    "overfitting": "top-1 error on the test images (validation images, where these have no labels), one view, minus the training error",
     "iterations": "steps after which the validation error is for the first time within 10 % of the run's lowest (above it by a tenth of it "
     "at most); it is measured once an epoch",
 }

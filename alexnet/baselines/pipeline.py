@@ -30,7 +30,7 @@ from alexnet.evaluation import Errors, errors
 
 CHUNK = 64  # images of a task
 SPREAD = 512  # images a process at least: starting one takes as long as some hundred
-COSTS = (1e-3, 1e-2, 1e-1)  # scikit-learn's C, for features whose root mean square is 1
+COSTS = (1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, for features whose root mean square is 1
 ITERATIONS = 100  # of L-BFGS at most
 
 

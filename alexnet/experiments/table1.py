@@ -74,8 +74,8 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         net.to("cuda" if torch.cuda.is_available() else "cpu")
         by_view = {}
         for views in (1, 10):
-            errors_ = evaluation.evaluate(net, splits[reported], augment, views, progress=True)
-            by_view[str(views)] = {"top1": round(errors_.top1, 5), "top5": round(errors_.top5, 5), "nll": round(errors_.nll, 5)}
+            measured = evaluation.evaluate(net, splits[reported], augment, views, progress=True)
+            by_view[str(views)] = {"top1": round(measured.top1, 5), "top5": round(measured.top5, 5), "nll": round(measured.nll, 5)}
         summary = models.summary(path)
         about = {"test_images": len(splits[reported]), "train_images": len(splits["train"]), "epochs": summary["epochs"]}
         found["CNN"][str(seed)] = {"views": by_view, **about, "ended": summary["ended"]}

@@ -126,7 +126,8 @@ def table(result: dict[str, Any]) -> str:
         sides = ""
         for kind, rate, (epochs, least) in (("ReLU", relu_rate, relu), ("tanh", tanh_rate, tanh)):
             edge = "*" if rate in (tried[kind][0], tried[kind][-1]) and "rate" not in name else ""
-            sides += f"{'> ' * least + f'{epochs:.1f}':>6} {rate + edge:<11}"
+            at = "any" if least and epochs == metrics["budget"] and "rate" not in name else rate + edge
+            sides += f"{'> ' * least + f'{epochs:.1f}':>6} {at:<11}"
         lines.append(f"{name:<40}{sides}{factor(relu, tanh)}")
     lines.append("*: the lowest rate tried, or the highest; a better one may lie beyond")
     apart = ", ".join(f"{kind} {difference:.0e}" for kind, difference in metrics["order"].items())

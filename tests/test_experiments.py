@@ -238,6 +238,8 @@ def test_the_factors_are_of_every_net_at_every_rate_and_the_order_is_the_same_fu
         assert all(found["0"] is None or 0 < found["0"] <= 2 for by_rate in kinds.values() for found in by_rate.values())
     said = figure1_factors.table({"metrics": metrics})
     assert all(name in said for name in figure1_factors.NETS) and said.count("rate: the same for both") == 1
+    arrived = any(by_rate["0.003"]["0"] is not None for by_rate in (kinds["tanh"] for kinds in metrics["epochs"].values()))
+    assert ("0.003* " in said) == arrived  # the only rate of tanh; "any" where it did not do
     drawn(figure1_factors.plot, {"metrics": metrics})
 
 

@@ -130,9 +130,15 @@ def table(result: dict[str, Any]) -> str:
     metrics = result["metrics"]
     head = f"epochs to {metrics['threshold']:.0%} training error"
     lines = [f"{head:<40}{'ReLU':>6} {'at rate':<11}{'tanh':>6} {'at rate':<11}factor (the paper: 6)"]
+    tried = {kind: sorted(by_rate, key=float) for kind, by_rate in metrics["epochs"][next(iter(NETS))].items()}
     for name, relu_rate, relu, tanh_rate, tanh in rows(metrics):
-        sides = [f"{'> ' * least + f'{epochs:.1f}':>6} {rate:<11}" for rate, (epochs, least) in ((relu_rate, relu), (tanh_rate, tanh))]
-        lines.append(f"{name:<40}{''.join(sides)}{factor(relu, tanh)}")
+        sides = ""
+        for kind, rate, (epochs, least) in (("ReLU", relu_rate, relu), ("tanh", tanh_rate, tanh)):
+            edge = "*" if rate in (tried[kind][0], tried[kind][-1]) and "rate" not in name else ""
+            at = "any" if least and epochs == metrics["budget"] and "rate" not in name else rate + edge
+            sides += f"{'> ' * least + f'{epochs:.1f}':>6} {at:<11}"
+        lines.append(f"{name:<40}{sides}{factor(relu, tanh)}")
+    lines.append("*: the lowest rate tried, or the highest; a better one may lie beyond")
     apart = ", ".join(f"{kind} {difference:.0e}" for kind, difference in metrics["order"].items())
     lines.append(f"order of pooling and nonlinearity: the same function; a gradient's largest difference: {apart}")
     return "\n".join(line.rstrip() for line in lines)

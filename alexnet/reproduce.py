@@ -112,6 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `alexnet reproduce` to a parser; `run` obeys them."""
     names = ", ".join(profiles.names())
     parser.add_argument("--profile", default=DEFAULT_PROFILE, metavar="P", help=f"how big: {names} (default: {DEFAULT_PROFILE})")
+    parser.add_argument("--quick", dest="profile", action="store_const", const="quick", help="short for --profile quick: some ten minutes")
     one = f"one chapter, as 03-architecture, or one experiment: {', '.join(experiments.NAMES)}"
     parser.add_argument("--only", metavar="NAME", help=one)
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds per experiment (default: 1)")
@@ -150,7 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(profile.runs / "results" / f"{only}.json")
         return 0
     useful = None if only else {chapter for name in served for chapter in shown[name]}
-    if useful is not None and profile.name == DEFAULT_PROFILE:  # whose run makes everything, also what no experiment is behind
+    if useful is not None and profile["source"] == "pictographs":  # which serve everything, also what no experiment is behind
         useful |= {path.stem for path in _select(book, None)} - {chapter for chapters in shown.values() for chapter in chapters}
     try:
         outcomes = reproduce(profile.name, only, parameters, arguments.force, runs=profile.runs.parent, chapters_wanted=useful)

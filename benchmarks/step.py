@@ -10,7 +10,9 @@ weights, same outputs. Rows go to benchmarks/results/step.csv.
 """
 
 import argparse
+import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,9 +20,11 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import kernels
@@ -68,11 +72,15 @@ CPU = (
     Case("default profile", "paper", 1 / 4, 64, 64, "fp32", ASKED),
     Case("full net", "paper", 1.0, 224, 16, "fp32", ASKED),
 )
-GPU = tuple(
+GPU = tuple(  # what matters most first; compiled peers, which take minutes, in the first two alone
     Case("full net", preset, 1.0, 224, batch, precision)
-    for precision in ("bf16", "tf32", "fp32")
-    for batch in (128, 1024)
-    for preset in (("paper", "source") if precision == "bf16" else ("paper",))
+    for precision, presets_, batches in (
+        ("bf16", ("paper", "source"), (128, 1024)),
+        ("tf32", ("paper",), (128, 1024)),
+        ("fp32", ("paper",), (128,)),
+    )
+    for preset in presets_
+    for batch in batches
 )
 TINY = Case("tiny", "paper", 1 / 16, 64, 2, "fp32")
 
@@ -139,23 +147,21 @@ def contestants(case: Case, device: str, x: Tensor, labels: Tensor) -> dict[str,
     if device == "cuda":
         x = x.contiguous(memory_format=torch.channels_last)
     here = partial(ours, case, device, x, labels)
-    found: dict[str, Callable[[], Step]] = {"ours": here, "ours, again": here, "ours, compiled": partial(here, compiled=True)}
+    found: dict[str, Callable[[], Step]] = {"ours": here, "ours, again": here}
     if device == "cpu":
         found["ours, no compiler"] = partial(here, mode="composite")
     else:
         found["ours, graph"] = partial(graph, case, device, labels)
     there = partial(torchs, case=case, device=device, x=x, labels=labels)
-    found |= {
-        PEER: lambda: there(Plain(case.preset, *sizes)),
-        f"{PEER}, compiled": lambda: there(Plain(case.preset, *sizes), compiled=True),
-    }
+    nets: dict[str, Callable[[], nn.Module]] = {PEER: lambda: Plain(case.preset, *sizes)}
     if case.image_size == 224:
         from torchvision.models import alexnet
 
-        found |= {
-            "torchvision": lambda: there(alexnet(num_classes=case.classes)),
-            "torchvision, compiled": lambda: there(alexnet(num_classes=case.classes), compiled=True),
-        }
+        nets["torchvision"] = lambda: alexnet(num_classes=case.classes)
+    found |= {name: lambda net=net: there(net()) for name, net in nets.items()}  # type: ignore[misc]
+    if device == "cpu" or (case.preset == "paper" and case.precision == "bf16"):
+        found["ours, compiled"] = partial(here, compiled=True)
+        found |= {f"{name}, compiled": lambda net=net: there(net(), compiled=True) for name, net in nets.items()}  # type: ignore[misc]
     return found
 
 
@@ -236,29 +242,29 @@ def parts(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
         calls: dict[str, Step] = {}
         floors: dict[str, float] = {}
         for row in net.table:
-                maps, at = row.in_maps, row.in_size
-                shape = (case.batch, maps, at, at) if row.layer.kernel else (case.batch, row.fan_in)
-                x = torch.randn(shape, device=device, dtype=dtype)
-                if x.dim() == 4 and device == "cuda":
-                    x = x.contiguous(memory_format=torch.channels_last)
-                first = row is net.table[0]
-                x.requires_grad_(not first)
-                stages = net.stages(row.layer.name)
-                passes = 2 if first else 3  # no gradient for the image
-                calls[f"{row.layer.name}, sums"] = partial(both, [partial(s.weighted_sums, x, None) for s in stages])
-                floors[f"{row.layer.name}, sums"] = passes * 2 * row.macs * case.batch / product
-                if row.layer.then:
-                    out = torch.randn(
+            maps, at = row.in_maps, row.in_size
+            shape = (case.batch, maps, at, at) if row.layer.kernel else (case.batch, row.fan_in)
+            x = torch.randn(shape, device=device, dtype=dtype)
+            if x.dim() == 4 and device == "cuda":
+                x = x.contiguous(memory_format=torch.channels_last)
+            first = row is net.table[0]
+            x.requires_grad_(not first)
+            stages = net.stages(row.layer.name)
+            passes = 2 if first else 3  # no gradient for the image
+            calls[f"{row.layer.name}, sums"] = partial(both, [partial(s.weighted_sums, x, None) for s in stages])
+            floors[f"{row.layer.name}, sums"] = passes * 2 * row.macs * case.batch / product
+            if row.layer.then:
+                out = torch.randn(
                         (case.batch, row.maps, row.size, row.size) if row.layer.kernel else (case.batch, row.maps),
                         device=device, dtype=dtype,
                     )  # fmt: skip
-                    if out.dim() == 4 and device == "cuda":
-                        out = out.contiguous(memory_format=torch.channels_last)
-                    out.requires_grad_()
-                    calls[f"{row.layer.name}, rest"] = partial(both, [partial(after, s, out, keys) for s in stages])
-                    kept = row.out_size**2 / row.size**2  # forward reads x and writes y and a byte each; backward reads both and writes dx
-                    each = out.numel() * len(stages)
-                    floors[f"{row.layer.name}, rest"] = each * (out.element_size() * (3 + 2 * kept) + 2 * kept) / copy
+                if out.dim() == 4 and device == "cuda":
+                    out = out.contiguous(memory_format=torch.channels_last)
+                out.requires_grad_()
+                calls[f"{row.layer.name}, rest"] = partial(both, [partial(after, s, out, keys) for s in stages])
+                kept = row.out_size**2 / row.size**2  # forward reads x and writes y and a byte each; backward reads both and writes dx
+                each = out.numel() * len(stages)
+                floors[f"{row.layer.name}, rest"] = each * (out.element_size() * (3 + 2 * kept) + 2 * kept) / copy
         for parameter in net.parameters():
             parameter.grad = torch.zeros_like(parameter)
         grads = {name: p.grad for name, p in net.named_parameters()}
@@ -304,6 +310,37 @@ def both(calls: Sequence[Callable[[], Tensor]]) -> None:
         torch.autograd.backward(y, torch.ones_like(y))
 
 
+# --- shown ---
+
+
+def latest(kind: str, cuda: bool, path: Path = FILE) -> list[Row]:
+    """The last row of each contestant in each case, "steps" or "parts", of the device that was measured last; none where nothing was."""
+    rows = [row for row in record.read(path, COLUMNS) if bool(row["cuda"]) is cuda and (row["case"] == "parts") is (kind == "parts")]
+    if not rows:
+        return []
+    device = max(rows, key=lambda row: row["time"])["device"]
+    same = ("case", "preset", "width", "image_size", "batch", "precision", "implementation")
+    return list({tuple(row[name] for name in same): row for row in rows if row["device"] == device}.values())
+
+
+def plot(rows: Sequence[Row]) -> Figure:
+    """What a step is made of: a pair of bars for each part, its time and, over it, the least that its multiplications or bytes take."""
+    figure, axes = plt.subplots(figsize=(6.4, 0.8 + 0.26 * len(rows)), dpi=100, layout="constrained")
+    places = range(len(rows))
+    axes.barh(places, [number(row["median_ms"]) for row in rows], color="#8fb3d9", label="time")
+    axes.barh(places, [number(row["floor_ms"]) for row in rows], height=0.35, color="#1f5a96", label="floor")
+    axes.set_yticks(places, [str(row["implementation"]) for row in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("ms, forward and backward")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def number(value: object) -> float:
+    return float(str(value)) if value not in (None, "") else 0.0
+
+
 # --- all of it ---
 
 
@@ -312,8 +349,8 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         case = f"{row['case']}, {row['preset']}, batch {row['batch']}, {row['precision']}"
         shown = [row[name] for name in ("median_ms", "images_per_s", "ratio", "wanted", "floor_ms", "peak_mb")]
-        ms, rate, ratio, wanted, floor, peak = ("" if value is None else f"{value:,.3g}" for value in shown)
-        rate = "" if row["images_per_s"] is None else f"{row['images_per_s']:,.0f}"
+        ms, rate, ratio, wanted, floor, peak = ("" if value in (None, "") else f"{number(value):,.3g}" for value in shown)
+        rate = "" if row["images_per_s"] in (None, "") else f"{number(row['images_per_s']):,.0f}"
         lines.append([case, str(row["implementation"]), ms, rate, ratio, wanted, floor, peak])
     notes = [f"{row['case']}, {row['implementation']}: {row['note']}" for row in rows if row["note"]]
     heading = f"times: how many times as fast as {PEER} in the same case"
@@ -328,6 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--implementations", nargs="+", metavar="NAME", help=f'only these, as "ours, compiled"; {PEER} is always there')
     add("--runs", type=int, default=20, metavar="N", help="rounds at most (default: %(default)s)")
     add("--seconds", type=float, default=90.0, metavar="S", help="begin no round of a case after this (default: %(default)s)")
+    add("--budget", type=float, default=math.inf, metavar="S", help="begin no case that might end later than this (default: none)")
     add("--threads", type=int, metavar="N", help="of the CPU (default: torch's own choice)")
     add("--commit", metavar="ID", help="what to write as commit where the folder is no git checkout")
     add("--tiny", action="store_true", help="sizes whose times mean nothing, to test the script; rows go to runs/benchmarks/")
@@ -348,14 +386,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         origin = record.machine(args.device, args.commit, SOURCES)
         origin["torchvision"] = version("torchvision")
         rows: list[Row] = []
+        left: list[str] = []
+        began, longest = time.perf_counter(), 0.0
         for name in chosen:
             for case in (TINY,) if args.tiny else GPU if args.device == "cuda" else CPU:
+                start = time.perf_counter()
+                if start - began + longest > args.budget:
+                    left.append(f"{name} of {case}")
+                    continue
                 torch.compiler.reset()
                 new = kinds[name](case, args, origin)
                 record.append(path, new, COLUMNS)
                 rows += new
+                longest = max(longest, time.perf_counter() - start)
         print(f"{table(rows)}\n\nrows: {path}")
-        return 0
+        if left:
+            print(f"not measured, for lack of time: {'; '.join(left)}")
+        return 1 if left else 0
 
     return script.guarded(work)
 

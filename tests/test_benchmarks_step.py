@@ -31,6 +31,17 @@ def test_parts(tmp_path):
     assert all(float(row["median_ms"]) > 0 and float(row["floor_ms"]) > 0 for row in rows)
 
 
+def test_the_last_rows_are_shown(tmp_path):
+    for _ in range(2):
+        rows = run(tmp_path, "steps", "parts", "--implementations", "ours")
+    path = tmp_path / "step.csv"
+    found = {kind: step.latest(kind, False, path) for kind in ("steps", "parts")}
+    last = rows[len(rows) // 2 :]
+    assert [row["median_ms"] for kind in found.values() for row in kind] == [step.number(row["median_ms"]) for row in last]
+    assert step.latest("steps", True, path) == [] and "torch layers" in step.table(found["steps"])
+    assert len(step.plot(found["parts"]).axes[0].patches) == 2 * len(found["parts"])
+
+
 def test_the_nets_are_compared_first(tmp_path, monkeypatch):
     monkeypatch.setattr(step.Plain, "forward", lambda self, x: x.new_ones(len(x), 40))
     with pytest.raises(RuntimeError, match="outputs differ"):

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import reduce
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from safetensors import SafetensorError
@@ -272,9 +273,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that nothing half-made stays behind."""
+    """SIGTERM and Ctrl-C end the block by KeyboardInterrupt, so that nothing half-made stays behind.
 
-    def stop(number: int, _: object) -> None:
+    Not while anything is being imported: Python swallows what is raised in some places there, and keeps a lock; libraries abort. So the
+    signal then comes again, by a timer.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        while frame is not None and frame.f_code is not main.__code__:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                signal.signal(signal.SIGALRM, lambda _, frame: stop(number, frame))
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                return
+            frame = frame.f_back
         stopped = KeyboardInterrupt()
         setattr(stopped, "signal", number)  # noqa: B010 (no such attribute, says the type checker)
         raise stopped
@@ -282,11 +293,16 @@ def _terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = (signal.SIGALRM, signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else []))
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers[1:]:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _whole(text: str, name: str) -> int:

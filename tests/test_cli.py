@@ -358,6 +358,30 @@ def test_a_stopped_training_says_how_to_go_on_and_goes_on(packs32, tmp_path):
     assert [row["step"] for row in log.read(tmp_path / "run", "step")] == list(range(1, at[1] + 1))
 
 
+DURING_AN_IMPORT = """
+import _imp, os, signal, sys
+from alexnet import cli
+
+def watch(frame, event, argument):
+    swallows = frame.f_code.co_name == "cb" and event == "c_return" and argument is _imp.acquire_lock
+    if swallows and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        sys.setprofile(None)
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+sys.setprofile(watch)
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_an_import_is_not_lost(packs32, tmp_path, number):
+    """At the moment when Python would swallow an exception and keep the lock of all imports."""
+    train = ["train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--lr", "1e-6", "--epochs", "60"]
+    command = [sys.executable, "-c", DURING_AN_IMPORT, str(number.value), *train]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 128 + number and done.stderr.splitlines()[-1].startswith("alexnet: stopped"), done.stderr
+
+
 def test_sigterm_while_preparing_leaves_nothing_behind(packs72, tmp_path):
     out = tmp_path / "place" / "pack"
     command = [sys.executable, "-m", "alexnet", "prepare", "pictographs", out, "--workers", "1"]

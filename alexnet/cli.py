@@ -266,8 +266,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         return tell(f"{error.filename}: {error.strerror}; choose another path", 2)
     except (RuntimeError, OSError, SafetensorError) as error:
-        if "gloo" in str(error) or "NCCL" in str(error):  # which say how, at length, but not what to do
-            return tell("lost another rank, which says why or was killed; --resume goes on from the last checkpoint", 1)
         return tell(error, 1)
 
 

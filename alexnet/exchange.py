@@ -18,6 +18,19 @@ from torch import Tensor
 from alexnet.errors import InputError
 
 
+class RankLost(RuntimeError):
+    """Another rank no longer answers. That one says why, or was killed."""
+
+
+@contextmanager
+def reaching_others() -> Iterator[None]:
+    """Within the block nothing is done but to send or wait for messages, whose failures say how, at length, but not what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RankLost("lost another rank, which says why or was killed; --resume goes on from the last checkpoint") from error
+
+
 class Together:
     """All columns in one process."""
 
@@ -75,16 +88,17 @@ class Across(Together):
         """Around a collective that hands `own` on."""
         self.sent[layer, direction] += own.numel()
         self.enter()
-        if own.is_cuda:
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            yield
-            end.record()
-            self._events.append((begin, end))
-        else:
-            start = time.perf_counter()
-            yield
-            self._host += time.perf_counter() - start
+        with reaching_others():
+            if own.is_cuda:
+                begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                begin.record()
+                yield
+                end.record()
+                self._events.append((begin, end))
+            else:
+                start = time.perf_counter()
+                yield
+                self._host += time.perf_counter() - start
 
 
 class _Gather(torch.autograd.Function):

@@ -299,7 +299,8 @@ def test_bad_input_is_one_line_and_exit_status_2(arguments, said, tmp_path, brok
 
 
 def test_failures_of_ours_are_exit_status_1(monkeypatch, capsys, run, tmp_path):
-    for error, said in ((RuntimeError("out of memory"), "out of memory"), (SafetensorError("disk full"), "disk full")):
+    full = OSError("cannot write a checkpoint to /data/igloo/NCCL: No space left on device")  # no message of gloo's
+    for error, said in ((RuntimeError("out of memory"), "out of memory"), (SafetensorError("disk full"), "disk full"), (full, str(full))):
 
         def fail(*_, error=error, **__):
             raise error

@@ -66,6 +66,13 @@ def test_resumed_is_the_undisturbed_run(disturbed, name):
     assert not list((folder / name / "checkpoints").glob(".step-*"))
 
 
+@pytest.mark.parametrize("name", [name for name in FAULTS if name.startswith("killed")])
+def test_a_rank_whose_other_was_killed_says_what_to_do(disturbed, name):
+    _, outcomes, _ = disturbed
+    other = outcomes[name]["outputs"][1 - FAULTS[name]["rank"]]
+    assert "RankLost: lost another rank, which says why or was killed; --resume goes on from the last checkpoint" in other
+
+
 def test_ranks_that_are_asked_to_stop_do_so_after_the_same_step(disturbed):
     _, outcomes, before = disturbed
     for name, status in (("asked to stop", 128 + signal.SIGTERM), ("Ctrl-C", 128 + signal.SIGINT)):

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from alexnet.errors import InputError
-from alexnet.exchange import Across, Together
+from alexnet.exchange import Across, Together, reaching_others
 
 TIMEOUT = 600.0  # seconds without any progress after which a run is given up
 
@@ -64,7 +64,8 @@ class Ranks:
             return list(numbers), list(flags)
         own = [*numbers] if self.column == 0 else [0.0] * len(numbers)
         told = torch.tensor([*own, *map(float, flags), 0.0], dtype=torch.float64)
-        dist.all_reduce(told)
+        with reaching_others():
+            dist.all_reduce(told)
         sums = told.tolist()[:-1]
         return sums[: len(own)], [flag > 0 for flag in sums[len(own) :]]
 
@@ -84,9 +85,10 @@ class Ranks:
                 problem = str(error)
         if self._store is not None:
             self._calls += 1
-            if self.is_first:
-                self._store.set(f"first/{self._calls}", json.dumps(problem))
-            problem = json.loads(self._store.get(f"first/{self._calls}"))
+            with reaching_others():
+                if self.is_first:
+                    self._store.set(f"first/{self._calls}", json.dumps(problem))
+                problem = json.loads(self._store.get(f"first/{self._calls}"))
         if problem:
             raise InputError(problem)
 
@@ -94,9 +96,10 @@ class Ranks:
         """The same on all ranks, and never twice."""
         if self._store is None:
             return f"{os.getpid()}-{time.monotonic_ns()}"
-        if self.is_first:
-            self._store.set("word", f"{os.getpid()}-{time.monotonic_ns()}")
-        return self._store.get("word").decode()
+        with reaching_others():
+            if self.is_first:
+                self._store.set("word", f"{os.getpid()}-{time.monotonic_ns()}")
+            return self._store.get("word").decode()
 
     def leave(self) -> None:
         """At the end. A process that fails just ends: it cannot know whether the others still answer."""
@@ -120,16 +123,18 @@ class Gradients:
     def _sum(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
         self.bytes += parameter.grad.nbytes
-        work = dist.all_reduce(parameter.grad, group=self.ranks.peers, async_op=True)
+        with reaching_others():
+            work = dist.all_reduce(parameter.grad, group=self.ranks.peers, async_op=True)
         if work is not None:
             self._under_way.append(work)
             if not self.overlap:
-                work.wait()
+                self.wait()
 
     def wait(self) -> None:
         """Until all sums are there."""
-        for work in self._under_way:
-            work.wait()
+        with reaching_others():
+            for work in self._under_way:
+                work.wait()
         self._under_way.clear()
 
 

@@ -60,7 +60,7 @@ def disturbed(packs72, config, tmp_path_factory):
 @pytest.mark.parametrize("name", FAULTS)
 def test_resumed_is_the_undisturbed_run(disturbed, name):
     folder, outcomes, before = disturbed
-    assert outcomes[name]["statuses"] != [0, 0] and 0 < len(before[name]) <= 2
+    assert outcomes[name]["statuses"] != [0, 0] and 0 < len(before[name]) <= 3  # three where the oldest was about to be removed
     assert max(outcomes[name]["seconds"]) - min(outcomes[name]["seconds"]) < RANKS_ARE_GONE
     assert lost(folder / name, folder / "undisturbed") == "nothing"
     assert not list((folder / name / "checkpoints").glob(".step-*"))

@@ -48,11 +48,11 @@ def prepare(args: argparse.Namespace) -> None:
         print(out)
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace) -> int:
     from alexnet import presets
     from alexnet.data.loader import steps_per_epoch
     from alexnet.data.pack import open_splits
-    from alexnet.training import ranks, trainer
+    from alexnet.training import checkpoint, ranks, trainer
 
     splits = open_splits(args.data)
     if "train" not in splits:
@@ -79,13 +79,17 @@ def train(args: argparse.Namespace) -> None:
     here = ranks.join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
     summary = trainer.train(config, splits, args.out, start=args.init, resume=args.resume, ranks=here, keep=args.keep)
     here.leave()
+    if not here.is_first:
+        return 1 if summary["ended"] == "diverged" else 0
     if summary["ended"] == "diverged":
         epoch, batch = divmod(summary["diverged_at"] - 1, per_epoch)
         where = f"step {summary['diverged_at']} (batch {batch + 1} of {per_epoch} in epoch {epoch + 1})"
-        raise RuntimeError(f"the loss was no longer finite at {where}; a lower --lr may help")
+        good = checkpoint.steps(args.out / "checkpoints")
+        kept = f"{good[-1]}, the last good checkpoint, is kept" if good else "no checkpoint had been made"
+        raise RuntimeError(f"at {where} the loss, or a weight before it, was no longer finite; {kept}; try a lower --lr in another folder")
     taken = f"{summary['steps']} steps, {summary['epochs']:.1f} epochs, {summary['seconds']:.0f} s"
-    if here.is_first:
-        print(f"{args.out}: {taken}; weights in {args.out / 'weights.safetensors'}")
+    print(f"{args.out}: {taken}; weights in {args.out / 'weights.safetensors'}")
+    return 0
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -94,7 +98,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from alexnet import evaluation
     from alexnet.data.pack import open_splits
     from alexnet.export import whole
-    from alexnet.training.trainer import load_run
+    from alexnet.training.trainer import check_usable, load_run
 
     splits = open_splits(args.data)
     fit = [name for name in ("test", "val", "train") if name in splits and (args.submission or splits[name].labeled)]
@@ -106,6 +110,8 @@ def evaluate(args: argparse.Namespace) -> None:
         evaluation.check_submission(pack)
     elif not pack.labeled:
         raise InputError(f"the images in {pack.path} have no labels; --submission FILE writes what an evaluation server takes")
+    for run in args.run:
+        check_usable(run)
     nets = [load_run(run) for run in args.run]
     for run, (_, augment, config) in zip(args.run, nets):
         if len(pack.classes) != config.num_classes or pack.size != augment.mean_size:
@@ -133,8 +139,9 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     from alexnet.export import write
-    from alexnet.training.trainer import load_run
+    from alexnet.training.trainer import check_usable, load_run
 
+    check_usable(args.run)
     net, _, config = load_run(args.run)
     write(net, args.file, {name: str(getattr(config, name)) for name in ("preset", "num_classes", "width", "image_size")})
     print(args.file)

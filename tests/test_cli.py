@@ -196,11 +196,21 @@ def test_images_without_labels_are_measured_by_nobody(contest, capsys):
         assert "test have no labels" in capsys.readouterr().err
 
 
-def test_a_divergence_is_told_in_one_line(packs32, tmp_path, capsys):
-    assert alexnet("train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--epochs", 3, "--lr", 1e9) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"alexnet: the loss was no longer finite at step (\d) \(batch \1 of 5 in epoch 1\); a lower --lr may help", line)
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["diverged_at"] == int(re.findall(r"step (\d+)", line)[0])
+def test_a_divergence_is_told_in_one_line_and_the_run_is_of_no_use(packs32, tmp_path, capsys):
+    train = ["train", "--data", packs32, *FOUR, "--epochs", 9]
+    out = tmp_path / "run"
+    for rate, batch, kept in ((1e9, 8, "no checkpoint had been made"), (1e4, 40, rf"{out}/checkpoints/step-\d+, the last good .* is kept")):
+        assert alexnet(*train, "--out", out, "--lr", rate, "--batch-size", batch) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        told = r"alexnet: at step (\d) \(batch \d of \d in epoch \d\) the loss, or a weight before it, was no longer finite"
+        found = re.fullmatch(f"{told}; {kept}; try a lower --lr in another folder", line)
+        assert found, line
+        assert json.loads((out / "summary.json").read_text())["diverged_at"] == int(found[1])
+        more = ["train", "--data", packs32, "--out", tmp_path / "more", *FOUR, "--init", out]
+        for command in (["evaluate", out, "--data", packs32], ["export", out, tmp_path / "x.safetensors"], more):
+            assert alexnet(*command) == 2
+            assert f"diverged at step {found[1]}, and its weights are of no use; train again" in capsys.readouterr().err
+        shutil.rmtree(out)
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------------------------------
@@ -401,7 +411,7 @@ def test_ctrl_c_elsewhere_is_130(monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("alexnet.training.trainer.load_run", stop)
+    monkeypatch.setattr("alexnet.training.trainer.check_usable", stop)
     assert alexnet("export", "run", "file.safetensors") == 130
     assert capsys.readouterr().err == "alexnet: stopped\n"
 

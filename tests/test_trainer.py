@@ -1,6 +1,7 @@
 """Training runs: the same twice, the same after a kill, rates and decays as the recipe states them, and what a run's folder refuses."""
 
 import fcntl
+import itertools
 import json
 import os
 import pickle
@@ -128,6 +129,36 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_told(splits32, tmp_path):
     assert summary["ended"] == "diverged" and summary["diverged_at"] == len(rows) + 1 == summary["steps"] + 1
     assert all(np.isfinite(row["loss"]) for row in rows)
     assert train(small(splits32, rate=1e9), splits32, tmp_path / "run", resume=True, progress=False) == summary
+
+
+@pytest.mark.parametrize(
+    ("how", "every", "fields", "kept"),
+    [
+        ("in an epoch", 0.0, {}, 2),
+        ("at its end", 300.0, {"batch_size": 40}, 2),
+        ("at the very end", 300.0, {"epochs": 3 / 5}, None),
+        ("asked to stop", 300.0, {}, None),
+    ],
+)
+def test_no_checkpoint_holds_what_is_not_finite(splits32, tmp_path, monkeypatch, how, every, fields, kept):
+    """The third update makes a velocity infinite, and the loss was finite so far. The one checkpoint that is kept stays the one before."""
+
+    def step(params, grads, velocities, *rest):
+        real(params, grads, velocities, *rest)
+        if next(calls) == 3:
+            velocities[0].fill_(torch.inf)
+
+    def on_steps(taken):
+        steps.append(taken)
+        if how == "asked to stop" and sum(steps) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    real, calls, steps = learner.momentum_step_, itertools.count(1), []
+    monkeypatch.setattr(learner, "momentum_step_", step)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", every)
+    summary = train(small(splits32, **fields), splits32, tmp_path / "run", keep=1, progress=False, on_steps=on_steps)
+    assert (summary["ended"], summary["steps"], summary["diverged_at"]) == ("diverged", 3, 4)
+    assert [path.name for path in checkpoint.steps(tmp_path / "run" / "checkpoints")] == ([f"step-{kept:09d}"] if kept else [])
 
 
 def test_plateau_wants_a_validation_set(splits, tmp_path):

@@ -107,8 +107,8 @@ def train(
     with the same arguments, and see the same folder `out`. A folder that holds a run is an InputError unless `resume`, and must then hold a
     run of the same config; a finished run is returned as it is. keep: checkpoints that stay. on_steps is told of every step taken (and, at
     once, of those a checkpoint already holds). Ctrl-C and SIGTERM leave a checkpoint, then raise Interrupted, on all ranks after the same
-    step. A loss that is no longer finite ends the run, and the summary's `diverged_at` names the step. Options that cannot work raise
-    InputError and leave no folder behind.
+    step. A loss, or a weight before it, that is no longer finite ends the run, and its `diverged_at` names the step; no checkpoint
+    ever holds such a weight. Options that cannot work raise InputError and leave no folder behind.
     """
     ranks = ranks or Ranks()
     if config.mode not in MODES:
@@ -146,7 +146,7 @@ def train(
 
 def starting_point(run: Path) -> str:
     """What `Config.start` is for nets that begin with the weights of a finished run. Raises InputError where there is none."""
-    _check_finished(run)
+    check_usable(run)
     return checkpoint.sha256(run / WEIGHTS)
 
 
@@ -217,6 +217,11 @@ def _train(
             writer.give_up()
             raise RuntimeError(f"another rank could not write its part of a checkpoint to {writer.folder}; it says why")
         writer.wait()
+
+    def diverged() -> bool:
+        """Whether a weight or a velocity, of any rank, is no longer finite. No checkpoint is made of such ones."""
+        finite = [value.isfinite().all() for tensors in learner.columns().values() for value in tensors.values()]
+        return any(ranks.totals(flags=[not torch.stack(finite).all()])[1])
 
     def save() -> None:
         settle()
@@ -289,8 +294,12 @@ def _train(
                 if stop:
                     break
                 if due and step % per_epoch and step < last_step:
+                    if diverged():
+                        break
                     save()
                     saved = time.monotonic()
+            if ended is None and diverged():
+                ended = "diverged"  # the next loss would be no number
             if ended:
                 break
             if step % per_epoch == 0 or step == last_step:
@@ -327,8 +336,6 @@ def _train(
         columns = _all_columns(learner, out, ranks)
         if ranks.is_first:
             net = _filled(config, columns)
-            if not all(bool(value.isfinite().all()) for value in net.parameters()):  # the last update did it
-                ended = "diverged"
             _write(out / WEIGHTS, lambda part: save_file(net.export_merged(), part))
             summary = {
                 "config": asdict(config),
@@ -463,6 +470,14 @@ def _check_finished(folder: Path) -> None:
     for name in (WEIGHTS, "mean.npy"):
         if not (folder / name).exists():
             raise InputError(f"{folder / name} is missing; train again, in another folder")
+
+
+def check_usable(folder: Path) -> None:
+    """Raises InputError where `folder` holds no finished run, or one that diverged."""
+    _check_finished(folder)
+    if (step := json.loads((folder / "summary.json").read_text())["diverged_at"]) is not None:
+        told = f"the run in {folder} diverged at step {step}, and its weights are of no use"
+        raise InputError(f"{told}; train again in another folder, with a lower --lr")
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

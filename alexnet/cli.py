@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 
 from alexnet import profiles
 from alexnet import reproduce as reproduction
-from alexnet.errors import InputError
+from alexnet.errors import InputError, SharedError
 from alexnet.presets import VARIANTS
 
 
@@ -266,6 +266,8 @@ def main(arguments: list[str] | None = None) -> int:
         with _terminable():
             return args.function(args) or 0
     except InputError as error:
+        if isinstance(error, SharedError) and rank != "0":
+            return 2
         return tell(" ".join(str(error).splitlines()), 2)  # a file's name may have lines
     except KeyboardInterrupt as stop:
         status = 128 + getattr(stop, "signal", signal.SIGINT)

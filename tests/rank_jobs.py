@@ -44,15 +44,18 @@ def train(
     fault: dict | None = None,
     timeout: float = 60.0,
     start: str | None = None,
+    apart: bool = False,
     **options,
 ) -> None:
-    """Trains as the command line does, with a checkpoint after every step. fault: {"rank": 1, "kind": "step", "at": 8}."""
+    """Trains as the command line does, with a checkpoint after every step. fault: {"rank": 1, "kind": "step", "at": 8}. apart: each rank in
+    a folder of its own."""
     trainer.CHECKPOINT_SECONDS = 0.0
     made = trainer.Config(**config)
     here = join(presets.get(made.preset).columns, "cpu", columns, timeout)
     if fault is not None and fault.pop("rank") == here.rank:
         options["on_steps"] = break_down(**fault)
-    trainer.train(made, open_splits(Path(data)), Path(out), start=Path(start) if start else None, ranks=here, progress=False, **options)
+    folder = Path(out) / str(here.rank) if apart else Path(out)
+    trainer.train(made, open_splits(Path(data)), folder, start=Path(start) if start else None, ranks=here, progress=False, **options)
     here.leave()
 
 

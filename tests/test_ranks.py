@@ -114,6 +114,16 @@ def test_ranks_that_make_no_mesh_are_told_so(monkeypatch, world, columns, spread
         join(columns, "cpu", spread)
 
 
+def test_ranks_that_see_different_folders_are_told_so_at_once_and_leave_no_run(packs72, tmp_path):
+    config = configure(packs72)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "lock").write_text("of another run")
+    apart, together = run(job(packs72, tmp_path, 2, config, apart=True), job(packs72, tmp_path / "0", 2, config))
+    told = f"alexnet: rank 1 cannot see rank 0's {tmp_path}/0; give all ranks the same --out, on a disk that they share\n"
+    assert apart["statuses"] == [2, 2] and apart["outputs"][0] == told and max(apart["seconds"]) < 60, apart
+    assert together["statuses"] == [0, 0], together["outputs"]  # what was left is no obstacle
+
+
 def test_a_process_alone_has_no_ranks(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)

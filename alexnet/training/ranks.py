@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
-from alexnet.errors import InputError
+from alexnet.errors import InputError, SharedError
 from alexnet.exchange import Across, Together, reaching_others
 
 TIMEOUT = 600.0  # seconds without any progress after which a run is given up
@@ -90,16 +90,17 @@ class Ranks:
                     self._store.set(f"first/{self._calls}", json.dumps(problem))
                 problem = json.loads(self._store.get(f"first/{self._calls}"))
         if problem:
-            raise InputError(problem)
+            raise SharedError(problem)
 
     def one_word(self) -> str:
         """The same on all ranks, and never twice."""
         if self._store is None:
             return f"{os.getpid()}-{time.monotonic_ns()}"
+        self._calls += 1
         with reaching_others():
             if self.is_first:
-                self._store.set("word", f"{os.getpid()}-{time.monotonic_ns()}")
-            return self._store.get("word").decode()
+                self._store.set(f"word/{self._calls}", f"{os.getpid()}-{time.monotonic_ns()}")
+            return self._store.get(f"word/{self._calls}").decode()
 
     def leave(self) -> None:
         """At the end. A process that fails just ends: it cannot know whether the others still answer."""

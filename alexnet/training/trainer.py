@@ -28,7 +28,7 @@ from alexnet import evaluation, presets, rng
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Loader, steps_per_epoch
 from alexnet.data.pack import Pack
-from alexnet.errors import InputError
+from alexnet.errors import InputError, SharedError
 from alexnet.exchange import Together
 from alexnet.network import AlexNet, check_merged
 from alexnet.training import checkpoint
@@ -134,7 +134,11 @@ def train(
     with ExitStack() as stack:
         dtype = stack.enter_context(arithmetic(config.precision, ranks.device))
         weights = _starting_weights(config, start, out, table)
-        ranks.first(lambda: stack.enter_context(claimed(config, out, resume)))
+        word = ranks.one_word()
+        ranks.first(lambda: stack.enter_context(claimed(config, out, resume, word)))
+        _check_shared(out, ranks, word)
+        if ranks.is_first and not (out / "config.json").exists():
+            _write(out / "config.json", lambda part: part.write_text(json.dumps(asdict(config), indent=1)))
         if not (out / "summary.json").exists():
             net = config.network(ranks.exchange)
             if weights is not None:
@@ -425,8 +429,9 @@ def _asked_to_stop() -> Iterator[list[int]]:
 
 
 @contextmanager
-def claimed(config: Config, out: Path, resume: bool) -> Iterator[None]:
-    """Makes the folder of a new run, or checks that the one there is this run; other processes are kept out of it until the block ends."""
+def claimed(config: Config, out: Path, resume: bool, word: str) -> Iterator[None]:
+    """Makes the folder of a new run, or checks that the one there is this run; other processes are kept out of it until the block ends,
+    by a lock in which `word` stands."""
     file, beginnings = out / "config.json", {"lock", "config.part"}  # all that a process killed right here leaves behind
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose another name for the run's folder")
@@ -436,23 +441,35 @@ def claimed(config: Config, out: Path, resume: bool) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {out}: {error.strerror}; choose another place") from None
-    with (out / "lock").open("w") as lock:
+    with (out / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"another process is training in {out}; wait for it, or choose another folder") from None
-        if not file.exists():
-            part = out / "config.part"
-            part.write_text(json.dumps(asdict(config), indent=1))
-            part.rename(file)
-        elif not resume:
-            raise InputError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
-        else:
+        lock.truncate(0)
+        lock.write(word)
+        lock.flush()
+        if file.exists():
+            if not resume:
+                raise InputError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
             there = _read_config(out)
             for name, value in asdict(config).items():
                 if (held := getattr(there, name)) != value:
                     raise InputError(f"{out} holds a run with {name} {held!r}, not {value!r}; choose another folder, or the same options")
         yield
+
+
+def _check_shared(out: Path, ranks: Ranks, word: str) -> None:
+    """Raises InputError on all ranks where one does not see the folder that rank 0 has claimed."""
+    if ranks.world == 1:
+        return
+    lock, until = out / "lock", time.monotonic() + 5  # seconds, which a file system on a network may take
+    while not (seen := lock.exists() and lock.read_text() == word) and time.monotonic() < until:
+        time.sleep(0.1)
+    _, blind = ranks.totals(flags=[not seen and rank == ranks.rank for rank in range(ranks.world)])
+    if any(blind):
+        which = " and ".join(f"rank {rank}" for rank, one in enumerate(blind) if one)
+        raise SharedError(f"{which} cannot see rank 0's {out}; give all ranks the same --out, on a disk that they share")
 
 
 def _read_config(folder: Path) -> Config:

@@ -35,6 +35,7 @@ FAULTS = {  # on two ranks, one column each, with a checkpoint after every one o
     "Ctrl-C": {"rank": 0, "kind": "int", "at": 5},
     "disk full, first rank": {"rank": 0, "kind": "limit", "at": 6},
     "disk full, second rank": {"rank": 1, "kind": "limit", "at": 6},
+    "disk full at the very end": {"rank": 1, "kind": "gather", "at": 20},
     "asleep": {"rank": 1, "kind": "sleep", "at": 6},
     "frozen": {"rank": 0, "kind": "stop", "at": 6},
 }
@@ -92,6 +93,14 @@ def test_a_full_disk_is_named_and_nothing_good_overwritten(disturbed, name):
     assert "is kept: make room, and --resume goes on from there" in outcomes[name]["outputs"][full]
     assert "another rank could not write its part" in outcomes[name]["outputs"][1 - full]
     assert "step-000000005" in before[name]
+
+
+def test_a_disk_that_is_full_at_the_very_end_is_named(disturbed):
+    folder, outcomes, _ = disturbed
+    other, full = outcomes["disk full at the very end"]["outputs"]
+    path = folder / "disk full at the very end" / ".column-1.part"
+    assert full.startswith(f"alexnet: cannot write {path}: Error while serializing: I/O error: No space left on device")
+    assert full.endswith("; make room, and the same command with --resume goes on\n") and "RankLost: lost another rank" in other
 
 
 @pytest.mark.parametrize(("name", "who"), [("asleep", 1), ("frozen", 0)])

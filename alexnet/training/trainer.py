@@ -6,6 +6,7 @@ machine and thread count.
 """
 
 import fcntl
+import io
 import json
 import math
 import os
@@ -190,8 +191,10 @@ def _train(
     if ranks.is_first:
         for stale in out.glob(".column-*.part"):  # of ranks that were killed at the very end
             stale.unlink()
-        np.save(out / "mean.npy", pack.mean)
-        (out / "classes.json").write_text(json.dumps(pack.classes, indent=1) + "\n")
+        mean = io.BytesIO()
+        np.save(mean, pack.mean)
+        _write(out / "mean.npy", lambda part: part.write_bytes(mean.getvalue()))
+        _write(out / "classes.json", lambda part: part.write_text(json.dumps(pack.classes, indent=1) + "\n"))
     loader = Loader(pack, config.batch_size, config.seed, ranks.device, ranks.shard)
     whole = WholeStep(learner, augment, pack.size, config.batch_size) if config.mode == "graph" else None
     per_epoch = steps_per_epoch(pack, config.batch_size)
@@ -376,7 +379,8 @@ def _all_columns(learner: Learner, out: Path, ranks: Ranks) -> checkpoint.Column
     places = {number: out / f".column-{number}.part" for number in range(presets.get(learner.net.preset).columns)}
     if ranks.keeps:
         for number, tensors in columns.items():
-            save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, places[int(number)])
+            with checkpoint.writing(places[int(number)]):
+                save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, places[int(number)])
     ranks.meet()
     if ranks.is_first:
         columns = {str(number): load_file(place) for number, place in places.items()}
@@ -396,10 +400,11 @@ def _filled(config: Config, columns: checkpoint.Columns) -> AlexNet:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Whole or not at all."""
+    """Whole or not at all. Raises OSError, with the remedy, where that cannot be done."""
     part = path.with_suffix(".part")
-    write(part)
-    part.rename(path)
+    with checkpoint.writing(path):
+        write(part)
+        part.rename(path)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -446,9 +451,10 @@ def claimed(config: Config, out: Path, resume: bool, word: str) -> Iterator[None
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"another process is training in {out}; wait for it, or choose another folder") from None
-        lock.truncate(0)
-        lock.write(word)
-        lock.flush()
+        with checkpoint.writing(out / "lock"):
+            lock.truncate(0)
+            lock.write(word)
+            lock.flush()
         if file.exists():
             if not resume:
                 raise InputError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")

@@ -7,6 +7,7 @@ nothing lost.
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -364,6 +365,8 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+            raise RuntimeError  # torch has more kinds, which the net cannot be trained on
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError):
         raise InputError(f"there is no device {name!r} here; use --device cpu") from None

@@ -248,6 +248,7 @@ def broken(tmp_path):
         ("train --data {other} --out {tmp}/run --image-size 80", "choose --image-size 72 or less"),
         ("train --data {pack} --out {tmp}/run", "32 x 32 are too small for preset 'paper'"),
         ("train --data {pack} --out {tmp}/run --device tpu", "no device 'tpu' here; use --device cpu"),
+        ("train --data {pack} --out {tmp}/run --preset four-layer --device meta", "no device 'meta' here; use --device cpu"),
         ("train --data {pack} --out {tmp}/file --preset four-layer", "is a file; choose another name"),
         ("train --data {pack} --out {tmp}/run --lr 0", "argument --lr: 0 is not a positive number"),
         ("train --data {pack} --out {tmp}/run --lr fast", "argument --lr: fast is not a positive number"),

@@ -123,6 +123,11 @@ def test_columns_saved_apart_are_read_together_and_the_other_way_round(packs72, 
     worlds = {"apart": 1, "together": 2, "more": 4}
     for outcome in run(*(job(packs72, out, worlds[name], config, resume=True) for name, out in places.items())):
         assert set(outcome["statuses"]) == {0}, outcome["outputs"]
+    # a velocity without the rate needs the rate that it was gathered at, of either column
+    outside = configure(packs72, "paper/rate-outside", width=1 / 16)
+    (first,) = run(job(packs72, tmp_path / "outside", 2, outside, fault=fault))
+    (again,) = run(job(packs72, tmp_path / "outside", 1, outside, resume=True))
+    assert 0 not in first["statuses"] and again["statuses"] == [0], again["outputs"]
     assert lost(places["apart"], folder / "undisturbed") == lost(places["together"], folder / "undisturbed") == "nothing"
     for a, b in zip(rows(places["more"]), rows(folder / "undisturbed"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)  # sums over rows round otherwise

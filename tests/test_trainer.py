@@ -3,6 +3,7 @@
 import fcntl
 import itertools
 import json
+import math
 import os
 import pickle
 import re
@@ -450,6 +451,34 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(splits, straigh
     train(configure(splits), splits, run, resume=True, progress=False)
     same(run, straight)
     assert not list(run.glob(".column-*"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        *(("step", value) for value in ("x", 1.5, 10**12, -3, True, 14, None)),
+        *(("seconds", value) for value in (None, -1, "1", math.nan)),
+        *(("loss_sum", value) for value in ("a", [], math.inf)),
+        ("error_sum", True),
+        *(("rates", value) for value in (None, [0.1], {"conv1.weight": 0.1})),
+        ("ended", "never"),
+        *(("schedule", value) for value in ({}, None, "x")),
+        ("run", 7),
+    ],
+)
+def test_a_state_that_cannot_be_this_runs_is_named_with_its_remedy(splits, straight, tmp_path, entry, value):
+    """By a manifest that vouches for it."""
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    (run / "summary.json").unlink()
+    last = run / "checkpoints" / "step-000000015"
+    state, manifest = (json.loads((last / name).read_text()) for name in ("state.json", "manifest.json"))
+    (last / "state.json").write_text(json.dumps(state | {entry: value}))
+    manifest["sha256"]["state.json"] = checkpoint.sha256(last / "state.json")
+    (last / "manifest.json").write_text(json.dumps(manifest))
+    why = "it is of a run with another config" if entry == "run" else f"its {entry} is {re.escape(repr(value))}"
+    with pytest.raises(InputError, match=f"{last} does not belong to this run: {why}.*; remove it to go on from the checkpoint before it"):
+        train(configure(splits), splits, run, resume=True, progress=False)
 
 
 def test_nothing_is_unpickled(splits, straight, monkeypatch, tmp_path):

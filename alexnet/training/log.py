@@ -42,13 +42,13 @@ class Log:
 
 
 def read(folder: Path, kind: str | None = None) -> Iterator[dict]:
-    """The rows of a run's log; a last line cut short by a kill is passed over."""
-    for line in (folder / "log.jsonl").read_text().splitlines():
+    """The rows of a run's log; what is no row is passed over, as a last line cut short by a kill."""
+    for line in (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        if kind in (None, row["kind"]):
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and "kind" in row and kind in (None, row["kind"]):
             yield row
 
 

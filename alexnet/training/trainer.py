@@ -17,6 +17,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -203,16 +204,19 @@ def _train(
     loss_sum = error_sum = 0.0  # over the images of this epoch so far
     ended: str | None = None
     done = checkpoint.steps(out / "checkpoints")
+    kinds = [name.split(".", 2)[2] for name in learner.parameters]  # "conv1.weight", of whichever column
     if done:
         columns, state = checkpoint.load(done[-1], [str(number) for number in learner.net.numbers])
         try:
-            if state.get("run", config.identity) != config.identity:
+            state = {"run": config.identity, "rates": [], "ended": None} | state  # which older ones lack
+            if state["run"] != config.identity:
                 raise InputError("it is of a run with another config")
+            _check_state(state, done[-1].name, last_step, kinds)
             step, seconds, loss_sum, error_sum = state["step"], state["seconds"], state["loss_sum"], state["error_sum"]
-            schedule, ended = Schedule.from_state(state["schedule"]), state.get("ended")
-            learner.rates = state.get("rates", [])
+            schedule, ended = Schedule.from_state(state.get("schedule")), state["ended"]
+            learner.rates = [state["rates"][kind] for kind in kinds] if state["rates"] else []
             learner.restore(columns)
-        except (InputError, KeyError, TypeError) as error:
+        except InputError as error:
             raise InputError(f"{done[-1]} does not belong to this run: {error}; remove it to go on from the checkpoint before it") from None
     log = Log(out, step) if ranks.is_first else None
     names = [str(number) for number in range(presets.get(config.preset).columns)]
@@ -242,7 +246,7 @@ def _train(
             "loss_sum": loss_sum,
             "error_sum": error_sum,
             "schedule": schedule.state(),
-            "rates": learner.rates,
+            "rates": dict(zip(kinds, learner.rates)),
             "ended": ended,
         }
         writer.save(step, learner.columns() if ranks.keeps else {}, state)
@@ -358,6 +362,24 @@ def _train(
             }
             _write(out / "summary.json", lambda part: part.write_text(json.dumps(summary, indent=1)))
         ranks.meet()
+
+
+def _check_state(state: dict, name: str, last_step: int, kinds: list[str]) -> None:
+    """Raises InputError where an entry is not what a run of `last_step` steps, whose parameters are of these `kinds`, puts into its
+    checkpoint `name`."""
+
+    def number(value: Any) -> bool:
+        return type(value) in (int, float) and 0 <= value < math.inf
+
+    fits: dict[str, Callable[[Any], bool]] = {
+        "step": lambda step: type(step) is int and 0 <= step <= last_step and name == f"{checkpoint.PREFIX}{step:09d}",
+        **dict.fromkeys(("seconds", "loss_sum", "error_sum"), number),
+        "rates": lambda rates: rates in ({}, []) or (type(rates) is dict and all(number(rates.get(kind)) for kind in kinds)),
+        "ended": lambda ended: ended in (None, "reached", "plateau"),
+    }
+    for entry, fit in fits.items():
+        if not fit(state.get(entry)):
+            raise InputError(f"its {entry} is {state.get(entry)!r}")
 
 
 def _validate(net: AlexNet, pack: Pack, augment: Augment, ranks: Ranks) -> evaluation.Errors:

@@ -95,8 +95,8 @@ def test_columns_meet_across_ranks_as_in_one_process(channels_last):
 
 
 def test_the_time_of_a_step_is_told_apart(trained):
-    for name in ("alone", "two columns"):
-        for row in log.read(trained / f"fp32 {name}", "step"):
+    for name in ("alone", *RUNS):
+        for row in log.read(trained / f"fp64 {name}", "step"):
             parts = [row[f"seconds_{part}"] for part in ("data", "compute", "exchange")]
             assert min(parts[:2]) > 0 and (parts[2] > 0) == (name != "alone")
             assert row["images_per_second"] == pytest.approx((4 if row["step"] % 5 == 0 else 8) / sum(parts))

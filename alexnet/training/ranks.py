@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
 from alexnet.errors import InputError, SharedError
-from alexnet.exchange import Across, Together, reaching_others
+from alexnet.exchange import Across, Together, Waits, reaching_others
 
 TIMEOUT = 600.0  # seconds without any progress after which a run is given up
 
@@ -116,6 +116,7 @@ class Gradients:
     def __init__(self, parameters: Iterable[Tensor], ranks: Ranks, overlap: bool = True):
         self.ranks, self.overlap = ranks, overlap
         self._under_way: list[dist.Work] = []
+        self._waits = Waits()
         self.bytes = 0  # summed so far
         if ranks.peers is not None:
             for parameter in parameters:
@@ -133,10 +134,15 @@ class Gradients:
 
     def wait(self) -> None:
         """Until all sums are there."""
-        with reaching_others():
-            for work in self._under_way:
-                work.wait()
-        self._under_way.clear()
+        if self._under_way:
+            with self._waits.waiting(self.ranks.device.type == "cuda"):
+                for work in self._under_way:
+                    work.wait()
+            self._under_way.clear()
+
+    def seconds(self) -> float:
+        """Waited for sums since the last call."""
+        return self._waits.seconds()
 
 
 def launched() -> bool:

@@ -290,8 +290,8 @@ def _train(
                 ranks.step = step = step + 1
                 took = time.monotonic() - began
                 seconds, loss_sum, error_sum = seconds + took, loss_sum + total, error_sum + wrong
+                exchanged = ranks.exchange.seconds() + learner.gradients.seconds()
                 if log is not None:
-                    exchanged = ranks.exchange.seconds()
                     speed = {"images_per_second": count / took, "seconds_data": fed, "seconds_exchange": exchanged}
                     speed["seconds_compute"] = took - fed - exchanged
                     log.add("step", step, epoch=epoch, loss=loss, error=wrong / count, rate=max(rates), **speed)

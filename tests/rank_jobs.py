@@ -135,6 +135,12 @@ def meet(channels_last: bool) -> None:
     here.leave()
 
 
+def wait(absent: int, timeout: float) -> None:
+    """For a rank that never comes."""
+    if os.environ["RANK"] != str(absent):
+        join(2, "cpu", timeout=timeout)
+
+
 def full_net() -> None:
     """One step of the full net at batch 2, dropout on: each column as in one process; and what crosses, per image."""
     here = join(2, "cpu")

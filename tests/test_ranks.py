@@ -4,13 +4,14 @@
 """
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from alexnet.errors import InputError
+from alexnet.errors import InputError, SharedError
 from alexnet.presets import crossings, get, shapes
 from alexnet.training import log
 from alexnet.training.ranks import join
@@ -109,8 +110,8 @@ def test_the_time_of_a_step_is_told_apart(trained):
 def test_ranks_that_make_no_mesh_are_told_so(monkeypatch, world, columns, spread):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", str(world))
-    told = f"{world} ranks cannot hold nets whose {columns} columns are spread over {spread}.*--column-ranks"
-    with pytest.raises(InputError, match=told):
+    told = f"--column-ranks {spread} does not divide both the number of ranks, which is {world}, and .* columns, which is {columns};"
+    with pytest.raises(SharedError, match=told):
         join(columns, "cpu", spread)
 
 
@@ -124,6 +125,20 @@ def test_ranks_that_see_different_folders_are_told_so_at_once_and_leave_no_run(p
     assert together["statuses"] == [0, 0], together["outputs"]  # what was left is no obstacle
 
 
+def test_a_rank_that_never_comes_is_named():
+    (outcome,) = run({"job": "wait", "world": 2, "absent": 1, "timeout": 3.0})
+    assert outcome["statuses"] == [1, 0] and outcome["seconds"][0] < 60
+    told = r"RuntimeError: rank 1 did not come within 3 s; start all 2 with MASTER_ADDR=127.0.0.1 MASTER_PORT=\d+, or raise --timeout"
+    assert re.search(told, outcome["outputs"][0]), outcome
+
+
+def test_rank_0_that_never_comes_is_named(monkeypatch):
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 9}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(RuntimeError, match=r"rank 0 did not come within 1 s to MASTER_ADDR=127.0.0.1 MASTER_PORT=9; start it, or mend"):
+        join(2, timeout=1.0)
+
+
 def test_a_process_alone_has_no_ranks(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
@@ -131,3 +146,5 @@ def test_a_process_alone_has_no_ranks(monkeypatch):
     assert (here.rank, here.world, here.shard, here.is_first, here.keeps) == (0, 1, (0, 1), True, True)
     assert here.totals([1.5, 2], [True, False]) == ([1.5, 2], [True, False])
     here.leave()
+    with pytest.raises(InputError, match="--column-ranks is for several ranks, which `torchrun"):
+        join(2, column_ranks=1)

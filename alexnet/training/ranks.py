@@ -157,15 +157,17 @@ def join(columns: int, device: str = "cpu", column_ranks: int | None = None, tim
     device: "cpu" (messages by gloo) or "cuda", of which each rank takes its own (NCCL); ranks that share one device talk by gloo, or by
     NCCL where NCCL_MULTI_RANK_GPU_ENABLE=1 lets it. timeout: seconds without progress after which the ranks stop and say which of them
     hangs.
-    Raises InputError where the ranks do not make a mesh.
+    Raises InputError where the ranks do not make a mesh, RuntimeError that names those that do not come in time.
     """
     if not launched():
+        if column_ranks is not None:
+            raise InputError("--column-ranks is for several ranks, which `torchrun --nproc-per-node N -m alexnet train ...` starts")
         return Ranks(device)
     world = int(os.environ["WORLD_SIZE"])
     spread = column_ranks if column_ranks is not None else columns if world % columns == 0 else 1
     if spread < 1 or world % spread or columns % spread:
-        what = f"{world} ranks cannot hold nets whose {columns} columns are spread over {spread}"
-        raise InputError(f"{what}; choose --column-ranks so that it divides both numbers")
+        what = f"the number of ranks, which is {world}, and that of the net's columns, which is {columns}"
+        raise SharedError(f"--column-ranks {spread} does not divide both {what}; choose one that does")
     local = int(os.environ.get("LOCAL_RANK", 0))
     backend = "gloo"
     if device.startswith("cuda"):
@@ -179,8 +181,8 @@ def join(columns: int, device: str = "cpu", column_ranks: int | None = None, tim
         return ranks
     # torchrun keeps one store for all its restarts: what an earlier start wrote there must not be found
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store, ranks.rank, ranks.world = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout)))
-    ranks._store = dist.PrefixStore(f"alexnet/{attempt}", store)
+    ranks.rank, ranks.world = int(os.environ["RANK"]), world
+    ranks._store = dist.PrefixStore(f"alexnet/{attempt}", _gather(ranks, timeout, attempt))
     _watch(ranks, timeout, attempt)
     longer = timedelta(seconds=2 * timeout + 30)  # the watch is to speak first
     dist.init_process_group(backend, store=ranks._store, rank=ranks.rank, world_size=world, timeout=longer)
@@ -192,6 +194,28 @@ def join(columns: int, device: str = "cpu", column_ranks: int | None = None, tim
     if spread > 1:
         ranks.exchange = Across(mesh.get_group("column"), enter=ranks.tick)
     return ranks
+
+
+def _gather(ranks: Ranks, timeout: float, attempt: str) -> dist.Store:
+    """The store by which all ranks find each other, once all have come. The launcher keeps it, or else rank 0."""
+    keeps = ranks.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    address, port, longest = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timedelta(seconds=timeout)
+    where = f"MASTER_ADDR={address} MASTER_PORT={port}"
+    try:
+        store = dist.TCPStore(address, port, is_master=keeps, timeout=longest, wait_for_workers=False, multi_tenant=True)
+    except RuntimeError as error:
+        if keeps:
+            raise
+        raise RuntimeError(f"rank 0 did not come within {timeout:g} s to {where}; start it, or mend the address") from error
+    came = [f"came/{attempt}/{rank}" for rank in range(ranks.world)]
+    store.set(came[ranks.rank], "")
+    try:
+        store.wait(came, longest)
+    except RuntimeError as error:
+        missing = " and ".join(f"rank {rank}" for rank, key in enumerate(came) if not store.check([key]))
+        told = f"{missing} did not come within {timeout:g} s; start all {ranks.world} with {where}, or raise --timeout"
+        raise RuntimeError(told) from error
+    return store
 
 
 def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:

@@ -78,7 +78,8 @@ def train(args: argparse.Namespace) -> int:
         start=trainer.starting_point(args.init) if args.init else None,
     )
     here = ranks.join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
-    summary = trainer.train(config, splits, args.out, start=args.init, resume=args.resume, ranks=here, keep=args.keep)
+    often = {"keep": args.keep, "every": args.checkpoint_every}
+    summary = trainer.train(config, splits, args.out, start=args.init, resume=args.resume, ranks=here, **often)
     here.leave()
     if not here.is_first:
         return 1 if summary["ended"] == "diverged" else 0
@@ -222,6 +223,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)")
     p.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
     p.add_argument("--keep", type=_count, default=2, metavar="K", help="checkpoints that stay (default: %(default)s)")
+    often = "seconds from one checkpoint to the next, beside the one after each epoch (default: %(default)s)"
+    p.add_argument("--checkpoint-every", type=_positive, default=300.0, metavar="S", help=often)
     spread = "under torchrun: ranks that share the columns of one net, all others copy it (default: one a column if that comes out even)"
     p.add_argument("--column-ranks", type=_count, metavar="N", help=spread)
     hang = "under torchrun: stop when no rank makes progress for S seconds, and name the one that hangs (default: %(default)s)"

@@ -50,7 +50,7 @@ def train(
 ) -> None:
     """Trains as the command line does, with a checkpoint after every step. fault: {"rank": 1, "kind": "step", "at": 8}. apart: each rank in
     a folder of its own."""
-    trainer.CHECKPOINT_SECONDS = 0.0
+    options["every"] = 0.0
     made = trainer.Config(**config)
     here = join(presets.get(made.preset).columns, "cpu", columns, timeout)
     if fault is not None and fault.pop("rank") == here.rank:

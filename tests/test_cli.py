@@ -118,6 +118,13 @@ def test_columns(packs72, tmp_path, preset, columns, found, maps):
     assert len(load_file(tmp_path / "run" / "weights.safetensors")["conv1.bias"]) == maps
 
 
+def test_checkpoints_as_often_as_asked(packs32, tmp_path):
+    for seconds, names in ((1e-6, ["step-000000003", "step-000000004"]), (1e6, ["step-000000004"])):
+        out = tmp_path / str(seconds)
+        assert alexnet("train", "--data", packs32, "--out", out, *FOUR, "--steps", 4, "--lr", 0.001, "--checkpoint-every", seconds) == 0
+        assert sorted(path.name for path in (out / "checkpoints").iterdir()) == names
+
+
 def test_a_finished_run_is_not_run_again(packs32, run, capsys):
     before = (run / "weights.safetensors").stat().st_mtime_ns
     train = ["train", "--data", packs32, "--out", run, *FOUR, "--epochs", 1, "--lr", 0.001]

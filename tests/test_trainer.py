@@ -157,8 +157,7 @@ def test_no_checkpoint_holds_what_is_not_finite(splits32, tmp_path, monkeypatch,
 
     real, calls, steps = learner.momentum_step_, itertools.count(1), []
     monkeypatch.setattr(learner, "momentum_step_", step)
-    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", every)
-    summary = train(small(splits32, **fields), splits32, tmp_path / "run", keep=1, progress=False, on_steps=on_steps)
+    summary = train(small(splits32, **fields), splits32, tmp_path / "run", keep=1, every=every, progress=False, on_steps=on_steps)
     assert (summary["ended"], summary["steps"], summary["diverged_at"]) == ("diverged", 3, 4)
     assert [path.name for path in checkpoint.steps(tmp_path / "run" / "checkpoints")] == ([f"step-{kept:09d}"] if kept else [])
 
@@ -313,7 +312,6 @@ from alexnet.data.pack import open_splits
 from alexnet.training import checkpoint, trainer
 
 torch.set_num_threads(1)
-trainer.CHECKPOINT_SECONDS = 0.0  # one after every step
 config, data, out = trainer.Config(**json.loads(sys.argv[1])), open_splits(sys.argv[2]), Path(sys.argv[3])
 taken = calls = 0
 
@@ -351,7 +349,7 @@ for mode in ("in-an-epoch", "half-a-file", "before-the-name"):
             checkpoint.save_file = half_a_file
         else:
             checkpoint.os.fsync = before_the_name
-        trainer.train(config, data, out / mode, progress=False, on_steps=on_steps)
+        trainer.train(config, data, out / mode, every=0.0, progress=False, on_steps=on_steps)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL, mode
 """

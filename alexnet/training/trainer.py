@@ -43,7 +43,6 @@ from alexnet.training.whole import WholeStep
 # Part of a trained model's identity: raise it with any change that changes trained weights. tests/test_trainer.py holds the numbers that
 # say when.
 VERSION = 1
-CHECKPOINT_SECONDS = 300.0
 MODES = {
     "plain": "torch's operations one by one",
     "graph": "the whole step as one CUDA graph, in one process",
@@ -98,6 +97,7 @@ def train(
     resume: bool = False,
     ranks: Ranks | None = None,
     keep: int = 2,
+    every: float = 300.0,
     progress: bool = True,
     on_steps: Callable[[int], None] = lambda steps: None,
 ) -> dict:
@@ -107,10 +107,11 @@ def train(
     (section 6: pre-trained nets). All layers but the last begin with them, the last one and all velocities anew; a run that has a
     checkpoint needs it no more. ranks: where this process stands among others, and its device; None: alone, on the CPU. All ranks must call
     with the same arguments, and see the same folder `out`. A folder that holds a run is an InputError unless `resume`, and must then hold a
-    run of the same config; a finished run is returned as it is. keep: checkpoints that stay. on_steps is told of every step taken (and, at
-    once, of those a checkpoint already holds). Ctrl-C and SIGTERM leave a checkpoint, then raise Interrupted, on all ranks after the same
-    step. A loss, or a weight before it, that is no longer finite ends the run, and its `diverged_at` names the step; no checkpoint
-    ever holds such a weight. Options that cannot work raise InputError and leave no folder behind.
+    run of the same config; a finished run is returned as it is. keep: checkpoints that stay. every: seconds from one to the next; there is
+    also one after each epoch. on_steps is told of every step taken (and, at once, of those a checkpoint already holds). Ctrl-C and SIGTERM
+    leave a checkpoint, then raise Interrupted, on all ranks after the same step. A loss, or a weight before it, that is no longer finite
+    ends the run, and its `diverged_at` names the step; no checkpoint ever holds such a weight. Options that cannot work raise InputError
+    and leave no folder behind.
     """
     ranks = ranks or Ranks()
     if config.mode not in MODES:
@@ -146,7 +147,7 @@ def train(
             if weights is not None:
                 net.load_merged(weights, but=[table[-1].layer.name])
             learner = Learner(net, recipe, ranks, dtype, compiled=config.mode == "compiled")
-            _train(config, pack, validation, augment, learner, out, ranks, keep, progress, on_steps)
+            _train(config, pack, validation, augment, learner, out, ranks, keep, every, progress, on_steps)
         return json.loads((out / "summary.json").read_text())
 
 
@@ -185,6 +186,7 @@ def _train(
     out: Path,
     ranks: Ranks,
     keep: int,
+    every: float,
     progress: bool,
     on_steps: Callable[[int], None],
 ) -> None:
@@ -279,7 +281,7 @@ def _train(
                     x = augment.train(images, ids, positions, epoch, color)
                     fed = time.monotonic() - began
                     total, wrong = learner.backward(x, labels, keys, count)
-                due = ranks.is_first and time.monotonic() - saved > CHECKPOINT_SECONDS
+                due = ranks.is_first and time.monotonic() - saved > every
                 (total, wrong), (stop, failed, due) = ranks.totals([total, wrong], [bool(asked), writer.failed(), due])
                 loss = total / count
                 if not math.isfinite(loss):
@@ -299,7 +301,7 @@ def _train(
                 on_steps(1)
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 if ranks.world == 1:  # nobody else has to agree
-                    stop, due = bool(asked), time.monotonic() - saved > CHECKPOINT_SECONDS
+                    stop, due = bool(asked), time.monotonic() - saved > every
                 if failed:
                     settle()
                 if stop:

@@ -7,6 +7,7 @@ nothing lost.
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -15,13 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import reduce
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from safetensors import SafetensorError
 
 from alexnet import profiles
 from alexnet import reproduce as reproduction
-from alexnet.errors import InputError
+from alexnet.errors import InputError, SharedError
 from alexnet.presets import VARIANTS
 
 
@@ -47,11 +49,11 @@ def prepare(args: argparse.Namespace) -> None:
         print(out)
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace) -> int:
     from alexnet import presets
     from alexnet.data.loader import steps_per_epoch
     from alexnet.data.pack import open_splits
-    from alexnet.training import ranks, trainer
+    from alexnet.training import checkpoint, ranks, trainer
 
     splits = open_splits(args.data)
     if "train" not in splits:
@@ -76,15 +78,20 @@ def train(args: argparse.Namespace) -> None:
         start=trainer.starting_point(args.init) if args.init else None,
     )
     here = ranks.join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
-    summary = trainer.train(config, splits, args.out, start=args.init, resume=args.resume, ranks=here, keep=args.keep)
+    often = {"keep": args.keep, "every": args.checkpoint_every}
+    summary = trainer.train(config, splits, args.out, start=args.init, resume=args.resume, ranks=here, **often)
     here.leave()
+    if not here.is_first:
+        return 1 if summary["ended"] == "diverged" else 0
     if summary["ended"] == "diverged":
         epoch, batch = divmod(summary["diverged_at"] - 1, per_epoch)
         where = f"step {summary['diverged_at']} (batch {batch + 1} of {per_epoch} in epoch {epoch + 1})"
-        raise RuntimeError(f"the loss was no longer finite at {where}; a lower --lr may help")
+        good = checkpoint.steps(args.out / "checkpoints")
+        kept = f"{good[-1]}, the last good checkpoint, is kept" if good else "no checkpoint had been made"
+        raise RuntimeError(f"at {where} the loss, or a weight before it, was no longer finite; {kept}; try a lower --lr in another folder")
     taken = f"{summary['steps']} steps, {summary['epochs']:.1f} epochs, {summary['seconds']:.0f} s"
-    if here.is_first:
-        print(f"{args.out}: {taken}; weights in {args.out / 'weights.safetensors'}")
+    print(f"{args.out}: {taken}; weights in {args.out / 'weights.safetensors'}")
+    return 0
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -93,7 +100,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from alexnet import evaluation
     from alexnet.data.pack import open_splits
     from alexnet.export import whole
-    from alexnet.training.trainer import load_run
+    from alexnet.training.trainer import check_usable, load_run
 
     splits = open_splits(args.data)
     fit = [name for name in ("test", "val", "train") if name in splits and (args.submission or splits[name].labeled)]
@@ -105,6 +112,8 @@ def evaluate(args: argparse.Namespace) -> None:
         evaluation.check_submission(pack)
     elif not pack.labeled:
         raise InputError(f"the images in {pack.path} have no labels; --submission FILE writes what an evaluation server takes")
+    for run in args.run:
+        check_usable(run)
     nets = [load_run(run) for run in args.run]
     for run, (_, augment, config) in zip(args.run, nets):
         if len(pack.classes) != config.num_classes or pack.size != augment.mean_size:
@@ -132,8 +141,9 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     from alexnet.export import write
-    from alexnet.training.trainer import load_run
+    from alexnet.training.trainer import check_usable, load_run
 
+    check_usable(args.run)
     net, _, config = load_run(args.run)
     write(net, args.file, {name: str(getattr(config, name)) for name in ("preset", "num_classes", "width", "image_size")})
     print(args.file)
@@ -213,6 +223,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)")
     p.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
     p.add_argument("--keep", type=_count, default=2, metavar="K", help="checkpoints that stay (default: %(default)s)")
+    often = "seconds from one checkpoint to the next, beside the one after each epoch (default: %(default)s)"
+    p.add_argument("--checkpoint-every", type=_positive, default=300.0, metavar="S", help=often)
     spread = "under torchrun: ranks that share the columns of one net, all others copy it (default: one a column if that comes out even)"
     p.add_argument("--column-ranks", type=_count, metavar="N", help=spread)
     hang = "under torchrun: stop when no rank makes progress for S seconds, and name the one that hangs (default: %(default)s)"
@@ -258,6 +270,8 @@ def main(arguments: list[str] | None = None) -> int:
         with _terminable():
             return args.function(args) or 0
     except InputError as error:
+        if isinstance(error, SharedError) and rank != "0":
+            return 2
         return tell(" ".join(str(error).splitlines()), 2)  # a file's name may have lines
     except KeyboardInterrupt as stop:
         status = 128 + getattr(stop, "signal", signal.SIGINT)
@@ -265,16 +279,24 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         return tell(f"{error.filename}: {error.strerror}; choose another path", 2)
     except (RuntimeError, OSError, SafetensorError) as error:
-        if "gloo" in str(error) or "NCCL" in str(error):  # which say how, at length, but not what to do
-            return tell("lost another rank, which says why or was killed; --resume goes on from the last checkpoint", 1)
         return tell(error, 1)
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that nothing half-made stays behind."""
+    """SIGTERM and Ctrl-C end the block by KeyboardInterrupt, so that nothing half-made stays behind.
 
-    def stop(number: int, _: object) -> None:
+    Not while anything is being imported: Python swallows what is raised in some places there, and keeps a lock; libraries abort. So the
+    signal then comes again, by a timer.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        while frame is not None and frame.f_code is not main.__code__:
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                signal.signal(signal.SIGALRM, lambda _, frame: stop(number, frame))
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                return
+            frame = frame.f_back
         stopped = KeyboardInterrupt()
         setattr(stopped, "signal", number)  # noqa: B010 (no such attribute, says the type checker)
         raise stopped
@@ -282,11 +304,16 @@ def _terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    numbers = (signal.SIGALRM, signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else []))
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers[1:]:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _whole(text: str, name: str) -> int:
@@ -341,6 +368,8 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+            raise RuntimeError  # torch has more kinds, which the net cannot be trained on
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError):
         raise InputError(f"there is no device {name!r} here; use --device cpu") from None

@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """Bad input from outside: a path, a file, a profile, an option. The message names the thing and the remedy, in one line."""
+
+
+class SharedError(InputError):
+    """One that all ranks of a run raise alike. Rank 0 tells it."""

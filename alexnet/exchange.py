@@ -18,6 +18,48 @@ from torch import Tensor
 from alexnet.errors import InputError
 
 
+class RankLost(RuntimeError):
+    """Another rank no longer answers. That one says why, or was killed."""
+
+
+@contextmanager
+def reaching_others() -> Iterator[None]:
+    """Within the block nothing is done but to send or wait for messages, whose failures say how, at length, but not what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RankLost("lost another rank, which says why or was killed; --resume goes on from the last checkpoint") from error
+
+
+class Waits:
+    """Counts the seconds that messages keep a rank waiting."""
+
+    def __init__(self):
+        self._host = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def waiting(self, cuda: bool) -> Iterator[None]:
+        """Around messages; `cuda`: of a GPU's tensors."""
+        with reaching_others():
+            if cuda:
+                begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                begin.record()
+                yield
+                end.record()
+                self._events.append((begin, end))
+            else:
+                start = time.perf_counter()
+                yield
+                self._host += time.perf_counter() - start
+
+    def seconds(self) -> float:
+        """Since the last call. On a GPU by events, and so only after the device has been waited for."""
+        spent = self._host + sum(begin.elapsed_time(end) for begin, end in self._events) / 1e3
+        self._host, self._events = 0.0, []
+        return spent
+
+
 class Together:
     """All columns in one process."""
 
@@ -49,8 +91,7 @@ class Across(Together):
         self.group, self.rank, self.size = group, group.rank(), group.size()
         self.sent: Counter[tuple[str, str]] = Counter()
         self.enter = enter
-        self._host = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self.waits = Waits()
 
     def here(self, columns: int) -> range:
         if columns % self.size:
@@ -65,26 +106,15 @@ class Across(Together):
         return _Sum.apply(super().sum(parts, layer), self, layer)
 
     def seconds(self) -> float:
-        """On a GPU by events, and so only after the device has been waited for."""
-        spent = self._host + sum(begin.elapsed_time(end) for begin, end in self._events) / 1e3
-        self._host, self._events = 0.0, []
-        return spent
+        return self.waits.seconds()
 
     @contextmanager
     def message(self, layer: str, direction: str, own: Tensor) -> Iterator[None]:
         """Around a collective that hands `own` on."""
         self.sent[layer, direction] += own.numel()
         self.enter()
-        if own.is_cuda:
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
+        with self.waits.waiting(own.is_cuda):
             yield
-            end.record()
-            self._events.append((begin, end))
-        else:
-            start = time.perf_counter()
-            yield
-            self._host += time.perf_counter() - start
 
 
 class _Gather(torch.autograd.Function):

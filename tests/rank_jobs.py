@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 
 import kernels
 from alexnet import presets, rng
@@ -44,15 +45,18 @@ def train(
     fault: dict | None = None,
     timeout: float = 60.0,
     start: str | None = None,
+    apart: bool = False,
     **options,
 ) -> None:
-    """Trains as the command line does, with a checkpoint after every step. fault: {"rank": 1, "kind": "step", "at": 8}."""
-    trainer.CHECKPOINT_SECONDS = 0.0
+    """Trains as the command line does, with a checkpoint after every step. fault: {"rank": 1, "kind": "step", "at": 8}. apart: each rank in
+    a folder of its own."""
+    options["every"] = 0.0
     made = trainer.Config(**config)
     here = join(presets.get(made.preset).columns, "cpu", columns, timeout)
     if fault is not None and fault.pop("rank") == here.rank:
         options["on_steps"] = break_down(**fault)
-    trainer.train(made, open_splits(Path(data)), Path(out), start=Path(start) if start else None, ranks=here, progress=False, **options)
+    folder = Path(out) / str(here.rank) if apart else Path(out)
+    trainer.train(made, open_splits(Path(data)), folder, start=Path(start) if start else None, ranks=here, progress=False, **options)
     here.leave()
 
 
@@ -89,11 +93,16 @@ def break_down(kind: str, at: int):
             die()
         settle(path)
 
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
     save_file, settle = checkpoint.save_file, checkpoint._settle
     if kind == "file":
         checkpoint.save_file = half_a_file
     elif kind == "flush":
         checkpoint._settle = flush
+    elif kind == "gather":
+        trainer.save_file = full
     return on_steps
 
 
@@ -124,6 +133,12 @@ def meet(channels_last: bool) -> None:
     empty.sum().backward()
     assert empty.shape == (0, 8, 5, 4) and across.sent["conv3", "forward"] == 240
     here.leave()
+
+
+def wait(absent: int, timeout: float) -> None:
+    """For a rank that never comes."""
+    if os.environ["RANK"] != str(absent):
+        join(2, "cpu", timeout=timeout)
 
 
 def full_net() -> None:

@@ -118,6 +118,13 @@ def test_columns(packs72, tmp_path, preset, columns, found, maps):
     assert len(load_file(tmp_path / "run" / "weights.safetensors")["conv1.bias"]) == maps
 
 
+def test_checkpoints_as_often_as_asked(packs32, tmp_path):
+    for seconds, names in ((1e-6, ["step-000000003", "step-000000004"]), (1e6, ["step-000000004"])):
+        out = tmp_path / str(seconds)
+        assert alexnet("train", "--data", packs32, "--out", out, *FOUR, "--steps", 4, "--lr", 0.001, "--checkpoint-every", seconds) == 0
+        assert sorted(path.name for path in (out / "checkpoints").iterdir()) == names
+
+
 def test_a_finished_run_is_not_run_again(packs32, run, capsys):
     before = (run / "weights.safetensors").stat().st_mtime_ns
     train = ["train", "--data", packs32, "--out", run, *FOUR, "--epochs", 1, "--lr", 0.001]
@@ -196,11 +203,21 @@ def test_images_without_labels_are_measured_by_nobody(contest, capsys):
         assert "test have no labels" in capsys.readouterr().err
 
 
-def test_a_divergence_is_told_in_one_line(packs32, tmp_path, capsys):
-    assert alexnet("train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--epochs", 3, "--lr", 1e9) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"alexnet: the loss was no longer finite at step (\d) \(batch \1 of 5 in epoch 1\); a lower --lr may help", line)
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["diverged_at"] == int(re.findall(r"step (\d+)", line)[0])
+def test_a_divergence_is_told_in_one_line_and_the_run_is_of_no_use(packs32, tmp_path, capsys):
+    train = ["train", "--data", packs32, *FOUR, "--epochs", 9]
+    out = tmp_path / "run"
+    for rate, batch, kept in ((1e9, 8, "no checkpoint had been made"), (1e4, 40, rf"{out}/checkpoints/step-\d+, the last good .* is kept")):
+        assert alexnet(*train, "--out", out, "--lr", rate, "--batch-size", batch) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        told = r"alexnet: at step (\d) \(batch \d of \d in epoch \d\) the loss, or a weight before it, was no longer finite"
+        found = re.fullmatch(f"{told}; {kept}; try a lower --lr in another folder", line)
+        assert found, line
+        assert json.loads((out / "summary.json").read_text())["diverged_at"] == int(found[1])
+        more = ["train", "--data", packs32, "--out", tmp_path / "more", *FOUR, "--init", out]
+        for command in (["evaluate", out, "--data", packs32], ["export", out, tmp_path / "x.safetensors"], more):
+            assert alexnet(*command) == 2
+            assert f"diverged at step {found[1]}, and its weights are of no use; train again" in capsys.readouterr().err
+        shutil.rmtree(out)
 
 
 # --- bad input ----------------------------------------------------------------------------------------------------------------------------
@@ -238,6 +255,7 @@ def broken(tmp_path):
         ("train --data {other} --out {tmp}/run --image-size 80", "choose --image-size 72 or less"),
         ("train --data {pack} --out {tmp}/run", "32 x 32 are too small for preset 'paper'"),
         ("train --data {pack} --out {tmp}/run --device tpu", "no device 'tpu' here; use --device cpu"),
+        ("train --data {pack} --out {tmp}/run --preset four-layer --device meta", "no device 'meta' here; use --device cpu"),
         ("train --data {pack} --out {tmp}/file --preset four-layer", "is a file; choose another name"),
         ("train --data {pack} --out {tmp}/run --lr 0", "argument --lr: 0 is not a positive number"),
         ("train --data {pack} --out {tmp}/run --lr fast", "argument --lr: fast is not a positive number"),
@@ -299,7 +317,8 @@ def test_bad_input_is_one_line_and_exit_status_2(arguments, said, tmp_path, brok
 
 
 def test_failures_of_ours_are_exit_status_1(monkeypatch, capsys, run, tmp_path):
-    for error, said in ((RuntimeError("out of memory"), "out of memory"), (SafetensorError("disk full"), "disk full")):
+    full = OSError("cannot write a checkpoint to /data/igloo/NCCL: No space left on device")  # no message of gloo's
+    for error, said in ((RuntimeError("out of memory"), "out of memory"), (SafetensorError("disk full"), "disk full"), (full, str(full))):
 
         def fail(*_, error=error, **__):
             raise error
@@ -358,6 +377,30 @@ def test_a_stopped_training_says_how_to_go_on_and_goes_on(packs32, tmp_path):
     assert [row["step"] for row in log.read(tmp_path / "run", "step")] == list(range(1, at[1] + 1))
 
 
+DURING_AN_IMPORT = """
+import _imp, os, signal, sys
+from alexnet import cli
+
+def watch(frame, event, argument):
+    swallows = frame.f_code.co_name == "cb" and event == "c_return" and argument is _imp.acquire_lock
+    if swallows and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        sys.setprofile(None)
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+sys.setprofile(watch)
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_an_import_is_not_lost(packs32, tmp_path, number):
+    """At the moment when Python would swallow an exception and keep the lock of all imports."""
+    train = ["train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--lr", "1e-6", "--epochs", "60"]
+    command = [sys.executable, "-c", DURING_AN_IMPORT, str(number.value), *train]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 128 + number and done.stderr.splitlines()[-1].startswith("alexnet: stopped"), done.stderr
+
+
 def test_sigterm_while_preparing_leaves_nothing_behind(packs72, tmp_path):
     out = tmp_path / "place" / "pack"
     command = [sys.executable, "-m", "alexnet", "prepare", "pictographs", out, "--workers", "1"]
@@ -376,7 +419,7 @@ def test_ctrl_c_elsewhere_is_130(monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("alexnet.training.trainer.load_run", stop)
+    monkeypatch.setattr("alexnet.training.trainer.check_usable", stop)
     assert alexnet("export", "run", "file.safetensors") == 130
     assert capsys.readouterr().err == "alexnet: stopped\n"
 

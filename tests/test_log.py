@@ -45,6 +45,15 @@ def test_a_line_cut_short_is_passed_over_and_then_replaced(tmp_path):
     assert (tmp_path / "log.jsonl").read_text() == whole
 
 
+def test_what_is_no_row_is_passed_over(tmp_path):
+    fill(tmp_path, 1, 2, 0)
+    whole = (tmp_path / "log.jsonl").read_bytes()
+    strange = [b"[]", b"7", b"\xff\xfe", b'{"kind": "step"}', b'{"step": 1}', b'{"kind": "step", "step": "1"}']
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(strange) + b"\n" + whole)
+    fill(tmp_path, 3, 2, 2)
+    assert (tmp_path / "log.jsonl").read_bytes() == whole
+
+
 def test_tensorboard_shows_the_same_numbers_once(tmp_path):
     fill(tmp_path, 1, 9, 0)
     fill(tmp_path, 6, 12, 5)

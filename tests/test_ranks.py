@@ -4,13 +4,14 @@
 """
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from alexnet.errors import InputError
+from alexnet.errors import InputError, SharedError
 from alexnet.presets import crossings, get, shapes
 from alexnet.training import log
 from alexnet.training.ranks import join
@@ -95,8 +96,8 @@ def test_columns_meet_across_ranks_as_in_one_process(channels_last):
 
 
 def test_the_time_of_a_step_is_told_apart(trained):
-    for name in ("alone", "two columns"):
-        for row in log.read(trained / f"fp32 {name}", "step"):
+    for name in ("alone", *RUNS):
+        for row in log.read(trained / f"fp64 {name}", "step"):
             parts = [row[f"seconds_{part}"] for part in ("data", "compute", "exchange")]
             assert min(parts[:2]) > 0 and (parts[2] > 0) == (name != "alone")
             assert row["images_per_second"] == pytest.approx((4 if row["step"] % 5 == 0 else 8) / sum(parts))
@@ -109,9 +110,33 @@ def test_the_time_of_a_step_is_told_apart(trained):
 def test_ranks_that_make_no_mesh_are_told_so(monkeypatch, world, columns, spread):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", str(world))
-    told = f"{world} ranks cannot hold nets whose {columns} columns are spread over {spread}.*--column-ranks"
-    with pytest.raises(InputError, match=told):
+    told = f"--column-ranks {spread} does not divide both the number of ranks, which is {world}, and .* columns, which is {columns};"
+    with pytest.raises(SharedError, match=told):
         join(columns, "cpu", spread)
+
+
+def test_ranks_that_see_different_folders_are_told_so_at_once_and_leave_no_run(packs72, tmp_path):
+    config = configure(packs72)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "lock").write_text("of another run")
+    apart, together = run(job(packs72, tmp_path, 2, config, apart=True), job(packs72, tmp_path / "0", 2, config))
+    told = f"alexnet: rank 1 cannot see rank 0's {tmp_path}/0; give all ranks the same --out, on a disk that they share\n"
+    assert apart["statuses"] == [2, 2] and apart["outputs"][0] == told and max(apart["seconds"]) < 60, apart
+    assert together["statuses"] == [0, 0], together["outputs"]  # what was left is no obstacle
+
+
+def test_a_rank_that_never_comes_is_named():
+    (outcome,) = run({"job": "wait", "world": 2, "absent": 1, "timeout": 3.0})
+    assert outcome["statuses"] == [1, 0] and outcome["seconds"][0] < 60
+    told = r"RuntimeError: rank 1 did not come within 3 s; start all 2 with MASTER_ADDR=127.0.0.1 MASTER_PORT=\d+, or raise --timeout"
+    assert re.search(told, outcome["outputs"][0]), outcome
+
+
+def test_rank_0_that_never_comes_is_named(monkeypatch):
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 9}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(RuntimeError, match=r"rank 0 did not come within 1 s to MASTER_ADDR=127.0.0.1 MASTER_PORT=9; start it, or mend"):
+        join(2, timeout=1.0)
 
 
 def test_a_process_alone_has_no_ranks(monkeypatch):
@@ -121,3 +146,5 @@ def test_a_process_alone_has_no_ranks(monkeypatch):
     assert (here.rank, here.world, here.shard, here.is_first, here.keeps) == (0, 1, (0, 1), True, True)
     assert here.totals([1.5, 2], [True, False]) == ([1.5, 2], [True, False])
     here.leave()
+    with pytest.raises(InputError, match="--column-ranks is for several ranks, which `torchrun"):
+        join(2, column_ranks=1)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from alexnet.errors import InputError
 from alexnet.presets import PAPER, SOURCE
 from alexnet.training.schedule import Schedule
 
@@ -54,3 +55,18 @@ def test_state_survives_json():
     assert Schedule.from_state(json.loads(json.dumps(schedule.state()))) == schedule
     schedule.observe(PAPER.recipe, 0.5, started=True)
     assert Schedule.from_state(json.loads(json.dumps(schedule.state()))) == schedule
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"falls": 4}, {"falls": -1}, {"falls": True}, {"waited": 1.0}, {"best": "x"}, {"best": math.nan}, {"finished": 0}, {"epochs": None}],
+)
+def test_a_state_that_is_none_is_refused_by_name(change):
+    with pytest.raises(InputError, match=f"its schedule's {next(iter(change))} is {next(iter(change.values()))!r}"):
+        Schedule.from_state(Schedule.of(36.0).state() | change)
+
+
+def test_a_state_with_other_entries_is_refused():
+    for state in ({}, None, [], Schedule.of(36.0).state() | {"more": 1}):
+        with pytest.raises(InputError, match="without epochs, patience, falls, best, waited, finished or with more"):
+            Schedule.from_state(state)

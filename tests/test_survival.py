@@ -35,6 +35,7 @@ FAULTS = {  # on two ranks, one column each, with a checkpoint after every one o
     "Ctrl-C": {"rank": 0, "kind": "int", "at": 5},
     "disk full, first rank": {"rank": 0, "kind": "limit", "at": 6},
     "disk full, second rank": {"rank": 1, "kind": "limit", "at": 6},
+    "disk full at the very end": {"rank": 1, "kind": "gather", "at": 20},
     "asleep": {"rank": 1, "kind": "sleep", "at": 6},
     "frozen": {"rank": 0, "kind": "stop", "at": 6},
 }
@@ -60,10 +61,17 @@ def disturbed(packs72, config, tmp_path_factory):
 @pytest.mark.parametrize("name", FAULTS)
 def test_resumed_is_the_undisturbed_run(disturbed, name):
     folder, outcomes, before = disturbed
-    assert outcomes[name]["statuses"] != [0, 0] and 0 < len(before[name]) <= 2
+    assert outcomes[name]["statuses"] != [0, 0] and 0 < len(before[name]) <= 3  # three where the oldest was about to be removed
     assert max(outcomes[name]["seconds"]) - min(outcomes[name]["seconds"]) < RANKS_ARE_GONE
     assert lost(folder / name, folder / "undisturbed") == "nothing"
     assert not list((folder / name / "checkpoints").glob(".step-*"))
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTS if name.startswith("killed")])
+def test_a_rank_whose_other_was_killed_says_what_to_do(disturbed, name):
+    _, outcomes, _ = disturbed
+    other = outcomes[name]["outputs"][1 - FAULTS[name]["rank"]]
+    assert "RankLost: lost another rank, which says why or was killed; --resume goes on from the last checkpoint" in other
 
 
 def test_ranks_that_are_asked_to_stop_do_so_after_the_same_step(disturbed):
@@ -87,6 +95,14 @@ def test_a_full_disk_is_named_and_nothing_good_overwritten(disturbed, name):
     assert "step-000000005" in before[name]
 
 
+def test_a_disk_that_is_full_at_the_very_end_is_named(disturbed):
+    folder, outcomes, _ = disturbed
+    other, full = outcomes["disk full at the very end"]["outputs"]
+    path = folder / "disk full at the very end" / ".column-1.part"
+    assert full.startswith(f"alexnet: cannot write {path}: Error while serializing: I/O error: No space left on device")
+    assert full.endswith("; make room, and the same command with --resume goes on\n") and "RankLost: lost another rank" in other
+
+
 @pytest.mark.parametrize(("name", "who"), [("asleep", 1), ("frozen", 0)])
 def test_a_rank_that_hangs_is_named_within_the_time(disturbed, name, who):
     _, outcomes, _ = disturbed
@@ -107,6 +123,11 @@ def test_columns_saved_apart_are_read_together_and_the_other_way_round(packs72, 
     worlds = {"apart": 1, "together": 2, "more": 4}
     for outcome in run(*(job(packs72, out, worlds[name], config, resume=True) for name, out in places.items())):
         assert set(outcome["statuses"]) == {0}, outcome["outputs"]
+    # a velocity without the rate needs the rate that it was gathered at, of either column
+    outside = configure(packs72, "paper/rate-outside", width=1 / 16)
+    (first,) = run(job(packs72, tmp_path / "outside", 2, outside, fault=fault))
+    (again,) = run(job(packs72, tmp_path / "outside", 1, outside, resume=True))
+    assert 0 not in first["statuses"] and again["statuses"] == [0], again["outputs"]
     assert lost(places["apart"], folder / "undisturbed") == lost(places["together"], folder / "undisturbed") == "nothing"
     for a, b in zip(rows(places["more"]), rows(folder / "undisturbed"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)  # sums over rows round otherwise

@@ -1,10 +1,13 @@
 """Training runs: the same twice, the same after a kill, rates and decays as the recipe states them, and what a run's folder refuses."""
 
 import fcntl
+import itertools
 import json
+import math
 import os
 import pickle
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -128,6 +131,35 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_told(splits32, tmp_path):
     assert summary["ended"] == "diverged" and summary["diverged_at"] == len(rows) + 1 == summary["steps"] + 1
     assert all(np.isfinite(row["loss"]) for row in rows)
     assert train(small(splits32, rate=1e9), splits32, tmp_path / "run", resume=True, progress=False) == summary
+
+
+@pytest.mark.parametrize(
+    ("how", "every", "fields", "kept"),
+    [
+        ("in an epoch", 0.0, {}, 2),
+        ("at its end", 300.0, {"batch_size": 40}, 2),
+        ("at the very end", 300.0, {"epochs": 3 / 5}, None),
+        ("asked to stop", 300.0, {}, None),
+    ],
+)
+def test_no_checkpoint_holds_what_is_not_finite(splits32, tmp_path, monkeypatch, how, every, fields, kept):
+    """The third update makes a velocity infinite, and the loss was finite so far. The one checkpoint that is kept stays the one before."""
+
+    def step(params, grads, velocities, *rest):
+        real(params, grads, velocities, *rest)
+        if next(calls) == 3:
+            velocities[0].fill_(torch.inf)
+
+    def on_steps(taken):
+        steps.append(taken)
+        if how == "asked to stop" and sum(steps) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    real, calls, steps = learner.momentum_step_, itertools.count(1), []
+    monkeypatch.setattr(learner, "momentum_step_", step)
+    summary = train(small(splits32, **fields), splits32, tmp_path / "run", keep=1, every=every, progress=False, on_steps=on_steps)
+    assert (summary["ended"], summary["steps"], summary["diverged_at"]) == ("diverged", 3, 4)
+    assert [path.name for path in checkpoint.steps(tmp_path / "run" / "checkpoints")] == ([f"step-{kept:09d}"] if kept else [])
 
 
 def test_plateau_wants_a_validation_set(splits, tmp_path):
@@ -280,7 +312,6 @@ from alexnet.data.pack import open_splits
 from alexnet.training import checkpoint, trainer
 
 torch.set_num_threads(1)
-trainer.CHECKPOINT_SECONDS = 0.0  # one after every step
 config, data, out = trainer.Config(**json.loads(sys.argv[1])), open_splits(sys.argv[2]), Path(sys.argv[3])
 taken = calls = 0
 
@@ -318,7 +349,7 @@ for mode in ("in-an-epoch", "half-a-file", "before-the-name"):
             checkpoint.save_file = half_a_file
         else:
             checkpoint.os.fsync = before_the_name
-        trainer.train(config, data, out / mode, progress=False, on_steps=on_steps)
+        trainer.train(config, data, out / mode, every=0.0, progress=False, on_steps=on_steps)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL, mode
 """
@@ -420,6 +451,34 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(splits, straigh
     assert not list(run.glob(".column-*"))
 
 
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        *(("step", value) for value in ("x", 1.5, 10**12, -3, True, 14, None)),
+        *(("seconds", value) for value in (None, -1, "1", math.nan)),
+        *(("loss_sum", value) for value in ("a", [], math.inf)),
+        ("error_sum", True),
+        *(("rates", value) for value in (None, [0.1], {"conv1.weight": 0.1})),
+        ("ended", "never"),
+        *(("schedule", value) for value in ({}, None, "x")),
+        ("run", 7),
+    ],
+)
+def test_a_state_that_cannot_be_this_runs_is_named_with_its_remedy(splits, straight, tmp_path, entry, value):
+    """By a manifest that vouches for it."""
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    (run / "summary.json").unlink()
+    last = run / "checkpoints" / "step-000000015"
+    state, manifest = (json.loads((last / name).read_text()) for name in ("state.json", "manifest.json"))
+    (last / "state.json").write_text(json.dumps(state | {entry: value}))
+    manifest["sha256"]["state.json"] = checkpoint.sha256(last / "state.json")
+    (last / "manifest.json").write_text(json.dumps(manifest))
+    why = "it is of a run with another config" if entry == "run" else f"its {entry} is {re.escape(repr(value))}"
+    with pytest.raises(InputError, match=f"{last} does not belong to this run: {why}.*; remove it to go on from the checkpoint before it"):
+        train(configure(splits), splits, run, resume=True, progress=False)
+
+
 def test_nothing_is_unpickled(splits, straight, monkeypatch, tmp_path):
     shutil.copytree(straight, tmp_path / "run")
     (tmp_path / "run" / "summary.json").unlink()
@@ -437,6 +496,28 @@ def test_nothing_is_unpickled(splits, straight, monkeypatch, tmp_path):
     np.save(tmp_path / "run" / "mean.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(InputError, match="damaged"):
         load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("room", "first"), [(100, "config.json"), (10_000, "mean.npy"), (100_000, "")])
+def test_a_full_disk_is_named_with_its_remedy(splits32, tmp_path, room, first):
+    """As with a disk: no file may grow beyond so many bytes. The last to do so is a log's."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+        torch.set_num_threads(1)
+        try:
+            train(small(splits32, epochs=100.0, batch_size=1, rate=1e-6), splits32, tmp_path / "run", progress=False)
+        except OSError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        message = told.read()
+    os.waitpid(child, 0)
+    how = "File too large; make room, and the same command with --resume goes on"
+    assert message == f"cannot write {tmp_path / 'run' / first}: {how}"
 
 
 # --- the folder ---------------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -29,6 +30,16 @@ Columns = dict[str, dict[str, Tensor]]  # {"0": {"conv1.weight": ..., "velocity.
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises what keeps the block from writing `path` as an OSError that names it and the remedy."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"cannot write {path}: {reason}; make room, and the same command with --resume goes on") from error
 
 
 class Writer:
@@ -71,7 +82,7 @@ class Writer:
             self._thread = None
         if self._failure is not None:
             last = steps(self.folder)
-            kept = f"{last[-1].name} is kept: make room, and --resume goes on from there" if last else "there is none before it"
+            kept = f"{last[-1].name} is kept: make room, and --resume goes on from there" if last else "make room, and --resume begins anew"
             reason = getattr(self._failure, "strerror", None) or self._failure
             raise OSError(f"cannot write a checkpoint to {self.folder}: {reason}; {kept}") from self._failure
 

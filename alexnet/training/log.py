@@ -6,6 +6,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from alexnet.training.checkpoint import writing
+
 
 class Log:
     """Rows are {"kind": "step" | "epoch", "step": ..., ...}. Rows later than `start` (a resumed run's checkpoint) are taken away before new
@@ -14,35 +16,39 @@ class Log:
     def __init__(self, folder: Path, start: int = 0):
         self.path = folder / "log.jsonl"
         kept = [row for row in read(folder) if row["step"] <= start] if self.path.exists() else []
-        part = self.path.with_suffix(".part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        part.rename(self.path)
-        self.file = self.path.open("a")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        with writing(self.path.parent):
+            part = self.path.with_suffix(".part")
+            part.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            part.rename(self.path)
+            self.file = self.path.open("a")
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def add(self, kind: str, step: int, **values: float | int | str | None) -> None:
-        self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self.board.add_scalar(f"{kind}/{name}", value, step)
+        with writing(self.path.parent):
+            self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self.board.add_scalar(f"{kind}/{name}", value, step)
 
     def flush(self) -> None:
-        self.file.flush()
-        self.board.flush()
+        with writing(self.path.parent):
+            self.file.flush()
+            self.board.flush()
 
     def close(self) -> None:
-        self.file.close()
-        self.board.close()
+        with writing(self.path.parent):
+            self.file.close()
+            self.board.close()
 
 
 def read(folder: Path, kind: str | None = None) -> Iterator[dict]:
-    """The rows of a run's log; a last line cut short by a kill is passed over."""
-    for line in (folder / "log.jsonl").read_text().splitlines():
+    """The rows of a run's log; what is no row is passed over, as a last line cut short by a kill."""
+    for line in (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        if kind in (None, row["kind"]):
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and "kind" in row and kind in (None, row["kind"]):
             yield row
 
 

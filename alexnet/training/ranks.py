@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
-from alexnet.errors import InputError
-from alexnet.exchange import Across, Together
+from alexnet.errors import InputError, SharedError
+from alexnet.exchange import Across, Together, Waits, reaching_others
 
 TIMEOUT = 600.0  # seconds without any progress after which a run is given up
 
@@ -64,7 +64,8 @@ class Ranks:
             return list(numbers), list(flags)
         own = [*numbers] if self.column == 0 else [0.0] * len(numbers)
         told = torch.tensor([*own, *map(float, flags), 0.0], dtype=torch.float64)
-        dist.all_reduce(told)
+        with reaching_others():
+            dist.all_reduce(told)
         sums = told.tolist()[:-1]
         return sums[: len(own)], [flag > 0 for flag in sums[len(own) :]]
 
@@ -84,19 +85,22 @@ class Ranks:
                 problem = str(error)
         if self._store is not None:
             self._calls += 1
-            if self.is_first:
-                self._store.set(f"first/{self._calls}", json.dumps(problem))
-            problem = json.loads(self._store.get(f"first/{self._calls}"))
+            with reaching_others():
+                if self.is_first:
+                    self._store.set(f"first/{self._calls}", json.dumps(problem))
+                problem = json.loads(self._store.get(f"first/{self._calls}"))
         if problem:
-            raise InputError(problem)
+            raise SharedError(problem)
 
     def one_word(self) -> str:
         """The same on all ranks, and never twice."""
         if self._store is None:
             return f"{os.getpid()}-{time.monotonic_ns()}"
-        if self.is_first:
-            self._store.set("word", f"{os.getpid()}-{time.monotonic_ns()}")
-        return self._store.get("word").decode()
+        self._calls += 1
+        with reaching_others():
+            if self.is_first:
+                self._store.set(f"word/{self._calls}", f"{os.getpid()}-{time.monotonic_ns()}")
+            return self._store.get(f"word/{self._calls}").decode()
 
     def leave(self) -> None:
         """At the end. A process that fails just ends: it cannot know whether the others still answer."""
@@ -112,6 +116,7 @@ class Gradients:
     def __init__(self, parameters: Iterable[Tensor], ranks: Ranks, overlap: bool = True):
         self.ranks, self.overlap = ranks, overlap
         self._under_way: list[dist.Work] = []
+        self._waits = Waits()
         self.bytes = 0  # summed so far
         if ranks.peers is not None:
             for parameter in parameters:
@@ -120,17 +125,24 @@ class Gradients:
     def _sum(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
         self.bytes += parameter.grad.nbytes
-        work = dist.all_reduce(parameter.grad, group=self.ranks.peers, async_op=True)
+        with reaching_others():
+            work = dist.all_reduce(parameter.grad, group=self.ranks.peers, async_op=True)
         if work is not None:
             self._under_way.append(work)
             if not self.overlap:
-                work.wait()
+                self.wait()
 
     def wait(self) -> None:
         """Until all sums are there."""
-        for work in self._under_way:
-            work.wait()
-        self._under_way.clear()
+        if self._under_way:
+            with self._waits.waiting(self.ranks.device.type == "cuda"):
+                for work in self._under_way:
+                    work.wait()
+            self._under_way.clear()
+
+    def seconds(self) -> float:
+        """Waited for sums since the last call."""
+        return self._waits.seconds()
 
 
 def launched() -> bool:
@@ -145,15 +157,17 @@ def join(columns: int, device: str = "cpu", column_ranks: int | None = None, tim
     device: "cpu" (messages by gloo) or "cuda", of which each rank takes its own (NCCL); ranks that share one device talk by gloo, or by
     NCCL where NCCL_MULTI_RANK_GPU_ENABLE=1 lets it. timeout: seconds without progress after which the ranks stop and say which of them
     hangs.
-    Raises InputError where the ranks do not make a mesh.
+    Raises InputError where the ranks do not make a mesh, RuntimeError that names those that do not come in time.
     """
     if not launched():
+        if column_ranks is not None:
+            raise InputError("--column-ranks is for several ranks, which `torchrun --nproc-per-node N -m alexnet train ...` starts")
         return Ranks(device)
     world = int(os.environ["WORLD_SIZE"])
     spread = column_ranks if column_ranks is not None else columns if world % columns == 0 else 1
     if spread < 1 or world % spread or columns % spread:
-        what = f"{world} ranks cannot hold nets whose {columns} columns are spread over {spread}"
-        raise InputError(f"{what}; choose --column-ranks so that it divides both numbers")
+        what = f"the number of ranks, which is {world}, and that of the net's columns, which is {columns}"
+        raise SharedError(f"--column-ranks {spread} does not divide both {what}; choose one that does")
     local = int(os.environ.get("LOCAL_RANK", 0))
     backend = "gloo"
     if device.startswith("cuda"):
@@ -167,8 +181,8 @@ def join(columns: int, device: str = "cpu", column_ranks: int | None = None, tim
         return ranks
     # torchrun keeps one store for all its restarts: what an earlier start wrote there must not be found
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store, ranks.rank, ranks.world = next(dist.rendezvous("env://", timeout=timedelta(seconds=timeout)))
-    ranks._store = dist.PrefixStore(f"alexnet/{attempt}", store)
+    ranks.rank, ranks.world = int(os.environ["RANK"]), world
+    ranks._store = dist.PrefixStore(f"alexnet/{attempt}", _gather(ranks, timeout, attempt))
     _watch(ranks, timeout, attempt)
     longer = timedelta(seconds=2 * timeout + 30)  # the watch is to speak first
     dist.init_process_group(backend, store=ranks._store, rank=ranks.rank, world_size=world, timeout=longer)
@@ -180,6 +194,28 @@ def join(columns: int, device: str = "cpu", column_ranks: int | None = None, tim
     if spread > 1:
         ranks.exchange = Across(mesh.get_group("column"), enter=ranks.tick)
     return ranks
+
+
+def _gather(ranks: Ranks, timeout: float, attempt: str) -> dist.Store:
+    """The store by which all ranks find each other, once all have come. The launcher keeps it, or else rank 0."""
+    keeps = ranks.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    address, port, longest = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timedelta(seconds=timeout)
+    where = f"MASTER_ADDR={address} MASTER_PORT={port}"
+    try:
+        store = dist.TCPStore(address, port, is_master=keeps, timeout=longest, wait_for_workers=False, multi_tenant=True)
+    except RuntimeError as error:
+        if keeps:
+            raise
+        raise RuntimeError(f"rank 0 did not come within {timeout:g} s to {where}; start it, or mend the address") from error
+    came = [f"came/{attempt}/{rank}" for rank in range(ranks.world)]
+    store.set(came[ranks.rank], "")
+    try:
+        store.wait(came, longest)
+    except RuntimeError as error:
+        missing = " and ".join(f"rank {rank}" for rank, key in enumerate(came) if not store.check([key]))
+        told = f"{missing} did not come within {timeout:g} s; start all {ranks.world} with {where}, or raise --timeout"
+        raise RuntimeError(told) from error
+    return store
 
 
 def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:

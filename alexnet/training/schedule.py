@@ -4,6 +4,7 @@
 import math
 from dataclasses import asdict, dataclass
 
+from alexnet.errors import InputError
 from alexnet.presets import Recipe
 
 
@@ -64,5 +65,14 @@ class Schedule:
         return asdict(self) | {"best": None if math.isinf(self.best) else self.best}  # JSON has no infinity
 
     @classmethod
-    def from_state(cls, state: dict) -> "Schedule":
+    def from_state(cls, state: object) -> "Schedule":
+        """Raises InputError where `state` is not what `state()` gives."""
+        known = cls.of(1.0).state().keys()
+        if not isinstance(state, dict) or state.keys() != known:
+            raise InputError(f"its schedule is {state!r}, without {', '.join(known)} or with more")
+        for name, value in state.items():
+            kinds = {"epochs": (int, float), "best": (int, float, type(None)), "finished": (bool,)}.get(name, (int,))
+            most = 3 if name == "falls" else math.inf
+            if type(value) not in kinds or (value is not None and not 0 <= value <= most):
+                raise InputError(f"its schedule's {name} is {value!r}")
         return cls(**(state | {"best": math.inf if state["best"] is None else state["best"]}))

@@ -6,6 +6,7 @@ machine and thread count.
 """
 
 import fcntl
+import io
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ from alexnet import evaluation, presets, rng
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Loader, steps_per_epoch
 from alexnet.data.pack import Pack
-from alexnet.errors import InputError
+from alexnet.errors import InputError, SharedError
 from alexnet.exchange import Together
 from alexnet.network import AlexNet, check_merged
 from alexnet.training import checkpoint
@@ -41,7 +43,6 @@ from alexnet.training.whole import WholeStep
 # Part of a trained model's identity: raise it with any change that changes trained weights. tests/test_trainer.py holds the numbers that
 # say when.
 VERSION = 1
-CHECKPOINT_SECONDS = 300.0
 MODES = {
     "plain": "torch's operations one by one",
     "graph": "the whole step as one CUDA graph, in one process",
@@ -96,6 +97,7 @@ def train(
     resume: bool = False,
     ranks: Ranks | None = None,
     keep: int = 2,
+    every: float = 300.0,
     progress: bool = True,
     on_steps: Callable[[int], None] = lambda steps: None,
 ) -> dict:
@@ -105,10 +107,11 @@ def train(
     (section 6: pre-trained nets). All layers but the last begin with them, the last one and all velocities anew; a run that has a
     checkpoint needs it no more. ranks: where this process stands among others, and its device; None: alone, on the CPU. All ranks must call
     with the same arguments, and see the same folder `out`. A folder that holds a run is an InputError unless `resume`, and must then hold a
-    run of the same config; a finished run is returned as it is. keep: checkpoints that stay. on_steps is told of every step taken (and, at
-    once, of those a checkpoint already holds). Ctrl-C and SIGTERM leave a checkpoint, then raise Interrupted, on all ranks after the same
-    step. A loss that is no longer finite ends the run, and the summary's `diverged_at` names the step. Options that cannot work raise
-    InputError and leave no folder behind.
+    run of the same config; a finished run is returned as it is. keep: checkpoints that stay. every: seconds from one to the next; there is
+    also one after each epoch. on_steps is told of every step taken (and, at once, of those a checkpoint already holds). Ctrl-C and SIGTERM
+    leave a checkpoint, then raise Interrupted, on all ranks after the same step. A loss, or a weight before it, that is no longer finite
+    ends the run, and its `diverged_at` names the step; no checkpoint ever holds such a weight. Options that cannot work raise InputError
+    and leave no folder behind.
     """
     ranks = ranks or Ranks()
     if config.mode not in MODES:
@@ -134,19 +137,23 @@ def train(
     with ExitStack() as stack:
         dtype = stack.enter_context(arithmetic(config.precision, ranks.device))
         weights = _starting_weights(config, start, out, table)
-        ranks.first(lambda: stack.enter_context(claimed(config, out, resume)))
+        word = ranks.one_word()
+        ranks.first(lambda: stack.enter_context(claimed(config, out, resume, word)))
+        _check_shared(out, ranks, word)
+        if ranks.is_first and not (out / "config.json").exists():
+            _write(out / "config.json", lambda part: part.write_text(json.dumps(asdict(config), indent=1)))
         if not (out / "summary.json").exists():
             net = config.network(ranks.exchange)
             if weights is not None:
                 net.load_merged(weights, but=[table[-1].layer.name])
             learner = Learner(net, recipe, ranks, dtype, compiled=config.mode == "compiled")
-            _train(config, pack, validation, augment, learner, out, ranks, keep, progress, on_steps)
+            _train(config, pack, validation, augment, learner, out, ranks, keep, every, progress, on_steps)
         return json.loads((out / "summary.json").read_text())
 
 
 def starting_point(run: Path) -> str:
     """What `Config.start` is for nets that begin with the weights of a finished run. Raises InputError where there is none."""
-    _check_finished(run)
+    check_usable(run)
     return checkpoint.sha256(run / WEIGHTS)
 
 
@@ -179,6 +186,7 @@ def _train(
     out: Path,
     ranks: Ranks,
     keep: int,
+    every: float,
     progress: bool,
     on_steps: Callable[[int], None],
 ) -> None:
@@ -186,8 +194,10 @@ def _train(
     if ranks.is_first:
         for stale in out.glob(".column-*.part"):  # of ranks that were killed at the very end
             stale.unlink()
-        np.save(out / "mean.npy", pack.mean)
-        (out / "classes.json").write_text(json.dumps(pack.classes, indent=1) + "\n")
+        mean = io.BytesIO()
+        np.save(mean, pack.mean)
+        _write(out / "mean.npy", lambda part: part.write_bytes(mean.getvalue()))
+        _write(out / "classes.json", lambda part: part.write_text(json.dumps(pack.classes, indent=1) + "\n"))
     loader = Loader(pack, config.batch_size, config.seed, ranks.device, ranks.shard)
     whole = WholeStep(learner, augment, pack.size, config.batch_size) if config.mode == "graph" else None
     per_epoch = steps_per_epoch(pack, config.batch_size)
@@ -196,16 +206,19 @@ def _train(
     loss_sum = error_sum = 0.0  # over the images of this epoch so far
     ended: str | None = None
     done = checkpoint.steps(out / "checkpoints")
+    kinds = [name.split(".", 2)[2] for name in learner.parameters]  # "conv1.weight", of whichever column
     if done:
         columns, state = checkpoint.load(done[-1], [str(number) for number in learner.net.numbers])
         try:
-            if state.get("run", config.identity) != config.identity:
+            state = {"run": config.identity, "rates": [], "ended": None} | state  # which older ones lack
+            if state["run"] != config.identity:
                 raise InputError("it is of a run with another config")
+            _check_state(state, done[-1].name, last_step, kinds)
             step, seconds, loss_sum, error_sum = state["step"], state["seconds"], state["loss_sum"], state["error_sum"]
-            schedule, ended = Schedule.from_state(state["schedule"]), state.get("ended")
-            learner.rates = state.get("rates", [])
+            schedule, ended = Schedule.from_state(state.get("schedule")), state["ended"]
+            learner.rates = [state["rates"][kind] for kind in kinds] if state["rates"] else []
             learner.restore(columns)
-        except (InputError, KeyError, TypeError) as error:
+        except InputError as error:
             raise InputError(f"{done[-1]} does not belong to this run: {error}; remove it to go on from the checkpoint before it") from None
     log = Log(out, step) if ranks.is_first else None
     names = [str(number) for number in range(presets.get(config.preset).columns)]
@@ -217,6 +230,11 @@ def _train(
             writer.give_up()
             raise RuntimeError(f"another rank could not write its part of a checkpoint to {writer.folder}; it says why")
         writer.wait()
+
+    def diverged() -> bool:
+        """Whether a weight or a velocity, of any rank, is no longer finite. No checkpoint is made of such ones."""
+        finite = [value.isfinite().all() for tensors in learner.columns().values() for value in tensors.values()]
+        return any(ranks.totals(flags=[not torch.stack(finite).all()])[1])
 
     def save() -> None:
         settle()
@@ -230,7 +248,7 @@ def _train(
             "loss_sum": loss_sum,
             "error_sum": error_sum,
             "schedule": schedule.state(),
-            "rates": learner.rates,
+            "rates": dict(zip(kinds, learner.rates)),
             "ended": ended,
         }
         writer.save(step, learner.columns() if ranks.keeps else {}, state)
@@ -263,7 +281,7 @@ def _train(
                     x = augment.train(images, ids, positions, epoch, color)
                     fed = time.monotonic() - began
                     total, wrong = learner.backward(x, labels, keys, count)
-                due = ranks.is_first and time.monotonic() - saved > CHECKPOINT_SECONDS
+                due = ranks.is_first and time.monotonic() - saved > every
                 (total, wrong), (stop, failed, due) = ranks.totals([total, wrong], [bool(asked), writer.failed(), due])
                 loss = total / count
                 if not math.isfinite(loss):
@@ -274,8 +292,8 @@ def _train(
                 ranks.step = step = step + 1
                 took = time.monotonic() - began
                 seconds, loss_sum, error_sum = seconds + took, loss_sum + total, error_sum + wrong
+                exchanged = ranks.exchange.seconds() + learner.gradients.seconds()
                 if log is not None:
-                    exchanged = ranks.exchange.seconds()
                     speed = {"images_per_second": count / took, "seconds_data": fed, "seconds_exchange": exchanged}
                     speed["seconds_compute"] = took - fed - exchanged
                     log.add("step", step, epoch=epoch, loss=loss, error=wrong / count, rate=max(rates), **speed)
@@ -283,14 +301,18 @@ def _train(
                 on_steps(1)
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 if ranks.world == 1:  # nobody else has to agree
-                    stop, due = bool(asked), time.monotonic() - saved > CHECKPOINT_SECONDS
+                    stop, due = bool(asked), time.monotonic() - saved > every
                 if failed:
                     settle()
                 if stop:
                     break
                 if due and step % per_epoch and step < last_step:
+                    if diverged():
+                        break
                     save()
                     saved = time.monotonic()
+            if ended is None and diverged():
+                ended = "diverged"  # the next loss would be no number
             if ended:
                 break
             if step % per_epoch == 0 or step == last_step:
@@ -327,8 +349,6 @@ def _train(
         columns = _all_columns(learner, out, ranks)
         if ranks.is_first:
             net = _filled(config, columns)
-            if not all(bool(value.isfinite().all()) for value in net.parameters()):  # the last update did it
-                ended = "diverged"
             _write(out / WEIGHTS, lambda part: save_file(net.export_merged(), part))
             summary = {
                 "config": asdict(config),
@@ -344,6 +364,24 @@ def _train(
             }
             _write(out / "summary.json", lambda part: part.write_text(json.dumps(summary, indent=1)))
         ranks.meet()
+
+
+def _check_state(state: dict, name: str, last_step: int, kinds: list[str]) -> None:
+    """Raises InputError where an entry is not what a run of `last_step` steps, whose parameters are of these `kinds`, puts into its
+    checkpoint `name`."""
+
+    def number(value: Any) -> bool:
+        return type(value) in (int, float) and 0 <= value < math.inf
+
+    fits: dict[str, Callable[[Any], bool]] = {
+        "step": lambda step: type(step) is int and 0 <= step <= last_step and name == f"{checkpoint.PREFIX}{step:09d}",
+        **dict.fromkeys(("seconds", "loss_sum", "error_sum"), number),
+        "rates": lambda rates: rates in ({}, []) or (type(rates) is dict and all(number(rates.get(kind)) for kind in kinds)),
+        "ended": lambda ended: ended in (None, "reached", "plateau"),
+    }
+    for entry, fit in fits.items():
+        if not fit(state.get(entry)):
+            raise InputError(f"its {entry} is {state.get(entry)!r}")
 
 
 def _validate(net: AlexNet, pack: Pack, augment: Augment, ranks: Ranks) -> evaluation.Errors:
@@ -365,7 +403,8 @@ def _all_columns(learner: Learner, out: Path, ranks: Ranks) -> checkpoint.Column
     places = {number: out / f".column-{number}.part" for number in range(presets.get(learner.net.preset).columns)}
     if ranks.keeps:
         for number, tensors in columns.items():
-            save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, places[int(number)])
+            with checkpoint.writing(places[int(number)]):
+                save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, places[int(number)])
     ranks.meet()
     if ranks.is_first:
         columns = {str(number): load_file(place) for number, place in places.items()}
@@ -385,10 +424,11 @@ def _filled(config: Config, columns: checkpoint.Columns) -> AlexNet:
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Whole or not at all."""
+    """Whole or not at all. Raises OSError, with the remedy, where that cannot be done."""
     part = path.with_suffix(".part")
-    write(part)
-    part.rename(path)
+    with checkpoint.writing(path):
+        write(part)
+        part.rename(path)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -418,8 +458,9 @@ def _asked_to_stop() -> Iterator[list[int]]:
 
 
 @contextmanager
-def claimed(config: Config, out: Path, resume: bool) -> Iterator[None]:
-    """Makes the folder of a new run, or checks that the one there is this run; other processes are kept out of it until the block ends."""
+def claimed(config: Config, out: Path, resume: bool, word: str) -> Iterator[None]:
+    """Makes the folder of a new run, or checks that the one there is this run; other processes are kept out of it until the block ends,
+    by a lock in which `word` stands."""
     file, beginnings = out / "config.json", {"lock", "config.part"}  # all that a process killed right here leaves behind
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose another name for the run's folder")
@@ -429,23 +470,36 @@ def claimed(config: Config, out: Path, resume: bool) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {out}: {error.strerror}; choose another place") from None
-    with (out / "lock").open("w") as lock:
+    with (out / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"another process is training in {out}; wait for it, or choose another folder") from None
-        if not file.exists():
-            part = out / "config.part"
-            part.write_text(json.dumps(asdict(config), indent=1))
-            part.rename(file)
-        elif not resume:
-            raise InputError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
-        else:
+        with checkpoint.writing(out / "lock"):
+            lock.truncate(0)
+            lock.write(word)
+            lock.flush()
+        if file.exists():
+            if not resume:
+                raise InputError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
             there = _read_config(out)
             for name, value in asdict(config).items():
                 if (held := getattr(there, name)) != value:
                     raise InputError(f"{out} holds a run with {name} {held!r}, not {value!r}; choose another folder, or the same options")
         yield
+
+
+def _check_shared(out: Path, ranks: Ranks, word: str) -> None:
+    """Raises InputError on all ranks where one does not see the folder that rank 0 has claimed."""
+    if ranks.world == 1:
+        return
+    lock, until = out / "lock", time.monotonic() + 5  # seconds, which a file system on a network may take
+    while not (seen := lock.exists() and lock.read_text() == word) and time.monotonic() < until:
+        time.sleep(0.1)
+    _, blind = ranks.totals(flags=[not seen and rank == ranks.rank for rank in range(ranks.world)])
+    if any(blind):
+        which = " and ".join(f"rank {rank}" for rank, one in enumerate(blind) if one)
+        raise SharedError(f"{which} cannot see rank 0's {out}; give all ranks the same --out, on a disk that they share")
 
 
 def _read_config(folder: Path) -> Config:
@@ -463,6 +517,14 @@ def _check_finished(folder: Path) -> None:
     for name in (WEIGHTS, "mean.npy"):
         if not (folder / name).exists():
             raise InputError(f"{folder / name} is missing; train again, in another folder")
+
+
+def check_usable(folder: Path) -> None:
+    """Raises InputError where `folder` holds no finished run, or one that diverged."""
+    _check_finished(folder)
+    if (step := json.loads((folder / "summary.json").read_text())["diverged_at"]) is not None:
+        told = f"the run in {folder} diverged at step {step}, and its weights are of no use"
+        raise InputError(f"{told}; train again in another folder, with a lower --lr")
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

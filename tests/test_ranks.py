@@ -4,7 +4,10 @@
 """
 
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -16,7 +19,7 @@ from alexnet.presets import crossings, get, shapes
 from alexnet.training import log
 from alexnet.training.ranks import join
 from alexnet.training.trainer import starting_point
-from tests.survival import configure, job, rows, run
+from tests.survival import ROOT, configure, job, rows, run
 
 # --- the same numbers ---------------------------------------------------------------------------------------------------------------------
 
@@ -101,6 +104,34 @@ def test_the_time_of_a_step_is_told_apart(trained):
             parts = [row[f"seconds_{part}"] for part in ("data", "compute", "exchange")]
             assert min(parts[:2]) > 0 and (parts[2] > 0) == (name != "alone")
             assert row["images_per_second"] == pytest.approx((4 if row["step"] % 5 == 0 else 8) / sum(parts))
+
+
+def train_twice(packs, folder, device, environment):
+    """20 steps in float64 by the command line: by one process, and by two ranks that torchrun starts on one device. Their folders."""
+    options = ["--preset", "paper/constant-rate", "--width", "0.125", "--batch-size", "8", "--epochs", "4", "--precision", "fp64"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for name, start in {"one": [], "two": launcher}.items():
+        command = [sys.executable, *start, "-m", "alexnet", "train", "--data", packs, "--out", folder / name, "--device", device, *options]
+        own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0"}
+        done = subprocess.run(command, env=os.environ | own | environment, capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, done.stderr
+    return folder / "one", folder / "two"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["gloo", "nccl"])
+def test_two_ranks_on_one_gpu_train_what_one_process_trains(packs72, tmp_path, backend):
+    only = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    environment = {"CUDA_VISIBLE_DEVICES": only, "NCCL_MULTI_RANK_GPU_ENABLE": "1" if backend == "nccl" else "0"}
+    one, two = train_twice(packs72, tmp_path, "cuda", environment)
+    expected, found = (load_file(path / "weights.safetensors") for path in (one, two))
+    for key, value in expected.items():  # a GPU's sums may come in another order each time
+        assert float((found[key] - value).abs().max()) <= 1e-9 * float(value.abs().max()), key
+    for a, b in zip(rows(one), rows(two), strict=True):
+        assert b.pop("kind") == a.pop("kind") and b == pytest.approx(a, rel=1e-9, abs=1e-12)
+    assert all(row["seconds_exchange"] > 0 for row in log.read(two, "step"))
+    summary = json.loads((two / "summary.json").read_text())
+    assert (summary["device"], summary["ranks"]) == ("cuda", [1, 2])
 
 
 # --- where ranks do not fit ---------------------------------------------------------------------------------------------------------------

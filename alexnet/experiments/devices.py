@@ -161,20 +161,33 @@ def measure(
 
 
 def plot() -> Figure:
-    """How the traffic of one rank grows with the ranks, in MB of float32 a step, by arithmetic."""
-    figure, panels = plt.subplots(1, 2, figsize=(7.2, 3.0), layout="constrained", sharey=True)
+    """How the traffic of one rank grows with the ranks, in MB of float32 a step, and how little it computes for each number that it sends;
+    by arithmetic."""
+    figure, panels = plt.subplots(2, 2, figsize=(7.2, 5.2), layout="constrained", sharex=True, sharey="row")
     counts = [2, 4, 8, 16, 32, 64]
-    for axes, title, grows in zip(panels, ("128 images in all", "128 images a rank"), (False, True), strict=True):
+    for (sent, done), title, grows in zip(panels.T, ("128 images in all", "128 images a rank"), (False, True), strict=True):
         batch = {n: 128 * n if grows else 128 for n in counts}
         for label, style, traffic in (("copies of the net", "C0-o", copies), ("convs copied, fc layers shared", "C1-s", hybrid)):
-            axes.plot(counts, [4e-6 * traffic(n, batch[n]) for n in counts], style, ms=4, lw=1.2, label=label)
+            sent.plot(counts, [4e-6 * traffic(n, batch[n]) for n in counts], style, ms=4, lw=1.2, label=label)
+            done.plot(counts, [work(n, batch[n]) / traffic(n, batch[n]) for n in counts], style, ms=4, lw=1.2)
         columns = reckon(1, 2, batch[2])
-        axes.plot([2], [4e-6 * (columns["forward"] + columns["backward"])], "C3D", label="two columns")
-        axes.set(title=title, xlabel="ranks", xscale="log", yscale="log", xticks=counts, xticklabels=counts)
-        axes.minorticks_off()
-    panels[0].set_ylabel("MB that one rank sends in a step")
-    panels[0].legend(frameon=False, fontsize=8)
+        crossing = columns["forward"] + columns["backward"]
+        sent.plot([2], [4e-6 * crossing], "C3D", label="two columns")
+        done.plot([2], [columns["macs"] / crossing], "C3D")
+        sent.set(title=title, xscale="log", yscale="log", xticks=counts, xticklabels=counts)
+        done.set(xlabel="ranks", yscale="log")
+        done.axhline(1000, color="gray", lw=0.8, ls=":")
+        for axes in (sent, done):
+            axes.minorticks_off()
+    panels[0, 0].set_ylabel("MB a rank sends in a step")
+    panels[1, 0].set_ylabel("MACs per number sent")
+    panels[0, 0].legend(frameon=False, fontsize=8)
     return figure
+
+
+def work(ranks: int, batch: int) -> float:
+    """Multiply-accumulates of a rank in a step: all ways of sharing here share them evenly."""
+    return reckon(1, 1, batch)["macs"] / ranks
 
 
 def copies(ranks: int, batch: int) -> float:

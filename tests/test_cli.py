@@ -154,18 +154,16 @@ def contest(tmp_path_factory):
     """A folder of packs made from archives like ILSVRC-2012's, with six classes and five test images without labels; and two runs on it."""
     folder = tmp_path_factory.mktemp("contest")
     wnids = [f"n0{i}" for i in range(1, 7)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(archives, "WNIDS", wnids)
-        patch.setattr(archives, "WORDS", [f"fish {i}" for i in range(6)])
-        root = folder / "archives"
-        root.mkdir()
-        train = {w: [(f"{w}_{i}.JPEG", archives.picture(10 * c + i)) for i in range(3)] for c, w in enumerate(wnids)}
-        archives.pack(root / "ILSVRC2012_img_train.tar", [(f"{wnid}.tar", archives.packed(files)) for wnid, files in train.items()])
-        for split, count in (("val", 6), ("test", 5)):
-            files = [(f"ILSVRC2012_{split}_{i:08d}.JPEG", archives.picture(100 + i)) for i in range(1, count + 1)]
-            archives.pack(root / f"ILSVRC2012_img_{split}.tar", files)
-        archives.devkit(root / "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12", 2012, [1, 2, 3, 4, 5, 6])
-        assert alexnet("prepare", root, folder / "packs", "--size", 32, "--workers", 1) == 0
+    root = folder / "archives"
+    root.mkdir()
+    train = {w: [(f"{w}_{i}.JPEG", archives.picture(10 * c + i)) for i in range(3)] for c, w in enumerate(wnids)}
+    archives.pack(root / "ILSVRC2012_img_train.tar", [(f"{wnid}.tar", archives.packed(files)) for wnid, files in train.items()])
+    for split, count in (("val", 6), ("test", 5)):
+        files = [(f"ILSVRC2012_{split}_{i:08d}.JPEG", archives.picture(100 + i)) for i in range(1, count + 1)]
+        archives.pack(root / f"ILSVRC2012_img_{split}.tar", files)
+    kit, words = "ILSVRC2012_devkit_t12", [f"fish {i}" for i in range(6)]
+    archives.devkit(root / f"{kit}.tar.gz", kit, 2012, [1, 2, 3, 4, 5, 6], wnids, words)
+    assert alexnet("prepare", root, folder / "packs", "--size", 32, "--workers", 1) == 0
     for seed in (0, 1):
         options = ["--seed", seed, "--epochs", 1, "--lr", 0.001]
         assert alexnet("train", "--data", folder / "packs", "--out", folder / f"run{seed}", *FOUR, *options) == 0

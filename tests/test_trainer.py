@@ -627,7 +627,7 @@ def test_identity_follows_every_field_and_ignores_defaults(splits):
     config = configure(splits)
     changes = [{"preset": "source"}, {"num_classes": 9}, {"width": 0.5}, {"image_size": 63}, {"epochs": 4.0}, {"data": {}}]
     changes += [{"batch_size": 9}, {"rate": 0.1}, {"seed": 3}, {"stop_at_train_error": 0.1}, {"precision": "bf16"}, {"start": "0" * 64}]
-    changes += [{"version": config.version + 1}]
+    changes += [{"mode": "graph"}, {"version": config.version + 1}]
     assert len({replace(config, **change).identity for change in changes} | {config.identity}) == len(changes) + 1
     assert set().union(*changes) == set(asdict(config))
     assert replace(config, seed=0, rate=None).identity == config.identity

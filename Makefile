@@ -28,7 +28,7 @@ nbval      := $(pytest) --nbval --nbval-current-env --nbval-sanitize-with tests/
 .PHONY: help reproduce book test test-all browser lint notebooks bench refresh clean
 
 help:  ## this list
-	@echo 'make <target> [PROFILE=embedded|cifar10] [ARGS="..."] [PYTHON=python3.12]'
+	@echo 'make <target> [PROFILE=embedded|quick|cifar10|...] [ARGS="..."] [PYTHON=python3.12]'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
 reproduce: $(READY)  ## regenerate every figure and table (ARGS go to `alexnet reproduce`), then build the book

@@ -120,6 +120,7 @@ FILES: dict[str, tuple[bytes, str | None]] = {
     "größe 鯉 рыба 🐟.jpg": (file(), None),
     'quote"comma,.jpg': (file(), None),
     "line\nbreak.jpg": (file()[:-200], "image file is truncated"),
+    "carriage\rreturn.jpg": (file()[:-200], "image file is truncated"),
 }
 
 

@@ -163,7 +163,7 @@ class PackWriter:
         else:
             self._work.mkdir(exist_ok=True)
             self._list = self._rejects.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-            csv.writer(self._list, lineterminator="\n").writerow(("path", "reason"))
+            self._row("path", "reason")
 
     def append(
         self, images: np.ndarray, labels: Sequence[int], moments: Moments | None = None, encoded: Sequence[bytes] | None = None
@@ -187,8 +187,13 @@ class PackWriter:
 
     def reject(self, path: str, reason: str) -> None:
         """Note what is left out."""
-        csv.writer(self._list, lineterminator="\n").writerow((path, reason))
+        self._row(path, reason)
         self.rejected += 1
+
+    def _row(self, path: str, reason: str) -> None:
+        # Python before 3.13 leaves a carriage return without quotes, and reads it as the end of a row.
+        quoting = csv.QUOTE_ALL if "\r" in path + reason else csv.QUOTE_MINIMAL
+        csv.writer(self._list, lineterminator="\n", quoting=quoting).writerow((path, reason))
 
     def rejections(self) -> Iterator[list[str]]:
         """The rows so far: path, reason."""

@@ -454,6 +454,43 @@ def test_partial_work_is_continued_only_by_the_same_work(tmp_path, capsys):
     assert len(Pack.open(tmp_path / "three")) == 7
 
 
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("images-00000.npy", lambda data: data[:200], "images-00000.npy is not as it was left"),
+        ("images-00000.npy", lambda data: data[:150] + bytes([data[150] ^ 1]) + data[151:], "images-00000.npy is not as it was left"),
+        ("rejected.csv", lambda data: b"", "rejected.csv has 0 bytes instead of 12"),
+        ("checkpoint/state.json", lambda data: b"", "Expecting value"),
+        ("checkpoint/arrays-*.npz", lambda data: data[:-100], "zip file"),
+        ("checkpoint/arrays-*.npz", None, "No such file"),
+    ],
+)
+def test_a_damaged_checkpoint_is_none(tmp_path, capsys, name, damage, said):
+    source = make(tmp_path / "source")
+    interrupted(source, tmp_path / "out")
+    (path,) = (tmp_path / ".out.partial" / "pack").glob(name)
+    if damage:
+        path.write_bytes(damage(path.read_bytes()))
+    else:
+        path.unlink()
+    prepare(source, tmp_path / "out", size=8)
+    told = capsys.readouterr().err
+    assert re.search(rf"\.out\.partial/pack was left damaged \(.*{said}.*\): it is begun anew", told) and "going on" not in told
+    assert files(tmp_path / "out") == files(prepare(source, tmp_path / "whole", size=8))
+    assert not (tmp_path / ".out.partial").exists()
+
+
+@pytest.mark.parametrize("name", ["images-00000.npy", "manifest.json", "mean.npy"])
+def test_a_split_that_was_done_and_is_damaged_is_begun_anew(tmp_path, capsys, name):
+    make(tmp_path / "source" / "train")
+    make(tmp_path / "source" / "val")
+    interrupted(tmp_path / "source", tmp_path / "out", at=11)
+    (tmp_path / ".out.partial" / "pack" / "train" / name).write_bytes(b"")
+    prepare(tmp_path / "source", tmp_path / "out", size=8)
+    assert "pack/train was left damaged" in (told := capsys.readouterr().err) and "2 of 16 images are done" in told
+    assert files(tmp_path / "out") == files(prepare(tmp_path / "source", tmp_path / "whole", size=8))
+
+
 def test_one_process_at_a_time(tmp_path):
     source, work = make(tmp_path / "source"), tmp_path / ".out.partial"
     work.mkdir()

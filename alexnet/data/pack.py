@@ -210,7 +210,7 @@ class PackWriter:
             os.fsync(file.fileno())
         state = {
             "labels": len(self.labels), "rejected": self.rejected, "rejected_bytes": self._list.tell(), "shards": self.shards,
-            "shard": None if self._file is None else [self._planned, self._written, self._bytes],
+            "shard": None if self._file is None else [self._planned, self._written, self._bytes, self._hash.hexdigest()],
             "count": self.moments.count, "products": self.moments.products.tolist(), "note": note,
         }
         _save(self._work / "arrays.part", lambda file: np.savez(
@@ -224,24 +224,39 @@ class PackWriter:
                 left.unlink()
 
     def _restore(self) -> None:
+        """Go on from the checkpoint. Raises whatever damage to it causes, with nothing changed on the disk."""
         state = json.loads((self._work / "state.json").read_text())
         with np.load(self._work / state["arrays"]) as arrays:
-            self.labels.frombytes(arrays["labels"].astype(np.int32).tobytes())
-            self.lengths.frombytes(arrays["lengths"].astype(np.int64).tobytes())
-            self.moments = Moments(state["count"], arrays["total"], np.array(state["products"], np.int64))
-        self.shards, self.rejected, self.note = state["shards"], state["rejected"], state["note"]
+            labels, lengths, total = (arrays[name] for name in ("labels", "lengths", "total"))
+        if (len(labels), total.shape) != (state["labels"], self.moments.total.shape):
+            raise ValueError(f"{state['arrays']} belongs to another one")
+        if (found := self._rejects.stat().st_size) < state["rejected_bytes"]:
+            raise ValueError(f"{self._rejects.name} has {found} bytes instead of {state['rejected_bytes']}")
+        for shard in state["shards"]:
+            if (found := (self.folder / shard["file"]).stat().st_size) != shard["bytes"]:
+                raise ValueError(f"{shard['file']} has {found} bytes instead of {shard['bytes']}")
+        self.shards = state["shards"]
+        here = self._shard()
+        if state["shard"]:
+            self._planned, self._written, self._bytes, digest = state["shard"]
+            self._hash = hashlib.sha256()
+            with here.open("rb") as file:
+                while piece := file.read(min(2**20, self._bytes - file.tell())):
+                    self._hash.update(piece)
+            if self._hash.hexdigest() != digest:
+                raise ValueError(f"{here.name} is not as it was left")
+        self.labels.frombytes(labels.astype(np.int32).tobytes())
+        self.lengths.frombytes(lengths.astype(np.int64).tobytes())
+        self.moments = Moments(state["count"], total, np.array(state["products"], np.int64).reshape(3, 3))
+        self.rejected, self.note = state["rejected"], state["note"]
         os.truncate(self._rejects, state["rejected_bytes"])
         self._list = self._rejects.open("a", newline="", encoding="utf-8", errors="surrogateescape")
         done = {shard["file"] for shard in self.shards}
-        here = self._shard()
         for path in self.folder.glob("images-*"):
             if path.name not in done and not (path == here and state["shard"]):
                 path.unlink()
         if state["shard"]:
-            self._planned, self._written, self._bytes = state["shard"]
             os.truncate(here, self._bytes)
-            with here.open("rb") as file:
-                self._hash = hashlib.file_digest(file, "sha256")
             self._file = here.open("r+b")
             self._file.seek(self._bytes)
 

@@ -39,7 +39,7 @@ from PIL import Image, features
 from tqdm import tqdm
 
 from alexnet.data.listing import Listing, Reference, Stray, Survey
-from alexnet.data.pack import VERSIONS, Moments, PackWriter, read_manifest, temporary
+from alexnet.data.pack import VERSIONS, Moments, Pack, PackWriter, read_manifest, temporary
 from alexnet.data.parallel import Crashed, OrderedMap, cores, crew, in_flight
 from alexnet.data.sources import list_source
 from alexnet.errors import InputError
@@ -143,12 +143,11 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], options: dict[
                 shelf = _Shelf(job, in_flight(workers)) if workers > 1 else None
                 for split in listing.splits:
                     place = folder / split if len(listing.splits) > 1 else folder
-                    place.mkdir(exist_ok=True)
-                    if read_manifest(place) is None:
-                        writers[split] = PackWriter(place, job.size, surveys[split].count, encoding=job.encoding)
-                        done.add(writers[split].note["images"] if writers[split].note else 0)
-                    else:
+                    if (writer := _writer(place, job, surveys[split].count)) is None:
                         done.add(surveys[split].count)
+                    else:
+                        writers[split] = writer
+                        done.add(writer.note["images"] if writer.note else 0)
                 if done.count:
                     print(f"going on with {out}, of which {done.count:,} of {total:,} images are done", file=sys.stderr)
                 _foresee(listing, surveys, out, folder, job, workers, total - done.count)
@@ -183,6 +182,23 @@ class _Done:
     def add(self, count: int) -> None:
         self.count += count
         self.bar.update(count)
+
+
+def _writer(place: Path, job: "_Job", expected: int) -> PackWriter | None:
+    """What goes on with a split in `place`, from its last checkpoint if there is one that is whole; None where the split is done."""
+    place.mkdir(exist_ok=True)
+    try:
+        if (place / "manifest.json").exists():
+            Pack.open(place)
+            return None
+        return PackWriter(place, job.size, expected, encoding=job.encoding)
+    except Exception as error:  # damage shows itself in many ways
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        print(f"{place} was left damaged ({' '.join(str(error).split()) or type(error).__name__}): it is begun anew", file=sys.stderr)
+    shutil.rmtree(place)
+    place.mkdir()
+    return PackWriter(place, job.size, expected, encoding=job.encoding)
 
 
 def _fill(

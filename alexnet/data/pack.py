@@ -40,6 +40,7 @@ from alexnet.errors import InputError
 VERSIONS = {"raw": 1, "jpeg": 2}  # of the format, by encoding
 SHARD_BYTES = 2**30
 SPLITS = ("train", "val", "test")
+AGAIN = "remove it, and prepare it again"
 
 
 @contextmanager
@@ -400,27 +401,30 @@ class Pack:
             raise InputError(f"{path} {what}: make one with `alexnet prepare SOURCE {path}`")
         if manifest.get("version") != VERSIONS.get(manifest.get("encoding", "raw"), -1):
             reads = " and ".join(f"{version} ({encoding})" for encoding, version in VERSIONS.items())
-            raise InputError(f"{path} is a pack of version {manifest.get('version')}, and this program reads {reads}: prepare it again")
+            raise InputError(f"{path} is a pack of version {manifest.get('version')}, and this program reads {reads}: {AGAIN}")
         try:
             for shard in manifest["shards"]:
                 found = (path / shard["file"]).stat().st_size
                 if found != shard["bytes"]:
-                    raise InputError(f"{path / shard['file']} has {found} bytes instead of {shard['bytes']}: prepare the pack again")
+                    raise InputError(f"{path} is damaged, {shard['file']} has {found} bytes instead of {shard['bytes']}: {AGAIN}")
+            for name in manifest["files"]:
+                (path / name).stat()
             pack = cls(path, manifest)
+            kinds = [pack.labels.dtype == np.int32, pack.mean.dtype == np.float32, pack.mean.shape == (pack.size, pack.size, 3)]
             if pack.encoding == "jpeg":
-                shapes = [len(pack._offsets) == len(pack) + 1, pack._offsets[-1] == pack._bytes[-1]]
+                shapes = [pack._offsets.dtype == np.int64, len(pack._offsets) == len(pack) + 1, pack._offsets[-1] == pack._bytes[-1]]
                 shapes += [pack._offsets[start] == begin for start, begin in zip(pack._starts, pack._bytes, strict=True)]
             else:
                 counts = [shard["count"] for shard in manifest["shards"]]
                 wanted = [(count, pack.size, pack.size, 3) for count in counts]
                 shapes = [shard.shape == shape and shard.dtype == np.uint8 for shard, shape in zip(pack._shards, wanted, strict=True)]
             known = not pack.labeled or len(pack.labels) == 0 or 0 <= pack.labels.min() <= pack.labels.max() < len(pack.classes)
-            if not (all(shapes) and known and len(pack.labels) == pack._starts[-1] == manifest["count"]):
-                raise InputError(f"{path} contradicts its own manifest: prepare the pack again")
+            if not (all(kinds + shapes) and known and len(pack.labels) == pack._starts[-1] == manifest["count"]):
+                raise InputError(f"{path} contradicts its own manifest: {AGAIN}")
         except InputError:
             raise
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
-            raise InputError(f"{path} is a damaged pack ({error}): prepare it again") from None
+        except Exception as error:  # numpy reads headers as Python: one damaged bit fails in many ways
+            raise InputError(f"{path} is a damaged pack ({' '.join(str(error).split())}): {AGAIN}") from None
         return pack
 
     def __reduce__(self) -> Any:
@@ -472,7 +476,7 @@ class Pack:
         with tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=None if progress else True, leave=False) as bar:
             for name, digest in expected.items():
                 if not (self.path / name).is_file() or _sha256(self.path / name) != digest:
-                    raise InputError(f"{self.path / name} is not what its manifest says: prepare the pack again")
+                    raise InputError(f"{self.path} is damaged, {name} is not what its manifest says: {AGAIN}")
                 bar.update((self.path / name).stat().st_size)
 
 

@@ -35,7 +35,7 @@ from typing import Any, Literal
 
 import numpy as np
 import PIL
-from PIL import Image, features
+from PIL import ExifTags, Image, features
 from tqdm import tqdm
 
 from alexnet.data.listing import Listing, Reference, Stray, Survey
@@ -48,6 +48,10 @@ CHUNK_BYTES = 2**24
 CHECKPOINT_SECONDS = 10.0
 MOST_PIXELS = 2**26  # of a scaled image before it is cropped
 NATIVE: Literal["native"] = "native"
+TURNED_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+}  # fmt: skip
 QUALITY = 90  # of encoding "jpeg"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -486,12 +490,19 @@ def read(reference: Reference, size: int | None = None) -> Image.Image | str:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with reference.open() as image:
-                image.load()
-                return to_rgb(image) if size is None else fit(to_rgb(image), size)
+                rgb = to_rgb(_as_stored(image))
+                return rgb if size is None else fit(rgb, size)
         except Exception as error:  # decoders fail in many ways on damaged bytes
             # Pillow names the file in some messages; ours does already.
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return "no image that Pillow can read" if isinstance(error, PIL.UnidentifiedImageError) else " ".join(reason.split())
+
+
+def _as_stored(image: Image.Image) -> Image.Image:
+    """Load `image`, rows as they are stored: Pillow turns TIFFs, and no others, as their orientation tag says, which is undone here."""
+    turned = image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
+    image.load()
+    return image.transpose(TURNED_BACK[turned]) if turned in TURNED_BACK else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

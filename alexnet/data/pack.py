@@ -458,7 +458,7 @@ class Pack:
         if self.encoding == "jpeg":
             for i, (number, index) in enumerate(zip(which.tolist(), indices.tolist(), strict=True)):
                 begin, end = self._offsets[index : index + 2] - self._bytes[number]
-                with Image.open(BytesIO(self._shards[number][begin:end])) as image:
+                with Image.open(BytesIO(self._shards[number][begin:end]), formats=("JPEG",)) as image:
                     out[i] = np.asarray(image.convert("RGB"))
             return out
         if len(indices) and (which == which[0]).all():

@@ -8,6 +8,7 @@ one whose short side is `size` already is only cropped.
 Color: everything becomes 8-bit RGB. Gray is repeated, palettes are looked up, CMYK becomes (255 - C)(255 - K) / 255, rounded, and so on;
 transparency lies over black, 16-bit gray keeps its upper eight bits, an animation gives its first frame. Orientation tags and color
 profiles are not looked at: an image is as its rows are stored, as it was for the readers of 2012.
+Formats: `listing.FORMATS`, whatever a file's ending says; others that Pillow knows are rejected.
 Encoding: "raw" keeps these pixels; "jpeg" keeps a JPEG file of them (quality 90, colors at half resolution), a tenth of the room, or the
 source's own file where that is an RGB JPEG of this size already.
 """
@@ -38,7 +39,7 @@ import PIL
 from PIL import ExifTags, Image, features
 from tqdm import tqdm
 
-from alexnet.data.listing import Listing, Reference, Stray, Survey
+from alexnet.data.listing import FORMATS, Listing, Reference, Stray, Survey
 from alexnet.data.pack import VERSIONS, Moments, Pack, PackWriter, read_manifest, temporary
 from alexnet.data.parallel import Crashed, OrderedMap, cores, crew, in_flight
 from alexnet.data.sources import list_source
@@ -462,7 +463,7 @@ def _prepare_chunk(piece: _Piece, job: _Job) -> _Chunk:
         if job.encoding == "jpeg":
             file = _encoded(entry, image)
             chunk.encoded.append(file)
-            image = Image.open(BytesIO(file)).convert("RGB")
+            image = Image.open(BytesIO(file), formats=("JPEG",)).convert("RGB")
         out[len(chunk.labels)] = np.asarray(image)
         chunk.labels.append(label)
     done = out[: len(chunk.labels)]
@@ -475,7 +476,7 @@ def _prepare_chunk(piece: _Piece, job: _Job) -> _Chunk:
 def _encoded(reference: Reference, image: Image.Image) -> bytes:
     """A JPEG file of `image`: that which it came from, if it is one of the same pixels, else a new one."""
     if (file := reference.file()) is not None:
-        with Image.open(BytesIO(file)) as original:
+        with Image.open(BytesIO(file), formats=FORMATS) as original:
             if original.format == "JPEG" and original.mode in ("RGB", "L") and original.size == image.size:
                 return file
     buffer = BytesIO()

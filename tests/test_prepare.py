@@ -269,6 +269,24 @@ def test_what_is_there_is_kept_or_refused(tmp_path, capsys):
         prepare(tmp_path / "source", tmp_path / "source" / "pack", size=8)
 
 
+@pytest.mark.parametrize("name", ["images-00000.npy", "mean.npy", "rejected.csv"])
+@pytest.mark.parametrize("split", ["", "val"])
+def test_a_damaged_pack_is_not_taken_for_prepared(tmp_path, name, split):
+    """Gone, or cut short; what the message advises works."""
+    for part in ("train", "val") if split else ("",):
+        make(tmp_path / "source" / part)
+    path = prepare(tmp_path / "source", tmp_path / "out", size=8) / split / name
+    whole = path.read_bytes()
+    for left in [None] + [whole[:-9]] * (name != "rejected.csv"):
+        path.unlink()
+        if left is not None:
+            path.write_bytes(left)
+        with pytest.raises(InputError, match="out is there, and of no use: .*: remove it, and prepare it again"):
+            prepare(tmp_path / "source", tmp_path / "out", size=8)
+        shutil.rmtree(tmp_path / "out")
+        assert (prepare(tmp_path / "source", tmp_path / "out", size=8) / split / name).read_bytes() == whole
+
+
 def test_the_word_pictographs(tmp_path, monkeypatch, capsys):
     from alexnet.data import pictographs
 

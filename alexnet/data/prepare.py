@@ -260,6 +260,11 @@ def _is_there(out: Path, origin: dict[str, Any], options: dict[str, Any]) -> boo
         return False
     found = {split: read_manifest(out / split if len(origin) > 1 else out) for split in origin}
     if all(m is not None and (m["source"], m["options"]) == (origin[split], options) for split, m in found.items()):
+        try:
+            for split in origin:
+                Pack.open(out / split if len(origin) > 1 else out)
+        except InputError as error:
+            raise InputError(f"{out} is there, and of no use: {error}") from None
         print(f"{out} is prepared already, from the same images with the same options", file=sys.stderr)
         return True
     raise InputError(f"{out} exists already, and is not this source's pack with these options: remove it or choose another name")

@@ -459,15 +459,22 @@ def test_partial_work_is_continued_only_by_the_same_work(tmp_path, capsys):
     assert str(stopped) == f"stopped after about 6 of 8 images of {tmp_path / 'out'}; the same command goes on from there"
     work = tmp_path / ".out.partial"
     assert work.exists() and not (tmp_path / "out").exists()
-    prepare(source, tmp_path / "out", size=9, workers=1)  # another size
-    assert "going on" not in capsys.readouterr().err and not work.exists() and Pack.open(tmp_path / "out").size == 9
+    kept, refused = files(work), r"\.out\.partial holds a part of .*out that was made of other images, with other options, .*: give those"
+    with pytest.raises(InputError, match=refused):
+        prepare(source, tmp_path / "out", size=9)
+    (source / "b" / "4.png").write_bytes((source / "b" / "3.png").read_bytes())
+    with pytest.raises(InputError, match=refused):
+        prepare(source, tmp_path / "out", size=8)
+    assert files(work) == kept
+    (source / "b" / "4.png").unlink()
+    prepare(source, tmp_path / "out", size=8)
+    assert "going on" in capsys.readouterr().err and not work.exists() and (tmp_path / "out").exists()
     interrupted(source, tmp_path / "two", skip_bad=True)
-    prepare(source, tmp_path / "two", size=8)  # what was skipped until now would have stopped it
-    assert "going on" not in capsys.readouterr().err
-    interrupted(source, tmp_path / "three")
+    with pytest.raises(InputError, match="two.partial holds a part"):
+        prepare(source, tmp_path / "two", size=8)  # what was skipped until now would have stopped it
+    shutil.rmtree(tmp_path / ".two.partial")
     (source / "b" / "3.png").write_bytes(b"no image any more")
     interrupted(source, tmp_path / "three")
-    assert "going on" not in capsys.readouterr().err  # the images are others
     with pytest.raises(InputError, match=r"3.png: no image .*--skip-bad"):
         prepare(source, tmp_path / "three", size=8)
     assert (tmp_path / ".three.partial").exists()

@@ -291,13 +291,13 @@ def _working(out: Path, identity: dict[str, Any]) -> Iterator[Path]:
         if identity["options"]["skip_bad"]:  # until now, there has been nothing to skip
             same.append(identity | {"options": identity["options"] | {"skip_bad": False}})
         text, *older = [json.dumps(one, sort_keys=True) for one in same]
-        if not (told.is_file() and folder.is_dir() and told.read_text() in [text, *older]):
-            told.unlink(missing_ok=True)
+        if not _has_checkpoint(folder):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
+        elif not (told.is_file() and told.read_text() in [text, *older]):
+            made = f"{work} holds a part of {out} that was made of other images, with other options, or by other decoders"
+            raise InputError(f"{made}: give those again to go on with it, remove it, or choose another name")
         told.write_text(text)
-        for left in [] if _has_checkpoint(folder) else list(folder.iterdir()):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
         try:
             yield folder
         finally:

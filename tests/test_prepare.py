@@ -433,13 +433,14 @@ def _progress(work):
     return done
 
 
-def interrupted(source, out, at=7, error=KeyboardInterrupt, **options):
-    """Prepares chunk by chunk, each with a checkpoint, until image `at`."""
+def interrupted(source, out, at=7, error=KeyboardInterrupt, every=1, **options):
+    """Prepares chunk by chunk, every so many with a checkpoint, until image `at`."""
     read, count = module.read, 0
 
     def reading(*arguments):
         nonlocal count
         count += 1
+        module.CHECKPOINT_SECONDS = 1e9 if count % every else 0.0
         if count == at:
             raise error
         return read(*arguments)
@@ -456,7 +457,7 @@ def interrupted(source, out, at=7, error=KeyboardInterrupt, **options):
 def test_partial_work_is_continued_only_by_the_same_work(tmp_path, capsys):
     source = make(tmp_path / "source")
     stopped = interrupted(source, tmp_path / "out")
-    assert str(stopped) == f"stopped after about 6 of 8 images of {tmp_path / 'out'}; the same command goes on from there"
+    assert str(stopped) == f"stopped; 6 of 8 images of {tmp_path / 'out'} are kept, and the same command goes on from there"
     work = tmp_path / ".out.partial"
     assert work.exists() and not (tmp_path / "out").exists()
     kept, refused = files(work), r"\.out\.partial holds a part of .*out that was made of other images, with other options, .*: give those"
@@ -520,6 +521,18 @@ def test_a_split_that_was_done_and_is_damaged_is_begun_anew(tmp_path, capsys, na
     assert files(tmp_path / "out") == files(prepare(tmp_path / "source", tmp_path / "whole", size=8))
 
 
+def test_what_is_promised_when_it_stops_is_kept(tmp_path, capsys):
+    """Checkpoints after images 3 and 6; stopped at 8, and before the first."""
+    source = make(tmp_path / "source")
+    stopped = interrupted(source, tmp_path / "early", at=2, every=3)
+    assert str(stopped) == f"stopped; nothing of {tmp_path / 'early'} is kept, and the same command begins anew"
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    stopped = interrupted(source, tmp_path / "out", at=8, every=3)
+    assert str(stopped) == f"stopped; 6 of 8 images of {tmp_path / 'out'} are kept, and the same command goes on from there"
+    prepare(source, tmp_path / "out", size=8)
+    assert "of which 6 of 8 images are done" in capsys.readouterr().err
+
+
 def test_one_process_at_a_time(tmp_path):
     source, work = make(tmp_path / "source"), tmp_path / ".out.partial"
     work.mkdir()
@@ -579,7 +592,8 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch, code):
     monkeypatch.setattr(module, "CHUNK_BYTES", 1)
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(PackWriter, "_write", full)
-    with pytest.raises(InputError, match=r"the disk is full \(.*\) after 5 of 8 images of .*out: make room, and the same command goes on"):
+    kept = r"5 of 8 images of .*out are kept, and the same command goes on from there: make room first"
+    with pytest.raises(InputError, match=rf"the disk is full \(.*\) after 5 of 8 images; {kept}"):
         prepare(source, tmp_path / "out", size=8)
     monkeypatch.undo()
     assert files(prepare(source, tmp_path / "out", size=8)) == files(prepare(source, tmp_path / "other", size=8))
@@ -596,7 +610,7 @@ def test_a_real_limit_on_files(tmp_path):
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
-    assert "InputError: the disk is full (File too large) after 0 of 16 images" in done.stderr
+    assert "InputError: the disk is full (File too large) after 0 of 16 images; nothing of " in done.stderr
     assert not (tmp_path / "out").exists() and not (tmp_path / ".out.partial").exists()
 
 

@@ -142,33 +142,35 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], options: dict[
         raise InputError(f"cannot make {out}: {error.strerror}; choose another name") from None
     with _working(out, identity) as folder:
         try:
-            with crew(workers) as ordered_map, tqdm(total=total, unit=" images", desc=f"preparing {out.name}", disable=None) as bar:
-                done = _Done(bar)
-                writers: dict[str, PackWriter] = {}
+            bar = tqdm(total=total, unit=" images", desc=f"preparing {out.name}", disable=None)
+            done = _Done(bar)
+            writers: dict[str, PackWriter] = {}
+            for split in listing.splits:
+                place = folder / split if len(listing.splits) > 1 else folder
+                if (writer := _writer(place, job, surveys[split].count)) is None:
+                    done.add(surveys[split].count)
+                else:
+                    writers[split] = writer
+                    done.add(writer.note["images"] if writer.note else 0)
+                done.kept = done.count
+            if done.count:
+                print(f"going on with {out}, of which {done.count:,} of {total:,} images are done", file=sys.stderr)
+            with bar, crew(workers) as ordered_map:
                 shelf = _Shelf(job, in_flight(workers)) if workers > 1 else None
-                for split in listing.splits:
-                    place = folder / split if len(listing.splits) > 1 else folder
-                    if (writer := _writer(place, job, surveys[split].count)) is None:
-                        done.add(surveys[split].count)
-                    else:
-                        writers[split] = writer
-                        done.add(writer.note["images"] if writer.note else 0)
-                if done.count:
-                    print(f"going on with {out}, of which {done.count:,} of {total:,} images are done", file=sys.stderr)
                 _foresee(listing, surveys, out, folder, job, workers, total - done.count)
                 for split, writer in writers.items():
                     _fill(writer, listing, split, job, options["skip_bad"], ordered_map, shelf, done)
                     writer.finish(
                         listing.classes, listing.names, source=origin[split], options=options, decoders=decoders(), numbers=listing.numbers
                     )
+                    done.kept = done.count
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            again = "make room, and the same command goes on from there"
-            raise InputError(f"the disk is full ({error.strerror}) after {done.count:,} of {total:,} images of {out}: {again}") from None
+            full = f"the disk is full ({error.strerror}) after {done.count:,} of {total:,} images"
+            raise InputError(f"{full}; {done.told(total, out)}: make room first") from None
         except KeyboardInterrupt as stop:
-            if _has_checkpoint(folder):
-                stop.args = (f"stopped after about {done.count:,} of {total:,} images of {out}; the same command goes on from there",)
+            stop.args = (f"stopped; {done.told(total, out)}",)
             raise
         try:
             os.replace(folder, out)
@@ -179,10 +181,16 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], options: dict[
 
 @dataclass
 class _Done:
-    """How many images of all are done."""
+    """How many images of all are done, and how many of these the next call would find done."""
 
     bar: tqdm
     count: int = 0
+    kept: int = 0
+
+    def told(self, total: int, out: Path) -> str:
+        if not self.kept:
+            return f"nothing of {out} is kept, and the same command begins anew"
+        return f"{self.kept:,} of {total:,} images of {out} are kept, and the same command goes on from there"
 
     def add(self, count: int) -> None:
         self.count += count
@@ -237,6 +245,7 @@ def _fill(
             done.add(chunk.count)
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 writer.checkpoint({"entries": entries, "images": here})
+                done.kept = done.count
                 saved = time.monotonic()
         if here != images.survey.count:
             numbers = f"{images.survey.count} images in {split}, then {here}"

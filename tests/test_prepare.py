@@ -600,17 +600,24 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch, code):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out", "source"]
 
 
-def test_a_real_limit_on_files(tmp_path):
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (10**6, "the disk is full (File too large) after 0 of 16 images; nothing of "),
+        (10, "out: File too large; make room, or choose another place"),  # from the start
+    ],
+)
+def test_a_real_limit_on_files(tmp_path, limit, said):
     """The same with the system's own error, at a limit on the size of files."""
-    script = tmp_path / "script.py"
     make(tmp_path / "source", sizes=[(200, 200)] * 8)
-    script.write_text(
-        "import resource\nfrom alexnet.data import prepare\nresource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))\n"
-        f"prepare.prepare({str(tmp_path / 'source')!r}, {str(tmp_path / 'out')!r}, size=200)\n"
+    (tmp_path / "script.py").write_text(
+        "import resource, sys\nfrom alexnet import cli\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\nsys.exit(cli.main(sys.argv[1:]))\n"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
-    assert "InputError: the disk is full (File too large) after 0 of 16 images; nothing of " in done.stderr
+    command = [sys.executable, tmp_path / "script.py", "prepare", tmp_path / "source", tmp_path / "out", "--size", "200"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("alexnet: ") and said in done.stderr, done.stderr
     assert not (tmp_path / "out").exists() and not (tmp_path / ".out.partial").exists()
 
 

@@ -285,7 +285,7 @@ def _working(out: Path, identity: dict[str, Any]) -> Iterator[Path]:
     it. It stays when the block fails after a checkpoint, and goes otherwise.
     """
     work = out.parent / f".{out.name}.partial"
-    folder, told = work / "pack", work / "job.json"
+    folder = work / "pack"
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock = (work / "lock").open("w")
@@ -296,22 +296,33 @@ def _working(out: Path, identity: dict[str, Any]) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"another process is preparing {out}: wait for it, or choose another name") from None
-        same = [identity]
-        if identity["options"]["skip_bad"]:  # until now, there has been nothing to skip
-            same.append(identity | {"options": identity["options"] | {"skip_bad": False}})
-        text, *older = [json.dumps(one, sort_keys=True) for one in same]
-        if not _has_checkpoint(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-        elif not (told.is_file() and told.read_text() in [text, *older]):
-            made = f"{work} holds a part of {out} that was made of other images, with other options, or by other decoders"
-            raise InputError(f"{made}: give those again to go on with it, remove it, or choose another name")
-        told.write_text(text)
         try:
+            try:
+                _begin(work, out, identity)
+            except OSError as error:  # a full disk
+                raise InputError(f"cannot write {out}: {error.strerror}; make room, or choose another place") from None
             yield folder
         finally:
             if not (folder.is_dir() and _has_checkpoint(folder)):
                 shutil.rmtree(work, ignore_errors=True)
+
+
+def _begin(work: Path, out: Path, identity: dict[str, Any]) -> None:
+    """Make the folder `work` fit for `identity`, keeping what it holds of that. InputError where it holds a part of something else."""
+    folder, told = work / "pack", work / "job.json"
+    same = [identity]
+    if identity["options"]["skip_bad"]:  # until now, there has been nothing to skip
+        same.append(identity | {"options": identity["options"] | {"skip_bad": False}})
+    text, *older = [json.dumps(one, sort_keys=True) for one in same]
+    if not _has_checkpoint(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    elif not (told.is_file() and told.read_text() in [text, *older]):
+        made = f"{work} holds a part of {out} that was made of other images, with other options, or by other decoders"
+        raise InputError(f"{made}: give those again to go on with it, remove it, or choose another name")
+    if not (told.is_file() and told.read_text() == text):
+        (work / "job.part").write_text(text)
+        os.replace(work / "job.part", told)
 
 
 def _has_checkpoint(folder: Path) -> bool:

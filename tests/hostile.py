@@ -112,6 +112,7 @@ FILES: dict[str, tuple[bytes, str | None]] = {
     "bomb.png": (bomb(), "decompression bomb"),
     "png in jpeg's clothes.jpg": (file("PNG"), None),
     "jpeg in png's clothes.png": (file("JPEG"), None),
+    "program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n", "no image that Pillow can read"),
     "notes.txt": (b"by hand", "no image by its ending"),
     "image.jpg.part": (file(), "no image by its ending"),
     "no ending": (file(), "no image by its ending"),
@@ -120,6 +121,7 @@ FILES: dict[str, tuple[bytes, str | None]] = {
     "größe 鯉 рыба 🐟.jpg": (file(), None),
     'quote"comma,.jpg': (file(), None),
     "line\nbreak.jpg": (file()[:-200], "image file is truncated"),
+    "carriage\rreturn.jpg": (file()[:-200], "image file is truncated"),
 }
 
 

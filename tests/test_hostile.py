@@ -46,6 +46,15 @@ def test_every_kind_of_file(tmp_path):
     assert len(pack) + len(rows) == len(everything)  # all is accounted for
 
 
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "PCX", "TGA", "ICO", "JPEG2000"])
+def test_only_listed_formats_are_opened(tmp_path, monkeypatch, kind):
+    """An EPS file is a program, for which Pillow would start an interpreter."""
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
+    path = tmp_path / "image.jpg"
+    hostile.photograph(16, 16).save(path, kind)
+    assert read(File(str(path))) == "no image that Pillow can read"
+
+
 def test_what_may_not_be_read(tmp_path):
     command = [sys.executable, "-m", "alexnet", "prepare", tmp_path / "source"]
     if os.geteuid() == 0:  # who may read everything, unless told not to

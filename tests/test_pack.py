@@ -3,8 +3,10 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet.data.pack import Moments, Pack, PackWriter, building, open_splits
+from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
 
 
@@ -141,6 +143,23 @@ def test_damage_is_found(tmp_path):
     shard.unlink()
     with pytest.raises(InputError, match="damaged"):
         Pack.open(tmp_path / "pack")
+
+
+@pytest.mark.filterwarnings("ignore")  # numpy takes some of it for old headers
+@pytest.mark.parametrize("name", ["images-00000.npy", "images-00000.jpegs", "labels.npy", "mean.npy", "offsets.npy", "color.json"])
+def test_any_damaged_bit_is_told_in_one_line(tmp_path, name):
+    """Of numpy's headers, which are read as Python, above all."""
+    (tmp_path / "source" / "a").mkdir(parents=True)
+    Image.new("RGB", (6, 6), (9, 99, 199)).save(tmp_path / "source" / "a" / "0.jpg")
+    encoding = "jpeg" if name in ("images-00000.jpegs", "offsets.npy") else "raw"
+    path = prepare(tmp_path / "source", tmp_path / "pack", size=6, encoding=encoding) / name
+    data = path.read_bytes()
+    for at in range(min(128, len(data))):
+        for bit in range(8):
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
+            with pytest.raises(InputError, match="pack.*remove it, and prepare it again") as error:
+                Pack.open(tmp_path / "pack").verify()
+            assert "\n" not in str(error.value)
 
 
 def test_splits(tmp_path):

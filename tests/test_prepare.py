@@ -184,16 +184,20 @@ def test_files_of_every_mode_through_the_whole_way(tmp_path):
         assert np.abs(images[index] - expected).max() <= most, index
 
 
-def test_an_image_lies_as_its_rows_are_stored(tmp_path):
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp"])
+def test_an_image_lies_as_its_rows_are_stored(tmp_path, kind):
     """Orientation tags are not looked at."""
-    image, exif = photograph(40, 32), Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
+    image, options = photograph(40, 32), {"quality": 100} if kind == "jpg" else {"lossless": True} if kind == "webp" else {}
     (tmp_path / "source" / "a").mkdir(parents=True)
-    image.save(tmp_path / "source" / "a" / "0.png")
-    image.save(tmp_path / "source" / "a" / "1.png", exif=exif)
-    assert Image.open(tmp_path / "source" / "a" / "1.png").getexif()[0x0112] == 6
-    images = Pack.open(prepare(tmp_path / "source", tmp_path / "out", size=32)).gather([0, 1])
-    assert np.array_equal(images[0], images[1])
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / "source" / "a" / f"{orientation}.{kind}"
+        image.save(path, exif=exif, **options)
+        assert Image.open(path).getexif()[0x0112] == orientation
+    images = Pack.open(prepare(tmp_path / "source", tmp_path / "out", size=32)).gather(range(8))
+    assert np.abs(images[0].astype(int) - np.asarray(image)[:, 4:36]).max() <= (24 if kind == "jpg" else 0)
+    assert (images == images[0]).all()
 
 
 # --- packs --------------------------------------------------------------------------------------------------------------------------------
@@ -263,6 +267,24 @@ def test_what_is_there_is_kept_or_refused(tmp_path, capsys):
     assert (tmp_path / "mine" / "thesis.tex").exists()
     with pytest.raises(InputError, match="among the images"):
         prepare(tmp_path / "source", tmp_path / "source" / "pack", size=8)
+
+
+@pytest.mark.parametrize("name", ["images-00000.npy", "mean.npy", "rejected.csv"])
+@pytest.mark.parametrize("split", ["", "val"])
+def test_a_damaged_pack_is_not_taken_for_prepared(tmp_path, name, split):
+    """Gone, or cut short; what the message advises works."""
+    for part in ("train", "val") if split else ("",):
+        make(tmp_path / "source" / part)
+    path = prepare(tmp_path / "source", tmp_path / "out", size=8) / split / name
+    whole = path.read_bytes()
+    for left in [None] + [whole[:-9]] * (name != "rejected.csv"):
+        path.unlink()
+        if left is not None:
+            path.write_bytes(left)
+        with pytest.raises(InputError, match="out is there, and of no use: .*: remove it, and prepare it again"):
+            prepare(tmp_path / "source", tmp_path / "out", size=8)
+        shutil.rmtree(tmp_path / "out")
+        assert (prepare(tmp_path / "source", tmp_path / "out", size=8) / split / name).read_bytes() == whole
 
 
 def test_the_word_pictographs(tmp_path, monkeypatch, capsys):
@@ -411,13 +433,14 @@ def _progress(work):
     return done
 
 
-def interrupted(source, out, at=7, error=KeyboardInterrupt, **options):
-    """Prepares chunk by chunk, each with a checkpoint, until image `at`."""
+def interrupted(source, out, at=7, error=KeyboardInterrupt, every=1, **options):
+    """Prepares chunk by chunk, every so many with a checkpoint, until image `at`."""
     read, count = module.read, 0
 
     def reading(*arguments):
         nonlocal count
         count += 1
+        module.CHECKPOINT_SECONDS = 1e9 if count % every else 0.0
         if count == at:
             raise error
         return read(*arguments)
@@ -434,24 +457,80 @@ def interrupted(source, out, at=7, error=KeyboardInterrupt, **options):
 def test_partial_work_is_continued_only_by_the_same_work(tmp_path, capsys):
     source = make(tmp_path / "source")
     stopped = interrupted(source, tmp_path / "out")
-    assert str(stopped) == f"stopped after about 6 of 8 images of {tmp_path / 'out'}; the same command goes on from there"
+    assert str(stopped) == f"stopped; 6 of 8 images of {tmp_path / 'out'} are kept, and the same command goes on from there"
     work = tmp_path / ".out.partial"
     assert work.exists() and not (tmp_path / "out").exists()
-    prepare(source, tmp_path / "out", size=9, workers=1)  # another size
-    assert "going on" not in capsys.readouterr().err and not work.exists() and Pack.open(tmp_path / "out").size == 9
+    kept, refused = files(work), r"\.out\.partial holds a part of .*out that was made of other images, with other options, .*: give those"
+    with pytest.raises(InputError, match=refused):
+        prepare(source, tmp_path / "out", size=9)
+    (source / "b" / "4.png").write_bytes((source / "b" / "3.png").read_bytes())
+    with pytest.raises(InputError, match=refused):
+        prepare(source, tmp_path / "out", size=8)
+    assert files(work) == kept
+    (source / "b" / "4.png").unlink()
+    prepare(source, tmp_path / "out", size=8)
+    assert "going on" in capsys.readouterr().err and not work.exists() and (tmp_path / "out").exists()
     interrupted(source, tmp_path / "two", skip_bad=True)
-    prepare(source, tmp_path / "two", size=8)  # what was skipped until now would have stopped it
-    assert "going on" not in capsys.readouterr().err
-    interrupted(source, tmp_path / "three")
+    with pytest.raises(InputError, match="two.partial holds a part"):
+        prepare(source, tmp_path / "two", size=8)  # what was skipped until now would have stopped it
+    shutil.rmtree(tmp_path / ".two.partial")
     (source / "b" / "3.png").write_bytes(b"no image any more")
     interrupted(source, tmp_path / "three")
-    assert "going on" not in capsys.readouterr().err  # the images are others
     with pytest.raises(InputError, match=r"3.png: no image .*--skip-bad"):
         prepare(source, tmp_path / "three", size=8)
     assert (tmp_path / ".three.partial").exists()
     prepare(source, tmp_path / "three", size=8, skip_bad=True)
     assert capsys.readouterr().err.count(f"going on with {tmp_path / 'three'}, of which 6 of 8 images are done") == 2
     assert len(Pack.open(tmp_path / "three")) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("images-00000.npy", lambda data: data[:200], "images-00000.npy is not as it was left"),
+        ("images-00000.npy", lambda data: data[:150] + bytes([data[150] ^ 1]) + data[151:], "images-00000.npy is not as it was left"),
+        ("rejected.csv", lambda data: b"", "rejected.csv has 0 bytes instead of 12"),
+        ("checkpoint/state.json", lambda data: b"", "Expecting value"),
+        ("checkpoint/arrays-*.npz", lambda data: data[:-100], "zip file"),
+        ("checkpoint/arrays-*.npz", None, "No such file"),
+    ],
+)
+def test_a_damaged_checkpoint_is_none(tmp_path, capsys, name, damage, said):
+    source = make(tmp_path / "source")
+    interrupted(source, tmp_path / "out")
+    (path,) = (tmp_path / ".out.partial" / "pack").glob(name)
+    if damage:
+        path.write_bytes(damage(path.read_bytes()))
+    else:
+        path.unlink()
+    prepare(source, tmp_path / "out", size=8)
+    told = capsys.readouterr().err
+    assert re.search(rf"\.out\.partial/pack was left damaged \(.*{said}.*\): it is begun anew", told) and "going on" not in told
+    assert files(tmp_path / "out") == files(prepare(source, tmp_path / "whole", size=8))
+    assert not (tmp_path / ".out.partial").exists()
+
+
+@pytest.mark.parametrize("name", ["images-00000.npy", "manifest.json", "mean.npy"])
+def test_a_split_that_was_done_and_is_damaged_is_begun_anew(tmp_path, capsys, name):
+    make(tmp_path / "source" / "train")
+    make(tmp_path / "source" / "val")
+    interrupted(tmp_path / "source", tmp_path / "out", at=11)
+    (tmp_path / ".out.partial" / "pack" / "train" / name).write_bytes(b"")
+    prepare(tmp_path / "source", tmp_path / "out", size=8)
+    assert "pack/train was left damaged" in (told := capsys.readouterr().err) and "2 of 16 images are done" in told
+    assert files(tmp_path / "out") == files(prepare(tmp_path / "source", tmp_path / "whole", size=8))
+
+
+def test_what_is_promised_when_it_stops_is_kept(tmp_path, capsys):
+    """Checkpoints after images 3 and 6; stopped at 8, and before the first."""
+    source = make(tmp_path / "source")
+    stopped = interrupted(source, tmp_path / "early", at=2, every=3)
+    assert str(stopped) == f"stopped; nothing of {tmp_path / 'early'} is kept, and the same command begins anew"
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    stopped = interrupted(source, tmp_path / "out", at=8, every=3)
+    assert str(stopped) == f"stopped; 6 of 8 images of {tmp_path / 'out'} are kept, and the same command goes on from there"
+    prepare(source, tmp_path / "out", size=8)
+    assert "of which 6 of 8 images are done" in capsys.readouterr().err
 
 
 def test_one_process_at_a_time(tmp_path):
@@ -513,24 +592,32 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch, code):
     monkeypatch.setattr(module, "CHUNK_BYTES", 1)
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(PackWriter, "_write", full)
-    with pytest.raises(InputError, match=r"the disk is full \(.*\) after 5 of 8 images of .*out: make room, and the same command goes on"):
+    kept = r"5 of 8 images of .*out are kept, and the same command goes on from there: make room first"
+    with pytest.raises(InputError, match=rf"the disk is full \(.*\) after 5 of 8 images; {kept}"):
         prepare(source, tmp_path / "out", size=8)
     monkeypatch.undo()
     assert files(prepare(source, tmp_path / "out", size=8)) == files(prepare(source, tmp_path / "other", size=8))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out", "source"]
 
 
-def test_a_real_limit_on_files(tmp_path):
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (10**6, "the disk is full (File too large) after 0 of 16 images; nothing of "),
+        (10, "out: File too large; make room, or choose another place"),  # from the start
+    ],
+)
+def test_a_real_limit_on_files(tmp_path, limit, said):
     """The same with the system's own error, at a limit on the size of files."""
-    script = tmp_path / "script.py"
     make(tmp_path / "source", sizes=[(200, 200)] * 8)
-    script.write_text(
-        "import resource\nfrom alexnet.data import prepare\nresource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))\n"
-        f"prepare.prepare({str(tmp_path / 'source')!r}, {str(tmp_path / 'out')!r}, size=200)\n"
+    (tmp_path / "script.py").write_text(
+        "import resource, sys\nfrom alexnet import cli\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\nsys.exit(cli.main(sys.argv[1:]))\n"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
-    assert "InputError: the disk is full (File too large) after 0 of 16 images" in done.stderr
+    command = [sys.executable, tmp_path / "script.py", "prepare", tmp_path / "source", tmp_path / "out", "--size", "200"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("alexnet: ") and said in done.stderr, done.stderr
     assert not (tmp_path / "out").exists() and not (tmp_path / ".out.partial").exists()
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from alexnet.errors import InputError
 
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # not EPS, say, for which Pillow would start a program
 SAMPLE = 64  # images on which speed and size are estimated
 MOST_BYTES = 2**29  # of a file
 
@@ -28,7 +29,7 @@ class File:
     path: str
 
     def open(self) -> Image.Image:
-        return Image.open(BytesIO(self.file()))
+        return Image.open(BytesIO(self.file()), formats=FORMATS)
 
     def file(self) -> bytes:
         """The file itself, read at once. Raises OSError where it is none."""
@@ -85,7 +86,7 @@ class Member:
     size: int
 
     def open(self) -> Image.Image:
-        return Image.open(BytesIO(self.file()))
+        return Image.open(BytesIO(self.file()), formats=FORMATS)
 
     def file(self) -> bytes:
         data = _bytes(_descriptor(self.archive), self.size, self.offset)

@@ -40,6 +40,7 @@ from alexnet.errors import InputError
 VERSIONS = {"raw": 1, "jpeg": 2}  # of the format, by encoding
 SHARD_BYTES = 2**30
 SPLITS = ("train", "val", "test")
+AGAIN = "remove it, and prepare it again"
 
 
 @contextmanager
@@ -163,7 +164,7 @@ class PackWriter:
         else:
             self._work.mkdir(exist_ok=True)
             self._list = self._rejects.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-            csv.writer(self._list, lineterminator="\n").writerow(("path", "reason"))
+            self._row("path", "reason")
 
     def append(
         self, images: np.ndarray, labels: Sequence[int], moments: Moments | None = None, encoded: Sequence[bytes] | None = None
@@ -187,8 +188,13 @@ class PackWriter:
 
     def reject(self, path: str, reason: str) -> None:
         """Note what is left out."""
-        csv.writer(self._list, lineterminator="\n").writerow((path, reason))
+        self._row(path, reason)
         self.rejected += 1
+
+    def _row(self, path: str, reason: str) -> None:
+        # Python before 3.13 leaves a carriage return without quotes, and reads it as the end of a row.
+        quoting = csv.QUOTE_ALL if "\r" in path + reason else csv.QUOTE_MINIMAL
+        csv.writer(self._list, lineterminator="\n", quoting=quoting).writerow((path, reason))
 
     def rejections(self) -> Iterator[list[str]]:
         """The rows so far: path, reason."""
@@ -205,7 +211,7 @@ class PackWriter:
             os.fsync(file.fileno())
         state = {
             "labels": len(self.labels), "rejected": self.rejected, "rejected_bytes": self._list.tell(), "shards": self.shards,
-            "shard": None if self._file is None else [self._planned, self._written, self._bytes],
+            "shard": None if self._file is None else [self._planned, self._written, self._bytes, self._hash.hexdigest()],
             "count": self.moments.count, "products": self.moments.products.tolist(), "note": note,
         }
         _save(self._work / "arrays.part", lambda file: np.savez(
@@ -219,24 +225,39 @@ class PackWriter:
                 left.unlink()
 
     def _restore(self) -> None:
+        """Go on from the checkpoint. Raises whatever damage to it causes, with nothing changed on the disk."""
         state = json.loads((self._work / "state.json").read_text())
         with np.load(self._work / state["arrays"]) as arrays:
-            self.labels.frombytes(arrays["labels"].astype(np.int32).tobytes())
-            self.lengths.frombytes(arrays["lengths"].astype(np.int64).tobytes())
-            self.moments = Moments(state["count"], arrays["total"], np.array(state["products"], np.int64))
-        self.shards, self.rejected, self.note = state["shards"], state["rejected"], state["note"]
+            labels, lengths, total = (arrays[name] for name in ("labels", "lengths", "total"))
+        if (len(labels), total.shape) != (state["labels"], self.moments.total.shape):
+            raise ValueError(f"{state['arrays']} belongs to another one")
+        if (found := self._rejects.stat().st_size) < state["rejected_bytes"]:
+            raise ValueError(f"{self._rejects.name} has {found} bytes instead of {state['rejected_bytes']}")
+        for shard in state["shards"]:
+            if (found := (self.folder / shard["file"]).stat().st_size) != shard["bytes"]:
+                raise ValueError(f"{shard['file']} has {found} bytes instead of {shard['bytes']}")
+        self.shards = state["shards"]
+        here = self._shard()
+        if state["shard"]:
+            self._planned, self._written, self._bytes, digest = state["shard"]
+            self._hash = hashlib.sha256()
+            with here.open("rb") as file:
+                while piece := file.read(min(2**20, self._bytes - file.tell())):
+                    self._hash.update(piece)
+            if self._hash.hexdigest() != digest:
+                raise ValueError(f"{here.name} is not as it was left")
+        self.labels.frombytes(labels.astype(np.int32).tobytes())
+        self.lengths.frombytes(lengths.astype(np.int64).tobytes())
+        self.moments = Moments(state["count"], total, np.array(state["products"], np.int64).reshape(3, 3))
+        self.rejected, self.note = state["rejected"], state["note"]
         os.truncate(self._rejects, state["rejected_bytes"])
         self._list = self._rejects.open("a", newline="", encoding="utf-8", errors="surrogateescape")
         done = {shard["file"] for shard in self.shards}
-        here = self._shard()
         for path in self.folder.glob("images-*"):
             if path.name not in done and not (path == here and state["shard"]):
                 path.unlink()
         if state["shard"]:
-            self._planned, self._written, self._bytes = state["shard"]
             os.truncate(here, self._bytes)
-            with here.open("rb") as file:
-                self._hash = hashlib.file_digest(file, "sha256")
             self._file = here.open("r+b")
             self._file.seek(self._bytes)
 
@@ -380,27 +401,30 @@ class Pack:
             raise InputError(f"{path} {what}: make one with `alexnet prepare SOURCE {path}`")
         if manifest.get("version") != VERSIONS.get(manifest.get("encoding", "raw"), -1):
             reads = " and ".join(f"{version} ({encoding})" for encoding, version in VERSIONS.items())
-            raise InputError(f"{path} is a pack of version {manifest.get('version')}, and this program reads {reads}: prepare it again")
+            raise InputError(f"{path} is a pack of version {manifest.get('version')}, and this program reads {reads}: {AGAIN}")
         try:
             for shard in manifest["shards"]:
                 found = (path / shard["file"]).stat().st_size
                 if found != shard["bytes"]:
-                    raise InputError(f"{path / shard['file']} has {found} bytes instead of {shard['bytes']}: prepare the pack again")
+                    raise InputError(f"{path} is damaged, {shard['file']} has {found} bytes instead of {shard['bytes']}: {AGAIN}")
+            for name in manifest["files"]:
+                (path / name).stat()
             pack = cls(path, manifest)
+            kinds = [pack.labels.dtype == np.int32, pack.mean.dtype == np.float32, pack.mean.shape == (pack.size, pack.size, 3)]
             if pack.encoding == "jpeg":
-                shapes = [len(pack._offsets) == len(pack) + 1, pack._offsets[-1] == pack._bytes[-1]]
+                shapes = [pack._offsets.dtype == np.int64, len(pack._offsets) == len(pack) + 1, pack._offsets[-1] == pack._bytes[-1]]
                 shapes += [pack._offsets[start] == begin for start, begin in zip(pack._starts, pack._bytes, strict=True)]
             else:
                 counts = [shard["count"] for shard in manifest["shards"]]
                 wanted = [(count, pack.size, pack.size, 3) for count in counts]
                 shapes = [shard.shape == shape and shard.dtype == np.uint8 for shard, shape in zip(pack._shards, wanted, strict=True)]
             known = not pack.labeled or len(pack.labels) == 0 or 0 <= pack.labels.min() <= pack.labels.max() < len(pack.classes)
-            if not (all(shapes) and known and len(pack.labels) == pack._starts[-1] == manifest["count"]):
-                raise InputError(f"{path} contradicts its own manifest: prepare the pack again")
+            if not (all(kinds + shapes) and known and len(pack.labels) == pack._starts[-1] == manifest["count"]):
+                raise InputError(f"{path} contradicts its own manifest: {AGAIN}")
         except InputError:
             raise
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
-            raise InputError(f"{path} is a damaged pack ({error}): prepare it again") from None
+        except Exception as error:  # numpy reads headers as Python: one damaged bit fails in many ways
+            raise InputError(f"{path} is a damaged pack ({' '.join(str(error).split())}): {AGAIN}") from None
         return pack
 
     def __reduce__(self) -> Any:
@@ -434,7 +458,7 @@ class Pack:
         if self.encoding == "jpeg":
             for i, (number, index) in enumerate(zip(which.tolist(), indices.tolist(), strict=True)):
                 begin, end = self._offsets[index : index + 2] - self._bytes[number]
-                with Image.open(BytesIO(self._shards[number][begin:end])) as image:
+                with Image.open(BytesIO(self._shards[number][begin:end]), formats=("JPEG",)) as image:
                     out[i] = np.asarray(image.convert("RGB"))
             return out
         if len(indices) and (which == which[0]).all():
@@ -452,7 +476,7 @@ class Pack:
         with tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=None if progress else True, leave=False) as bar:
             for name, digest in expected.items():
                 if not (self.path / name).is_file() or _sha256(self.path / name) != digest:
-                    raise InputError(f"{self.path / name} is not what its manifest says: prepare the pack again")
+                    raise InputError(f"{self.path} is damaged, {name} is not what its manifest says: {AGAIN}")
                 bar.update((self.path / name).stat().st_size)
 
 

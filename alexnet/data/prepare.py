@@ -8,6 +8,7 @@ one whose short side is `size` already is only cropped.
 Color: everything becomes 8-bit RGB. Gray is repeated, palettes are looked up, CMYK becomes (255 - C)(255 - K) / 255, rounded, and so on;
 transparency lies over black, 16-bit gray keeps its upper eight bits, an animation gives its first frame. Orientation tags and color
 profiles are not looked at: an image is as its rows are stored, as it was for the readers of 2012.
+Formats: `listing.FORMATS`, whatever a file's ending says; others that Pillow knows are rejected.
 Encoding: "raw" keeps these pixels; "jpeg" keeps a JPEG file of them (quality 90, colors at half resolution), a tenth of the room, or the
 source's own file where that is an RGB JPEG of this size already.
 """
@@ -35,11 +36,11 @@ from typing import Any, Literal
 
 import numpy as np
 import PIL
-from PIL import Image, features
+from PIL import ExifTags, Image, features
 from tqdm import tqdm
 
-from alexnet.data.listing import Listing, Reference, Stray, Survey
-from alexnet.data.pack import VERSIONS, Moments, PackWriter, read_manifest, temporary
+from alexnet.data.listing import FORMATS, Listing, Reference, Stray, Survey
+from alexnet.data.pack import VERSIONS, Moments, Pack, PackWriter, read_manifest, temporary
 from alexnet.data.parallel import Crashed, OrderedMap, cores, crew, in_flight
 from alexnet.data.sources import list_source
 from alexnet.errors import InputError
@@ -48,6 +49,10 @@ CHUNK_BYTES = 2**24
 CHECKPOINT_SECONDS = 10.0
 MOST_PIXELS = 2**26  # of a scaled image before it is cropped
 NATIVE: Literal["native"] = "native"
+TURNED_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+}  # fmt: skip
 QUALITY = 90  # of encoding "jpeg"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -137,34 +142,35 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], options: dict[
         raise InputError(f"cannot make {out}: {error.strerror}; choose another name") from None
     with _working(out, identity) as folder:
         try:
-            with crew(workers) as ordered_map, tqdm(total=total, unit=" images", desc=f"preparing {out.name}", disable=None) as bar:
-                done = _Done(bar)
-                writers: dict[str, PackWriter] = {}
+            bar = tqdm(total=total, unit=" images", desc=f"preparing {out.name}", disable=None)
+            done = _Done(bar)
+            writers: dict[str, PackWriter] = {}
+            for split in listing.splits:
+                place = folder / split if len(listing.splits) > 1 else folder
+                if (writer := _writer(place, job, surveys[split].count)) is None:
+                    done.add(surveys[split].count)
+                else:
+                    writers[split] = writer
+                    done.add(writer.note["images"] if writer.note else 0)
+                done.kept = done.count
+            if done.count:
+                print(f"going on with {out}, of which {done.count:,} of {total:,} images are done", file=sys.stderr)
+            with bar, crew(workers) as ordered_map:
                 shelf = _Shelf(job, in_flight(workers)) if workers > 1 else None
-                for split in listing.splits:
-                    place = folder / split if len(listing.splits) > 1 else folder
-                    place.mkdir(exist_ok=True)
-                    if read_manifest(place) is None:
-                        writers[split] = PackWriter(place, job.size, surveys[split].count, encoding=job.encoding)
-                        done.add(writers[split].note["images"] if writers[split].note else 0)
-                    else:
-                        done.add(surveys[split].count)
-                if done.count:
-                    print(f"going on with {out}, of which {done.count:,} of {total:,} images are done", file=sys.stderr)
                 _foresee(listing, surveys, out, folder, job, workers, total - done.count)
                 for split, writer in writers.items():
                     _fill(writer, listing, split, job, options["skip_bad"], ordered_map, shelf, done)
                     writer.finish(
                         listing.classes, listing.names, source=origin[split], options=options, decoders=decoders(), numbers=listing.numbers
                     )
+                    done.kept = done.count
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            again = "make room, and the same command goes on from there"
-            raise InputError(f"the disk is full ({error.strerror}) after {done.count:,} of {total:,} images of {out}: {again}") from None
+            full = f"the disk is full ({error.strerror}) after {done.count:,} of {total:,} images"
+            raise InputError(f"{full}; {done.told(total, out)}: make room first") from None
         except KeyboardInterrupt as stop:
-            if _has_checkpoint(folder):
-                stop.args = (f"stopped after about {done.count:,} of {total:,} images of {out}; the same command goes on from there",)
+            stop.args = (f"stopped; {done.told(total, out)}",)
             raise
         try:
             os.replace(folder, out)
@@ -175,14 +181,37 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], options: dict[
 
 @dataclass
 class _Done:
-    """How many images of all are done."""
+    """How many images of all are done, and how many of these the next call would find done."""
 
     bar: tqdm
     count: int = 0
+    kept: int = 0
+
+    def told(self, total: int, out: Path) -> str:
+        if not self.kept:
+            return f"nothing of {out} is kept, and the same command begins anew"
+        return f"{self.kept:,} of {total:,} images of {out} are kept, and the same command goes on from there"
 
     def add(self, count: int) -> None:
         self.count += count
         self.bar.update(count)
+
+
+def _writer(place: Path, job: "_Job", expected: int) -> PackWriter | None:
+    """What goes on with a split in `place`, from its last checkpoint if there is one that is whole; None where the split is done."""
+    place.mkdir(exist_ok=True)
+    try:
+        if (place / "manifest.json").exists():
+            Pack.open(place)
+            return None
+        return PackWriter(place, job.size, expected, encoding=job.encoding)
+    except Exception as error:  # damage shows itself in many ways
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        print(f"{place} was left damaged ({' '.join(str(error).split()) or type(error).__name__}): it is begun anew", file=sys.stderr)
+    shutil.rmtree(place)
+    place.mkdir()
+    return PackWriter(place, job.size, expected, encoding=job.encoding)
 
 
 def _fill(
@@ -216,6 +245,7 @@ def _fill(
             done.add(chunk.count)
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 writer.checkpoint({"entries": entries, "images": here})
+                done.kept = done.count
                 saved = time.monotonic()
         if here != images.survey.count:
             numbers = f"{images.survey.count} images in {split}, then {here}"
@@ -239,6 +269,11 @@ def _is_there(out: Path, origin: dict[str, Any], options: dict[str, Any]) -> boo
         return False
     found = {split: read_manifest(out / split if len(origin) > 1 else out) for split in origin}
     if all(m is not None and (m["source"], m["options"]) == (origin[split], options) for split, m in found.items()):
+        try:
+            for split in origin:
+                Pack.open(out / split if len(origin) > 1 else out)
+        except InputError as error:
+            raise InputError(f"{out} is there, and of no use: {error}") from None
         print(f"{out} is prepared already, from the same images with the same options", file=sys.stderr)
         return True
     raise InputError(f"{out} exists already, and is not this source's pack with these options: remove it or choose another name")
@@ -250,7 +285,7 @@ def _working(out: Path, identity: dict[str, Any]) -> Iterator[Path]:
     it. It stays when the block fails after a checkpoint, and goes otherwise.
     """
     work = out.parent / f".{out.name}.partial"
-    folder, told = work / "pack", work / "job.json"
+    folder = work / "pack"
     try:
         work.mkdir(parents=True, exist_ok=True)
         lock = (work / "lock").open("w")
@@ -261,22 +296,33 @@ def _working(out: Path, identity: dict[str, Any]) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"another process is preparing {out}: wait for it, or choose another name") from None
-        same = [identity]
-        if identity["options"]["skip_bad"]:  # until now, there has been nothing to skip
-            same.append(identity | {"options": identity["options"] | {"skip_bad": False}})
-        text, *older = [json.dumps(one, sort_keys=True) for one in same]
-        if not (told.is_file() and folder.is_dir() and told.read_text() in [text, *older]):
-            told.unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-        told.write_text(text)
-        for left in [] if _has_checkpoint(folder) else list(folder.iterdir()):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
         try:
+            try:
+                _begin(work, out, identity)
+            except OSError as error:  # a full disk
+                raise InputError(f"cannot write {out}: {error.strerror}; make room, or choose another place") from None
             yield folder
         finally:
             if not (folder.is_dir() and _has_checkpoint(folder)):
                 shutil.rmtree(work, ignore_errors=True)
+
+
+def _begin(work: Path, out: Path, identity: dict[str, Any]) -> None:
+    """Make the folder `work` fit for `identity`, keeping what it holds of that. InputError where it holds a part of something else."""
+    folder, told = work / "pack", work / "job.json"
+    same = [identity]
+    if identity["options"]["skip_bad"]:  # until now, there has been nothing to skip
+        same.append(identity | {"options": identity["options"] | {"skip_bad": False}})
+    text, *older = [json.dumps(one, sort_keys=True) for one in same]
+    if not _has_checkpoint(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    elif not (told.is_file() and told.read_text() in [text, *older]):
+        made = f"{work} holds a part of {out} that was made of other images, with other options, or by other decoders"
+        raise InputError(f"{made}: give those again to go on with it, remove it, or choose another name")
+    if not (told.is_file() and told.read_text() == text):
+        (work / "job.part").write_text(text)
+        os.replace(work / "job.part", told)
 
 
 def _has_checkpoint(folder: Path) -> bool:
@@ -442,7 +488,7 @@ def _prepare_chunk(piece: _Piece, job: _Job) -> _Chunk:
         if job.encoding == "jpeg":
             file = _encoded(entry, image)
             chunk.encoded.append(file)
-            image = Image.open(BytesIO(file)).convert("RGB")
+            image = Image.open(BytesIO(file), formats=("JPEG",)).convert("RGB")
         out[len(chunk.labels)] = np.asarray(image)
         chunk.labels.append(label)
     done = out[: len(chunk.labels)]
@@ -455,7 +501,7 @@ def _prepare_chunk(piece: _Piece, job: _Job) -> _Chunk:
 def _encoded(reference: Reference, image: Image.Image) -> bytes:
     """A JPEG file of `image`: that which it came from, if it is one of the same pixels, else a new one."""
     if (file := reference.file()) is not None:
-        with Image.open(BytesIO(file)) as original:
+        with Image.open(BytesIO(file), formats=FORMATS) as original:
             if original.format == "JPEG" and original.mode in ("RGB", "L") and original.size == image.size:
                 return file
     buffer = BytesIO()
@@ -470,12 +516,19 @@ def read(reference: Reference, size: int | None = None) -> Image.Image | str:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with reference.open() as image:
-                image.load()
-                return to_rgb(image) if size is None else fit(to_rgb(image), size)
+                rgb = to_rgb(_as_stored(image))
+                return rgb if size is None else fit(rgb, size)
         except Exception as error:  # decoders fail in many ways on damaged bytes
             # Pillow names the file in some messages; ours does already.
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return "no image that Pillow can read" if isinstance(error, PIL.UnidentifiedImageError) else " ".join(reason.split())
+
+
+def _as_stored(image: Image.Image) -> Image.Image:
+    """Load `image`, rows as they are stored: Pillow turns TIFFs, and no others, as their orientation tag says, which is undone here."""
+    turned = image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
+    image.load()
+    return image.transpose(TURNED_BACK[turned]) if turned in TURNED_BACK else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

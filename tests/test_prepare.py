@@ -281,7 +281,7 @@ def test_a_damaged_pack_is_not_taken_for_prepared(tmp_path, name, split):
         path.unlink()
         if left is not None:
             path.write_bytes(left)
-        with pytest.raises(InputError, match="out is there, and of no use: .*: remove it, and prepare it again"):
+        with pytest.raises(InputError, match=r"out is there, and of no use: .*: remove it, and prepare it again"):
             prepare(tmp_path / "source", tmp_path / "out", size=8)
         shutil.rmtree(tmp_path / "out")
         assert (prepare(tmp_path / "source", tmp_path / "out", size=8) / split / name).read_bytes() == whole
@@ -471,7 +471,7 @@ def test_partial_work_is_continued_only_by_the_same_work(tmp_path, capsys):
     prepare(source, tmp_path / "out", size=8)
     assert "going on" in capsys.readouterr().err and not work.exists() and (tmp_path / "out").exists()
     interrupted(source, tmp_path / "two", skip_bad=True)
-    with pytest.raises(InputError, match="two.partial holds a part"):
+    with pytest.raises(InputError, match=r"two\.partial holds a part"):
         prepare(source, tmp_path / "two", size=8)  # what was skipped until now would have stopped it
     shutil.rmtree(tmp_path / ".two.partial")
     (source / "b" / "3.png").write_bytes(b"no image any more")

@@ -363,7 +363,7 @@ def test_only_bad_images(tmp_path, size):
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"size": -3}, {"size": "big"}, {"size": 10**6}, {"workers": 0}])
+@pytest.mark.parametrize("options", [{"size": 0}, {"size": -3}, {"size": "big"}, {"size": 10**6}, {"workers": 0}, {"classes": []}])
 def test_bad_options(tmp_path, options):
     with pytest.raises(InputError, match=next(iter(options))):
         prepare(make(tmp_path / "source"), tmp_path / "out", **options)

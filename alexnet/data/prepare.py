@@ -91,6 +91,8 @@ def prepare(
         raise InputError(f"encoding {encoding}: give {' or '.join(VERSIONS)}")
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit}: give 1 or more")
+    if not isinstance(classes, int | None) and not list(classes):
+        raise InputError("classes: name at least one")
     options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
     options |= {"encoding": encoding, "quality": QUALITY} if encoding == "jpeg" else {}
     options |= {} if classes is None else {"classes": classes if isinstance(classes, int) else list(classes)}

@@ -354,6 +354,14 @@ def test_bad_images_can_be_left_out(tmp_path, capsys):
     assert "left out 5 of 13" in capsys.readouterr().err
 
 
+def test_a_class_of_which_nothing_is_left_is_named(tmp_path, capsys):
+    make(tmp_path / "source")
+    for path in (tmp_path / "source" / "b").iterdir():
+        path.write_bytes(b"")
+    pack = Pack.open(prepare(tmp_path / "source", tmp_path / "out", size=8, skip_bad=True))
+    assert pack.classes == ["a", "b"] and "train: no image is left of b, still a class of the pack" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("size", [8, "native"])
 def test_only_bad_images(tmp_path, size):
     (tmp_path / "source" / "a").mkdir(parents=True)

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -55,6 +56,17 @@ def test_splits(tmp_path):
     assert listing.layout == "splits"
     assert listed(listing) == {"train": [("train/a/0.jpg", 0), ("train/b/0.jpg", 1)], "test": [("test/a/9.jpg", 0), ("test/b/8.jpg", 1)]}
     assert len(listing.notes) == 1 and "extra" in listing.notes[0]
+
+
+def test_nothing_is_left_out_without_a_word(tmp_path):
+    for name in ("one/a/0.png", "one/.b/0.png", "two/train/a/0.png", "two/train/.c/0.png", "two/loose.png"):
+        image(tmp_path / name)
+    shutil.copy(tmp_path / "one" / "a" / "0.png", tmp_path / "one" / "endless")
+    (tmp_path / "one" / "words.txt").write_text("a\tan a\n")
+    one, two = sources.list_source(tmp_path / "one"), sources.list_source(tmp_path / "two")
+    assert strays(one) == {".b": "hidden: its name begins with a dot", "endless": "not in a class folder"}
+    assert strays(two) == {"train/.c": "hidden: its name begins with a dot"}
+    assert two.notes[0] == f"left out: {tmp_path / 'two' / 'loose.png'} (not in a class folder of a split)"
 
 
 def test_fingerprint_follows_paths_labels_and_bytes(tmp_path):

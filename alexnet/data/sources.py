@@ -28,6 +28,7 @@ from alexnet.data import archives
 from alexnet.data.listing import Entries, File, Images, Item, Listing, Pixels, Reference, Stray, class_names, few, lines
 from alexnet.errors import InputError
 
+WORDS = ("words.txt", "synset_words.txt", "wnids.txt")  # beside the class folders, and no images
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
 
 
@@ -86,7 +87,10 @@ def _tree(folder: Path, classes: list[str], below: str = "") -> Entries:
     for item in sorted(os.scandir(folder), key=lambda item: item.name):
         if item.is_symlink() and not os.path.exists(item.path):
             yield Stray(item.path, "a link that leads nowhere"), -1
-        elif item.name.lower().endswith(ENDINGS) and not os.path.isdir(item.path):
+        elif os.path.isdir(item.path):
+            if item.name.startswith("."):
+                yield Stray(item.path, "hidden: its name begins with a dot"), -1
+        elif item.name not in WORDS:
             yield Stray(item.path, "not in a class folder"), -1
     for label, name in enumerate(classes):
         place, images = folder / name / below, 0
@@ -121,9 +125,15 @@ def _is_splits(root: Path) -> bool:
     return True
 
 
+def _is_loose(path: Path) -> bool:
+    return path.name.startswith(".") or not path.is_dir()
+
+
 def _splits(root: Path) -> Listing:
     classes = _folders(root / "train")
     notes = [f"left out: {root / name} (a split is train, val or test)" for name in _folders(root) if name not in ("train", "val", "test")]
+    if loose := [str(root / name) for name in sorted(os.listdir(root)) if name not in WORDS and _is_loose(root / name)]:
+        notes.append(f"left out: {few(loose)} (not in a class folder of a split)")
     splits = {}
     for split in ("train", "val", "test"):
         if (root / split).is_dir():

@@ -5,6 +5,7 @@ nothing lost.
 """
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -279,6 +280,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         return tell(f"{error.filename}: {error.strerror}; choose another path", 2)
     except (RuntimeError, OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return tell(f"{error.strerror}: {str(error.filename)[:80]}...; choose another name", 2)
         return tell(error, 1)
 
 

@@ -242,6 +242,11 @@ def broken(tmp_path):
         ("prepare {images} {tmp}/out --size 0", "size 0"),
         ("prepare {images} {tmp}/out --size big", "--size big: give a whole number of pixels, or native"),
         ("prepare {images} {tmp}/out --workers none", "argument --workers: none is not a whole number"),
+        ("prepare {images} {tmp}/out --classes ,", "classes: name at least one"),
+        ("prepare {images} {tmp}/out --classes @{tmp}/none.txt", "classes: name at least one"),
+        ("prepare torchvision:FakeData:{tmp} {tmp}/out", "names no data set of torchvision"),
+        ("prepare torchvision:VisionDataset:{tmp} {tmp}/out", "names no data set of torchvision"),
+        ("prepare {images} {tmp}/" + 300 * "x", "File name too long: .*; choose another name"),
         ("prepare {images} {tmp}/file/out", "file"),
         ("prepare {images} . --size 32 --workers 1", r"cannot make \.: .*; choose another name"),
         ("train --data {tmp}/nowhere --out {tmp}/run", "nowhere does not exist: make one with `alexnet prepare"),
@@ -299,7 +304,8 @@ def test_bad_input_is_one_line_and_exit_status_2(arguments, said, tmp_path, brok
     shutil.copytree(packs32, tmp_path / "fish")
     for manifest in (tmp_path / "fish").glob("*/manifest.json"):
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"numbers": [4, 3, 2, 1]}))
-    (tmp_path / "file").write_text("")
+    for name in ("file", "none.txt"):
+        (tmp_path / name).write_text("")
     (tmp_path / "only_test").mkdir()
     (tmp_path / "only_test" / "test").symlink_to(packs32 / "test")
     for name, missing in (("unfinished", ("summary.json", "weights.safetensors")), ("hollow", ("weights.safetensors",))):

@@ -157,7 +157,7 @@ def test_any_damaged_bit_is_told_in_one_line(tmp_path, name):
     for at in range(min(128, len(data))):
         for bit in range(8):
             path.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
-            with pytest.raises(InputError, match="pack.*remove it, and prepare it again") as error:
+            with pytest.raises(InputError, match=r"pack.*remove it, and prepare it again") as error:
                 Pack.open(tmp_path / "pack").verify()
             assert "\n" not in str(error.value)
 

@@ -281,7 +281,7 @@ def test_a_damaged_pack_is_not_taken_for_prepared(tmp_path, name, split):
         path.unlink()
         if left is not None:
             path.write_bytes(left)
-        with pytest.raises(InputError, match="out is there, and of no use: .*: remove it, and prepare it again"):
+        with pytest.raises(InputError, match=r"out is there, and of no use: .*: remove it, and prepare it again"):
             prepare(tmp_path / "source", tmp_path / "out", size=8)
         shutil.rmtree(tmp_path / "out")
         assert (prepare(tmp_path / "source", tmp_path / "out", size=8) / split / name).read_bytes() == whole
@@ -354,6 +354,14 @@ def test_bad_images_can_be_left_out(tmp_path, capsys):
     assert "left out 5 of 13" in capsys.readouterr().err
 
 
+def test_a_class_of_which_nothing_is_left_is_named(tmp_path, capsys):
+    make(tmp_path / "source")
+    for path in (tmp_path / "source" / "b").iterdir():
+        path.write_bytes(b"")
+    pack = Pack.open(prepare(tmp_path / "source", tmp_path / "out", size=8, skip_bad=True))
+    assert pack.classes == ["a", "b"] and "train: no image is left of b, still a class of the pack" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("size", [8, "native"])
 def test_only_bad_images(tmp_path, size):
     (tmp_path / "source" / "a").mkdir(parents=True)
@@ -363,7 +371,7 @@ def test_only_bad_images(tmp_path, size):
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"size": -3}, {"size": "big"}, {"size": 10**6}, {"workers": 0}])
+@pytest.mark.parametrize("options", [{"size": 0}, {"size": -3}, {"size": "big"}, {"size": 10**6}, {"workers": 0}, {"classes": []}])
 def test_bad_options(tmp_path, options):
     with pytest.raises(InputError, match=next(iter(options))):
         prepare(make(tmp_path / "source"), tmp_path / "out", **options)
@@ -471,7 +479,7 @@ def test_partial_work_is_continued_only_by_the_same_work(tmp_path, capsys):
     prepare(source, tmp_path / "out", size=8)
     assert "going on" in capsys.readouterr().err and not work.exists() and (tmp_path / "out").exists()
     interrupted(source, tmp_path / "two", skip_bad=True)
-    with pytest.raises(InputError, match="two.partial holds a part"):
+    with pytest.raises(InputError, match=r"two\.partial holds a part"):
         prepare(source, tmp_path / "two", size=8)  # what was skipped until now would have stopped it
     shutil.rmtree(tmp_path / ".two.partial")
     (source / "b" / "3.png").write_bytes(b"no image any more")

@@ -1,12 +1,15 @@
+import csv
+import json
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from alexnet.data import sources
-from alexnet.data.listing import SAMPLE, File, Stray
+from alexnet.data.listing import SAMPLE, File, Item, Stray
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
@@ -53,6 +56,17 @@ def test_splits(tmp_path):
     assert listing.layout == "splits"
     assert listed(listing) == {"train": [("train/a/0.jpg", 0), ("train/b/0.jpg", 1)], "test": [("test/a/9.jpg", 0), ("test/b/8.jpg", 1)]}
     assert len(listing.notes) == 1 and "extra" in listing.notes[0]
+
+
+def test_nothing_is_left_out_without_a_word(tmp_path):
+    for name in ("one/a/0.png", "one/.b/0.png", "two/train/a/0.png", "two/train/.c/0.png", "two/loose.png"):
+        image(tmp_path / name)
+    shutil.copy(tmp_path / "one" / "a" / "0.png", tmp_path / "one" / "endless")
+    (tmp_path / "one" / "words.txt").write_text("a\tan a\n")
+    one, two = sources.list_source(tmp_path / "one"), sources.list_source(tmp_path / "two")
+    assert strays(one) == {".b": "hidden: its name begins with a dot", "endless": "not in a class folder"}
+    assert strays(two) == {"train/.c": "hidden: its name begins with a dot"}
+    assert two.notes[0] == f"left out: {tmp_path / 'two' / 'loose.png'} (not in a class folder of a split)"
 
 
 def test_fingerprint_follows_paths_labels_and_bytes(tmp_path):
@@ -231,11 +245,41 @@ def test_torchvisions_data_sets(tmp_path):
     assert list(listing.splits) == ["train", "val"] and listing.names[:2] == names
     assert [type(reference) for reference, _ in listing.splits["val"]] == [File] * 3
 
-    for source in ("torchvision:", "torchvision:CIFAR10", "torchvision:vgg:/x", "torchvision:VisionDataset2:/x"):
+    for source in ("torchvision:", "torchvision:CIFAR10", "torchvision:vgg:/x", "torchvision:VisionDataset:/x", "torchvision:FakeData:/x"):
         with pytest.raises(InputError, match="write it as torchvision:CIFAR100"):
             sources.list_source(source)
     with pytest.raises(InputError, match=r"torchvision finds no CIFAR100 in .*not found"):
         sources.list_source(f"torchvision:CIFAR100:{tmp_path}")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("Food101", File), ("Caltech101", Item)])
+def test_torchvisions_files_are_opened_by_workers_alone(tmp_path, monkeypatch, capsys, name, kind):
+    """Damaged ones are images like others: named, or left out. Listing decodes nothing."""
+    place = {"Food101": "food-101/images", "Caltech101": "caltech101/101_ObjectCategories"}[name]
+    files = [f"{c}/image_{i:04d}.jpg" for c in ("apple_pie", "waffles") for i in (1, 2, 3)]
+    for i, file in enumerate(files):
+        image(tmp_path / place / file, (40 * i, 9, 9))
+    (tmp_path / "caltech101" / "101_ObjectCategories" / "BACKGROUND_Google").mkdir(parents=True)
+    (tmp_path / "food-101" / "meta").mkdir(parents=True)
+    (tmp_path / "food-101" / "meta" / "classes.txt").write_text("apple_pie\nwaffles\n")
+    listed = {c: [file.removesuffix(".jpg") for file in files if file.startswith(c)] for c in ("apple_pie", "waffles")}
+    for split in ("train", "test"):
+        (tmp_path / "food-101" / "meta" / f"{split}.json").write_text(json.dumps(listed))
+    whole = (tmp_path / place / files[1]).read_bytes()
+    (tmp_path / place / files[1]).write_bytes(whole[:-20])
+    (tmp_path / place / files[3]).write_text("no image")
+    source, out = f"torchvision:{name}:{tmp_path}", tmp_path.with_name(f"{tmp_path.name} out")
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "convert", lambda *_: pytest.fail("an image was decoded"))
+        listing = sources.list_source(source)
+    assert len(listing.splits["train"]) == 6 and {type(reference) for reference, _ in listing.splits["train"]} == {kind}
+    with pytest.raises(InputError, match=r"/.*: .*; mend or remove it, or leave all such out with --skip-bad"):
+        prepare(source, out, size=4)
+    pack = next(iter(open_splits(prepare(source, out, size=4, skip_bad=True, workers=2)).values()))
+    assert pack.labels.tolist() == [0, 0, 1, 1] and abs(pack.gather([3])[0, 0, 0].astype(int) - [200, 9, 9]).max() < 9
+    with open(pack.path / "rejected.csv", newline="") as lines:
+        rows = dict(list(csv.reader(lines))[1:])
+    assert len(rows) == 2 and set(rows.values()) == {"no image that Pillow can read"}
 
 
 def test_links_that_lead_in_circles(tmp_path):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -77,6 +78,31 @@ class Pixels:
 
 
 @dataclass(frozen=True, slots=True)
+class Item:
+    """An image that a data set of torchvision's opens itself: `index` of `kind(root, **options)`, which every process makes for itself."""
+
+    path: str
+    kind: type
+    root: str
+    options: tuple[tuple[str, Any], ...]
+    index: int
+
+    def open(self) -> Image.Image:
+        return _made(self.kind, self.root, self.options)[self.index][0]
+
+    def file(self) -> bytes | None:
+        return None
+
+    def stamp(self) -> str:
+        return ""  # nothing is known without reading it
+
+
+@functools.cache
+def _made(kind: type, root: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    return kind(root, **dict(options))
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """An image inside an archive that is not compressed: `size` bytes from `offset`. Any process may read it at any time."""
 
@@ -111,7 +137,7 @@ class Stray:
     reason: str
 
 
-Reference = File | Pixels | Member
+Reference = File | Pixels | Item | Member
 Entries = Iterator[tuple[Reference | Stray, int]]  # and labels; a stray's may be -1, of no class
 UNLABELED = -1  # all images of a split whose classes nobody tells
 

@@ -193,8 +193,8 @@ class PackWriter:
 
     def _row(self, path: str, reason: str) -> None:
         # Python before 3.13 leaves a carriage return without quotes, and reads it as the end of a row.
-        quoting = csv.QUOTE_ALL if "\r" in path + reason else csv.QUOTE_MINIMAL
-        csv.writer(self._list, lineterminator="\n", quoting=quoting).writerow((path, reason))
+        writer = csv.writer(self._list, lineterminator="\n", quoting=csv.QUOTE_ALL if "\r" in path + reason else csv.QUOTE_MINIMAL)
+        writer.writerow((path, reason))
 
     def rejections(self) -> Iterator[list[str]]:
         """The rows so far: path, reason."""

@@ -39,7 +39,7 @@ import PIL
 from PIL import ExifTags, Image, features
 from tqdm import tqdm
 
-from alexnet.data.listing import FORMATS, Listing, Reference, Stray, Survey
+from alexnet.data.listing import FORMATS, Listing, Reference, Stray, Survey, few
 from alexnet.data.pack import VERSIONS, Moments, Pack, PackWriter, read_manifest, temporary
 from alexnet.data.parallel import Crashed, OrderedMap, cores, crew, in_flight
 from alexnet.data.sources import list_source
@@ -91,6 +91,8 @@ def prepare(
         raise InputError(f"encoding {encoding}: give {' or '.join(VERSIONS)}")
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit}: give 1 or more")
+    if not isinstance(classes, int | None) and not list(classes):
+        raise InputError("classes: name at least one")
     options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
     options |= {"encoding": encoding, "quality": QUALITY} if encoding == "jpeg" else {}
     options |= {} if classes is None else {"classes": classes if isinstance(classes, int) else list(classes)}
@@ -256,6 +258,9 @@ def _fill(
         if writer.rejected - images.survey.strays:
             left = f"left out {writer.rejected - images.survey.strays} of {here} images"
             print(f"{split}: {left}, listed in rejected.csv", file=sys.stderr)
+            present = set(writer.labels)
+            if images.labeled and (gone := [name for label, name in enumerate(listing.classes) if label not in present]):
+                print(f"{split}: no image is left of {few(gone)}, still a class of the pack", file=sys.stderr)
     except BaseException:
         writer.close()
         raise
@@ -347,8 +352,8 @@ def _foresee(listing: Listing, surveys: dict[str, Survey], out: Path, folder: Pa
     """
     each, seconds = float(3 * job.size**2), 0.0
     if left >= 1000 or (job.encoding == "jpeg" and left):
-        few = max(4, min(32, left // 500)) // len(surveys) + 1  # of a split: not so many as to take long themselves
-        sample: list[Entry] = [pair for survey in surveys.values() for pair in survey.sample[:: -(-len(survey.sample) // few)]]
+        some = max(4, min(32, left // 500)) // len(surveys) + 1  # of a split: not so many as to take long themselves
+        sample: list[Entry] = [pair for survey in surveys.values() for pair in survey.sample[:: -(-len(survey.sample) // some)]]
         began, chunk = time.monotonic(), _prepare_chunk(_Piece(sample), job)
         seconds = (time.monotonic() - began) / len(sample) * left / workers
         if job.encoding == "jpeg" and chunk.encoded:

@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 
 from alexnet.data import archives
-from alexnet.data.listing import Entries, File, Images, Listing, Pixels, Reference, Stray, class_names, few, lines
+from alexnet.data.listing import Entries, File, Images, Item, Listing, Pixels, Reference, Stray, class_names, few, lines
 from alexnet.errors import InputError
 
+WORDS = ("words.txt", "synset_words.txt", "wnids.txt")  # beside the class folders, and no images
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
 
 
@@ -86,7 +87,10 @@ def _tree(folder: Path, classes: list[str], below: str = "") -> Entries:
     for item in sorted(os.scandir(folder), key=lambda item: item.name):
         if item.is_symlink() and not os.path.exists(item.path):
             yield Stray(item.path, "a link that leads nowhere"), -1
-        elif item.name.lower().endswith(ENDINGS) and not os.path.isdir(item.path):
+        elif os.path.isdir(item.path):
+            if item.name.startswith("."):
+                yield Stray(item.path, "hidden: its name begins with a dot"), -1
+        elif item.name not in WORDS:
             yield Stray(item.path, "not in a class folder"), -1
     for label, name in enumerate(classes):
         place, images = folder / name / below, 0
@@ -121,9 +125,15 @@ def _is_splits(root: Path) -> bool:
     return True
 
 
+def _is_loose(path: Path) -> bool:
+    return path.name.startswith(".") or not path.is_dir()
+
+
 def _splits(root: Path) -> Listing:
     classes = _folders(root / "train")
     notes = [f"left out: {root / name} (a split is train, val or test)" for name in _folders(root) if name not in ("train", "val", "test")]
+    if loose := [str(root / name) for name in sorted(os.listdir(root)) if name not in WORDS and _is_loose(root / name)]:
+        notes.append(f"left out: {few(loose)} (not in a class folder of a split)")
     splits = {}
     for split in ("train", "val", "test"):
         if (root / split).is_dir():
@@ -198,20 +208,42 @@ def _cifar10(root: Path) -> Listing:
     return Listing("CIFAR-10", root, classes, [name.replace("_", " ") for name in classes], splits, [])
 
 
-def _indexed(root: Path, split: str, data, labels: list[int]) -> Images:
-    """The items of a torchvision data set, whose label l is our `labels[l]`. They are files where it has files, else pixels."""
-    files = getattr(data, "samples", None) or getattr(data, "_samples", None)
+def _indexed(root: Path, split: str, data, labels: list[int], options: dict[str, Any] | None = None) -> Images:
+    """The items of a torchvision data set made with `options`, whose label l is our `labels[l]`. They are files where it tells which,
+    pixels where it holds them in memory; else workers ask it for them, so that none is decoded here."""
+    targets = _targets(data)
+    pairs = getattr(data, "samples", None) or getattr(data, "_samples", None)
+    if pairs is None and targets is not None and (paths := getattr(data, "_image_files", None) or getattr(data, "_images", None)):
+        pairs = list(zip(paths, targets, strict=True))
+    if pairs is not None and not isinstance(pairs[0][0], str | Path):
+        pairs = None
+    in_memory = isinstance(getattr(data, "data", None), np.ndarray) or hasattr(getattr(data, "data", None), "numpy")
 
     def find() -> Entries:
-        if files is not None:
-            for path, label in files:
-                yield File(str(path)), labels[label]
-        else:
-            for i in range(len(data)):
+        if pairs is not None:
+            for path, label in pairs:
+                yield File(str(path)), labels[int(label)]
+            return
+        for i in range(len(data)):
+            path = str(root / split / f"{i:05d}")
+            if in_memory:
                 image, label = data[i]
-                yield Pixels(str(root / split / f"{i:05d}"), np.asarray(image.convert("RGB"))), labels[int(label)]
+                yield Pixels(path, np.asarray(image.convert("RGB"))), labels[int(label)]
+                continue
+            try:
+                label = targets[i] if targets is not None else data[i][1]
+            except Exception as error:  # it tells the label of an image that it can decode only
+                yield Stray(path, f"torchvision cannot read it: {error}"), -1
+            else:
+                yield Item(path, type(data), str(root), tuple((options or {}).items()), i), labels[int(label)]
 
     return Images(root, find)
+
+
+def _targets(data) -> Any:
+    """The labels of a torchvision data set's items, where it has them at hand."""
+    found: Iterator[Any] = (getattr(data, name, ()) for name in ("targets", "_labels", "labels", "y"))
+    return next((labels for labels in found if hasattr(labels, "__len__") and len(labels) == len(data)), None)
 
 
 def _torchvision(source: str) -> Listing:
@@ -219,7 +251,8 @@ def _torchvision(source: str) -> Listing:
 
     _, name, folder = (*source.split(":", 2), "", "")[:3]
     kind: Any = getattr(torchvision.datasets, name, None)
-    if not folder or torchvision.datasets.VisionDataset not in getattr(kind, "__mro__", ()):
+    base = torchvision.datasets.VisionDataset
+    if not folder or kind is base or base not in getattr(kind, "__mro__", ()) or "root" not in inspect.signature(kind).parameters:
         example = "torchvision:CIFAR100:/folder/with/it"
         raise InputError(f"{source} names no data set of torchvision and the folder where it lies: write it as {example}")
     accepted = inspect.signature(kind).parameters
@@ -231,18 +264,22 @@ def _torchvision(source: str) -> Listing:
     found: dict[str, Any] = {}
     reasons = []
     for split, options in offered.items():
+        options |= {"download": False} if "download" in accepted else {}
         try:
-            found[split] = kind(folder, **options, **({"download": False} if "download" in accepted else {}))
+            found[split] = kind(folder, **options)
         except Exception as error:  # a split that it does not have, or has not here
             reasons.append(f"{split}: {' '.join(str(error).split())}")
     if "train" not in found:
         raise InputError(f"torchvision finds no {name} in {folder} ({reasons[0]})")
     data = found["train"]
-    given = [str(c) for c in getattr(data, "wnids", None) or getattr(data, "classes", None) or sorted({int(item[1]) for item in data})]
+    given = [str(c) for c in getattr(data, "wnids", None) or getattr(data, "classes", None) or []]
+    if not given:
+        targets = _targets(data)
+        given = [str(c) for c in sorted({int(label) for label in (targets if targets is not None else (item[1] for item in data))})]
     called = [c if isinstance(c, str) else ", ".join(map(str, c)) for c in getattr(data, "classes", None) or given]
     order = sorted(range(len(given)), key=given.__getitem__)
     labels = [order.index(i) for i in range(len(given))]
-    splits = {split: _indexed(Path(folder), split, data, labels) for split, data in found.items()}
+    splits = {split: _indexed(Path(folder), split, data, labels, offered[split]) for split, data in found.items()}
     return Listing(f"torchvision {name}", Path(folder), [given[i] for i in order], [called[i] for i in order], splits, [])
 
 

@@ -443,18 +443,18 @@ def _progress(work):
 
 def interrupted(source, out, at=7, error=KeyboardInterrupt, every=1, **options):
     """Prepares chunk by chunk, every so many with a checkpoint, until image `at`."""
-    read, count = module.read, 0
+    append, count = PackWriter.append, 0
 
-    def reading(*arguments):
+    def appending(*arguments):
         nonlocal count
         count += 1
         module.CHECKPOINT_SECONDS = 1e9 if count % every else 0.0
         if count == at:
             raise error
-        return read(*arguments)
+        append(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "read", reading)
+        patch.setattr(PackWriter, "append", appending)
         patch.setattr(module, "CHUNK_BYTES", 1)
         patch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(error) as stopped:
@@ -676,7 +676,8 @@ def test_jpeg_packs_in_shards_and_damaged(tmp_path):
 # --- processes that die -------------------------------------------------------------------------------------------------------------------
 
 
-def test_an_image_that_kills_its_process_is_left_out(tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_image_that_kills_its_process_is_left_out(tmp_path, monkeypatch, workers):
     """A crash of a decoder, or the system's killing of what takes too much memory, costs the image and not the work."""
     source = make(tmp_path / "source", sizes=[(20, 20)] * 12)
     good = prepare(source, tmp_path / "good", size=8)
@@ -689,7 +690,7 @@ def test_an_image_that_kills_its_process_is_left_out(tmp_path, monkeypatch):
         photograph(9, 9).save(source / name)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *sys.path]))  # for the spawned
     monkeypatch.setattr(module, "CHUNK_BYTES", 3 * 8 * 8 * 5)
-    pack = Pack.open(prepare(source, tmp_path / "out", size=8, skip_bad=True, workers=2))
+    pack = Pack.open(prepare(source, tmp_path / "out", size=8, skip_bad=True, workers=workers))
     assert pack.digest == Pack.open(good).digest
     rows = (pack.path / "rejected.csv").read_text().splitlines()[1:]
     assert rows == [f"{name},the process that read it died" for name in ("a/05-deadly.png", "b/00-deadly.png")]

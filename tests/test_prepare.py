@@ -541,6 +541,27 @@ def test_what_is_promised_when_it_stops_is_kept(tmp_path, capsys):
     assert "of which 6 of 8 images are done" in capsys.readouterr().err
 
 
+def test_stopped_when_a_pack_is_all_but_done(tmp_path, monkeypatch, capsys):
+    """Its shard is shorter than planned, and has its last header; only the manifest lacks."""
+    source = make(tmp_path / "source")
+    (source / "b" / "0.png").write_bytes(b"")
+    whole, replace = prepare(source, tmp_path / "whole", size=8, skip_bad=True), os.replace
+
+    def stop(source, target):
+        if target.name == "manifest.json":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="8 of 8 images of .* are kept"):
+        patch.setattr(os, "replace", stop)
+        prepare(source, tmp_path / "out", size=8, skip_bad=True)
+    capsys.readouterr()
+    assert files(prepare(source, tmp_path / "out", size=8, skip_bad=True)) == files(whole)
+    assert "8 of 8 images are done" in capsys.readouterr().err
+
+
 def test_one_process_at_a_time(tmp_path):
     source, work = make(tmp_path / "source"), tmp_path / ".out.partial"
     work.mkdir()

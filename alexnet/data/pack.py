@@ -219,7 +219,10 @@ class PackWriter:
         name = f"arrays-{len(self.labels)}.npz"
         os.replace(self._work / "arrays.part", self._work / name)
         _save(self._work / "state.part", lambda file: file.write(json.dumps(state | {"arrays": name}).encode()))
+        sync(self.folder)
+        sync(self._work)
         os.replace(self._work / "state.part", self._work / "state.json")
+        sync(self._work)
         for left in self._work.glob("arrays-*"):
             if left.name != name:
                 left.unlink()
@@ -240,8 +243,10 @@ class PackWriter:
         here = self._shard()
         if state["shard"]:
             self._planned, self._written, self._bytes, digest = state["shard"]
-            self._hash = hashlib.sha256()
+            header = b"" if self.encoding == "jpeg" else self._header(self._planned)  # `finish` may have begun to change it
+            self._hash = hashlib.sha256(header)
             with here.open("rb") as file:
+                file.seek(len(header))
                 while piece := file.read(min(2**20, self._bytes - file.tell())):
                     self._hash.update(piece)
             if self._hash.hexdigest() != digest:
@@ -259,6 +264,7 @@ class PackWriter:
         if state["shard"]:
             os.truncate(here, self._bytes)
             self._file = here.open("r+b")
+            self._file.write(header)
             self._file.seek(self._bytes)
 
     def finish(
@@ -299,8 +305,9 @@ class PackWriter:
             "files": {name: _sha256(self.folder / name) for name in others},
         } | ({} if numbers is None else {"numbers": list(numbers)})
         _save(self.folder / "manifest.json.partial", lambda file: file.write((json.dumps(manifest, indent=1) + "\n").encode()))
-        shutil.rmtree(self._work)
         os.replace(self.folder / "manifest.json.partial", self.folder / "manifest.json")
+        sync(self.folder)
+        shutil.rmtree(self._work)
 
     def close(self) -> None:
         """Let go of the files, without a checkpoint."""
@@ -358,6 +365,15 @@ def _save(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         write(file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def sync(folder: Path) -> None:
+    """Have the names in `folder` on the disk, as fsync has a file's bytes, before anything that relies on them: power may fail."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Pack:

@@ -206,6 +206,7 @@ def _writer(place: Path, job: "_Job", expected: int) -> PackWriter | None:
     try:
         if (place / "manifest.json").exists():
             Pack.open(place)
+            shutil.rmtree(place / "checkpoint", ignore_errors=True)
             return None
         return PackWriter(place, job.size, expected, encoding=job.encoding)
     except Exception as error:  # damage shows itself in many ways

@@ -554,7 +554,7 @@ def test_stopped_when_a_pack_is_all_but_done(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(module, "CHUNK_BYTES", 1)
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="8 of 8 images of .* are kept"):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=r"8 of 8 images of .* are kept"):
         patch.setattr(os, "replace", stop)
         prepare(source, tmp_path / "out", size=8, skip_bad=True)
     capsys.readouterr()

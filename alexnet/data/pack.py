@@ -415,7 +415,7 @@ class Pack:
                 raise InputError(f"{path} is a folder of packs: name one of them, {', '.join(str(path / name) for name in inside)}")
             what = "is not a pack" if path.exists() else "does not exist"
             raise InputError(f"{path} {what}: make one with `alexnet prepare SOURCE {path}`")
-        if manifest.get("version") != VERSIONS.get(manifest.get("encoding", "raw"), -1):
+        if manifest.get("version") != VERSIONS.get(str(manifest.get("encoding", "raw")), -1):
             reads = " and ".join(f"{version} ({encoding})" for encoding, version in VERSIONS.items())
             raise InputError(f"{path} is a pack of version {manifest.get('version')}, and this program reads {reads}: {AGAIN}")
         try:
@@ -426,7 +426,10 @@ class Pack:
             for name in manifest["files"]:
                 (path / name).stat()
             pack = cls(path, manifest)
-            kinds = [pack.labels.dtype == np.int32, pack.mean.dtype == np.float32, pack.mean.shape == (pack.size, pack.size, 3)]
+            kinds = [isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in (pack.classes, pack.names)]
+            kinds += [len(set(pack.classes)) == len(pack.classes) == len(pack.names)]
+            kinds += [Path(shard["file"]).name == shard["file"] for shard in manifest["shards"]]
+            kinds += [pack.labels.dtype == np.int32, pack.mean.dtype == np.float32, pack.mean.shape == (pack.size, pack.size, 3)]
             if pack.encoding == "jpeg":
                 shapes = [pack._offsets.dtype == np.int64, len(pack._offsets) == len(pack) + 1, pack._offsets[-1] == pack._bytes[-1]]
                 shapes += [pack._offsets[start] == begin for start, begin in zip(pack._starts, pack._bytes, strict=True)]
@@ -464,7 +467,8 @@ class Pack:
 
     def gather(self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The images at `indices` (n,), each in 0..N-1, as uint8 (n, S, S, 3), in `out` where that is given. Threads may do so at the same
-        time: bytes are copied, and files decoded, without Python's lock. Raises IndexError beyond 0..N-1."""
+        time: bytes are copied, and files decoded, without Python's lock. Raises IndexError beyond 0..N-1, InputError for a
+        damaged JPEG file."""
         indices = np.asarray(indices, np.int64)
         if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
             raise IndexError(f"{self.path} has images 0..{len(self) - 1}; asked for {indices.min()}..{indices.max()}")
@@ -474,8 +478,11 @@ class Pack:
         if self.encoding == "jpeg":
             for i, (number, index) in enumerate(zip(which.tolist(), indices.tolist(), strict=True)):
                 begin, end = self._offsets[index : index + 2] - self._bytes[number]
-                with Image.open(BytesIO(self._shards[number][begin:end]), formats=("JPEG",)) as image:
-                    out[i] = np.asarray(image.convert("RGB"))
+                try:
+                    with Image.open(BytesIO(self._shards[number][begin:end]), formats=("JPEG",)) as image:
+                        out[i] = np.asarray(image.convert("RGB"))
+                except (OSError, ValueError) as error:
+                    raise InputError(f"{self.path} is damaged, its image {index} cannot be read ({error}): {AGAIN}") from None
             return out
         if len(indices) and (which == which[0]).all():
             inside = indices - self._starts[which[0]]

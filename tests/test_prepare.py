@@ -126,6 +126,8 @@ def test_every_mode_becomes_rgb():
     assert np.array_equal(np.asarray(to_rgb(gray)), repeated)
     deep = Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 256 + 77)
     assert np.array_equal(np.asarray(to_rgb(deep)), repeated)
+    clear = Image.open(saved(deep, "PNG", transparency=200 * 256 + 77))
+    assert np.array_equal(np.asarray(to_rgb(clear)), np.where(repeated == 200, 0, repeated))
     clear = Image.new("RGBA", (2, 1), (200, 100, 50, 255))
     clear.putpixel((1, 0), (200, 100, 50, 51))
     assert np.asarray(to_rgb(clear)).tolist() == [[[200, 100, 50], [40, 20, 10]]]

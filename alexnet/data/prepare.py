@@ -549,7 +549,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
     if image.mode.startswith("I"):
-        return Image.fromarray((np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image).astype(np.int64)
+        values[values == image.info.get("transparency", -1)] = 0
+        return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.composite(image.convert("RGB"), Image.new("RGB", image.size), image.getchannel("A"))

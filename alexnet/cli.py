@@ -273,7 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         if isinstance(error, SharedError) and rank != "0":
             return 2
-        return tell(" ".join(str(error).splitlines()), 2)  # a file's name may have lines
+        return tell(re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", " ".join(str(error).splitlines())), 2)  # a file's name may hold anything
     except KeyboardInterrupt as stop:
         status = 128 + getattr(stop, "signal", signal.SIGINT)
         return tell(str(stop) or "stopped", status) if rank == "0" else status  # all ranks stop alike

@@ -320,6 +320,13 @@ def test_bad_input_is_one_line_and_exit_status_2(arguments, said, tmp_path, brok
     assert not (tmp_path / "run").exists() and not (tmp_path / "out").exists() and not any((tmp_path / "here").iterdir())
 
 
+def test_names_of_files_do_not_command_the_terminal(tmp_path, capsys):
+    (tmp_path / "source" / "a").mkdir(parents=True)
+    (tmp_path / "source" / "a" / "\x1b[31mred\x9b.jpg").write_text("no image")
+    assert alexnet("prepare", tmp_path / "source", tmp_path / "out", "--size", 8) == 2
+    assert "/a/?[31mred?.jpg: no image" in capsys.readouterr().err
+
+
 def test_failures_of_ours_are_exit_status_1(monkeypatch, capsys, run, tmp_path):
     full = OSError("cannot write a checkpoint to /data/igloo/NCCL: No space left on device")  # no message of gloo's
     for error, said in ((RuntimeError("out of memory"), "out of memory"), (SafetensorError("disk full"), "disk full"), (full, str(full))):

@@ -115,6 +115,13 @@ def test_what_is_no_pack(tmp_path):
         (lambda m: m.update(count=22), "contradicts"),
         (lambda m: m.update(classes=["a"]), "contradicts"),
         (lambda m: m.pop("shards"), "damaged"),
+        (lambda m: m.update(classes="abc"), "contradicts"),
+        (lambda m: m.update(classes=["a", "b", "b"]), "contradicts"),
+        (lambda m: m.update(names=["a"]), "contradicts"),
+        (lambda m: m["shards"][0].update(file="../pack/images-00000.npy"), "contradicts"),
+        (lambda m: m.update(encoding=[1]), "this program reads"),
+        (lambda m: m.update(size=7), "contradicts"),
+        (lambda m: m.update(size="6"), "contradicts"),
         (lambda m: m.update(shards=m["shards"][:-1]), "contradicts"),
     ],
 )
@@ -160,6 +167,17 @@ def test_any_damaged_bit_is_told_in_one_line(tmp_path, name):
             with pytest.raises(InputError, match=r"pack.*remove it, and prepare it again") as error:
                 Pack.open(tmp_path / "pack").verify()
             assert "\n" not in str(error.value)
+
+
+def test_a_damaged_jpeg_file_is_named(tmp_path):
+    (tmp_path / "source" / "a").mkdir(parents=True)
+    for i in range(3):
+        Image.new("RGB", (6, 6), (9, 99, 60 * i)).save(tmp_path / "source" / "a" / f"{i}.jpg")
+    pack = Pack.open(prepare(tmp_path / "source", tmp_path / "pack", size=6, encoding="jpeg"))
+    data, offsets = (pack.path / "images-00000.jpegs").read_bytes(), np.load(pack.path / "offsets.npy")
+    (pack.path / "images-00000.jpegs").write_bytes(data[: offsets[1]] + bytes(100) + data[offsets[1] + 100 :])
+    with pytest.raises(InputError, match="pack is damaged, its image 1 cannot be read"):
+        Pack.open(pack.path).gather([0, 1])
 
 
 def test_splits(tmp_path):

@@ -126,6 +126,8 @@ def test_every_mode_becomes_rgb():
     assert np.array_equal(np.asarray(to_rgb(gray)), repeated)
     deep = Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 256 + 77)
     assert np.array_equal(np.asarray(to_rgb(deep)), repeated)
+    clear = Image.open(saved(deep, "PNG", transparency=200 * 256 + 77))
+    assert np.array_equal(np.asarray(to_rgb(clear)), np.where(repeated == 200, 0, repeated))
     clear = Image.new("RGBA", (2, 1), (200, 100, 50, 255))
     clear.putpixel((1, 0), (200, 100, 50, 51))
     assert np.asarray(to_rgb(clear)).tolist() == [[[200, 100, 50], [40, 20, 10]]]
@@ -443,18 +445,18 @@ def _progress(work):
 
 def interrupted(source, out, at=7, error=KeyboardInterrupt, every=1, **options):
     """Prepares chunk by chunk, every so many with a checkpoint, until image `at`."""
-    read, count = module.read, 0
+    append, count = PackWriter.append, 0
 
-    def reading(*arguments):
+    def appending(*arguments):
         nonlocal count
         count += 1
         module.CHECKPOINT_SECONDS = 1e9 if count % every else 0.0
         if count == at:
             raise error
-        return read(*arguments)
+        append(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "read", reading)
+        patch.setattr(PackWriter, "append", appending)
         patch.setattr(module, "CHUNK_BYTES", 1)
         patch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(error) as stopped:
@@ -539,6 +541,27 @@ def test_what_is_promised_when_it_stops_is_kept(tmp_path, capsys):
     assert str(stopped) == f"stopped; 6 of 8 images of {tmp_path / 'out'} are kept, and the same command goes on from there"
     prepare(source, tmp_path / "out", size=8)
     assert "of which 6 of 8 images are done" in capsys.readouterr().err
+
+
+def test_stopped_when_a_pack_is_all_but_done(tmp_path, monkeypatch, capsys):
+    """Its shard is shorter than planned, and has its last header; only the manifest lacks."""
+    source = make(tmp_path / "source")
+    (source / "b" / "0.png").write_bytes(b"")
+    whole, replace = prepare(source, tmp_path / "whole", size=8, skip_bad=True), os.replace
+
+    def stop(source, target):
+        if target.name == "manifest.json":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(module, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=r"8 of 8 images of .* are kept"):
+        patch.setattr(os, "replace", stop)
+        prepare(source, tmp_path / "out", size=8, skip_bad=True)
+    capsys.readouterr()
+    assert files(prepare(source, tmp_path / "out", size=8, skip_bad=True)) == files(whole)
+    assert "8 of 8 images are done" in capsys.readouterr().err
 
 
 def test_one_process_at_a_time(tmp_path):
@@ -676,7 +699,8 @@ def test_jpeg_packs_in_shards_and_damaged(tmp_path):
 # --- processes that die -------------------------------------------------------------------------------------------------------------------
 
 
-def test_an_image_that_kills_its_process_is_left_out(tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_image_that_kills_its_process_is_left_out(tmp_path, monkeypatch, workers):
     """A crash of a decoder, or the system's killing of what takes too much memory, costs the image and not the work."""
     source = make(tmp_path / "source", sizes=[(20, 20)] * 12)
     good = prepare(source, tmp_path / "good", size=8)
@@ -689,7 +713,7 @@ def test_an_image_that_kills_its_process_is_left_out(tmp_path, monkeypatch):
         photograph(9, 9).save(source / name)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *sys.path]))  # for the spawned
     monkeypatch.setattr(module, "CHUNK_BYTES", 3 * 8 * 8 * 5)
-    pack = Pack.open(prepare(source, tmp_path / "out", size=8, skip_bad=True, workers=2))
+    pack = Pack.open(prepare(source, tmp_path / "out", size=8, skip_bad=True, workers=workers))
     assert pack.digest == Pack.open(good).digest
     rows = (pack.path / "rejected.csv").read_text().splitlines()[1:]
     assert rows == [f"{name},the process that read it died" for name in ("a/05-deadly.png", "b/00-deadly.png")]

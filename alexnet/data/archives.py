@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from alexnet.data.listing import UNLABELED, Entries, Images, Listing, Member, Stray, class_names, few
+from alexnet.data.listing import ENDINGS, UNLABELED, Entries, Images, Listing, Member, Stray, class_names, few
 from alexnet.errors import InputError
 
 
@@ -106,16 +106,22 @@ def _images(archive: Path, label: int, inside: Member | None = None) -> Iterator
             continue
         if not info.isreg() or info.issparse():
             strays.append(Stray(path, "not a plain file in the archive"))
-        elif not parts or parts[0] == "/" or ".." in parts:
+        elif _leads_out(parts):
             strays.append(Stray(path, "a path that leads out of the archive"))
         elif parts[-1].startswith("."):
             strays.append(Stray(path, "hidden: its name begins with a dot"))
+        elif not parts[-1].lower().endswith(ENDINGS):
+            strays.append(Stray(path, "no image by its ending"))
         else:
-            if info.name in found:
-                strays.append(Stray(path, "a later member of the archive has the same name"))
-            found[info.name] = Member(path, str(archive), offset, info.size)
+            if (name := "/".join(parts)) in found:  # without "./"
+                strays.append(Stray(found[name].path, "a later member of the archive has the same name"))
+            found[name] = Member(path, str(archive), offset, info.size)
     yield from ((stray, label) for stray in strays)
     yield from ((found[name], label) for name in sorted(found))
+
+
+def _leads_out(parts: tuple[str, ...]) -> bool:
+    return not parts or parts[0].startswith("/") or ".." in parts
 
 
 def _classes(archive: Path) -> tuple[dict[str, Member], list[Stray]]:
@@ -128,6 +134,8 @@ def _classes(archive: Path) -> tuple[dict[str, Member], list[Stray]]:
             continue
         if not info.isreg() or name.suffix != ".tar" or name.name.startswith("."):
             strays.append(Stray(path, "not an archive of a class"))
+        elif _leads_out(name.parts):
+            strays.append(Stray(path, "a path that leads out of the archive"))
         elif name.stem in found:
             raise InputError(f"{archive} has two members {name.name}: fetch it again")
         else:

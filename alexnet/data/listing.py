@@ -19,6 +19,7 @@ from tqdm import tqdm
 from alexnet.errors import InputError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # not EPS, say, for which Pillow would start a program
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
 SAMPLE = 64  # images on which speed and size are estimated
 MOST_BYTES = 2**29  # of a file
 

@@ -219,7 +219,10 @@ class PackWriter:
         name = f"arrays-{len(self.labels)}.npz"
         os.replace(self._work / "arrays.part", self._work / name)
         _save(self._work / "state.part", lambda file: file.write(json.dumps(state | {"arrays": name}).encode()))
+        sync(self.folder)
+        sync(self._work)
         os.replace(self._work / "state.part", self._work / "state.json")
+        sync(self._work)
         for left in self._work.glob("arrays-*"):
             if left.name != name:
                 left.unlink()
@@ -240,8 +243,10 @@ class PackWriter:
         here = self._shard()
         if state["shard"]:
             self._planned, self._written, self._bytes, digest = state["shard"]
-            self._hash = hashlib.sha256()
+            header = b"" if self.encoding == "jpeg" else self._header(self._planned)  # `finish` may have begun to change it
+            self._hash = hashlib.sha256(header)
             with here.open("rb") as file:
+                file.seek(len(header))
                 while piece := file.read(min(2**20, self._bytes - file.tell())):
                     self._hash.update(piece)
             if self._hash.hexdigest() != digest:
@@ -259,6 +264,7 @@ class PackWriter:
         if state["shard"]:
             os.truncate(here, self._bytes)
             self._file = here.open("r+b")
+            self._file.write(header)
             self._file.seek(self._bytes)
 
     def finish(
@@ -299,8 +305,9 @@ class PackWriter:
             "files": {name: _sha256(self.folder / name) for name in others},
         } | ({} if numbers is None else {"numbers": list(numbers)})
         _save(self.folder / "manifest.json.partial", lambda file: file.write((json.dumps(manifest, indent=1) + "\n").encode()))
-        shutil.rmtree(self._work)
         os.replace(self.folder / "manifest.json.partial", self.folder / "manifest.json")
+        sync(self.folder)
+        shutil.rmtree(self._work)
 
     def close(self) -> None:
         """Let go of the files, without a checkpoint."""
@@ -360,6 +367,15 @@ def _save(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         os.fsync(file.fileno())
 
 
+def sync(folder: Path) -> None:
+    """Have the names in `folder` on the disk, as fsync has a file's bytes, before anything that relies on them: power may fail."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Pack:
     """A prepared data set, read from memory-mapped shards.
 
@@ -399,7 +415,7 @@ class Pack:
                 raise InputError(f"{path} is a folder of packs: name one of them, {', '.join(str(path / name) for name in inside)}")
             what = "is not a pack" if path.exists() else "does not exist"
             raise InputError(f"{path} {what}: make one with `alexnet prepare SOURCE {path}`")
-        if manifest.get("version") != VERSIONS.get(manifest.get("encoding", "raw"), -1):
+        if manifest.get("version") != VERSIONS.get(str(manifest.get("encoding", "raw")), -1):
             reads = " and ".join(f"{version} ({encoding})" for encoding, version in VERSIONS.items())
             raise InputError(f"{path} is a pack of version {manifest.get('version')}, and this program reads {reads}: {AGAIN}")
         try:
@@ -410,7 +426,10 @@ class Pack:
             for name in manifest["files"]:
                 (path / name).stat()
             pack = cls(path, manifest)
-            kinds = [pack.labels.dtype == np.int32, pack.mean.dtype == np.float32, pack.mean.shape == (pack.size, pack.size, 3)]
+            kinds = [isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in (pack.classes, pack.names)]
+            kinds += [len(set(pack.classes)) == len(pack.classes) == len(pack.names)]
+            kinds += [Path(shard["file"]).name == shard["file"] for shard in manifest["shards"]]
+            kinds += [pack.labels.dtype == np.int32, pack.mean.dtype == np.float32, pack.mean.shape == (pack.size, pack.size, 3)]
             if pack.encoding == "jpeg":
                 shapes = [pack._offsets.dtype == np.int64, len(pack._offsets) == len(pack) + 1, pack._offsets[-1] == pack._bytes[-1]]
                 shapes += [pack._offsets[start] == begin for start, begin in zip(pack._starts, pack._bytes, strict=True)]
@@ -448,7 +467,8 @@ class Pack:
 
     def gather(self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The images at `indices` (n,), each in 0..N-1, as uint8 (n, S, S, 3), in `out` where that is given. Threads may do so at the same
-        time: bytes are copied, and files decoded, without Python's lock. Raises IndexError beyond 0..N-1."""
+        time: bytes are copied, and files decoded, without Python's lock. Raises IndexError beyond 0..N-1, InputError for a
+        damaged JPEG file."""
         indices = np.asarray(indices, np.int64)
         if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
             raise IndexError(f"{self.path} has images 0..{len(self) - 1}; asked for {indices.min()}..{indices.max()}")
@@ -458,8 +478,11 @@ class Pack:
         if self.encoding == "jpeg":
             for i, (number, index) in enumerate(zip(which.tolist(), indices.tolist(), strict=True)):
                 begin, end = self._offsets[index : index + 2] - self._bytes[number]
-                with Image.open(BytesIO(self._shards[number][begin:end]), formats=("JPEG",)) as image:
-                    out[i] = np.asarray(image.convert("RGB"))
+                try:
+                    with Image.open(BytesIO(self._shards[number][begin:end]), formats=("JPEG",)) as image:
+                        out[i] = np.asarray(image.convert("RGB"))
+                except (OSError, ValueError) as error:
+                    raise InputError(f"{self.path} is damaged, its image {index} cannot be read ({error}): {AGAIN}") from None
             return out
         if len(indices) and (which == which[0]).all():
             inside = indices - self._starts[which[0]]

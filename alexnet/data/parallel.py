@@ -39,12 +39,12 @@ class OrderedMap(Protocol):
 
 
 @contextmanager
-def crew(workers: int) -> Iterator[OrderedMap]:
-    """Give an ordered `map`: in this process with `workers` of 1 or less, else in that many processes, which live as long as the block.
+def crew(workers: int, apart: bool = False) -> Iterator[OrderedMap]:
+    """Give an ordered `map`: in that many processes, which live as long as the block; a single one is this process, unless `apart`.
 
     When a process dies (a decoder's fault, or memory), the others' work is done again, and the item it died of comes out as `Crashed`.
     """
-    if workers <= 1:
+    if workers <= 1 and not apart:
         yield _one_by_one
         return
     pool = _pool(workers)

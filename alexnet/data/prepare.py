@@ -74,7 +74,7 @@ def prepare(
     size: pixels of a side, or "native": take the images as they are, all square and of one size.
     skip_bad: leave unreadable images out and list them in rejected.csv, instead of stopping at the first.
     workers: processes; by default as many as there are cores, one for few images. The pack does not depend on it. They are
-        spawned: a script that calls this needs `if __name__ == "__main__":`.
+        spawned (a single one too with skip_bad, for a decoder may crash): a script that calls this needs `if __name__ == "__main__":`.
     encoding: "raw" or "jpeg", see the head of this module.
     classes, limit: a part of the source, the first so many classes or those named, and of each class at most `limit` images a split.
 
@@ -157,9 +157,10 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], options: dict[
                 done.kept = done.count
             if done.count:
                 print(f"going on with {out}, of which {done.count:,} of {total:,} images are done", file=sys.stderr)
-            with bar, crew(workers) as ordered_map:
-                shelf = _Shelf(job, in_flight(workers)) if workers > 1 else None
-                _foresee(listing, surveys, out, folder, job, workers, total - done.count)
+            apart = workers > 1 or options["skip_bad"]  # a decoder that crashes must not take this process with it
+            with bar, crew(workers, apart) as ordered_map:
+                shelf = _Shelf(job, in_flight(workers)) if apart else None
+                _foresee(listing, surveys, out, folder, job, workers, total - done.count, ordered_map)
                 for split, writer in writers.items():
                     _fill(writer, listing, split, job, options["skip_bad"], ordered_map, shelf, done)
                     writer.finish(
@@ -205,6 +206,7 @@ def _writer(place: Path, job: "_Job", expected: int) -> PackWriter | None:
     try:
         if (place / "manifest.json").exists():
             Pack.open(place)
+            shutil.rmtree(place / "checkpoint", ignore_errors=True)
             return None
         return PackWriter(place, job.size, expected, encoding=job.encoding)
     except Exception as error:  # damage shows itself in many ways
@@ -346,17 +348,21 @@ def _native_size(listing: Listing) -> int:
     raise InputError(f"{listing.root} has no readable image: nothing to prepare")
 
 
-def _foresee(listing: Listing, surveys: dict[str, Survey], out: Path, folder: Path, job: "_Job", workers: int, left: int) -> None:
+def _foresee(
+    listing: Listing, surveys: dict[str, Survey], out: Path, folder: Path, job: "_Job", workers: int, left: int, ordered_map: OrderedMap
+) -> None:
     """Say how much room and time the rest will take, from a sample where there are many images. Raises InputError where the disk is too
-    small. The sample is read from the disk in this process, evenly over the whole; its time is divided among the workers.
+    small. The sample is read from the disk by one worker, evenly over the whole; its time is divided among them all.
     """
     each, seconds = float(3 * job.size**2), 0.0
     if left >= 1000 or (job.encoding == "jpeg" and left):
         some = max(4, min(32, left // 500)) // len(surveys) + 1  # of a split: not so many as to take long themselves
         sample: list[Entry] = [pair for survey in surveys.values() for pair in survey.sample[:: -(-len(survey.sample) // some)]]
-        began, chunk = time.monotonic(), _prepare_chunk(_Piece(sample), job)
+        work = functools.partial(_prepare_chunk, job=job)
+        list(ordered_map(work, [_Piece([])]))  # a process starts
+        began, (chunk,) = time.monotonic(), ordered_map(work, [_Piece(sample)])
         seconds = (time.monotonic() - began) / len(sample) * left / workers
-        if job.encoding == "jpeg" and chunk.encoded:
+        if job.encoding == "jpeg" and not isinstance(chunk, Crashed) and chunk.encoded:
             each = sum(map(len, chunk.encoded)) / len(chunk.encoded)
     needed, free = each * left + 2**20, shutil.disk_usage(folder).free
     if needed > free:
@@ -543,7 +549,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
     if image.mode.startswith("I"):
-        return Image.fromarray((np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image).astype(np.int64)
+        values[values == image.info.get("transparency", -1)] = 0
+        return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.composite(image.convert("RGB"), Image.new("RGB", image.size), image.getchannel("A"))

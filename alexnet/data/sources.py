@@ -25,11 +25,10 @@ from typing import Any
 import numpy as np
 
 from alexnet.data import archives
-from alexnet.data.listing import Entries, File, Images, Item, Listing, Pixels, Reference, Stray, class_names, few, lines
+from alexnet.data.listing import ENDINGS, Entries, File, Images, Item, Listing, Pixels, Reference, Stray, class_names, few, lines
 from alexnet.errors import InputError
 
 WORDS = ("words.txt", "synset_words.txt", "wnids.txt")  # beside the class folders, and no images
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
 
 
 def list_source(source: str | Path, classes: Sequence[str] | int | None = None, limit: int | None = None) -> Listing:

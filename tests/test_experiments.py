@@ -4,6 +4,7 @@ cases."""
 import json
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -38,6 +39,27 @@ def runs(tmp_path, monkeypatch):
 @pytest.fixture
 def serial(monkeypatch):
     monkeypatch.setattr(models, "train_planned", train_here)
+
+
+def test_what_is_to_be_trained_is_foretold_and_trained_in_one_go(packs72, serial, capsys):
+    profile = own(
+        packs72, ablations={"sample": 20, "arms": ["full", "no-lrn"]}, figure3={}, devices={}, base="paper/sigma-0.03", epochs=1,
+        image_size=64, width=1 / 16, batch_size=12,
+    )  # fmt: skip
+    experiments.train_ahead(["figure3", "ablations", "devices"], profile, [0])
+    assert re.fullmatch(r"2 models to train: 0\.00 million images, about \d+ seconds on \d+ cores\n", capsys.readouterr().out)
+    experiments.train_ahead(["figure3", "ablations"], profile, [0])
+    assert capsys.readouterr().out == "all 2 models are there already\n"
+    experiments.train_ahead(["figure3"], profile, [0, 1])
+    assert capsys.readouterr().out.startswith("1 model to train, 1 there already: ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(3, "3 seconds"), (119, "119 seconds"), (600, "10 minutes"), (3 * 3600 + 120, "3 hours 2 minutes"), (200_000, "2 days 8 hours")],
+)
+def test_durations_in_words(seconds, words):
+    assert models.duration(seconds) == words
 
 
 # --- remembering --------------------------------------------------------------------------------------------------------------------------

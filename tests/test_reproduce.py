@@ -239,7 +239,8 @@ def test_run_does_the_experiments_first_and_only_those_the_profile_serves(monkey
     from alexnet import experiments
     from alexnet import reproduce as module
 
-    asked, notebooks = [], []
+    asked, ahead, notebooks = [], [], []
+    monkeypatch.setattr(experiments, "train_ahead", lambda names, profile, seeds: ahead.append((names, profile.name, seeds)))
     monkeypatch.setattr(experiments, "result", lambda name, profile, seeds, archive: asked.append((name, profile, list(seeds), archive)))
     done = module.Outcome("c", "done", 0.0, Path("a/b/c.ipynb"), Path("l"))
     monkeypatch.setattr(module, "reproduce", lambda *a, **k: notebooks.append((a, k)) or [done])
@@ -247,13 +248,15 @@ def test_run_does_the_experiments_first_and_only_those_the_profile_serves(monkey
     module.add_arguments(parser)
 
     assert module.run(parser.parse_args(["--profile", "cifar10", "--seeds", "2"])) == 0
-    assert asked == [("figure1", "cifar10", [0, 1], False)]
+    assert asked == [("figure1", "cifar10", [0, 1], False)] and ahead == [(["figure1"], "cifar10", [0, 1])]
     assert notebooks[0][1]["chapters_wanted"] == {"03-architecture"}
     asked.clear()
     assert module.run(parser.parse_args(["--only", "recipe", "--archive"])) == 0
     assert asked == [("recipe", "embedded", [0], True)] and len(notebooks) == 1  # an experiment by itself runs no notebook
     assert module.run(parser.parse_args([])) == 0
     assert notebooks[1][1]["chapters_wanted"] == {path.stem for path in chapters(ROOT) if path.stem != "intro"}
+    assert module.run(parser.parse_args(["--quick"])) == 0 and ahead[-1][1] == "quick"
+    assert notebooks[2][1]["chapters_wanted"] == notebooks[1][1]["chapters_wanted"]
     del asked[1:]
     with pytest.raises(InputError, match="profile 'cifar10' has no settings for 'recipe'; the profiles that do: embedded"):
         module.run(parser.parse_args(["--profile", "cifar10", "--only", "recipe"]))

@@ -159,8 +159,8 @@ def forecast(profile: Profile, planned: Sequence[Planned]) -> str:
     seconds = work / _macs(costliest) * _seconds_an_image(costliest) / min(len(missing), len(devices()))
     where = f"{len(devices())} {'GPUs' if devices()[0] != 'cpu' else 'cores'}"
     there = f", {len(nets) - len(missing)} there already" if len(missing) < len(nets) else ""
-    images = sum(config.epochs * count for config, count in missing)
-    return f"{len(missing)} model{'s'[: len(missing) > 1]} to train{there}: {images / 1e6:,.2f} million images, about {duration(seconds)} on {where}"
+    images, models = sum(config.epochs * count for config, count in missing), "models" if len(missing) > 1 else "model"
+    return f"{len(missing)} {models} to train{there}: {images / 1e6:,.2f} million images, about {duration(seconds)} on {where}"
 
 
 def duration(seconds: float) -> str:

@@ -20,7 +20,7 @@ HEIGHT, GAP, PAPER = 720, 16, "#e7e9ec"
 SHOTS: tuple[tuple[str, int, Literal["light", "dark"], str | None], ...] = (
     ("intro.html", 1100, "light", None),
     ("03-architecture.html", 860, "dark", "[data-widget=architecture]"),
-    ("06-results.html", 400, "light", "#what-each-part-is-worth"),
+    ("06-results.html", 400, "light", "#fig-neighbors"),
 )
 
 

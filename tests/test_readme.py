@@ -1,10 +1,11 @@
 """The README's table holds what the results files hold: each row is made again here from the archive."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from alexnet import claims, results
+from alexnet import claims, results, scoreboard
 from alexnet.experiments import ablations
 from alexnet.presets import get, shapes, total
 from benchmarks import chart, record
@@ -126,3 +127,12 @@ def test_the_operators_table_is_one_machines_run() -> None:
 def test_the_table_is_what_the_archive_holds(rows) -> None:
     for one in rows():
         assert one in README
+
+
+def test_the_scoreboard_is_the_archives() -> None:
+    assert f"**{scoreboard.line(claims.judge_all())}**" in README
+
+
+def test_pictures_are_there() -> None:
+    pictures = re.findall(r"!\[[^\]]{20,}\]\(([^)]+)\)", README)
+    assert pictures and all((Path(__file__).resolve().parents[1] / picture).is_file() for picture in pictures)

@@ -96,11 +96,11 @@ def break_down(kind: str, at: int):
     def full(*_):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    save_file, settle = checkpoint.save_file, checkpoint._settle
+    save_file, settle = checkpoint.save_file, checkpoint.sync
     if kind == "file":
         checkpoint.save_file = half_a_file
     elif kind == "flush":
-        checkpoint._settle = flush
+        checkpoint.sync = flush
     elif kind == "gather":
         trainer.save_file = full
     return on_steps

@@ -367,9 +367,9 @@ def _save(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         os.fsync(file.fileno())
 
 
-def sync(folder: Path) -> None:
-    """Have the names in `folder` on the disk, as fsync has a file's bytes, before anything that relies on them: power may fail."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have a file's bytes, or the names in a folder, on the disk before anything that relies on them: power may fail."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from alexnet.data.pack import sync
 from alexnet.errors import InputError
 
 PREFIX = "step-"
@@ -97,7 +98,7 @@ class Writer:
             for number, tensors in columns.items():
                 unnamed = part / f"column-{number}.part"
                 save_file(tensors, unnamed)
-                _settle(unnamed)
+                sync(unnamed)
                 unnamed.rename(part / f"column-{number}.safetensors")
             self._written.set()
             if self.first:
@@ -120,9 +121,9 @@ class Writer:
         files = {path.name: sha256(path) for path in sorted([*columns, part / "state.json"])}
         (part / "manifest.json").write_text(json.dumps({"step": state["step"], "sha256": files}, indent=1))
         for name in ("state.json", "manifest.json"):
-            _settle(part / name)
+            sync(part / name)
         part.rename(final)
-        _settle(self.folder)
+        sync(self.folder)
         for old in steps(self.folder)[: -self.keep]:
             shutil.rmtree(old)
         for stale in self.folder.glob(f".{PREFIX}*"):
@@ -136,15 +137,6 @@ def save(folder: Path, step: int, columns: Columns, state: dict, keep: int = 2) 
     writer.save(step, columns, state)
     writer.wait()
     return folder / f"{PREFIX}{step:09d}"
-
-
-def _settle(path: Path) -> None:
-    """The bytes, before the name that vouches for them."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def steps(folder: Path) -> list[Path]:

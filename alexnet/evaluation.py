@@ -1,6 +1,7 @@
 """Test errors (sections 4.1 and 6 of the paper): top-1 and top-5, from one view or from the averaged softmax outputs of ten; and what is
 sent to an evaluation server where the labels are not public."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -23,6 +24,11 @@ class Errors:
     top5: float
     nll: float
     count: int
+
+    def rounded(self) -> dict[str, float | None]:
+        """As results hold them, to five places; the likelihood of a net that diverged is None."""
+        nll = round(self.nll, 5) if math.isfinite(self.nll) else None
+        return {"top1": round(self.top1, 5), "top5": round(self.top5, 5), "nll": nll}
 
 
 def hits(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:

@@ -21,7 +21,7 @@ from alexnet.experiments import models
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
 from alexnet.training import log
-from alexnet.training.trainer import Config, load_run
+from alexnet.training.trainer import Config
 
 
 class Arm(NamedTuple):
@@ -92,13 +92,12 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     kinds = ("nets", "train_error", "overfitting", "iterations", "val_error", "loss")
     found: dict[str, dict[str, dict[str, Any]]] = {kind: {arm: {} for arm in asked} for kind in kinds}
     for (arm, seed), path in trained.items():
-        net, augment, _ = load_run(path)
-        net.to("cuda" if torch.cuda.is_available() else "cpu")
+        net, augment = models.trained(path)
         by_count = {count: evaluation.evaluate(net, reported, augment, count) for count in (1, 10)}
         summary, epochs = models.summary(path), list(log.read(path, "epoch"))
         train_error = error_on(net, splits["train"], augment, sample)
         measured = {
-            "nets": {"views": {str(count): rounded(one) for count, one in by_count.items()}} | {name: summary[name] for name in ENDS},
+            "nets": {"views": {str(count): one.rounded() for count, one in by_count.items()}} | {name: summary[name] for name in ENDS},
             "train_error": round(train_error, 5),
             "overfitting": round(by_count[1].top1 - train_error, 5),
             "iterations": iterations([row["step"] for row in epochs], [row["val_top1"] for row in epochs]),
@@ -109,12 +108,6 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
             found[kind][arm][str(seed)] = value
     sizes = {"images": len(reported), "train_images": len(splits["train"]), "sample": len(sample)}
     return {**sizes, "classes": len(reported.classes), "window": WINDOW, "definitions": DEFINITIONS, **found}
-
-
-def rounded(errors: evaluation.Errors) -> dict[str, float | None]:
-    """As results hold them; the likelihood of a net that diverged is None."""
-    nll = round(errors.nll, 5) if np.isfinite(errors.nll) else None
-    return {"top1": round(errors.top1, 5), "top5": round(errors.top5, 5), "nll": nll}
 
 
 def spread(count: int, wanted: int) -> np.ndarray:

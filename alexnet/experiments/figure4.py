@@ -19,13 +19,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from alexnet.baselines.pipeline import held_out
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Images
 from alexnet.data.pack import Pack
 from alexnet.experiments import models
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
-from alexnet.training.trainer import load_run
 
 LEFT, RIGHT, NEAREST = 8, 5, 6  # images of the two halves, and neighbors of each, as in the paper
 BATCH = 250
@@ -45,21 +45,21 @@ def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     settings, splits = profile["figure4"], profile.splits()
-    train, split = splits["train"], "test" if "test" in splits else "val"
+    train, split = splits["train"], held_out(splits, "Figure 4")
     test = splits[split]
     paths = models.train_all(profile, [models.base(profile, seed) for seed in seeds], title="figure4")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    nets = {str(seed): load_run(path) for seed, path in zip(seeds, paths, strict=True)}
+    device = models.devices()[0]
+    nets = {str(seed): models.trained(path) for seed, path in zip(seeds, paths, strict=True)}
     augment = nets[str(seeds[0])][1]  # the same for all: the mean image is the training set's
     # what is compared: vectors (n, d) of images as the nets see them, center crops minus the mean image
     spaces: dict[str, Callable[[Tensor], Tensor]] = {"pixels": lambda view: view.flatten(1)}
-    spaces |= {seed: net.to(device).features for seed, (net, _, _) in nets.items()}
+    spaces |= {seed: net.features for seed, (net, _) in nets.items()}
 
     left, right = spread(len(test), LEFT), spread(len(test), RIGHT)
     asked = np.union1d(spread(len(test), settings["test_images"] or len(test)), right)
     found = search(spaces, train, test, asked, augment, device)
     same = {name: train.labels[near] == test.labels[asked][:, None] for name, near in found.items()}
-    probabilities = {seed: _probabilities(net, test, left, augment) for seed, (net, _, _) in nets.items()}
+    probabilities = {seed: _probabilities(net, test, left, augment) for seed, (net, _) in nets.items()}
     first, rows = str(seeds[0]), np.searchsorted(asked, right)
     shown = np.unique(np.concatenate([left, right]))
     neighbors = np.unique(np.concatenate([found[space][rows].ravel() for space in (first, "pixels")]))

@@ -15,9 +15,11 @@ import torch
 from tqdm import tqdm
 
 from alexnet import presets
+from alexnet.data.augment import Augment
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.parallel import cores, follow_parent
+from alexnet.network import AlexNet
 from alexnet.profiles import Profile
 from alexnet.training import trainer
 from alexnet.training.ranks import Ranks
@@ -143,6 +145,12 @@ def _train_one(config: Config, data: Path, out: Path, start: Path | None) -> Non
 def summary(path: Path) -> dict[str, Any]:
     """How a run ended."""
     return json.loads((path / "summary.json").read_text())
+
+
+def trained(path: Path) -> tuple[AlexNet, Augment]:
+    """A finished run's net, in evaluation mode on the first device, with what its input goes through."""
+    net, augment, _ = trainer.load_run(path)
+    return net.to(devices()[0]), augment
 
 
 # --- how long it will take ----------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from alexnet import evaluation, results
@@ -21,7 +20,6 @@ from alexnet.claims import interval
 from alexnet.data.pack import Pack
 from alexnet.experiments import models
 from alexnet.profiles import Profile, alone
-from alexnet.training.trainer import load_run
 
 VERSION = 1  # of the baselines: a change to what they compute is a new number
 PAPER = {sparse_coding.ROW: (0.471, 0.282), fisher_vectors.ROW: (0.457, 0.257), "CNN": (0.375, 0.170)}  # top-1, top-5, ILSVRC-2010
@@ -70,12 +68,8 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
             found[row][str(seed)] = _remembered(profile, part, given | {"seed": seed}, splits, errors)
     trained = models.train_all(profile, [models.base(profile, seed) for seed in seeds], title="Table 1")
     for seed, path in zip(seeds, trained, strict=True):
-        net, augment, _ = load_run(path)
-        net.to("cuda" if torch.cuda.is_available() else "cpu")
-        by_view = {}
-        for views in (1, 10):
-            measured = evaluation.evaluate(net, splits[reported], augment, views, progress=True)
-            by_view[str(views)] = {"top1": round(measured.top1, 5), "top5": round(measured.top5, 5), "nll": round(measured.nll, 5)}
+        net, augment = models.trained(path)
+        by_view = {str(n): evaluation.evaluate(net, splits[reported], augment, n, progress=True).rounded() for n in (1, 10)}
         summary = models.summary(path)
         about = {"test_images": len(splits[reported]), "train_images": len(splits["train"]), "epochs": summary["epochs"]}
         found["CNN"][str(seed)] = {"views": by_view, **about, "ended": summary["ended"]}

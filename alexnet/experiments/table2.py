@@ -27,7 +27,7 @@ from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 from alexnet.experiments import models
 from alexnet.profiles import Profile
-from alexnet.training.trainer import load_run, starting_point
+from alexnet.training.trainer import starting_point
 
 AVERAGED, STARRED = 5, 2
 # The paper's numbers on ILSVRC-2012, in percent: top-1 and top-5 on validation images, top-5 on test images.
@@ -139,7 +139,6 @@ def _seen(runs: Iterable[Path], pack: Pack) -> int:
 
 def _measure(paths: dict[str, dict[int, Path]], pack: Pack) -> tuple[dict[str, Any], dict[str, Any]]:
     """Rows of the table on a pack: single nets by seed, averages once; and what averaging gains."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     rows: dict[str, Any] = {row: {str(seed): {"views": {}} for seed in of} for row, of in paths.items()}
     rows |= {row: {"views": {}} for row in ("5 CNNs", *["7 CNNs*"] * ("1 CNN*" in paths))}
     gains: dict[str, Any] = {}
@@ -148,9 +147,9 @@ def _measure(paths: dict[str, dict[int, Path]], pack: Pack) -> tuple[dict[str, A
         missed: list[np.ndarray] = []  # by the single nets of the five
         for row, of in paths.items():
             for number, (seed, path) in enumerate(of.items()):
-                net, augment, _ = load_run(path)
-                p, labels = evaluation.predict(net.to(device), pack, augment, views, progress=True)
-                rows[row][str(seed)]["views"][str(views)] = _rounded(p, labels)
+                net, augment = models.trained(path)
+                p, labels = evaluation.predict(net, pack, augment, views, progress=True)
+                rows[row][str(seed)]["views"][str(views)] = evaluation.errors(p, labels).rounded()
                 if number < (AVERAGED if row == "1 CNN" else STARRED):
                     sums["7 CNNs*"] = sums["7 CNNs*"] + p
                 if row == "1 CNN" and number < AVERAGED:
@@ -161,7 +160,7 @@ def _measure(paths: dict[str, dict[int, Path]], pack: Pack) -> tuple[dict[str, A
             if row in rows:
                 average = torch.as_tensor(sums[row] / count)
                 found[row] = misses(average, labels)
-                rows[row]["views"][str(views)] = _rounded(average, labels) | {"interval": _both(interval, found[row])}
+                rows[row]["views"][str(views)] = evaluation.errors(average, labels).rounded() | {"interval": _both(interval, found[row])}
         for row, than in (("5 CNNs", "1 CNN"), ("7 CNNs*", "5 CNNs")):
             if row in found:
                 gains.setdefault(f"{row} for {than}", {})[str(views)] = _both(gain, found[row] - found[than])
@@ -187,11 +186,6 @@ def gain(values: np.ndarray) -> list[float]:
 
 def _both(what, values: np.ndarray) -> dict[str, list[float]]:
     return {name: what(of) for name, of in zip(("top1", "top5"), values, strict=True)}
-
-
-def _rounded(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:
-    found = evaluation.errors(probabilities, labels)
-    return {"top1": round(found.top1, 5), "top5": round(found.top5, 5), "nll": round(found.nll, 5)}
 
 
 # --- as the paper prints it ---------------------------------------------------------------------------------------------------------------

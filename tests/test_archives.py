@@ -110,7 +110,7 @@ def test_one_archive_of_all_classes(tmp_path):
 def test_what_an_archive_should_not_hold(tmp_path):
     good = picture(1)
     hostile = [
-        ("../../etc/passwd.JPEG", good), ("/root/evil.JPEG", good), ("ok/../../x.JPEG", good), ("folder/", b""), ("._n1.JPEG", b"Mac"),
+        ("../../etc/passwd.JPEG", good), ("/elsewhere/evil.JPEG", good), ("ok/../../x.JPEG", good), ("folder/", b""), ("._n1.JPEG", b"Mac"),
         ("a.JPEG", picture(2)), ("b.JPEG", good), ("a.JPEG", good), ("name with spaces é 鯉.JPEG", good), ("page.JPEG", b"<html>"),
         ("./b.JPEG", good), ("f.txt", good),
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def test_what_an_archive_should_not_hold(tmp_path):
     rows = rejected(out.path)
     assert [row[0].removeprefix("x.tar/") for row in rows] == [
         "readme.txt", "../n0.tar", "/abs/n9.tar",
-        "n1.tar/../../etc/passwd.JPEG", "n1.tar//root/evil.JPEG", "n1.tar/ok/../../x.JPEG", "n1.tar/._n1.JPEG",
+        "n1.tar/../../etc/passwd.JPEG", "n1.tar//elsewhere/evil.JPEG", "n1.tar/ok/../../x.JPEG", "n1.tar/._n1.JPEG",
         "n1.tar/a.JPEG", "n1.tar/b.JPEG", "n1.tar/f.txt", "n1.tar/page.JPEG",
     ]  # fmt: skip
     assert [row[1] for row in rows] == [

@@ -8,7 +8,6 @@ import re
 import signal
 import threading
 import time
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +22,7 @@ from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.experiments import ablations, figure1, figure1_factors, live, models, page, permuted, recipe
 from alexnet.training import checkpoint, log, trainer
-from tests.experiments import own, train_here
+from tests.experiments import drawn, own, train_here
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -451,17 +450,6 @@ def test_a_live_value_is_held_to_the_archived_band(tmp_path):
 
 
 # --- figures ------------------------------------------------------------------------------------------------------------------------------
-
-
-def drawn(plot, result):
-    import matplotlib.pyplot as plt
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = plot(result)
-        figure.canvas.draw()
-    assert figure.axes and any(axes.lines or axes.images for axes in figure.axes)
-    plt.close(figure)
 
 
 def test_figure1_is_drawn():

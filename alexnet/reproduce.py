@@ -116,7 +116,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one = f"one chapter, as 03-architecture, or one experiment: {', '.join(experiments.NAMES)}"
     parser.add_argument("--only", metavar="NAME", help=one)
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds per experiment (default: 1)")
-    parser.add_argument("--archive", action="store_true", help="also write the results to results/, the archive that the book shows")
+    kept = "also write the results to results/, the archive that the book shows; seeds that it has already are kept"
+    parser.add_argument("--archive", action="store_true", help=kept)
     parser.add_argument(
         "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another parameter of the notebooks"
     )
@@ -143,7 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
     if only in experiments.NAMES:
         profile[only]  # says so where the profile cannot serve it
     seeds = range(count)
-    experiments.train_ahead(served, profile, list(seeds))
+    experiments.train_ahead(served, profile, list(seeds), arguments.archive)
     for name in served:
         print(f"experiment {name}, profile {profile.name}", flush=True)
         experiments.result(name, profile.name, seeds, archive=arguments.archive)

@@ -71,6 +71,38 @@ def save(result: dict[str, Any], folder: Path) -> Path:
     return path
 
 
+def join(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """One result of two that differ in their seeds alone. What metrics keep by seed is put together; provenance is the later one's, with
+    the earlier ones' and their seeds under "earlier".
+
+    Raises InputError where they are not of the same settings and data, share a seed, or a metric that is not kept by seed differs.
+    """
+    for key in ("experiment", "profile", "config_hash", "data"):
+        if earlier[key] != later[key]:
+            raise InputError(f"results of {earlier['experiment']} cannot be joined: their {key} differ")
+    if shared := set(earlier["seeds"]) & set(later["seeds"]):
+        raise InputError(f"results of {earlier['experiment']} cannot be joined: both have seed {min(shared)}")
+    origin = dict(earlier["provenance"])
+    parts = origin.pop("earlier", [])
+    own = [seed for seed in earlier["seeds"] if not any(seed in part["seeds"] for part in parts)]
+    parts = [*parts, {"seeds": own, **origin}]
+    together = {
+        "seeds": [*earlier["seeds"], *later["seeds"]],
+        "metrics": _union(earlier["metrics"], later["metrics"], earlier["experiment"]),
+        "provenance": later["provenance"] | {"earlier": parts},
+    }
+    return later | together
+
+
+def _union(one: Any, other: Any, where: str) -> Any:
+    if isinstance(one, dict) and isinstance(other, dict):
+        both = {key: _union(one[key], other[key], f"{where}, {key}") if key in other else one[key] for key in one}
+        return both | {key: value for key, value in other.items() if key not in one}
+    if one != other:
+        raise InputError(f"results cannot be joined: they differ in {where}; remove the archived one to run all seeds anew")
+    return one
+
+
 def load(experiment: str, folder: Path) -> dict[str, Any] | None:
     """A result from a folder, or None where it has not been run. Raises InputError for a file that is no result."""
     path = folder / f"{experiment}.json"

@@ -33,7 +33,7 @@ from tqdm import tqdm
 from alexnet.data import pictographs
 from alexnet.data.augment import Augment
 from alexnet.data.listing import File
-from alexnet.data.loader import Loader
+from alexnet.data.loader import Loader, order
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.parallel import cores
 from alexnet.data.prepare import prepare, read
@@ -120,7 +120,7 @@ def value(case: str, implementation: str, origin: Row, number: float, unit: str,
 def preparing(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
     """Two workers against one process that does nothing but Pillow's work, to the same pixels. Ours also sums up the mean and the colors,
     and digests."""
-    rows, many = [], 10 * args.count
+    rows, many = [], 12 * args.count
     small = folder / "small"
     for i in range(many):  # 64 pixels, as Tiny ImageNet's, taken as they are
         place = small / f"class{i % 4}" / f"{i:06d}.jpg"
@@ -179,20 +179,27 @@ def whole(loader) -> int:
     return sum(len(labels) for _, labels in loader)
 
 
-def crops(pack: Pack, augment: Augment, batch_size: int, threads: int) -> Iterator[torch.Tensor]:
-    """uint8 crops (n, c, c, 3), mirrored by coins, as threads make them from the loader's batches where no device does."""
+def crops(pack: Pack, augment: Augment, batch_size: int, threads: int, few: int = 16) -> Iterator[torch.Tensor]:
+    """uint8 crops (n, c, c, 3), mirrored by coins, as threads cut them where no device does: each gathers a few images at a time, so that
+    they are cut while they are in its cache."""
     size, rng = augment.size, np.random.default_rng(0)
-    with ThreadPoolExecutor(threads) as pool:
-        for images, *_ in Loader(pack, batch_size, 0, threads=threads).epoch(0):
-            out = torch.empty(len(images), size, size, 3, dtype=torch.uint8)
-            places = rng.integers(0, augment.margin + 1, (len(images), 2)).tolist()
-            flips = (rng.random(len(images)) < 0.5).tolist()
+    whole = [torch.empty(few, pack.size, pack.size, 3, dtype=torch.uint8) for _ in range(threads)]
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for chosen, _ in order(pack, batch_size, 0, 0):
+            ids = chosen.numpy()
+            out = torch.empty(len(ids), size, size, 3, dtype=torch.uint8)
+            places = rng.integers(0, augment.margin + 1, (len(ids), 2)).tolist()
+            flips = (rng.random(len(ids)) < 0.5).tolist()
 
-            def cut(part: int, images=images, out=out, places=places, flips=flips) -> None:
-                for i in range(part, len(out), threads):
-                    top, left = places[i]
-                    crop = images[i, top : top + size, left : left + size]
-                    out[i] = crop.flip(1) if flips[i] else crop
+            def cut(part: int, ids=ids, out=out, places=places, flips=flips) -> None:
+                begin, end = (len(ids) * i // threads for i in (part, part + 1))
+                for at in range(begin, end, few):
+                    count = min(few, end - at)
+                    pack.gather(ids[at : at + count], whole[part].numpy()[:count])
+                    for i, image in enumerate(whole[part][:count], at):
+                        top, left = places[i]
+                        crop = image[top : top + size, left : left + size]
+                        out[i] = crop.flip(1) if flips[i] else crop
 
             list(pool.map(cut, range(threads)))
             yield out
@@ -416,11 +423,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", nargs="*", default=[], help="prepare, feed, tiny, memory, gpu (default: prepare feed)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images for tiny and memory")
-    parser.add_argument("--count", type=int, default=2000, help="photographs (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=4000, help="photographs (default: %(default)s)")
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 1_000_000], help="images for memory (default: 10000 1000000)")
     parser.add_argument("--size", type=int, default=256, help="of the packs' images (default: %(default)s)")
     parser.add_argument("--most-workers", type=int, default=2 * cores(), help="of torch's DataLoader, to try (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="that are kept (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="that are kept (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for gpu (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=128, help="for gpu (default: %(default)s)")
     parser.add_argument("--width", type=float, default=1.0, help="of the net, for gpu (default: %(default)s)")

@@ -72,7 +72,7 @@ def counted(monkeypatch, packs32):
 
     def run(profile, seeds):
         calls.append(seeds)
-        return {"error": 0.25, "images": 8}
+        return {"error": 0.25, "images": 8, "by_seed": {str(seed): seed for seed in seeds}}
 
     fake = SimpleNamespace(config=lambda profile: dict(settings), run=run)
     monkeypatch.setattr(experiments, "module", lambda name: fake)
@@ -85,7 +85,8 @@ def test_a_result_is_remembered_and_not_run_again(counted, runs, packs32):
     assert experiments.result("figure1", "own", (0, 1)) == first == json.loads((runs / "own" / "results" / "figure1.json").read_text())
     assert counted.calls == [[0, 1]]
     assert first.keys() == {"experiment", "profile", "config", "config_hash", "seeds", "metrics", "data", "provenance"}
-    assert first["metrics"] == {"error": 0.25, "images": 8} and first["config"] == {"budget": 3, "training_version": trainer.VERSION}
+    assert first["metrics"] == {"error": 0.25, "images": 8, "by_seed": {"0": 0, "1": 1}}
+    assert first["config"] == {"budget": 3, "training_version": trainer.VERSION}
     assert first["data"]["title"] == "shapes" and first["data"]["digests"]["test"] == open_splits(packs32)["test"].digest
 
 
@@ -112,6 +113,19 @@ def test_a_remembered_result_reaches_the_archive_without_a_run(counted, tmp_path
     experiments.result("figure1", "own")
     experiments.result("figure1", "own", archive=True)
     assert len(counted.calls) == 1 and (tmp_path / "archive" / "own" / "figure1.json").exists()
+
+
+def test_the_archive_grows_by_seeds_and_keeps_those_that_it_has(counted, tmp_path):
+    experiments.result("figure1", "own", range(2), archive=True)
+    grown = experiments.result("figure1", "own", range(5), archive=True)
+    assert counted.calls == [[0, 1], [2, 3, 4]] and grown["seeds"] == [0, 1, 2, 3, 4]
+    assert grown == json.loads((tmp_path / "archive" / "own" / "figure1.json").read_text())
+    assert grown["metrics"]["by_seed"] == {str(seed): seed for seed in range(5)}
+    assert [one["seeds"] for one in grown["provenance"]["earlier"]] == [[0, 1]]
+    assert experiments.result("figure1", "own", range(3), archive=True) == grown  # none of it again, and nothing lost
+    assert experiments.result("figure1", "own", range(5)) == grown and len(counted.calls) == 2
+    counted.settings["budget"] = 4
+    assert experiments.result("figure1", "own", archive=True)["seeds"] == [0] and counted.calls[2:] == [[0]]
 
 
 def test_an_unknown_experiment_lists_what_there_is():

@@ -3,7 +3,10 @@
 import json
 import re
 
+import pytest
+
 from alexnet import results
+from alexnet.errors import InputError
 
 RESULT = {"experiment": "figure1", "profile": "embedded", "metrics": {"error": 0.1 + 0.2, "missing": None}}
 
@@ -46,3 +49,34 @@ def test_provenance_says_where_and_with_what():
     assert json.loads(json.dumps(found)) == found
     assert found["wall_seconds"] == 12.3 and found["hardware"]["cores"] >= 1 and found["hardware"]["processor"]
     assert found["versions"]["torch"] and found["versions"]["numpy"] and found["versions"]["python"].startswith("3.")
+
+
+def part(*seeds, provenance=None, **metrics):
+    by_seed = {"images": 8, "nets": {"full": {str(seed): seed / 10 for seed in seeds}}}
+    return {"experiment": "ablations", "profile": "embedded", "config_hash": "ab", "seeds": list(seeds), "data": {"title": "shapes"}} | {
+        "metrics": by_seed | metrics,
+        "provenance": provenance or {"commit": f"of {seeds[0]}"},
+    }
+
+
+def test_seeds_of_several_runs_are_joined_and_each_keeps_its_provenance():
+    two = results.join(part(0, 1), part(2))
+    three = results.join(two, part(3, 4))
+    assert two["seeds"] == [0, 1, 2] and three["seeds"] == [0, 1, 2, 3, 4]
+    assert three["metrics"] == {"images": 8, "nets": {"full": {"0": 0.0, "1": 0.1, "2": 0.2, "3": 0.3, "4": 0.4}}}
+    earlier = [{"seeds": [0, 1], "commit": "of 0"}, {"seeds": [2], "commit": "of 2"}]
+    assert three["provenance"] == {"commit": "of 3", "earlier": earlier}
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (part(2) | {"config_hash": "cd"}, "cannot be joined: their config_hash differ"),
+        (part(2) | {"data": {"title": "cats"}}, "their data differ"),
+        (part(1, 2), "both have seed 1"),
+        (part(2, images=9), "they differ in ablations, images; remove the archived one"),
+    ],
+)
+def test_what_does_not_belong_together_is_not_joined(other, told):
+    with pytest.raises(InputError, match=told):
+        results.join(part(0, 1), other)

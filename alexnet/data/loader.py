@@ -157,7 +157,8 @@ class Ring:
     """DEPTH buffers that go round: threads fill them with the images of coming batches, each thread a piece of a batch; the last to finish
     sends the batch to the device, on a stream of its own; a buffer is filled again when what it held has arrived.
 
-    On a CPU the buffers are not pinned, and sending is a copy: the same ring, which tests go through.
+    On a CPU there is nowhere to send them: what has been filled is handed out, and the slot gets a new buffer. The rest is the same ring,
+    which tests go through.
     """
 
     def __init__(self, pack: Pack, device: torch.device, threads: int = 1, depth: int = DEPTH):
@@ -200,7 +201,7 @@ class Ring:
 
     def _plan(self, slot: _Slot, ids: np.ndarray) -> None:
         size, n = self.pack.size, len(ids)
-        if slot.buffer is None or len(slot.buffer) < n:
+        if slot.buffer is None or len(slot.buffer) < n or not self.cuda:
             slot.buffer = torch.empty(n, size, size, 3, dtype=torch.uint8, pin_memory=self.cuda)
         pieces = max(1, min(len(self._threads), n))
         slot.pieces, slot.error = pieces, None
@@ -232,7 +233,7 @@ class Ring:
     def _send(self, slot: _Slot, n: int) -> None:
         assert slot.buffer is not None
         if self._copying is None:
-            slot.result = slot.buffer[:n].to(self.device, copy=True)
+            slot.result, slot.buffer = slot.buffer, None
             return
         with torch.cuda.device(self.device), torch.cuda.stream(self._copying):
             slot.result = slot.buffer[:n].to(self.device, non_blocking=True)

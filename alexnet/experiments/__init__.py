@@ -39,20 +39,21 @@ def module(name: str) -> ModuleType:
 
 
 def result(name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), archive: bool = False) -> dict[str, Any]:
-    """The experiment's result on a profile: what runs/ remembers if its config and seeds are these, else run now. archive: also written to
-    results/.
+    """The experiment's result on a profile: what runs/ remembers if its config and seeds are these, else run now. archive: results/ has it
+    too, afterwards; seeds that it has already, of this very config, are not run again.
 
     Raises InputError where the profile has no settings for the experiment, or its data is missing.
     """
-    from alexnet.training.trainer import VERSION  # here, so that listing experiments needs no torch
-
-    chosen, experiment = profiles.load(profile), module(name)
-    config = experiment.config(chosen) | {"training_version": VERSION}
+    chosen = profiles.load(profile)
+    config = _config(name, chosen)
+    asked = {"config_hash": results.config_hash(config), "seeds": _left(name, chosen, seeds, archive)}
+    kept = results.archived(name, profile) if archive else None
+    if not asked["seeds"] and kept:
+        return kept
     remembered = results.load(name, chosen.runs / "results")
-    asked = {"config_hash": results.config_hash(config), "seeds": list(seeds)}
     if remembered is None or any(remembered[key] != value for key, value in asked.items()):
         began = time.monotonic()
-        metrics = experiment.run(chosen, list(seeds))
+        metrics = module(name).run(chosen, asked["seeds"])
         data = {"title": chosen.title(), "digests": {split: pack.digest for split, pack in chosen.splits(name).items()}}
         remembered = {
             "experiment": name,
@@ -65,15 +66,34 @@ def result(name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), ar
         }
         results.save(remembered, chosen.runs / "results")
     if archive:
+        if kept and asked["seeds"] != list(seeds):
+            remembered = results.join(kept, remembered)
+            results.save(remembered, chosen.runs / "results")
         results.save(remembered, results.ARCHIVE / profile)
     return remembered
 
 
-def train_ahead(names: Sequence[str], profile: profiles.Profile, seeds: list[int]) -> None:
+def _config(name: str, profile: profiles.Profile) -> dict[str, Any]:
+    from alexnet.training.trainer import VERSION  # here, so that listing experiments needs no torch
+
+    return module(name).config(profile) | {"training_version": VERSION}
+
+
+def _left(name: str, profile: profiles.Profile, seeds: Sequence[int], archive: bool) -> list[int]:
+    """The seeds to run: for the archive, those that it does not have of the same config."""
+    kept = results.archived(name, profile.name) if archive else None
+    if kept is None or kept["config_hash"] != results.config_hash(_config(name, profile)):
+        return list(seeds)
+    return [seed for seed in seeds if seed not in kept["seeds"]]
+
+
+def train_ahead(names: Sequence[str], profile: profiles.Profile, seeds: list[int], archive: bool = False) -> None:
     """Says how long the models of these experiments will take, and trains them, all in one go: so every device has work to the end."""
     from alexnet.experiments import models
 
-    planned = [net for name in names if hasattr(module(name), "nets") for net in module(name).nets(profile, seeds)]
+    able = [name for name in names if hasattr(module(name), "nets")]
+    left = {name: _left(name, profile, seeds, archive) for name in able}
+    planned = [net for name in able if left[name] for net in module(name).nets(profile, left[name])]
     if planned:
         print(models.forecast(profile, planned), flush=True)
         models.train_planned(profile, planned, "all models")

@@ -199,6 +199,16 @@ def _no_lrn(preset: Preset) -> Preset:
     return _each_operation(preset, lambda op: None if isinstance(op, LRN | SameMapNorm) else op)
 
 
+def _lrn(preset: Preset) -> Preset:
+    """Response normalization after the nonlinearity of the first two convolutions, as in the text's net."""
+    return replace(
+        preset,
+        layers=tuple(
+            replace(row, then=(row.then[0], LRN(), *row.then[1:])) if row.name in ("conv1", "conv2") else row for row in preset.layers
+        ),
+    )
+
+
 def _no_overlap(preset: Preset) -> Preset:
     """Net 147: 2x2 windows, 2 apart; conv2's and conv5's padding shrinks by one so that fc6 keeps its size (55, 28, 26, 13, 11, 6)."""
     preset = _each_operation(preset, lambda op: Pool(2, 2, ceil=True) if isinstance(op, Pool) else op)
@@ -282,6 +292,7 @@ VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
         "one column, last convolution and fully connected layers of full size (the footnote of section 3.5's comparison)",
     ),
     "no-lrn": (_no_lrn, "no response normalization (section 3.3)"),
+    "lrn": (_lrn, "response normalization after the first two convolutions, where a net has none"),
     "no-overlap": (_no_overlap, "pooling windows that do not overlap (section 3.4)"),
     "no-conv2": (_without("conv2"), "without the second convolution (section 7)"),
     "no-conv3": (_without("conv3"), "without the third convolution"),
@@ -311,6 +322,10 @@ VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
     "one-fall": (
         _recipe(schedule="logged", cycles=1.0, falls=(0.75,), bias_falls=(0.75,)),
         "one fall of the rate, to a tenth after three quarters of the budget",
+    ),
+    "regularized": (
+        _recipe(crops="random", flips=True, weight_decay=5e-4, schedule="logged", cycles=1.0, falls=(0.75,), bias_falls=(0.75,)),
+        "crops, reflections, the text's weight decay, and one fall of the rate (for the four-layer net, which has none of them)",
     ),
     "rate-outside": (_recipe(velocity="without rate"), "the rate outside the velocity, as in torch's SGD (section 5 has it inside)"),
     "no-color": (_recipe(color=None), "no PCA color shifts (section 4.1)"),

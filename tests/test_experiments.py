@@ -17,10 +17,10 @@ import pytest
 import torch
 from scipy import stats
 
-from alexnet import claims, experiments, profiles, results
+from alexnet import claims, experiments, presets, profiles, results
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
-from alexnet.experiments import ablations, figure1, figure1_factors, live, models, page, permuted, recipe
+from alexnet.experiments import ablations, cifar_lrn, figure1, figure1_factors, live, models, page, permuted, recipe, throughput
 from alexnet.training import checkpoint, log, trainer
 from tests.experiments import drawn, own, train_here
 
@@ -218,9 +218,9 @@ def test_the_late_loss_is_of_the_last_quarter(tmp_path):
         writer.add("step", step, loss=float(loss))
     writer.close()
     (tmp_path / "summary.json").write_text('{"ended": "budget"}')
-    assert figure1._late_loss(tmp_path) == 1.5
+    assert figure1.late_loss(tmp_path) == 1.5
     (tmp_path / "summary.json").write_text('{"ended": "diverged"}')
-    assert figure1._late_loss(tmp_path) == math.inf
+    assert figure1.late_loss(tmp_path) == math.inf
 
 
 def test_figure1_takes_the_rate_with_the_lowest_loss(packs32, serial):
@@ -240,6 +240,47 @@ def test_figure1_takes_the_rate_with_the_lowest_loss(packs32, serial):
     drawn(figure1.plot, {"metrics": metrics})
     del rates["logistic"]  # what has no rates is left out
     assert figure1.run(own(packs32, figure1=settings), [0])["nets"].keys() == {"ReLU", "tanh"}
+
+
+# --- throughput ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_throughput_times_the_same_steps_with_augmentation_and_without(packs72, serial, monkeypatch):
+    profile = own(packs72, throughput={"steps": 2, "rounds": 3}, base="paper", epochs=1, image_size=64, width=1 / 16, batch_size=12)
+    done, take = [], throughput.Learner.backward
+    monkeypatch.setattr(throughput.Learner, "backward", lambda self, x, *rest: done.append(x.clone()) or take(self, x, *rest))
+    metrics = throughput.run(profile, [0, 1])
+    json.dumps(metrics, allow_nan=False)
+    assert (metrics["rounds"], metrics["steps"], metrics["batch_size"], len(done)) == (6, 2, 12, 7 * 2 * 2)
+    assert len({tuple(x.flatten()[:50].tolist()) for x in done}) == 1 + 7 * 2  # one batch that stays, all others new
+    for kind, (least, most) in metrics["spread"].items():
+        assert 0 < least <= metrics["images_per_second"][kind] <= most
+    rate = metrics["images_per_second"]
+    assert throughput.table({"metrics": metrics}).endswith(f"{rate['augmented'] / rate['same batch']:.2f}")
+    drawn(throughput.plot, {"metrics": metrics})
+
+
+# --- with normalization and without -------------------------------------------------------------------------------------------------------
+
+
+def test_the_small_nets_differ_in_normalization_alone_and_each_has_its_best_rate(packs32, serial):
+    plain, normalized = (presets.get(name) for name in cifar_lrn.ARMS.values())
+    assert plain.recipe == normalized.recipe and plain.recipe.crops == "random" and plain.recipe.weight_decay == 5e-4
+    assert [row.then for row in normalized.layers[:2]] == [(presets.RELU, presets.LRN(), presets.POOL)] * 2
+    assert presets.get("four-layer/regularized/lrn/no-lrn").layers == plain.layers == presets.get("four-layer").layers
+
+    settings = {"image_size": 28, "rates": [0.0001, 0.001], "sweep_epochs": 4, "epochs": 2}
+    metrics = cifar_lrn.run(own(packs32, cifar_lrn=settings), [0, 1])
+    json.dumps(metrics, allow_nan=False)
+    assert metrics["split"] == "test" and metrics["train_images"] == 40
+    for arm, by_rate in metrics["sweep"].items():
+        assert metrics["rates"][arm] == float(min(by_rate, key=by_rate.get)) and set(by_rate) == {"0.0001", "0.001"}
+        assert metrics["nets"][arm].keys() == {"0", "1"} and metrics["nets"][arm]["0"]["views"].keys() == {"1", "10"}
+    made = {"metrics": metrics}
+    own_errors, others = (cifar_lrn.errors(made, arm) for arm in ("with", "without"))
+    apart = "  ".join(f"{100 * (own_errors[seed] - others[seed]):+.1f}" for seed in ("0", "1"))
+    assert f"one view, seed by seed, percentage points (the paper: -2): {apart}" in cifar_lrn.table(made)
+    drawn(cifar_lrn.plot, made)
 
 
 # --- figure 1's factor --------------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from alexnet.errors import InputError
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "figure1": ("03-architecture",),
     "figure1_factors": ("03-architecture",),
+    "cifar_lrn": ("06-results",),
     "recipe": ("05-learning",),
     "permuted": ("04-overfitting",),
     "ablations": ("04-overfitting", "05-learning", "06-results", "07-discussion", "pictographs"),
@@ -25,6 +26,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "figure4": ("06-results",),
     "table1": ("06-results", "pictographs"),
     "table2": ("06-results",),
+    "throughput": ("04-overfitting",),
     "devices": ("03-architecture", "more-devices"),
     "page": (),  # the net that runs inside the pages, and kernels to look at there
     "live": (),  # every chapter that needs it runs it anew; its archive holds the bands

@@ -44,7 +44,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     sweep, rates = _sweep(profile), settings["rates"]
     kinds = [kind for kind in KINDS if kind in rates]
     tried = dict(zip(sweep, models.train_all(profile, list(sweep.values()), splits, title="choosing rates"), strict=True))
-    losses = {kind: {rate: _late_loss(tried[kind, rate]) for rate in rates[kind]} for kind in kinds}
+    losses = {kind: {rate: late_loss(tried[kind, rate]) for rate in rates[kind]} for kind in kinds}
     best = {kind: min(by_rate, key=by_rate.__getitem__) for kind, by_rate in losses.items()}
 
     goal = {"epochs": settings["epochs"], "stop_at_train_error": settings["threshold"]}
@@ -72,7 +72,7 @@ def arrival(errors: list[float], threshold: float) -> int | None:
     return next((epoch for epoch, error in enumerate(errors, 1) if error <= threshold), None)
 
 
-def _late_loss(path: Path) -> float:
+def late_loss(path: Path) -> float:
     """Mean loss of the last quarter of a run's steps; infinite if it diverged."""
     if models.summary(path)["ended"] == "diverged":
         return math.inf

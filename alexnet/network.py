@@ -55,9 +55,13 @@ class Stage(nn.Module):
         if not self.shape.layer.kernel:
             return F.linear(x.flatten(1), self.weight, bias)
         before, after = self.shape.pad
-        if before != after:
-            x = F.pad(x, (before, after, before, after))
-        return F.conv2d(x, self.weight, bias, self.shape.layer.stride, before if before == after else 0)
+        return F.conv2d(self.padded(x), self.weight, bias, self.shape.layer.stride, before if before == after else 0)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """With the zeros that a convolution cannot add by itself: as many on the right and bottom as the last kernel needs. Maps that have
+        them already stay as they are."""
+        before, after = self.shape.pad
+        return x if before == after or x.shape[-1] > self.shape.in_size else F.pad(x, (before, after, before, after))
 
     def response_norm_pool(self, x: Tensor, norm: LRN, pool: Pool, relu: str) -> Tensor:
         return kernels.response_norm_pool(
@@ -138,7 +142,7 @@ class AlexNet(nn.Module):
             raise InputError(f"the net's input is (N, 3, {side}, {side}); it is {tuple(images.shape)}: crop it, or set image_size")
         if self.training and keys is None:
             keys = torch.randint(2**62, (images.shape[0],), device=images.device)
-        parts = [images] * len(self.numbers)
+        parts = [self.stages(table[0].layer.name)[0].padded(images)] * len(self.numbers)  # once for all columns
         for row in table:
             if row.layer.reads == "both":
                 parts = [self.exchange.gather(parts, row.layer.name)] * len(parts)

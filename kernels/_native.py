@@ -23,14 +23,14 @@ SOURCE = Path(__file__).with_name("native.c")
 # Neither reorders sums nor forgets NaN; square roots need not set errno, which would keep them out of vectors.
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
 POINTER, LONG, FLOAT, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
-RANGE = [LONG, LONG]
+RANGE = [LONG, LONG, INT]  # from, to, threads
 FUNCTIONS = {  # arguments and result, as in native.c
     "local_response_norm": ([*[POINTER] * 4, *RANGE, *[LONG] * 4, *[FLOAT] * 3, INT, INT], INT),
     "same_map_norm": ([*[POINTER] * 3, *RANGE, *[LONG] * 3, *[FLOAT] * 3], INT),
     "max_pool": ([*[POINTER] * 3, *RANGE, *[LONG] * 5, INT], INT),
-    "max_pool_backward": ([*[POINTER] * 3, *RANGE, *[LONG] * 5, INT], None),
-    "momentum_step": ([*[POINTER] * 3, *RANGE, *[FLOAT] * 3], None),
-    "crop_flip_color": ([*[POINTER] * 6, *RANGE, *[LONG] * 3, FLOAT, INT, INT], None),
+    "max_pool_backward": ([*[POINTER] * 3, *RANGE, *[LONG] * 5, INT], INT),
+    "momentum_step": ([*[POINTER] * 3, *RANGE, *[FLOAT] * 3], INT),
+    "crop_flip_color": ([*[POINTER] * 6, *RANGE, *[LONG] * 3, FLOAT, INT, INT], INT),
 }
 PIECE = 1 << 15  # elements that are worth a thread
 
@@ -56,16 +56,18 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-        key = sha256(repr((SOURCE.read_text(), FLAGS, compiler, version, platform.machine(), _processor())).encode()).hexdigest()[:16]
         try:
             folder = cache_folder()
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             folder = Path(tempfile.mkdtemp(prefix="alexnet-kernels-"))
-        target = folder / f"native-{key}.so"
-        if not target.exists():
+        for flags in ([*FLAGS, "-fopenmp"], FLAGS) if _has_libgomp() else (FLAGS,):
+            key = sha256(repr((SOURCE.read_text(), flags, compiler, version, platform.machine(), _processor())).encode()).hexdigest()[:16]
+            target = folder / f"native-{key}.so"
             part = folder / f"native-{key}.{os.getpid()}.part"
-            subprocess.run([compiler, *FLAGS, "-o", part, SOURCE, "-lm"], capture_output=True, check=True)
+            if target.exists() or not subprocess.run([compiler, *flags, "-o", part, SOURCE, "-lm"], capture_output=True).returncode:
+                break
+        if not target.exists():
             part.rename(target)  # whole or not at all, however many processes compile at once
         found = ctypes.CDLL(str(target))
         for name, (arguments, result) in FUNCTIONS.items():
@@ -76,6 +78,15 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
+def _has_libgomp() -> bool:
+    """Whether torch's threads are those of a libgomp that goes by this name, so that code which asks for it gets the same ones: threads of
+    its own would find every core taken by torch's, which go on spinning for a while when they have nothing to do."""
+    try:
+        return any(line.rstrip().endswith("/libgomp.so.1") for line in Path("/proc/self/maps").read_text().splitlines())
+    except OSError:
+        return False
+
+
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="alexnet-kernels")
@@ -84,20 +95,26 @@ def _threads(count: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not survive a fork
 
 
-def share(call: Callable[[int, int], int | None], count: int, elements: int) -> None:
-    """call(from, to) over 0..count in as many pieces as torch has threads; calls into C release the interpreter's lock. Raises MemoryError
-    where one returns 0."""
-    pieces = max(1, min(torch.get_num_threads(), count, elements // PIECE))
-    ends = [count * i // pieces for i in range(pieces + 1)]
-    if pieces == 1:
-        results = [call(0, count)]
+def share(call: Callable[[int, int, int], int], count: int, elements: int) -> None:
+    """call(from, to, threads) over 0..count by as many threads as torch has: in one call where they are OpenMP's, else in pieces, from
+    threads of our own (calls into C release the interpreter's lock). Raises MemoryError where one returns 0."""
+    threads = max(1, min(torch.get_num_threads(), count, elements // PIECE))
+    if threads == 1 or shares():
+        results = [call(0, count, threads)]
     else:
-        results = list(_threads(pieces).map(call, ends[:-1], ends[1:]))
+        ends = [count * i // threads for i in range(threads + 1)]
+        results = list(_threads(threads).map(call, ends[:-1], ends[1:], [1] * threads))
     if 0 in results:
         raise MemoryError("no memory for the operator's scratch")
 
 
-def call(name: str, *arguments) -> int | None:
+@cache
+def shares() -> bool:
+    """Whether the library has OpenMP's threads. Only where there is a library."""
+    return bool(INT.in_dll(library(), "shares").value)  # type: ignore[arg-type]
+
+
+def call(name: str, *arguments) -> int:
     """A function of native.c. Only for operators that `library` exists for."""
     return getattr(library(), name)(*arguments)
 

@@ -34,7 +34,7 @@ def operator(
     elif which == "native":
         tensors = [_native.pointer(t) for t in (images, offsets, flips, color_shift, mean, out)]
         settings = (height, width, size, scale, aligned, channels_last)
-        _native.share(lambda start, end: _native.call("crop_flip_color", *tensors, start, end, *settings), n, out.numel())
+        _native.share(lambda *part: _native.call("crop_flip_color", *tensors, *part, *settings), n, out.numel())
     else:
         places = offsets.tolist()
         for i, ((y, x), flip) in enumerate(zip(places, flips.tolist(), strict=True)):  # slices beat one big gather

@@ -84,7 +84,7 @@ def _run_native(
     n, c, h, w = x.shape
     tensors = [_native.pointer(t) for t in (x, bias, dy, y)]
     shape = (c, h * w, columns, size // 2, alpha, beta, k, RELU[relu], _native.is_last(x))
-    _native.share(lambda start, end: _native.call("local_response_norm", *tensors, start, end, *shape), n, x.numel())
+    _native.share(lambda *part: _native.call("local_response_norm", *tensors, *part, *shape), n, x.numel())
 
 
 @torch.library.custom_op("alexnet::local_response_norm", mutates_args=())

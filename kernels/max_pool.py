@@ -41,14 +41,14 @@ def pool(x: Tensor, size: int, stride: int) -> tuple[Tensor, Tensor]:
     else:
         tensors = [_native.pointer(t) for t in (x, y, code)]
         settings = (*x.shape[1:], size, stride, _native.is_last(x))
-        _native.share(lambda start, end: _native.call("max_pool", *tensors, start, end, *settings), _outer(x), x.numel())
+        _native.share(lambda *part: _native.call("max_pool", *tensors, *part, *settings), _outer(x), x.numel())
     return y, code
 
 
 def pool_backward(dy: Tensor, code: Tensor, height: int, width: int, size: int, stride: int) -> Tensor:
     """dx (N, C, height, width), in the memory format of `code`."""
-    which = _choose.implementation(dy)
     dx = empty_maps(code, (*code.shape[:2], height, width), dy.dtype)
+    which = _choose.implementation(dx)
     if code.numel() == 0:
         return dx.zero_()
     if which == "composite":
@@ -62,7 +62,7 @@ def pool_backward(dy: Tensor, code: Tensor, height: int, width: int, size: int, 
         dy = dy.contiguous(memory_format=memory_format(code))
         tensors = [_native.pointer(t) for t in (dy, code, dx)]
         settings = (*dx.shape[1:], size, stride, _native.is_last(code))
-        _native.share(lambda start, end: _native.call("max_pool_backward", *tensors, start, end, *settings), _outer(code), dx.numel())
+        _native.share(lambda *part: _native.call("max_pool_backward", *tensors, *part, *settings), _outer(code), dx.numel())
     return dx
 
 

@@ -56,8 +56,8 @@ def operator(
         if which == "native" and _native.fits(w, g, v):
             tensors, settings = [_native.pointer(t) for t in (w, g, v)], (rate, momentum, rate * decay)
 
-            def step(start: int, end: int, tensors=tensors, settings=settings) -> int | None:
-                return _native.call("momentum_step", *tensors, start, end, *settings)
+            def step(*part: int, tensors=tensors, settings=settings) -> int:
+                return _native.call("momentum_step", *tensors, *part, *settings)
 
             _native.share(step, w.numel(), w.numel())
         else:

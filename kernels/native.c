@@ -1,7 +1,7 @@
 /* The operators on a CPU, float32. One file of plain C: it compiles in a second or two, once, so that a notebook hardly feels it (_native.py).
  *
  * Maps are (N, C, H, W) in memory, or (N, H, W, C) where `last` is set. Every function works on a range of its outermost index, [from, to),
- * which lets the caller share the work among threads. No result depends on how it is shared.
+ * with so many threads where OpenMP is there (SHARED, at the end); else the caller shares the range. No result depends on how it is shared.
  *
  * The loops are written for the compiler's vectorizer: contiguous, without branches, on scratch that stays in the first-level cache. */
 
@@ -9,6 +9,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 enum { NONE, BEFORE, AFTER }; /* where the ReLU stands */
 enum { BLOCK = 64 };          /* pixels of one map that are normalized together, in planes */
@@ -106,12 +109,6 @@ static inline int response_norm(const float *x, const float *bias, const float *
     return 1;
 }
 
-int local_response_norm(const float *x, const float *bias, const float *dy, float *y, long from, long to, long channels, long pixels,
-                        long columns, long radius, float alpha, float beta, float k, int order, int last) {
-    return last ? response_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, order, 1)
-                : response_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, order, 0);
-}
-
 /* s = k + alpha * (sums of q over squares of side 2 radius + 1), for rows `pitch` apart with zeros around them; rows: scratch of q's size */
 static inline void square_sums(const float *q, float *rows, float *s, long length, long pitch, long radius, float alpha, float k) {
     denominators(q, rows, length, 1, radius, 1, 0);
@@ -120,8 +117,8 @@ static inline void square_sums(const float *q, float *rows, float *s, long lengt
 
 /* For maps [from, to) of (N C, height, width): y = the normalization within each map, or its gradient where dy is given. Rows lie in scratch
  * with `radius` zeros between them, which end the windows, so that a whole map is one run. 0: out of memory. */
-int same_map_norm(const float *x, const float *dy, float *y, long from, long to, long height, long width, long radius, float alpha, float beta,
-                  float k) {
+static int within_maps(const float *x, const float *dy, float *y, long from, long to, long height, long width, long radius, float alpha,
+                       float beta, float k) {
     const long largest = height > width ? height : width;
     if (radius > largest) radius = largest; /* wider windows see no more */
     const long pitch = width + radius, length = height * pitch, pad = (radius + 1) * pitch, part = length + 2 * pad;
@@ -185,8 +182,8 @@ static inline void pool_map(const float *x, float *y, uint8_t *code, long height
 
 /* For maps [from, to) in planes, images [from, to) in channels-last memory. code: which of the window's size x size taps was the maximum.
  * 0: out of memory. */
-int max_pool(const float *x, float *y, uint8_t *code, long from, long to, long channels, long height, long width, long size, long stride,
-             int last) {
+static int maxima(const float *x, float *y, uint8_t *code, long from, long to, long channels, long height, long width, long size, long stride,
+                  int last) {
     const long out_height = (height - size) / stride + 1, out_width = (width - size) / stride + 1;
     if (!last) {
         const long row = width / stride + 1, phase = (height / stride + 2) * row, outs = out_height * out_width;
@@ -223,8 +220,8 @@ int max_pool(const float *x, float *y, uint8_t *code, long from, long to, long c
     return 1;
 }
 
-void max_pool_backward(const float *dy, const uint8_t *code, float *dx, long from, long to, long channels, long height, long width, long size,
-                       long stride, int last) {
+static int to_maxima(const float *dy, const uint8_t *code, float *dx, long from, long to, long channels, long height, long width, long size,
+                     long stride, int last) {
     const long out_height = (height - size) / stride + 1, out_width = (width - size) / stride + 1, deep = last ? channels : 1;
     const long pixels = height * width * deep, out_pixels = out_height * out_width * deep;
     long place[225]; /* of each tap, from the window's corner */
@@ -238,7 +235,7 @@ void max_pool_backward(const float *dy, const uint8_t *code, float *dx, long fro
                 for (long w = 0; w < out_width; w++) row[w * stride + place[code[at + w]]] += dy[at + w];
             }
         }
-        return;
+        return 1;
     }
     for (long n = from; n < to; n++) {
         memset(dx + n * pixels, 0, pixels * sizeof *dx);
@@ -249,20 +246,22 @@ void max_pool_backward(const float *dy, const uint8_t *code, float *dx, long fro
                 for (long c = 0; c < deep; c++) corner[place[code[at + c]] + c] += dy[at + c];
             }
     }
+    return 1;
 }
 
 /* v = momentum v - rate g - decay w; w = w + v, for entries [from, to); decay has the rate in it */
-void momentum_step(float *w, const float *g, float *v, long from, long to, float rate, float momentum, float decay) {
+static int moved(float *w, const float *g, float *v, long from, long to, float rate, float momentum, float decay) {
     for (long i = from; i < to; i++) {
         v[i] = momentum * v[i] - rate * g[i] - decay * w[i];
         w[i] += v[i];
     }
+    return 1;
 }
 
 /* For images [from, to): out (N, 3, size, size), or (N, size, size, 3) where `last` is set, = scale * (crop - mean + shift). The mean image
  * is cropped with the image where `aligned` is set. */
-void crop_flip_color(const uint8_t *images, const int64_t *offsets, const uint8_t *flips, const float *shift, const float *mean, float *out,
-                     long from, long to, long height, long width, long size, float scale, int aligned, int last) {
+static int cut(const uint8_t *images, const int64_t *offsets, const uint8_t *flips, const float *shift, const float *mean, float *out,
+               long from, long to, long height, long width, long size, float scale, int aligned, int last) {
     const long plane = size * size;
     for (long n = from; n < to; n++) {
         const long top = offsets[2 * n], left = offsets[2 * n + 1];
@@ -280,4 +279,55 @@ void crop_flip_color(const uint8_t *images, const int64_t *offsets, const uint8_
             }
         }
     }
+    return 1;
+}
+
+/* What Python calls: the same, shared by `threads` threads of torch's own OpenMP, if there is one (_native.py). 0: out of memory. */
+
+#ifdef _OPENMP
+#define SHARED(call)                                                                                                                      \
+    int fine = 1;                                                                                                                         \
+    _Pragma("omp parallel num_threads(threads) reduction(&& : fine)") {                                                                   \
+        const long piece = omp_get_thread_num(), pieces = omp_get_num_threads(), count = end - begin;                                     \
+        const long from = begin + count * piece / pieces, to = begin + count * (piece + 1) / pieces;                                      \
+        fine = call;                                                                                                                      \
+    }                                                                                                                                     \
+    return fine;
+const int shares = 1;
+#else
+#define SHARED(call)                                                                                                                      \
+    const long from = begin, to = end;                                                                                                    \
+    (void)threads;                                                                                                                        \
+    return call;
+const int shares = 0;
+#endif
+
+int local_response_norm(const float *x, const float *bias, const float *dy, float *y, long begin, long end, int threads, long channels,
+                        long pixels, long columns, long radius, float alpha, float beta, float k, int order, int last) {
+    SHARED(last ? response_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, order, 1)
+                : response_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, order, 0))
+}
+
+int same_map_norm(const float *x, const float *dy, float *y, long begin, long end, int threads, long height, long width, long radius,
+                  float alpha, float beta, float k) {
+    SHARED(within_maps(x, dy, y, from, to, height, width, radius, alpha, beta, k))
+}
+
+int max_pool(const float *x, float *y, uint8_t *code, long begin, long end, int threads, long channels, long height, long width, long size,
+             long stride, int last) {
+    SHARED(maxima(x, y, code, from, to, channels, height, width, size, stride, last))
+}
+
+int max_pool_backward(const float *dy, const uint8_t *code, float *dx, long begin, long end, int threads, long channels, long height,
+                      long width, long size, long stride, int last) {
+    SHARED(to_maxima(dy, code, dx, from, to, channels, height, width, size, stride, last))
+}
+
+int momentum_step(float *w, const float *g, float *v, long begin, long end, int threads, float rate, float momentum, float decay) {
+    SHARED(moved(w, g, v, from, to, rate, momentum, decay))
+}
+
+int crop_flip_color(const uint8_t *images, const int64_t *offsets, const uint8_t *flips, const float *shift, const float *mean, float *out,
+                    long begin, long end, int threads, long height, long width, long size, float scale, int aligned, int last) {
+    SHARED(cut(images, offsets, flips, shift, mean, out, from, to, height, width, size, scale, aligned, last))
 }

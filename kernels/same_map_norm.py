@@ -14,7 +14,7 @@ def _run_native(x: Tensor, dy: Tensor | None, y: Tensor, size: int, alpha: float
     n, c, h, w = x.shape
     tensors = [_native.pointer(t) for t in (x, dy, y)]
     shape = (h, w, size // 2, alpha, beta, k)
-    _native.share(lambda start, end: _native.call("same_map_norm", *tensors, start, end, *shape), n * c, x.numel())
+    _native.share(lambda *part: _native.call("same_map_norm", *tensors, *part, *shape), n * c, x.numel())
 
 
 def _implementation(x: Tensor, beta: float) -> str:

@@ -67,6 +67,19 @@ def test_a_broken_compiler_or_cache_is_survived(tmp_path):
     assert "CDLL" in run(SMALL + found, ALEXNET_CACHE=str(tmp_path / "file")).stdout
 
 
+def test_threads_are_torchs_own_or_ours_and_the_bits_are_the_same(tmp_path):
+    code = "import hashlib, torch, kernels; from kernels import _native; torch.set_num_threads(2); PLACE"
+    code += "x = (50 * torch.randn(8, 32, 31, 31, generator=torch.Generator().manual_seed(0))).requires_grad_(); "
+    code += "kernels.response_norm_pool(x, torch.ones(32)).square().sum().backward(); "
+    code += "mapped = {line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line}; "
+    code += "print(_native.shares(), len(mapped), hashlib.sha256(x.grad.numpy().tobytes()).hexdigest())"
+    theirs = run(code.replace("PLACE", ""), ALEXNET_CACHE=str(tmp_path)).stdout.split()
+    own = run(code.replace("PLACE", "_native._has_libgomp = lambda: False; "), ALEXNET_CACHE=str(tmp_path)).stdout.split()
+    assert own[0] == "False" and own[2] == theirs[2]
+    if _native._has_libgomp():  # torch's by another name, or none: then ours
+        assert theirs[:2] == ["True", "1"]
+
+
 @pytest.mark.slow
 def test_threads_survive_a_fork():
     code = "import os, torch, kernels; torch.set_num_threads(2); x = torch.ones(8, 32, 31, 31); kernels.max_pool(x); pid = os.fork(); "
@@ -74,8 +87,9 @@ def test_threads_survive_a_fork():
     assert run(code).stdout == "0\n"
 
 
-def test_the_source_compiles_without_warnings(tmp_path):
-    flags = [*_native.FLAGS, "-Wall", "-Wextra", "-Werror", "-std=c99"]
+@pytest.mark.parametrize("openmp", [[], ["-fopenmp"]])
+def test_the_source_compiles_without_warnings(openmp, tmp_path):
+    flags = [*_native.FLAGS, *openmp, "-Wall", "-Wextra", "-Werror", "-std=c99"]
     subprocess.run(["cc", *flags, "-o", str(tmp_path / "a.so"), str(_native.SOURCE), "-lm"], check=True)
 
 

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from torch.library import opcheck
 
 import kernels
+from kernels import _native
+from kernels.max_pool import pool, pool_backward
 from tests import references as ref
 from tests.references import FORMS, LAYOUTS, assert_close, form
 
@@ -338,6 +340,17 @@ def test_the_bits_do_not_depend_on_threads(one_thread):
             results.append([with_gradient(f, x) for f in (kernels.response_norm_pool, kernels.same_map_norm)])
     for other in results[1:]:
         assert all(torch.equal(a, b) for first, second in zip(results[0], other) for a, b in zip(first, second))
+
+
+def test_a_gradient_that_is_a_part_of_another_is_pooled_back_in_c_too(monkeypatch):
+    x = rand(3, 8, 7, 7, dtype=torch.float32)
+    code = pool(x, 3, 2)[1]
+    whole = rand(3, 16, 3, 3, dtype=torch.float32)
+    with form("native"):
+        called, take = [], _native.call
+        monkeypatch.setattr(_native, "call", lambda name, *rest: called.append(name) or take(name, *rest))
+        part = pool_backward(whole[:, 8:], code, 7, 7, 3, 2)
+        assert called == ["max_pool_backward"] and torch.equal(part, pool_backward(whole[:, 8:].contiguous(), code, 7, 7, 3, 2))
 
 
 # --- from uint8 to a batch; the update ----------------------------------------------------------------------------------------------------

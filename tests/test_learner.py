@@ -1,5 +1,9 @@
 """What moves the weights: what each precision costs, and what a checkpoint of another net is told."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -141,3 +145,21 @@ def test_the_two_ways_to_write_momentum_part_only_where_the_rate_falls():
     assert torch.equal(after(outside, [1e-3] * 6), after(plain, [1e-3] * 6))
     falls = [1e-3] * 6 + [1e-4]
     assert (after(outside, falls) - after(plain, falls)).norm() > 0.3 * (after(plain, falls) - after(plain, [1e-3] * 6)).norm()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_memory_that_a_step_frees_stays_with_the_process():
+    """In a process of its own: what it sets holds for good."""
+    code = """
+import resource, torch
+from alexnet.training.learner import keep_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        pieces = [torch.ones(750_000) for _ in range(10)]  # 3 MB each, and all of it freed
+        del pieces
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(); first = faults(); keep_memory(); faults(); print(first, faults())
+"""
+    first, then = map(int, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert then < 100 < 10_000 < first

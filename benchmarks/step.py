@@ -5,12 +5,14 @@ lighter and has no response normalization.
     python -m benchmarks.step parts               # what it is made of: convolutions, what follows them, update, augmentation
 
 A step is forward pass, loss, backward pass and update, on images that are there already (`parts` has augmentation apart). All take turns,
-round by round, in a new order each; medians and 20 % and 80 % quantiles are kept. Before anything is timed, the nets are compared: same
-weights, same outputs. Rows go to benchmarks/results/step.csv.
+round by round, in a new order each; medians and 20 % and 80 % quantiles are kept. On a CPU each is a process of its own, where nobody
+else's settings of threads and allocator reach it, and a turn is a few steps, so that caches are warm as in training. Before anything is
+timed, the nets are compared: same weights, same outputs. Rows go to benchmarks/results/step.csv.
 """
 
 import argparse
 import math
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -58,6 +61,7 @@ class Case:
     batch: int
     precision: str
     wanted: tuple[tuple[str, float], ...] = ()  # (implementation, how many times as fast as its peer)
+    repeat: int = 1  # steps of a turn
 
     @property
     def classes(self) -> int:
@@ -69,8 +73,8 @@ class Case:
 
 ASKED = (("ours", 1.5), ("ours, no compiler", 1.0))
 CPU = (
-    Case("default profile", "paper", 1 / 4, 64, 64, "fp32", ASKED),
-    Case("full net", "paper", 1.0, 224, 16, "fp32", ASKED),
+    Case("default profile", "paper", 1 / 4, 64, 64, "fp32", ASKED, repeat=40),
+    Case("full net", "paper", 1.0, 224, 16, "fp32", ASKED, repeat=3),
 )
 GPU = tuple(  # what matters most first; compiled peers, which take minutes, in the first two alone
     Case("full net", preset, 1.0, 224, batch, precision)
@@ -165,6 +169,59 @@ def contestants(case: Case, device: str, x: Tensor, labels: Tensor) -> dict[str,
     return found
 
 
+def inputs(case: Case, device: str) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = 50 * torch.randn(case.batch, 3, case.image_size, case.image_size, generator=generator)
+    return x.to(device), torch.randint(case.classes, (case.batch,), generator=generator).to(device)
+
+
+class Apart:
+    """A contestant in a process of its own; a call is a turn. Raises RuntimeError with what went wrong there."""
+
+    def __init__(self, case: Case, name: str, threads: int):
+        context = multiprocessing.get_context("spawn")
+        self.here, there = context.Pipe()
+        self.process = context.Process(target=serve, args=(case, name, threads, there), daemon=True)
+        self.process.start()
+        there.close()
+        self.hear()
+
+    def hear(self) -> None:
+        try:
+            problem = self.here.recv()
+        except EOFError:
+            problem = "its process died; is there too little memory?"
+        if problem:
+            raise RuntimeError(problem)
+
+    def __call__(self) -> None:
+        self.here.send("step")
+        self.hear()
+
+    def stop(self) -> None:
+        self.here.close()
+        self.process.join()
+
+
+def serve(case: Case, name: str, threads: int, there: Connection) -> None:
+    """In the process: builds the contestant, and does a turn at each word."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    try:
+        step = contestants(case, "cpu", *inputs(case, "cpu"))[name]()
+        for _ in range(2):  # compiles
+            step()
+        there.send("")
+        while there.recv():
+            for _ in range(case.repeat):
+                step()
+            there.send("")
+    except EOFError:  # that was all
+        pass
+    except Exception as problem:  # what cannot run here is a finding
+        there.send(measure.first_line(problem))
+
+
 def compare(case: Case, device: str, x: Tensor) -> None:
     """Raises RuntimeError where our net and torch's layers do not give the same outputs from the same weights."""
     sizes = (case.classes, case.width, case.image_size)
@@ -177,9 +234,8 @@ def compare(case: Case, device: str, x: Tensor) -> None:
 
 
 def steps(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
-    device, generator = args.device, torch.Generator().manual_seed(0)
-    x = (50 * torch.randn(case.batch, 3, case.image_size, case.image_size, generator=generator)).to(device)
-    labels = torch.randint(case.classes, (case.batch,), generator=generator).to(device)
+    device = args.device
+    x, labels = inputs(case, device)
     base = dict.fromkeys(COLUMNS) | origin | {"case": case.name, "preset": case.preset, "width": case.width, "batch": case.batch}
     base |= {"image_size": case.image_size, "precision": case.precision}
     rows: list[Row] = []
@@ -191,19 +247,24 @@ def steps(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
             if args.implementations and name not in (*args.implementations, PEER):
                 continue
             try:
+                if device == "cpu":
+                    ready[name] = Apart(case, name, torch.get_num_threads())
+                    continue
                 torch.manual_seed(0)
                 step = build()
                 for _ in range(2):  # compiles
                     step()
-                if device == "cuda":
-                    torch.cuda.synchronize()
-                    torch.cuda.reset_peak_memory_stats()
-                    step()
-                    peaks[name] = torch.cuda.max_memory_allocated() / 2**20
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+                step()
+                peaks[name] = torch.cuda.max_memory_allocated() / 2**20
                 ready[name] = step
             except Exception as problem:  # what cannot run here is a finding
                 rows.append(base | {"implementation": name, "note": f"skipped: {measure.first_line(problem)}"})
-        times = clocked(ready, args)
+        times = {name: [ms / case.repeat for ms in found] for name, found in clocked(ready, args).items()}
+    for step in ready.values():
+        if isinstance(step, Apart):
+            step.stop()
     middle = {name: float(np.median(ms)) for name, ms in times.items()}
     for name, ms in times.items():
         low, high = (float(q) for q in np.percentile(ms, [20, 80]))

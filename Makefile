@@ -25,7 +25,7 @@ pytest     := $(threads) $(BIN)/python -m pytest -q -n 2 --dist loadfile
 nbval      := $(pytest) --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300 -p no:cacheprovider
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce book test test-all browser lint notebooks bench refresh clean
+.PHONY: help reproduce book test test-all browser pdf lint notebooks bench refresh clean
 
 help:  ## this list
 	@echo 'make <target> [PROFILE=embedded|quick|cifar10|...] [ARGS="..."] [PYTHON=python3.12]'
@@ -52,6 +52,9 @@ test-all: lint book  ## test, what is slow or needs a GPU (skipped where there i
 browser: book  ## the built book in Chromium (skipped where there is none): links, keyboard, screen reader, weight, no other host
 	$(pytest) tests/test_browser.py -m 'slow or not slow'
 
+pdf: book  ## the whole book as one PDF in _build/html, printed by Chromium
+	$(BIN)/python scripts/pdf.py
+
 lint: $(READY)  ## style and types only
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -59,8 +62,9 @@ lint: $(READY)  ## style and types only
 notebooks: $(READY)  ## the notebooks only, re-run against their stored outputs by nbval
 	$(if $(CHAPTERS),$(nbval) $(CHAPTERS),@echo 'book/ has no notebooks')
 
-bench: $(READY)  ## time the operators against their peers (ARGS go to `python -m benchmarks.operators`; --help)
-	$(BIN)/python -m benchmarks.operators $(ARGS)
+bench: $(READY)  ## time the operators, then a training step and its parts, against their peers (benchmarks/README.md has more)
+	$(BIN)/python -m benchmarks.operators
+	$(BIN)/python -m benchmarks.step steps parts
 
 refresh: $(READY)  ## run the notebooks anew and store their outputs in place (ARGS: chapters; all without)
 	$(BIN)/python scripts/refresh_notebooks.py $(ARGS)

@@ -7,6 +7,7 @@ server of their own; `make browser` builds it and runs them all.
 
 import functools
 import http.server
+import io
 import os
 import shutil
 import sys
@@ -307,6 +308,38 @@ def test_formulas_are_set(served: str, visit: Callable[..., Any]) -> None:
     page = visit(served + "book/03-architecture.html")
     playwright.expect(page.locator("mjx-container").first).to_be_visible()
     assert any("woff" in asked for asked in page.asked)
+
+
+@book
+@pytest.mark.slow
+def test_the_book_is_one_pdf_whose_links_stay_inside(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One page of it, and all that it is made of."""
+    from pypdf import PdfReader, PdfWriter
+
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import pdf
+
+    toc = ["book/intro", "book/claims"]
+    assert list(pdf.names({"root": toc[0], "parts": [{"chapters": [{"file": toc[1], "sections": []}]}]})) == toc
+    made, starts = PdfWriter(), {}
+    page = browser.new_page()
+    for name in toc:
+        path = HTML / f"{name}.html"
+        starts[path.as_uri()] = len(made.pages)
+        title, printed = pdf.print_page(page, path)
+        made.append(io.BytesIO(printed), outline_item=title, import_outline=False)
+    page.close()
+    pdf.keep_inside(made, starts)
+    made.write(written := io.BytesIO())
+    read = PdfReader(written)
+    assert [read.get_destination_page_number(one) for one in read.outline] == list(starts.values())
+    links = [link.get_object() for one in read.pages for link in one.get("/Annots", ())]
+    addresses = [str(link["/A"]["/URI"]) for link in links if "/A" in link and "/URI" in link["/A"]]
+    assert not any(address.split("#")[0] in starts for address in addresses)
+    claims = read.pages[starts[(HTML / "book/claims.html").as_uri()]]
+    assert any(link.get("/Dest", [None])[0] == claims.indirect_reference for link in links)
+    text = "".join(one.extract_text() for one in read.pages)
+    assert "claims" in text and "Reproduce this page" in text
 
 
 class _Page(HTMLParser):

@@ -8,7 +8,7 @@ import pytest
 from alexnet import claims, results, scoreboard
 from alexnet.experiments import ablations
 from alexnet.presets import get, shapes, total
-from benchmarks import chart, record
+from benchmarks import chart, record, step
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
@@ -123,7 +123,33 @@ def test_the_operators_table_is_one_machines_run() -> None:
     assert any(all(line in README for line in table) for table in tables), tables
 
 
-@pytest.mark.parametrize("rows", [arithmetic, recipe, measured, figure1], ids=lambda rows: rows.__name__)
+def steps() -> list[str]:
+    """A training step on the CPU that was measured last."""
+    rows = {(row["case"], row["implementation"]): row for row in step.latest("steps", False)}
+    if not rows:
+        return [row("a training step on a CPU", "not yet measured", "not yet measured", "")]
+    first, where = next(iter(rows.values())), "`benchmarks/results/step.csv`"
+
+    def line(what: str, case: str, name: str) -> str:
+        rate, ratio = (step.number(rows[case, name][column]) for column in ("images_per_s", "ratio"))
+        return row(what, f"{rate:,.0f}", f"{ratio or 1:.2f}", where)
+
+    full, small = "full net", "default profile"
+    batches = [f"{rows[case, 'ours']['batch']:.0f}" for case in (full, small)]
+    machine = f"{first['device']}, {first['threads']:.0f} threads, float32"
+    return [
+        row(f"a training step on a CPU ({machine})", "images/s", "times torch's layers", "file"),
+        line(f"the paper's net, batch {batches[0]}", full, "ours"),
+        line("the same without a C compiler", full, "ours, no compiler"),
+        line("the same net in torch's own layers", full, step.PEER),
+        line("torchvision's AlexNet: lighter, and without normalization", full, "torchvision"),
+        line(f"the default profile's net, batch {batches[1]}", small, "ours"),
+        line("the same without a C compiler", small, "ours, no compiler"),
+        line("the same net in torch's own layers", small, step.PEER),
+    ]
+
+
+@pytest.mark.parametrize("rows", [arithmetic, recipe, measured, figure1, steps], ids=lambda rows: rows.__name__)
 def test_the_table_is_what_the_archive_holds(rows) -> None:
     for one in rows():
         assert one in README

@@ -1,0 +1,82 @@
+"""The whole book as one PDF, printed by Chromium from _build/html: the pages in the order of the table of contents, a bookmark each, and
+links from one to another that stay inside.
+
+    python scripts/pdf.py        # after `make book`; writes _build/html/alexnet-reproduced.pdf
+"""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import yaml
+from playwright.sync_api import Page, sync_playwright
+from pypdf import PdfWriter
+from pypdf.generic import ArrayObject, NameObject
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+HTML = ROOT / "_build" / "html"
+OUT = HTML / "alexnet-reproduced.pdf"
+EDGE = "16mm"
+# What a reader would click: solutions and hidden code are printed too.
+OPEN = "document.querySelectorAll('details').forEach((one) => one.open = true)"
+READY = "[...document.querySelectorAll('[data-widget]')].every((place) => place.dataset.ready)"
+
+
+def main() -> int:
+    pages = [HTML / f"{name}.html" for name in names(yaml.safe_load((ROOT / "_toc.yml").read_text()))]
+    if lacking := [page for page in pages if not page.exists()]:
+        print(f"There is no {lacking[0]}: make book", file=sys.stderr)
+        return 2
+    book, starts = PdfWriter(), dict[str, int]()
+    with sync_playwright() as running:
+        path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 900, "height": 1200}, color_scheme="light")
+        for each in tqdm(pages, unit="page", disable=None):
+            starts[each.as_uri()] = len(book.pages)
+            title, printed = print_page(page, each)
+            book.append(BytesIO(printed), outline_item=title, import_outline=False)
+        browser.close()
+    keep_inside(book, starts)
+    book.add_metadata({"/Title": "AlexNet, reproduced"})
+    book.write(OUT)
+    print(f"{OUT}: {len(book.pages)} pages, {OUT.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def names(toc: Any) -> Iterator[str]:
+    """Every page that the table of contents names, in its order."""
+    if isinstance(toc, dict):
+        yield from (toc[key] for key in ("root", "file") if key in toc)
+        yield from (name for key in ("parts", "chapters", "sections") for name in names(toc.get(key)))
+    elif isinstance(toc, list):
+        yield from (name for each in toc for name in names(each))
+
+
+def print_page(page: Page, path: Path) -> tuple[str, bytes]:
+    page.goto(path.as_uri(), wait_until="load")
+    page.wait_for_function(READY)
+    page.evaluate(OPEN)
+    page.evaluate("window.MathJax ? MathJax.startup.promise.then(() => true) : true")
+    margin = {"top": EDGE, "bottom": EDGE, "left": EDGE, "right": EDGE}
+    printed = page.pdf(format="A4", margin=margin, print_background=True, scale=0.8)  # type: ignore[arg-type]
+    return page.title().split(" — ")[0], printed
+
+
+def keep_inside(book: PdfWriter, starts: dict[str, int]) -> None:
+    """Links to another page of the book lead to where it begins in the PDF."""
+    for page in book.pages:
+        for reference in page.get("/Annots", ()):
+            link = reference.get_object()
+            target = str(link.get("/A", {}).get("/URI", "")).split("#")[0]
+            if target in starts:
+                del link["/A"]
+                link[NameObject("/Dest")] = ArrayObject([book.pages[starts[target]].indirect_reference, NameObject("/Fit")])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,6 +3,7 @@
 import json
 import textwrap
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from alexnet.claims import VERDICTS, Judgement, contents, reckon
@@ -136,6 +137,22 @@ def markdown(judgements: list[Judgement]) -> str:
         here = f"{one.here}; {one.data}" if one.data and one.here else one.here
         verdict = f"{one.verdict}, undecided" if one.undecided else one.verdict
         rows.append(f"| {claim.claim} {_link(claim.chapter)} | {claim.paper} | {claim.logged()} | {here} | {verdict} |")
+    return "\n".join(rows)
+
+
+def chapter(judgements: list[Judgement], name: str, page: Mapping[str, str] | None = None) -> str:
+    """A chapter's own table: of each of its claims the paper's number, that of its logs, the archived run's, this page's, the verdict.
+
+    page: what the page has measured itself, by the claim's id. What is arithmetic, a page reckons anew each time.
+    """
+    rows = ["| claim | the paper | its logs | archived run | this page's run | verdict |", "|---|---|---|---|---|---|"]
+    for one in judgements:
+        claim = one.claim
+        if claim.chapter == name:
+            archived, own = ("", one.here) if claim.kind == "arithmetic" else (one.here, (page or {}).get(claim.id, ""))
+            archived = f"{archived}; {one.data}" if one.data and archived else archived
+            verdict = f"{one.verdict}, undecided" if one.undecided else one.verdict
+            rows.append(f"| {claim.claim} | {claim.paper} | {claim.logged()} | {archived} | {own} | {verdict} |")
     return "\n".join(rows)
 
 

@@ -489,6 +489,33 @@ def test_appendix_d_shows_what_the_archive_holds():
     assert re.findall(r"\d+\.\d{2,}|\d,\d{3}", prose) == []  # numbers stand in the tables
 
 
+def test_a_chapters_table_tells_its_own_claims_and_what_the_page_has_measured():
+    every = claims.judge_all()
+    own = [one for one in every if one.claim.chapter == "06-results"]
+    head, rule, *rows = scoreboard.chapter(every, "06-results", {"ten-views-top1": "-5.0 points, 1 seed"}).splitlines()
+    assert head.count("|") == rule.count("|") == 7 and len(rows) == len(own) > 20
+    by_id = dict(zip((one.claim.id for one in own), rows, strict=True))
+    assert "| -5.0 points, 1 seed |" in by_id["ten-views-top1"] and "-1.55 points" in by_id["ten-views-top1"]
+    (reckoned,) = (row for row in scoreboard.chapter(every, "03-architecture").splitlines() if "60 million" in row)
+    assert reckoned.endswith("| 60 million |  |  | 60,965,224 | reproduced |")
+
+
+NUMBERED = sorted({one.claim.chapter for one in claims.judge_all() if one.claim.chapter[:1].isdigit()})
+
+
+@pytest.mark.parametrize("name", NUMBERED)
+def test_each_chapter_shows_the_table_of_the_archive(name):
+    (cell,) = (cell for cell in page(name) if "scoreboard.chapter" in "".join(cell["source"]))
+    shown = "".join("".join(out.get("data", {}).get("text/markdown", "")) for out in cell["outputs"]).splitlines()
+    mine = scoreboard.chapter(claims.judge_all(), name).splitlines()
+
+    def without_the_pages_own(row):
+        cells = row.split(" | ")
+        return cells if "nbval-ignore-output" not in cell["metadata"]["tags"] else [*cells[:-2], *cells[-1:]]
+
+    assert [without_the_pages_own(row) for row in shown] == [without_the_pages_own(row) for row in mine]
+
+
 @pytest.mark.parametrize("name", ["intro", "claims"])
 def test_the_cover_and_appendix_d_show_the_scoreboard_of_the_archive(name):
     printed = "".join("".join(out.get("text", "")) for cell in page(name) for out in cell.get("outputs", []))

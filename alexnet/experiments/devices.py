@@ -106,7 +106,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
 def launch(layout: Layout, pack: Path, **settings: Any) -> dict[str, Any]:
     """Measures one layout in ranks of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        asked = asdict(layout) | {"pack": str(pack)} | settings
+        asked = asdict(layout) | {"pack": str(pack), "device": "cuda" if torch.cuda.is_available() else "cpu"} | settings
         out = Path(folder) / "found.json"
         start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={layout.ranks}"]
         command = [*start, "-m", "alexnet.experiments.devices", json.dumps(asked), str(out)]
@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = form.parse_args(arguments)
     asked = args.asked
     rows, columns = asked.pop("rows"), asked.pop("columns")
-    here = join(presets.get(asked["preset"]).columns, "cpu", columns)
+    here = join(presets.get(asked["preset"]).columns, asked.pop("device"), columns)  # ranks may share a GPU
     if (here.rows, here.world) != (rows, rows * columns):
         raise InputError(f"{here.world} ranks do not make {rows} x {columns}")
     found = measure(here, Path(asked.pop("pack")), **asked)

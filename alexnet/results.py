@@ -40,17 +40,24 @@ def provenance(seconds: float) -> dict[str, Any]:
             return None
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        commit = subprocess.run(describe, cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:  # no git here
-        commit = ""
+    commit = _git("describe", "--always", "--exclude=*", "--abbrev=12")
+    # archived results may be new ones, one after the other: they do not change what computes the next
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results", ":(top,exclude)benchmarks/results")
+    commit += "-dirty" * bool(commit and changed)
     return {
         "commit": commit or None,
         "versions": {"python": platform.python_version()} | {package: known(package) for package in PACKAGES},
         "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": gpu},
         "wall_seconds": round(seconds, 1),
     }
+
+
+def _git(*words: str) -> str:
+    """What git says of this folder; nothing where there is no git, or no repository."""
+    try:
+        return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
 
 
 def _processor() -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 
@@ -49,6 +50,29 @@ def test_provenance_says_where_and_with_what():
     assert json.loads(json.dumps(found)) == found
     assert found["wall_seconds"] == 12.3 and found["hardware"]["cores"] >= 1 and found["hardware"]["processor"]
     assert found["versions"]["torch"] and found["versions"]["numpy"] and found["versions"]["python"].startswith("3.")
+
+
+def test_the_commit_is_dirty_by_code_and_not_by_results(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "results").mkdir()
+    (tmp_path / "package").mkdir()
+    for name in ("results/a.json", "package/code.py"):
+        (tmp_path / name).write_text("1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "all")
+    monkeypatch.setattr(results, "HERE", tmp_path / "package")
+    clean = results.provenance(0)["commit"]
+    (tmp_path / "results" / "a.json").write_text("2\n")
+    (tmp_path / "results" / "b.json").write_text("2\n")
+    assert re.fullmatch("[0-9a-f]{12}", clean) and results.provenance(0)["commit"] == clean
+    (tmp_path / "package" / "code.py").write_text("2\n")
+    assert results.provenance(0)["commit"] == f"{clean}-dirty"
+    monkeypatch.setattr(results, "HERE", tmp_path.parent / "nowhere")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
+    assert results.provenance(0)["commit"] is None
 
 
 def part(*seeds, provenance=None, **metrics):

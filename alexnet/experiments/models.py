@@ -4,9 +4,10 @@ each."""
 import json
 import multiprocessing
 import signal
+import statistics
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def train_planned(
     missing = {path: net for path, net in zip(folders, planned, strict=True) if not (path / "summary.json").exists()}
     if not missing:
         return folders
+    # a long one, begun last, would leave the other devices idle at the end
+    missing = dict(sorted(missing.items(), key=lambda net: _work(*net[1]), reverse=True))
     steps = sum(
         max(1, round(config.epochs * steps_per_epoch(splits["train"], config.batch_size))) for config, splits in missing.values()
     )
@@ -158,16 +161,16 @@ def trained(path: Path) -> tuple[AlexNet, Augment]:
 def forecast(profile: Profile, planned: Sequence[Planned]) -> str:
     """What training all of these will take, in words: those that are there already cost nothing. The rate is measured on a few steps of the
     costliest net, and scaled by multiplications for the others."""
-    nets = {config.identity: (config, len(splits["train"])) for config, splits in planned}
+    nets = {config.identity: (config, splits) for config, splits in planned}
     missing = [net for net in nets.values() if not (folder(profile, net[0]) / "summary.json").exists()]
     if not missing:
         return f"all {len(nets)} models are there already"
-    work = sum(config.epochs * images * _macs(config) for config, images in missing)
+    work = sum(_work(config, splits) for config, splits in missing)
     costliest = max((config for config, _ in missing), key=_macs)
     seconds = work / _macs(costliest) * _seconds_an_image(costliest) / min(len(missing), len(devices()))
     where = f"{len(devices())} {'GPUs' if devices()[0] != 'cpu' else 'cores'}"
     there = f", {len(nets) - len(missing)} there already" if len(missing) < len(nets) else ""
-    images, models = sum(config.epochs * count for config, count in missing), "models" if len(missing) > 1 else "model"
+    images, models = sum(config.epochs * len(splits["train"]) for config, splits in missing), "models" if len(missing) > 1 else "model"
     return f"{len(missing)} {models} to train{there}: {images / 1e6:,.2f} million images, about {duration(seconds)} on {where}"
 
 
@@ -181,28 +184,38 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
+def _work(config: Config, splits: dict[str, Pack]) -> float:
+    """Multiply-accumulates of all that a run sees, forward."""
+    return config.epochs * len(splits["train"]) * _macs(config)
+
+
 def _macs(config: Config) -> int:
     """Of one image."""
     return presets.total(presets.shapes(presets.get(config.preset), config.num_classes, config.width, config.image_size), "macs")
 
 
 def _seconds_an_image(config: Config) -> float:
-    """Of training, on one device alone."""
+    """Of training, on one device while all others train too: cores share caches and memory."""
     device, count = torch.device(devices()[0]), min(config.batch_size, 32 if devices()[0] == "cpu" else config.batch_size)
+    at_once = len(devices()) if device.type == "cpu" else 1
     threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+
+    def few_steps(_: int) -> float:
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+        learner = trainer.Learner(config.network(), config.recipe, Ranks(device), dtype)
+        x = torch.randn(count, 3, config.image_size, config.image_size)
+        labels, keys = torch.zeros(count, dtype=torch.int64), torch.arange(count)
+        took = []
+        for _ in range(6):
+            began = time.perf_counter()
+            learner.backward(x, labels, keys, count)
+            learner.update([0.0] * len(learner.parameters))
+            took.append(time.perf_counter() - began)
+        return statistics.median(took)
+
     try:
-        with trainer.arithmetic(config.precision, device) as dtype:
-            learner = trainer.Learner(config.network(), config.recipe, Ranks(device), dtype)
-            x = torch.randn(count, 3, config.image_size, config.image_size)
-            labels, keys = torch.zeros(count, dtype=torch.int64), torch.arange(count)
-            took = []
-            for _ in range(4):
-                began = time.perf_counter()
-                learner.backward(x, labels, keys, count)
-                learner.update([0.0] * len(learner.parameters))
-                took.append(time.perf_counter() - began)
-        return min(took) / count
+        with trainer.arithmetic(config.precision, device) as dtype, ThreadPoolExecutor(at_once) as pool:
+            return max(pool.map(few_steps, range(at_once))) / count
     finally:
         torch.set_num_threads(threads)

@@ -408,7 +408,7 @@ def number(value: object) -> float:
 def table(rows: Sequence[Row]) -> str:
     lines = [["case ", "implementation ", "ms", "images/s", "times", "wanted", "floor ms", "peak MB"]]
     for row in rows:
-        case = f"{row['case']}, {row['preset']}, batch {row['batch']}, {row['precision']}"
+        case = f"{row['case']}, {row['preset']}, batch {number(row['batch']):.0f}, {row['precision']}"
         shown = [row[name] for name in ("median_ms", "images_per_s", "ratio", "wanted", "floor_ms", "peak_mb")]
         ms, rate, ratio, wanted, floor, peak = ("" if value in (None, "") else f"{number(value):,.3g}" for value in shown)
         rate = "" if row["images_per_s"] in (None, "") else f"{number(row['images_per_s']):,.0f}"

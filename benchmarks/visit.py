@@ -47,7 +47,7 @@ def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
     return {
         "check": check + [[*sanitizer, *checked]] * bool(sanitizer),
         "operators": [[*python, "benchmarks.operators", *small, *limit]],
-        "steps": [[*python, "benchmarks.step", "steps", "parts", *small, *([] if tiny else ["--seconds", "6"]), *limit]],
+        "steps": [[*python, "benchmarks.step", "steps", "parts", *small, *(["--seconds", "1", "--runs", "1"] if tiny else ["--seconds", "6"]), *limit]],
         "data": [[*python, "benchmarks.data", "gpu", *(data if tiny else [])]],
         "ranks": [[*python, "alexnet", "reproduce", "--profile", "visit" if tiny else "embedded", "--only", "devices"]],
         "images": [[*python, "alexnet", "reproduce", *profile, "--only", name, *archive] for name in ("figure3", "figure4", "ablations")],

@@ -43,11 +43,12 @@ def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
     checked = [*python, "benchmarks.operators", "--tiny", "--operators", "local_response_norm", "max_pool", "response_norm_pool"]
     sizes = {"count": 40, "size": 72, "width": 0.0625, "batch-size": 8, "rounds": 1, "out": script.TINY_FOLDER / "data.csv"}
     data = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
+    short = ["--seconds", "1", "--runs", "1"] if tiny else ["--seconds", "6"]
     check = [[*python, "pytest", "-q", "-x", "-m", "gpu", *(tests[:1] if tiny else tests)]]
     return {
         "check": check + [[*sanitizer, *checked]] * bool(sanitizer),
         "operators": [[*python, "benchmarks.operators", *small, *limit]],
-        "steps": [[*python, "benchmarks.step", "steps", "parts", *small, *(["--seconds", "1", "--runs", "1"] if tiny else ["--seconds", "6"]), *limit]],
+        "steps": [[*python, "benchmarks.step", "steps", "parts", *small, *short, *limit]],
         "data": [[*python, "benchmarks.data", "gpu", *(data if tiny else [])]],
         "ranks": [[*python, "alexnet", "reproduce", "--profile", "visit" if tiny else "embedded", "--only", "devices"]],
         "images": [[*python, "alexnet", "reproduce", *profile, "--only", name, *archive] for name in ("figure3", "figure4", "ablations")],

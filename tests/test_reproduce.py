@@ -240,7 +240,7 @@ def test_run_does_the_experiments_first_and_only_those_the_profile_serves(monkey
     from alexnet import reproduce as module
 
     asked, ahead, notebooks = [], [], []
-    monkeypatch.setattr(experiments, "train_ahead", lambda names, profile, seeds: ahead.append((names, profile.name, seeds)))
+    monkeypatch.setattr(experiments, "train_ahead", lambda names, profile, seeds, _: ahead.append((names, profile.name, seeds)))
     monkeypatch.setattr(experiments, "result", lambda name, profile, seeds, archive: asked.append((name, profile, list(seeds), archive)))
     done = module.Outcome("c", "done", 0.0, Path("a/b/c.ipynb"), Path("l"))
     monkeypatch.setattr(module, "reproduce", lambda *a, **k: notebooks.append((a, k)) or [done])
@@ -248,8 +248,9 @@ def test_run_does_the_experiments_first_and_only_those_the_profile_serves(monkey
     module.add_arguments(parser)
 
     assert module.run(parser.parse_args(["--profile", "cifar10", "--seeds", "2"])) == 0
-    assert asked == [("figure1", "cifar10", [0, 1], False)] and ahead == [(["figure1"], "cifar10", [0, 1])]
-    assert notebooks[0][1]["chapters_wanted"] == {"03-architecture"}
+    both = ["figure1", "cifar_lrn"]
+    assert asked == [(name, "cifar10", [0, 1], False) for name in both] and ahead == [(both, "cifar10", [0, 1])]
+    assert notebooks[0][1]["chapters_wanted"] == {"03-architecture", "06-results"}
     asked.clear()
     assert module.run(parser.parse_args(["--only", "recipe", "--archive"])) == 0
     assert asked == [("recipe", "embedded", [0], True)] and len(notebooks) == 1  # an experiment by itself runs no notebook

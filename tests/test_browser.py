@@ -312,6 +312,16 @@ def test_formulas_are_set(served: str, visit: Callable[..., Any]) -> None:
 
 @book
 @pytest.mark.slow
+def test_chapters_end_with_their_claims_in_a_table(served: str, visit: Callable[..., Any]) -> None:
+    chapters = [page for page in PAGES if page.removeprefix("book/")[:1] == "0"]
+    assert len(chapters) == 7
+    for name in chapters:
+        heads = visit(served + name).locator("table thead").all_text_contents()
+        assert sum("archived run" in head for head in heads) == 1, name
+
+
+@book
+@pytest.mark.slow
 def test_the_book_is_one_pdf_whose_links_stay_inside(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One page of it, and all that it is made of."""
     from pypdf import PdfReader, PdfWriter

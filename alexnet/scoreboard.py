@@ -145,15 +145,17 @@ def chapter(judgements: list[Judgement], name: str, page: Mapping[str, str] | No
 
     page: what the page has measured itself, by the claim's id. What is arithmetic, a page reckons anew each time.
     """
-    rows = ["| claim | the paper | its logs | archived run | this page's run | verdict |", "|---|---|---|---|---|---|"]
+    rows: list[tuple[str, ...]] = [("claim", "the paper", "its logs", "archived run", "this page's run", "verdict")]
     for one in judgements:
         claim = one.claim
         if claim.chapter == name:
             archived, own = ("", one.here) if claim.kind == "arithmetic" else (one.here, (page or {}).get(claim.id, ""))
             archived = f"{archived}; {one.data}" if one.data and archived else archived
             verdict = f"{one.verdict}, undecided" if one.undecided else one.verdict
-            rows.append(f"| {claim.claim} | {claim.paper} | {claim.logged()} | {archived} | {own} | {verdict} |")
-    return "\n".join(rows)
+            rows.append((claim.claim, claim.paper, claim.logged(), archived, own, verdict))
+    told = [any(column[1:]) for column in zip(*rows, strict=True)]  # a column that holds nothing is left out
+    rows = [tuple(cell for cell, kept in zip(row, told, strict=True) if kept) for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ("---",) * sum(told), *rows[1:]))
 
 
 def _link(chapter: str) -> str:

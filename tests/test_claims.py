@@ -507,11 +507,12 @@ NUMBERED = sorted({one.claim.chapter for one in claims.judge_all() if one.claim.
 def test_each_chapter_shows_the_table_of_the_archive(name):
     (cell,) = (cell for cell in page(name) if "scoreboard.chapter" in "".join(cell["source"]))
     shown = "".join("".join(out.get("data", {}).get("text/markdown", "")) for out in cell["outputs"]).splitlines()
-    mine = scoreboard.chapter(claims.judge_all(), name).splitlines()
+    trains = "nbval-ignore-output" in cell["metadata"]["tags"]
+    mine = scoreboard.chapter(claims.judge_all(), name, {"ten-views-top1": "another number"} if trains else None).splitlines()
 
     def without_the_pages_own(row):
         cells = row.split(" | ")
-        return cells if "nbval-ignore-output" not in cell["metadata"]["tags"] else [*cells[:-2], *cells[-1:]]
+        return [*cells[:-2], *cells[-1:]] if trains else cells
 
     assert [without_the_pages_own(row) for row in shown] == [without_the_pages_own(row) for row in mine]
 

@@ -181,15 +181,17 @@ def chapters(root: Path) -> list[Path]:
     if not toc.is_file():
         raise InputError(f"no book in {root} (no _toc.yml): the installed package has none; run from a clone of the repository")
 
-    def files(node: Any) -> Iterator[str]:
-        if isinstance(node, dict):
-            yield from (node[key] for key in ("root", "file") if key in node)
-            yield from (name for key in ("parts", "chapters", "sections") for name in files(node.get(key)))
-        elif isinstance(node, list):
-            yield from (name for item in node for name in files(item))
-
-    named = [(root / name).with_suffix(".ipynb") for name in files(yaml.safe_load(toc.read_text()))]
+    named = [(root / name).with_suffix(".ipynb") for name in pages(yaml.safe_load(toc.read_text()))]
     return [path for path in named if path.is_file()]
+
+
+def pages(toc: Any) -> Iterator[str]:
+    """Every page that a table of contents names, in its order."""
+    if isinstance(toc, dict):
+        yield from (toc[key] for key in ("root", "file") if key in toc)
+        yield from (name for key in ("parts", "chapters", "sections") for name in pages(toc.get(key)))
+    elif isinstance(toc, list):
+        yield from (name for item in toc for name in pages(item))
 
 
 def tree_digest(root: Path, patterns: Iterable[str]) -> str:

@@ -6,16 +6,16 @@ links from one to another that stay inside.
 
 import shutil
 import sys
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import yaml
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfWriter
 from pypdf.generic import ArrayObject, NameObject
 from tqdm import tqdm
+
+from alexnet.reproduce import pages
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
@@ -27,8 +27,8 @@ READY = "[...document.querySelectorAll('[data-widget]')].every((place) => place.
 
 
 def main() -> int:
-    pages = [HTML / f"{name}.html" for name in names(yaml.safe_load((ROOT / "_toc.yml").read_text()))]
-    if lacking := [page for page in pages if not page.exists()]:
+    paths = [HTML / f"{name}.html" for name in pages(yaml.safe_load((ROOT / "_toc.yml").read_text()))]
+    if lacking := [page for page in paths if not page.exists()]:
         print(f"There is no {lacking[0]}: make book", file=sys.stderr)
         return 2
     book, starts = PdfWriter(), dict[str, int]()
@@ -36,7 +36,7 @@ def main() -> int:
         path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
         browser = running.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 900, "height": 1200}, color_scheme="light")
-        for each in tqdm(pages, unit="page", disable=None):
+        for each in tqdm(paths, unit="page", disable=None):
             starts[each.as_uri()] = len(book.pages)
             title, printed = print_page(page, each)
             book.append(BytesIO(printed), outline_item=title, import_outline=False)
@@ -46,15 +46,6 @@ def main() -> int:
     book.write(OUT)
     print(f"{OUT}: {len(book.pages)} pages, {OUT.stat().st_size / 1e6:.1f} MB")
     return 0
-
-
-def names(toc: Any) -> Iterator[str]:
-    """Every page that the table of contents names, in its order."""
-    if isinstance(toc, dict):
-        yield from (toc[key] for key in ("root", "file") if key in toc)
-        yield from (name for key in ("parts", "chapters", "sections") for name in names(toc.get(key)))
-    elif isinstance(toc, list):
-        yield from (name for each in toc for name in names(each))
 
 
 def print_page(page: Page, path: Path) -> tuple[str, bytes]:

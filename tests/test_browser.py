@@ -330,7 +330,7 @@ def test_the_book_is_one_pdf_whose_links_stay_inside(browser: Any, monkeypatch: 
     import pdf
 
     toc = ["book/intro", "book/claims"]
-    assert list(pdf.names({"root": toc[0], "parts": [{"chapters": [{"file": toc[1], "sections": []}]}]})) == toc
+    assert list(pdf.pages({"root": toc[0], "parts": [{"chapters": [{"file": toc[1], "sections": []}]}]})) == toc
     made, starts = PdfWriter(), {}
     page = browser.new_page()
     for name in toc:

@@ -124,8 +124,9 @@ def test_the_archive_grows_by_seeds_and_keeps_those_that_it_has(counted, tmp_pat
     assert [one["seeds"] for one in grown["provenance"]["earlier"]] == [[0, 1]]
     assert experiments.result("figure1", "own", range(3), archive=True) == grown  # none of it again, and nothing lost
     assert experiments.result("figure1", "own", range(5)) == grown and len(counted.calls) == 2
+    assert experiments.result("figure1", "own", [7], archive=True)["seeds"] == [0, 1, 2, 3, 4, 7]  # others of the same config stay
     counted.settings["budget"] = 4
-    assert experiments.result("figure1", "own", archive=True)["seeds"] == [0] and counted.calls[2:] == [[0]]
+    assert experiments.result("figure1", "own", archive=True)["seeds"] == [0] and counted.calls[3:] == [[0]]
 
 
 def test_an_unknown_experiment_lists_what_there_is():

@@ -48,9 +48,9 @@ def result(name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), ar
     """
     chosen = profiles.load(profile)
     config = _config(name, chosen)
-    asked = {"config_hash": results.config_hash(config), "seeds": _left(name, chosen, seeds, archive)}
-    kept = results.archived(name, profile) if archive else None
-    if not asked["seeds"] and kept:
+    kept = _kept(name, profile, config) if archive else None
+    asked = {"config_hash": results.config_hash(config), "seeds": _left(kept, seeds)}
+    if kept and not asked["seeds"]:
         return kept
     remembered = results.load(name, chosen.runs / "results")
     if remembered is None or any(remembered[key] != value for key, value in asked.items()):
@@ -68,7 +68,7 @@ def result(name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), ar
         }
         results.save(remembered, chosen.runs / "results")
     if archive:
-        if kept and asked["seeds"] != list(seeds):
+        if kept:
             remembered = results.join(kept, remembered)
             results.save(remembered, chosen.runs / "results")
         results.save(remembered, results.ARCHIVE / profile)
@@ -81,12 +81,15 @@ def _config(name: str, profile: profiles.Profile) -> dict[str, Any]:
     return module(name).config(profile) | {"training_version": VERSION}
 
 
-def _left(name: str, profile: profiles.Profile, seeds: Sequence[int], archive: bool) -> list[int]:
-    """The seeds to run: for the archive, those that it does not have of the same config."""
-    kept = results.archived(name, profile.name) if archive else None
-    if kept is None or kept["config_hash"] != results.config_hash(_config(name, profile)):
-        return list(seeds)
-    return [seed for seed in seeds if seed not in kept["seeds"]]
+def _kept(name: str, profile: str, config: dict[str, Any]) -> dict[str, Any] | None:
+    """What the archive has of this very config."""
+    kept = results.archived(name, profile)
+    return kept if kept and kept["config_hash"] == results.config_hash(config) else None
+
+
+def _left(kept: dict[str, Any] | None, seeds: Sequence[int]) -> list[int]:
+    """The seeds that are not there yet."""
+    return [seed for seed in seeds if kept is None or seed not in kept["seeds"]]
 
 
 def train_ahead(names: Sequence[str], profile: profiles.Profile, seeds: list[int], archive: bool = False) -> None:
@@ -94,7 +97,7 @@ def train_ahead(names: Sequence[str], profile: profiles.Profile, seeds: list[int
     from alexnet.experiments import models
 
     able = [name for name in names if hasattr(module(name), "nets")]
-    left = {name: _left(name, profile, seeds, archive) for name in able}
+    left = {name: _left(_kept(name, profile.name, _config(name, profile)) if archive else None, seeds) for name in able}
     planned = [net for name in able if left[name] for net in module(name).nets(profile, left[name])]
     if planned:
         print(models.forecast(profile, planned), flush=True)

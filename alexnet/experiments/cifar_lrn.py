@@ -15,7 +15,7 @@ from alexnet import evaluation
 from alexnet.baselines.pipeline import held_out
 from alexnet.claims import interval
 from alexnet.experiments import models
-from alexnet.experiments.figure1 import late_loss
+from alexnet.experiments.figure1 import choose
 from alexnet.profiles import Profile
 
 ARMS = {"without": "four-layer/regularized", "with": "four-layer/regularized/lrn"}
@@ -50,9 +50,7 @@ def _training(profile: Profile):
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     settings, splits, sweep = profile["cifar_lrn"], profile.splits("cifar_lrn"), _sweep(profile)
     split = held_out(splits, "the CIFAR-10 net")
-    tried = dict(zip(sweep, models.train_all(profile, list(sweep.values()), _training(profile), title="choosing rates"), strict=True))
-    losses = {arm: {rate: late_loss(tried[arm, rate]) for rate in settings["rates"]} for arm in ARMS}
-    best = {arm: min(by_rate, key=by_rate.__getitem__) for arm, by_rate in losses.items()}
+    best, losses = choose(profile, sweep, _training(profile))
     jobs = {(arm, seed): models.change(sweep[arm, best[arm]], seed=seed, epochs=settings["epochs"]) for arm in ARMS for seed in seeds}
     trained = dict(zip(jobs, models.train_all(profile, list(jobs.values()), _training(profile), title="cifar_lrn"), strict=True))
     found: dict[str, dict[str, Any]] = {arm: {} for arm in ARMS}
@@ -66,7 +64,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         "train_images": len(splits["train"]),
         "epochs": settings["epochs"],
         "rates": best,
-        "sweep": {arm: {str(rate): round(loss, 4) for rate, loss in by_rate.items()} for arm, by_rate in losses.items()},
+        "sweep": losses,
         "nets": found,
     }
 

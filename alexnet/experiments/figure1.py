@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from alexnet.data.pack import Pack
 from alexnet.experiments import models
 from alexnet.profiles import Profile
 from alexnet.training import log
@@ -43,9 +44,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     settings, splits = profile["figure1"], {"train": profile.splits("figure1")["train"]}
     sweep, rates = _sweep(profile), settings["rates"]
     kinds = [kind for kind in KINDS if kind in rates]
-    tried = dict(zip(sweep, models.train_all(profile, list(sweep.values()), splits, title="choosing rates"), strict=True))
-    losses = {kind: {rate: late_loss(tried[kind, rate]) for rate in rates[kind]} for kind in kinds}
-    best = {kind: min(by_rate, key=by_rate.__getitem__) for kind, by_rate in losses.items()}
+    best, losses = choose(profile, sweep, splits)
 
     goal = {"epochs": settings["epochs"], "stop_at_train_error": settings["threshold"]}
     full = {(kind, seed): models.change(sweep[kind, best[kind]], seed=seed, **goal) for kind in kinds for seed in seeds}
@@ -58,13 +57,26 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         "nets": {
             kind: {
                 "rate": best[kind],
-                "sweep": {str(rate): round(loss, 4) if math.isfinite(loss) else None for rate, loss in losses[kind].items()},
+                "sweep": losses[kind],
                 "error_by_epoch": {str(seed): [round(e, 5) for e in curves[kind, seed]] for seed in seeds},
                 "epochs_to_threshold": {str(seed): arrival(curves[kind, seed], settings["threshold"]) for seed in seeds},
             }
             for kind in kinds
         },
     }
+
+
+def choose(
+    profile: Profile, sweep: dict[tuple[str, float], models.Config], splits: dict[str, Pack]
+) -> tuple[dict[str, float], dict[str, dict[str, float | None]]]:
+    """Of runs by kind and rate: for each kind the rate with the lowest late loss; and all of these losses, None where a run diverged."""
+    tried = dict(zip(sweep, models.train_all(profile, list(sweep.values()), splits, title="choosing rates"), strict=True))
+    losses: dict[str, dict[float, float]] = {}
+    for (kind, rate), path in tried.items():
+        losses.setdefault(kind, {})[rate] = late_loss(path)
+    best = {kind: min(by_rate, key=by_rate.__getitem__) for kind, by_rate in losses.items()}
+    told = {kind: {str(r): round(x, 4) if math.isfinite(x) else None for r, x in by_rate.items()} for kind, by_rate in losses.items()}
+    return best, told
 
 
 def arrival(errors: list[float], threshold: float) -> int | None:

@@ -128,7 +128,7 @@ class Learner:
 @cache
 def keep_memory() -> None:
     """From now on this process keeps the memory that it frees, where its allocator is glibc's. Each step asks again for what the last one
-    freed, and on a CPU a tenth of its time went into getting those pages from the system, one by one."""
+    freed, and getting those pages from the system, one by one, takes a share of a step that can be seen on a CPU."""
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt

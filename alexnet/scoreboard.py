@@ -134,10 +134,16 @@ def markdown(judgements: list[Judgement]) -> str:
     rows = ["| claim | the paper | its logs | here | verdict |", "|---|---|---|---|---|"]
     for one in judgements:
         claim = one.claim
-        here = f"{one.here}; {one.data}" if one.data and one.here else one.here
-        verdict = f"{one.verdict}, undecided" if one.undecided else one.verdict
-        rows.append(f"| {claim.claim} {_link(claim.chapter)} | {claim.paper} | {claim.logged()} | {here} | {verdict} |")
+        rows.append(f"| {claim.claim} {_link(claim.chapter)} | {claim.paper} | {claim.logged()} | {_on_what(one)} | {_verdict(one)} |")
     return "\n".join(rows)
+
+
+def _on_what(one: Judgement) -> str:
+    return f"{one.here}; {one.data}" if one.data and one.here else one.here
+
+
+def _verdict(one: Judgement) -> str:
+    return f"{one.verdict}, undecided" if one.undecided else one.verdict
 
 
 def chapter(judgements: list[Judgement], name: str, page: Mapping[str, str] | None = None) -> str:
@@ -149,10 +155,8 @@ def chapter(judgements: list[Judgement], name: str, page: Mapping[str, str] | No
     for one in judgements:
         claim = one.claim
         if claim.chapter == name:
-            archived, own = ("", one.here) if claim.kind == "arithmetic" else (one.here, (page or {}).get(claim.id, ""))
-            archived = f"{archived}; {one.data}" if one.data and archived else archived
-            verdict = f"{one.verdict}, undecided" if one.undecided else one.verdict
-            rows.append((claim.claim, claim.paper, claim.logged(), archived, own, verdict))
+            archived, own = ("", one.here) if claim.kind == "arithmetic" else (_on_what(one), (page or {}).get(claim.id, ""))
+            rows.append((claim.claim, claim.paper, claim.logged(), archived, own, _verdict(one)))
     told = [any(column[1:]) for column in zip(*rows, strict=True)]  # a column that holds nothing is left out
     rows = [tuple(cell for cell, kept in zip(row, told, strict=True) if kept) for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ("---",) * sum(told), *rows[1:]))

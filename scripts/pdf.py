@@ -4,11 +4,11 @@ links from one to another that stay inside.
     python scripts/pdf.py        # after `make book`; writes _build/html/alexnet-reproduced.pdf
 """
 
-import shutil
 import sys
 from io import BytesIO
 from pathlib import Path
 
+import chromium
 import yaml
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfWriter
@@ -23,7 +23,6 @@ OUT = HTML / "alexnet-reproduced.pdf"
 EDGE = "16mm"
 # What a reader would click: solutions and hidden code are printed too.
 OPEN = "document.querySelectorAll('details').forEach((one) => one.open = true)"
-READY = "[...document.querySelectorAll('[data-widget]')].every((place) => place.dataset.ready)"
 
 
 def main() -> int:
@@ -31,10 +30,12 @@ def main() -> int:
     if lacking := [page for page in paths if not page.exists()]:
         print(f"There is no {lacking[0]}: make book", file=sys.stderr)
         return 2
+    if chromium.find() is None:
+        print("The PDF needs Chromium: apt install chromium, or name one in ALEXNET_CHROMIUM", file=sys.stderr)
+        return 2
     book, starts = PdfWriter(), dict[str, int]()
     with sync_playwright() as running:
-        path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        browser = running.chromium.launch(executable_path=chromium.find(), args=list(chromium.FLAGS))
         page = browser.new_page(viewport={"width": 900, "height": 1200}, color_scheme="light")
         for each in tqdm(paths, unit="page", disable=None):
             starts[each.as_uri()] = len(book.pages)
@@ -50,7 +51,7 @@ def main() -> int:
 
 def print_page(page: Page, path: Path) -> tuple[str, bytes]:
     page.goto(path.as_uri(), wait_until="load")
-    page.wait_for_function(READY)
+    page.wait_for_function(chromium.READY)
     page.evaluate(OPEN)
     page.evaluate("window.MathJax ? MathJax.startup.promise.then(() => true) : true")
     margin = {"top": EDGE, "bottom": EDGE, "left": EDGE, "right": EDGE}

@@ -3,12 +3,12 @@
     python scripts/picture.py        # after `make book`; writes .github/book.png
 """
 
-import shutil
 import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
+import chromium
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -30,12 +30,11 @@ def main() -> int:
         return 2
     pictures = []
     with sync_playwright() as running:
-        path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        browser = running.chromium.launch(executable_path=chromium.find(), args=list(chromium.FLAGS))
         for name, width, scheme, place in SHOTS:
             page = browser.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme)
             page.goto((PAGES / name).as_uri(), wait_until="load")
-            page.wait_for_function("[...document.querySelectorAll('[data-widget]')].every((place) => place.dataset.ready)")
+            page.wait_for_function(chromium.READY)
             if place:
                 page.locator(place).first.evaluate("(there) => window.scrollTo(0, there.getBoundingClientRect().top + scrollY - 90)")
             page.wait_for_timeout(500)  # until it has scrolled

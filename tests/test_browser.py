@@ -8,7 +8,6 @@ server of their own; `make browser` builds it and runs them all.
 import functools
 import http.server
 import io
-import os
 import shutil
 import sys
 import threading
@@ -23,23 +22,21 @@ import pytest
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import chromium  # noqa: E402
+
 HTML = ROOT / "_build" / "html"
 WIDGETS = ROOT / "book" / "_static" / "widgets"
 NAMES = ("architecture", "puzzle", "lrn", "pooling", "augment", "kernels", "momentum", "classify")
 WEIGHT_LIMIT = 5_000_000  # bytes of all that a page loads the first time; 2.5 MB of them are the theme's fonts and styles, and MathJax
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update")
+FLAGS = (*chromium.FLAGS, "--disable-quic", "--disable-background-networking", "--disable-component-update")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-
-def chromium() -> str | None:
-    """Chromium as the system has it, or what ALEXNET_CHROMIUM names."""
-    known = ("chromium", "chromium-browser", "google-chrome")
-    return os.environ.get("ALEXNET_CHROMIUM") or next((path for path in map(shutil.which, known) if path), None)
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    if (path := chromium()) is None:
+    if (path := chromium.find()) is None:
         pytest.skip("needs Chromium: apt install chromium, or name one in ALEXNET_CHROMIUM")
     with playwright.sync_playwright() as running:
         opened = running.chromium.launch(executable_path=path, args=list(FLAGS))
@@ -67,7 +64,7 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("request", lambda asked: None if asked.url.startswith(("data:", "blob:")) or urlsplit(asked.url)[:2] == here
                 else complaints.append(f"{address}: asks for {asked.url}"))  # fmt: skip
         page.goto(address, wait_until="load")
-        page.wait_for_function("[...document.querySelectorAll('[data-widget]')].every((place) => place.dataset.ready)")
+        page.wait_for_function(chromium.READY)
         return page
 
     yield open_page
@@ -322,12 +319,10 @@ def test_chapters_end_with_their_claims_in_a_table(served: str, visit: Callable[
 
 @book
 @pytest.mark.slow
-def test_the_book_is_one_pdf_whose_links_stay_inside(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_book_is_one_pdf_whose_links_stay_inside(browser: Any) -> None:
     """One page of it, and all that it is made of."""
-    from pypdf import PdfReader, PdfWriter
-
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import pdf
+    from pypdf import PdfReader, PdfWriter
 
     toc = ["book/intro", "book/claims"]
     assert list(pdf.pages({"root": toc[0], "parts": [{"chapters": [{"file": toc[1], "sections": []}]}]})) == toc

@@ -112,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `alexnet reproduce` to a parser; `run` obeys them."""
     names = ", ".join(profiles.names())
     parser.add_argument("--profile", default=DEFAULT_PROFILE, metavar="P", help=f"how big: {names} (default: {DEFAULT_PROFILE})")
-    parser.add_argument("--quick", dest="profile", action="store_const", const="quick", help="short for --profile quick: less of everything")
+    parser.add_argument("--quick", dest="profile", action="store_const", const="quick", help="--profile quick: less of everything")
     one = f"one chapter, as 03-architecture, or one experiment: {', '.join(experiments.NAMES)}"
     parser.add_argument("--only", metavar="NAME", help=one)
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds per experiment (default: 1)")

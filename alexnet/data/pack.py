@@ -39,6 +39,7 @@ from alexnet.errors import InputError
 
 VERSIONS = {"raw": 1, "jpeg": 2}  # of the format, by encoding
 SHARD_BYTES = 2**30
+FLUSH_BYTES = 2**23  # written to a shard from one request to store them to the next
 SPLITS = ("train", "val", "test")
 AGAIN = "remove it, and prepare it again"
 
@@ -93,7 +94,7 @@ class Moments:
     """Exact sums over images: what the mean image and the colors' covariance are made of.
 
     count: images; total: int64 (S, S, 3), the sum of the images; products: int64 (3, 3), sums over all pixels of channel i times channel j.
-    int64 holds both for two billion images of 256x256.
+    int64 holds both for two billion images of 256x256; to up to 256 images that were just summed, uint16 will do for `total`.
     """
 
     count: int
@@ -102,18 +103,20 @@ class Moments:
 
     @classmethod
     def of(cls, images: np.ndarray) -> "Moments":
-        """The sums of `images`, uint8 (n, S, S, 3), n at most 2^24."""
-        pixels, products = images.reshape(-1, 3), np.zeros((3, 3), np.int64)
-        for begin in range(0, len(pixels), 2**16):
-            some = pixels[begin : begin + 2**16]
-            channels = np.empty((3, -(-len(some) // 256) * 256), np.float32)
-            channels[:, : len(some)], channels[:, len(some) :] = some.T, 0
-            rows = channels.reshape(3, -1, 256)
-            for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
-                # Exact: 256 products of bytes are less than 2^24. Not a matrix product: that would wake BLAS's threads in every worker.
-                products[i, j] += np.einsum("mk,mk->m", rows[i], rows[j]).sum(dtype=np.float64).astype(np.int64)
-                products[j, i] = products[i, j]
-        return cls(len(images), images.sum(axis=0, dtype=np.uint32).astype(np.int64), products)
+        """The sums of `images`, uint8 (n, S, S, 3)."""
+        total = images.sum(axis=0, dtype=np.uint16 if len(images) <= 256 else np.int64)
+        products = np.zeros((3, 3), np.int64)
+        # Red, green, blue, red, ..., as they lie in memory: the values of one pixel are at most two apart. Sums down columns of 128 rows
+        # are exact: 128 products of bytes are less than 2^24. Not a matrix product: that would wake BLAS's threads in every worker.
+        values, width, rows = images.reshape(-1), 3 * 256, np.zeros((128, 3 * 256), np.float32)
+        for begin in range(0, values.size, rows.size):
+            some = values[begin : begin + rows.size]
+            rows.reshape(-1)[: some.size], rows.reshape(-1)[some.size :] = some, 0
+            for apart in range(3):
+                sums = np.einsum("mk,mk->k", rows[:, : width - apart], rows[:, apart:])
+                for i in range(3 - apart):
+                    products[i, i + apart] += int(sums[i::3].sum(dtype=np.float64))
+        return cls(len(images), total, np.triu(products) + np.triu(products, 1).T)
 
     def add(self, other: "Moments") -> None:
         self.count += other.count
@@ -329,7 +332,10 @@ class PackWriter:
         assert self._file is not None
         self._file.write(data)
         self._hash.update(data)
-        self._bytes += memoryview(data).nbytes
+        before, self._bytes = self._bytes, self._bytes + memoryview(data).nbytes
+        if self._bytes // FLUSH_BYTES > before // FLUSH_BYTES and hasattr(os, "posix_fadvise"):
+            # Linux begins to write it to the disk now, without waiting: there is less to wait for in the end.
+            os.posix_fadvise(self._file.fileno(), self._bytes - FLUSH_BYTES, 0, os.POSIX_FADV_DONTNEED)
 
     def _append_encoded(self, file: bytes) -> None:
         if self._file is not None and self._bytes + len(file) > self.shard_bytes:

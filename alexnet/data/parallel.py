@@ -13,6 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+# The environment of processes that decode: no threads for BLAS, which are started as it is imported, one a core; and memory that one image
+# frees is kept for the next (by glibc, whose names these are), for getting its pages anew from the system takes time.
+SPARING = {
+    "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25),
+}  # fmt: skip
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -82,7 +88,16 @@ def crew(workers: int, apart: bool = False) -> Iterator[OrderedMap]:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent)
+    """Processes that begin to start at once, in SPARING."""
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent)
+    before = {name: os.environ.get(name) for name in SPARING}
+    try:
+        os.environ.update(SPARING)
+        pool.submit(cores)  # starts them all
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    return pool
 
 
 def _alone(function: Callable[[T], R], item: T) -> R | Crashed[T]:

@@ -45,7 +45,7 @@ from alexnet.data.parallel import Crashed, OrderedMap, cores, crew, in_flight
 from alexnet.data.sources import list_source
 from alexnet.errors import InputError
 
-CHUNK_BYTES = 2**24
+CHUNK_BYTES = 2**23
 CHECKPOINT_SECONDS = 10.0
 MOST_PIXELS = 2**26  # of a scaled image before it is cropped
 NATIVE: Literal["native"] = "native"

@@ -72,8 +72,9 @@ def _folders(folder: Path) -> list[str]:
 
 def _images(folder: Path) -> Iterator[Reference | Stray]:
     """What is directly in `folder`, sorted by name."""
+    within = os.path.join(folder, "")
     for name in sorted(os.listdir(folder)):
-        path = os.path.join(folder, name)
+        path = within + name  # os.path.join would take as long as the rest
         if name.startswith("."):
             yield Stray(path, "hidden: its name begins with a dot")
         elif name.lower().endswith(ENDINGS):

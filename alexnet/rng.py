@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from kernels.keep_mask import keep_mask
+
 _MULTIPLY_1, _MULTIPLY_2, _GOLDEN = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64, 0x9E3779B97F4A7C15 - 2**64
 
 # the first entry of every key: what the number is for
@@ -52,9 +54,11 @@ def normal(keys: Tensor, count: int = 1) -> Tensor:
 
 def keep(keys: Tensor, count: int, probability: float) -> Tensor:
     """(..., count) bools, True with the given probability (in steps of 2^-53): the mask of dropout."""
+    threshold = min(round((probability - 0.5) * 2.0**63) * 2, 2**63 - 1)  # the hash is uniform over the signed 64-bit integers
+    if (compiled := keep_mask(keys, count, threshold)) is not None:
+        return compiled
     counter = torch.arange(count, device=keys.device)
-    threshold = round((probability - 0.5) * 2.0**63) * 2  # the hash is uniform over the signed 64-bit integers
-    return _mix(keys[..., None] + (counter + 1) * _GOLDEN) < min(threshold, 2**63 - 1)
+    return _mix(keys[..., None] + (counter + 1) * _GOLDEN) < threshold
 
 
 def permutation(keys: Tensor, count: int) -> Tensor:

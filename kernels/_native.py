@@ -29,7 +29,8 @@ FUNCTIONS = {  # arguments and result, as in native.c
     "same_map_norm": ([*[POINTER] * 3, *RANGE, *[LONG] * 3, *[FLOAT] * 3], INT),
     "max_pool": ([*[POINTER] * 3, *RANGE, *[LONG] * 5, INT], INT),
     "max_pool_backward": ([*[POINTER] * 3, *RANGE, *[LONG] * 5, INT], INT),
-    "momentum_step": ([*[POINTER] * 3, *RANGE, *[FLOAT] * 3], INT),
+    "momentum_step": ([*[POINTER] * 6, *RANGE, FLOAT], INT),
+    "keep_mask": ([*[POINTER] * 2, *RANGE, LONG, ctypes.c_int64], INT),
     "crop_flip_color": ([*[POINTER] * 6, *RANGE, *[LONG] * 3, FLOAT, INT, INT], INT),
 }
 PIECE = 1 << 15  # elements that are worth a thread

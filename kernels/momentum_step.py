@@ -1,6 +1,8 @@
 """The paper's update rule (section 5): v = momentum v - weight_decay lr w - lr g; w = w + v, with the rate inside the velocity."""
 
+import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +44,8 @@ def operator(
     groups = list(zip(params, grads, velocities, *([copies] if copies else [])))
     alike = all(_alike(*group) for group in groups)
     floats = all(w.dtype == v.dtype == torch.float32 for w, _, v, *_ in groups)
-    which = _choose.implementation(params[0], native=alike and floats and not copies, triton=alike and floats)
+    native = alike and floats and not copies and all(g.dtype == torch.float32 for g in grads)
+    which = _choose.implementation(params[0], native=native, triton=alike and floats)
     if which == "triton":
         from kernels.gpu import momentum_step as gpu
 
@@ -50,23 +53,26 @@ def operator(
         rates, decays = (t.to(device, torch.float32) for t in (lr, weight_decay))
         gpu.momentum_step_(params, grads, velocities, copies, rates, decays, momentum)
         return
-    for (w, g, v, *copy), rate, decay in zip(groups, lr.tolist(), weight_decay.tolist(), strict=True):
-        if rate == 0.0:
-            continue
-        if which == "native" and _native.fits(w, g, v):
-            tensors, settings = [_native.pointer(t) for t in (w, g, v)], (rate, momentum, rate * decay)
-
-            def step(*part: int, tensors=tensors, settings=settings) -> int:
-                return _native.call("momentum_step", *tensors, *part, *settings)
-
-            _native.share(step, w.numel(), w.numel())
-        else:
-            v.mul_(momentum).sub_(g, alpha=rate)
-            if decay != 0.0:
-                v.sub_(w, alpha=rate * decay)
-            w.add_(v)
+    moving = [(group, rate, decay) for group, rate, decay in zip(groups, lr.tolist(), weight_decay.tolist(), strict=True) if rate]
+    if which == "native":
+        _run_native(moving, momentum)
+        return
+    for (w, g, v, *copy), rate, decay in moving:
+        v.mul_(momentum).sub_(g, alpha=rate)
+        if decay != 0.0:
+            v.sub_(w, alpha=rate * decay)
+        w.add_(v)
         for c in copy:
             c.copy_(w)
+
+
+def _run_native(moving: list[Any], momentum: float) -> None:
+    """All parameters in one call, which takes arrays of their addresses and numbers."""
+    many, counts = len(moving), [group[0].numel() for group, _, _ in moving]
+    addresses = [(ctypes.c_void_p * many)(*(group[i].data_ptr() for group, _, _ in moving)) for i in range(3)]
+    rates, decays = (ctypes.c_float * many)(*(r for _, r, _ in moving)), (ctypes.c_float * many)(*(r * d for _, r, d in moving))
+    arrays = (*addresses, (ctypes.c_long * many)(*counts), rates, decays)
+    _native.share(lambda *part: _native.call("momentum_step", *arrays, *part, momentum), sum(counts), sum(counts))
 
 
 @operator.register_fake

@@ -249,11 +249,17 @@ static int to_maxima(const float *dy, const uint8_t *code, float *dx, long from,
     return 1;
 }
 
-/* v = momentum v - rate g - decay w; w = w + v, for entries [from, to); decay has the rate in it */
-static int moved(float *w, const float *g, float *v, long from, long to, float rate, float momentum, float decay) {
-    for (long i = from; i < to; i++) {
-        v[i] = momentum * v[i] - rate * g[i] - decay * w[i];
-        w[i] += v[i];
+/* v = momentum v - rate g - decay w; w = w + v, for entries [from, to) of all parameters in a row; decays have the rate in them */
+static int moved(float *const *w, const float *const *g, float *const *v, const long *counts, const float *rates, const float *decays,
+                 long from, long to, float momentum) {
+    for (; to > 0; from -= *counts, to -= *counts, w++, g++, v++, counts++, rates++, decays++) {
+        const float rate = *rates, decay = *decays;
+        float *weight = *w, *velocity = *v;
+        const float *gradient = *g;
+        for (long i = from < 0 ? 0 : from; i < (to < *counts ? to : *counts); i++) {
+            velocity[i] = momentum * velocity[i] - rate * gradient[i] - decay * weight[i];
+            weight[i] += velocity[i];
+        }
     }
     return 1;
 }
@@ -279,6 +285,20 @@ static int cut(const uint8_t *images, const int64_t *offsets, const uint8_t *fli
             }
         }
     }
+    return 1;
+}
+
+static inline uint64_t mixed(uint64_t x) { /* splitmix64's finalizer, as alexnet/rng.py has it */
+    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return x ^ (x >> 31);
+}
+
+/* For keys [from, to): keep (N, count) = whether the i-th number of the key, a signed integer, is less than `threshold` */
+static int masks(const int64_t *keys, uint8_t *keep, long from, long to, long numbers, int64_t threshold) {
+    for (long n = from; n < to; n++)
+        for (long i = 0; i < numbers; i++)
+            keep[n * numbers + i] = (int64_t)mixed((uint64_t)keys[n] + (uint64_t)(i + 1) * UINT64_C(0x9E3779B97F4A7C15)) < threshold;
     return 1;
 }
 
@@ -323,11 +343,16 @@ int max_pool_backward(const float *dy, const uint8_t *code, float *dx, long begi
     SHARED(to_maxima(dy, code, dx, from, to, channels, height, width, size, stride, last))
 }
 
-int momentum_step(float *w, const float *g, float *v, long begin, long end, int threads, float rate, float momentum, float decay) {
-    SHARED(moved(w, g, v, from, to, rate, momentum, decay))
+int momentum_step(float *const *w, const float *const *g, float *const *v, const long *counts, const float *rates, const float *decays,
+                  long begin, long end, int threads, float momentum) {
+    SHARED(moved(w, g, v, counts, rates, decays, from, to, momentum))
 }
 
 int crop_flip_color(const uint8_t *images, const int64_t *offsets, const uint8_t *flips, const float *shift, const float *mean, float *out,
                     long begin, long end, int threads, long height, long width, long size, float scale, int aligned, int last) {
     SHARED(cut(images, offsets, flips, shift, mean, out, from, to, height, width, size, scale, aligned, last))
+}
+
+int keep_mask(const int64_t *keys, uint8_t *keep, long begin, long end, int threads, long numbers, int64_t threshold) {
+    SHARED(masks(keys, keep, from, to, numbers, threshold))
 }

@@ -1,8 +1,11 @@
 """Counter-based random numbers: fixed for ever, uniform, independent of company."""
 
+import pytest
 import torch
 
+import kernels
 from alexnet import rng
+from kernels import _native
 
 
 def test_numbers_are_fixed_for_ever():
@@ -31,6 +34,21 @@ def test_distributions():
     assert both.abs().max() < 0.03
     for p in (0.0, 0.25, 0.5, 1.0):
         assert abs(rng.keep(keys, 4, p).double().mean() - p) < 0.01
+
+
+@pytest.mark.skipif(_native.library() is None, reason="no C compiler")
+def test_masks_are_the_same_compiled():
+    keys = rng.key(rng.DROPOUT, torch.arange(-3, 300))
+    for count in (1, 512, 1001):
+        for p in (0.0, 2.0**-53, 0.25, 0.5, 1 - 2.0**-53, 1.0):
+            with kernels.using("composite"):
+                right = rng.keep(keys, count, p)
+            with kernels.using("native"):
+                assert torch.equal(rng.keep(keys, count, p), right), (count, p)
+                assert torch.equal(rng.keep(keys[::2], count, p), right[::2]), (count, p)
+                assert torch.equal(rng.keep(keys[0], count, p), right[0]), (count, p)  # not as one key an image: plain torch
+    with kernels.using("native"):
+        assert rng.keep(keys[:0], 7, 0.5).shape == (0, 7) and rng.keep(keys[:7], 0, 0.5).shape == (7, 0)
 
 
 def test_permutation_is_one():

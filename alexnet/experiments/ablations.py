@@ -35,7 +35,7 @@ class Arm(NamedTuple):
 FULL = "full"
 ARMS = {
     FULL: Arm("", "the full net", "3.5", ""),
-    "source": Arm(None, "the released source's net, by the text's rule for the rate", "", ""),
+    "source": Arm(None, "the released source's net, the text's rule for the rate", "", ""),
     "no-lrn": Arm("/no-lrn", "without response normalization", "3.3", "1.4", 1.4),
     "no-overlap": Arm("/no-overlap", "pooling without overlap", "3.4", "0.4", 0.4),
     "one-column": Arm("/one-column", "one column, its convolutions half as wide", "3.2", "1.7", 1.7),

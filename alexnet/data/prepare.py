@@ -359,7 +359,7 @@ def _foresee(
         some = max(4, min(32, left // 500)) // len(surveys) + 1  # of a split: not so many as to take long themselves
         sample: list[Entry] = [pair for survey in surveys.values() for pair in survey.sample[:: -(-len(survey.sample) // some)]]
         work = functools.partial(_prepare_chunk, job=job)
-        list(ordered_map(work, [_Piece([])] * workers))  # processes start, side by side
+        list(ordered_map(work, [_Piece(sample[:1])] * workers))  # processes start side by side, and load what their first image needs
         began, (chunk,) = time.monotonic(), ordered_map(work, [_Piece(sample)])
         seconds = (time.monotonic() - began) / len(sample) * left / workers
         if job.encoding == "jpeg" and not isinstance(chunk, Crashed) and chunk.encoded:

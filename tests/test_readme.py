@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from alexnet import claims, results, scoreboard
-from alexnet.experiments import ablations
+from alexnet.experiments import ablations, cifar_lrn
 from alexnet.presets import get, shapes, total
 from benchmarks import chart, record, step
 
@@ -81,6 +81,15 @@ def figure1() -> list[str]:
     return rows or [row(FACTOR, "6", "not yet run", "")]
 
 
+def normalized() -> list[str]:
+    what, found = "a four-layer net on CIFAR-10 with response normalization, top-1, one view", results.archived("cifar_lrn", "cifar10")
+    if not found:
+        return [row(what, "-2 points", "not yet run", "")]
+    own, plain = (cifar_lrn.errors(found, arm) for arm in ("with", "without"))
+    here = undecided([100 * (own[seed] - plain[seed]) for seed in own])
+    return [row(what, "-2 points", f"{here}, {found['data']['title']}", "`results/cifar10/cifar_lrn.json`")]
+
+
 def operators(rows: list[dict]) -> list[str]:
     """The table of one run of the benchmarks on a CPU: how many times as long torch's own operators take."""
 
@@ -149,7 +158,7 @@ def steps() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("rows", [arithmetic, recipe, measured, figure1, steps], ids=lambda rows: rows.__name__)
+@pytest.mark.parametrize("rows", [arithmetic, recipe, measured, figure1, normalized, steps], ids=lambda rows: rows.__name__)
 def test_the_table_is_what_the_archive_holds(rows) -> None:
     for one in rows():
         assert one in README

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from kernels.keep_mask import keep_mask
+from kernels.keep_mask import fits, keep_mask
 
 _MULTIPLY_1, _MULTIPLY_2, _GOLDEN = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64, 0x9E3779B97F4A7C15 - 2**64
 
@@ -54,9 +54,10 @@ def normal(keys: Tensor, count: int = 1) -> Tensor:
 
 def keep(keys: Tensor, count: int, probability: float) -> Tensor:
     """(..., count) bools, True with the given probability (in steps of 2^-53): the mask of dropout."""
-    threshold = min(round((probability - 0.5) * 2.0**63) * 2, 2**63 - 1)  # the hash is uniform over the signed 64-bit integers
-    if (compiled := keep_mask(keys, count, threshold)) is not None:
-        return compiled
+    # The hash is uniform over the signed 64-bit integers.
+    threshold = max(-(2**63), min(round((probability - 0.5) * 2.0**63) * 2, 2**63 - 1))
+    if fits(keys):
+        return keep_mask(keys, count, threshold)
     counter = torch.arange(count, device=keys.device)
     return _mix(keys[..., None] + (counter + 1) * _GOLDEN) < threshold
 

@@ -6,15 +6,26 @@ from torch import Tensor
 from kernels import _choose, _native
 
 
-def keep_mask(keys: Tensor, count: int, threshold: int) -> Tensor | None:
-    """bool (N, count), whether the key's i-th number is less than `threshold`, -2^63..2^63-1, by compiled C; None where there is none, or
-    it is not to run. keys: int64 (N,) on the CPU."""
-    here = keys.device.type == "cpu" and keys.dim() == 1 and keys.dtype == torch.int64
-    if not here or torch.compiler.is_compiling() or _choose.torchs_own(keys) or _choose.mode() not in ("auto", "native"):
-        return None
-    if _native.library() is None:
-        return None
+@torch.library.custom_op("alexnet::keep_mask", mutates_args=())
+def operator(keys: Tensor, count: int, threshold: int) -> Tensor:
     keys, mask = keys.contiguous(), torch.empty(len(keys), count, dtype=torch.bool)
     tensors = _native.pointer(keys), _native.pointer(mask)
     _native.share(lambda *part: _native.call("keep_mask", *tensors, *part, count, threshold), len(keys), mask.numel())
     return mask
+
+
+@operator.register_fake
+def _(keys, count, threshold):
+    return keys.new_empty((len(keys), count), dtype=torch.bool)
+
+
+def fits(keys: Tensor) -> bool:
+    """Whether the compiled form is there for these keys, and is to run."""
+    here = keys.device.type == "cpu" and keys.dim() == 1 and keys.dtype == torch.int64
+    wanted = here and _choose.mode() in ("auto", "native") and not torch.compiler.is_compiling() and not _choose.torchs_own(keys)
+    return wanted and _native.library() is not None
+
+
+def keep_mask(keys: Tensor, count: int, threshold: int) -> Tensor:
+    """bool (N, count): whether the key's i-th number, a signed 64-bit integer, is less than `threshold`. keys: int64 (N,) that `fits`."""
+    return operator(keys, count, threshold)

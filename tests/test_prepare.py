@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from alexnet.data import parallel
 from alexnet.data import prepare as module
 from alexnet.data.pack import Pack, PackWriter, open_splits
 from alexnet.data.prepare import fit, prepare, to_rgb
@@ -227,6 +228,22 @@ def test_workers_change_nothing(tmp_path, monkeypatch):
         prepare(tmp_path / "source", tmp_path / str(workers), size=16, workers=workers)
     assert files(tmp_path / "1") == files(tmp_path / "2")
     assert {name: len(pack) for name, pack in open_splits(tmp_path / "2").items()} == {"train": 60, "val": 8}
+
+
+def _environment(name: str) -> tuple[int, str | None]:
+    time.sleep(0.2)  # so that each process gets one to do
+    return os.getpid(), os.environ.get(name)
+
+
+def test_every_worker_is_sparing(monkeypatch):
+    """And the environment of this process is what it was."""
+    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    with parallel.crew(3) as ordered_map:
+        found = [dict(ordered_map(_environment, [name] * 9)) for name in parallel.SPARING]
+    assert [set(each.values()) for each in found] == [{value} for value in parallel.SPARING.values()]
+    assert max(len(each) for each in found) == 3
+    assert os.environ["MKL_NUM_THREADS"] == "7" and "OPENBLAS_NUM_THREADS" not in os.environ
 
 
 def test_native_takes_the_bytes_as_they_are(tmp_path):

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.library import opcheck
 
 import kernels
 from alexnet import rng
@@ -49,6 +52,17 @@ def test_masks_are_the_same_compiled():
                 assert torch.equal(rng.keep(keys[0], count, p), right[0]), (count, p)  # not as one key an image: plain torch
     with kernels.using("native"):
         assert rng.keep(keys[:0], 7, 0.5).shape == (0, 7) and rng.keep(keys[:7], 0, 0.5).shape == (7, 0)
+
+
+@pytest.mark.skipif(_native.library() is None, reason="no C compiler")
+def test_compiled_masks_are_an_operator_like_any_other():
+    keys = rng.key(rng.DROPOUT, torch.arange(6))
+    opcheck(torch.ops.alexnet.keep_mask.default, (keys, 9, 0))
+    with FakeTensorMode() as fake:
+        assert rng.keep(fake.from_tensor(keys), 5, 0.5).shape == (6, 5)
+    traced = make_fx(lambda keys: rng.keep(keys, 5, 0.5))(keys)
+    assert torch.equal(traced(keys + 1), rng.keep(keys + 1, 5, 0.5))
+    assert not rng.keep(keys, 5, -0.1).any() and rng.keep(keys, 5, 1.1).all()
 
 
 def test_permutation_is_one():

@@ -119,16 +119,17 @@ def test_modes_that_cannot_be(packs72, tmp_path, mode, said):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
-def test_compiled_it_learns_as_it_does_plain(packs32, tmp_path):
-    """The loss, smoothed over 20 steps, over 200 steps and three seeds: compiled kernels add in another order, and no more."""
+@pytest.mark.parametrize("mode", ["graph", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_it_learns_as_it_does_plain(packs32, tmp_path, mode):
+    """The loss, smoothed over 20 steps, over 200 steps and three seeds, in which it falls to a thousandth. Compiled kernels add in another
+    order, which grows to some hundredths of a nat where it falls fastest."""
     splits32 = open_splits(packs32)
     for seed in range(3):
         smooth = {}
-        for mode in ("plain", "compiled"):
-            out = tmp_path / f"{mode}-{seed}"
-            config = small(splits32, epochs=40.0, mode=mode, seed=seed, rate=0.001)
+        for each in ("plain", mode):
+            out = tmp_path / f"{each}-{seed}"
+            config = small(splits32, epochs=40.0, mode=each, seed=seed, rate=0.0003)
             assert train(config, splits32, out, progress=False)["steps"] == 200
-            smooth[mode] = np.convolve(log.losses(out), np.full(20, 1 / 20), mode="valid")
-        assert smooth["plain"][-1] < 0.9 * smooth["plain"][0]
-        np.testing.assert_allclose(smooth["compiled"], smooth["plain"], rtol=0.02)
+            smooth[each] = np.convolve(log.losses(out), np.full(20, 1 / 20), mode="valid")
+        assert smooth["plain"][-1] < 0.1 * smooth["plain"][0]
+        np.testing.assert_allclose(smooth[mode], smooth["plain"], rtol=0.02, atol=0.05)  # nats

@@ -94,7 +94,7 @@ class Moments:
     """Exact sums over images: what the mean image and the colors' covariance are made of.
 
     count: images; total: int64 (S, S, 3), the sum of the images; products: int64 (3, 3), sums over all pixels of channel i times channel j.
-    int64 holds both for two billion images of 256x256; to up to 256 images that were just summed, uint16 will do for `total`.
+    int64 holds both for two billion images of 256x256.
     """
 
     count: int
@@ -104,8 +104,8 @@ class Moments:
     @classmethod
     def of(cls, images: np.ndarray) -> "Moments":
         """The sums of `images`, uint8 (n, S, S, 3)."""
-        total = images.sum(axis=0, dtype=np.uint16 if len(images) <= 256 else np.int64)
-        products = np.zeros((3, 3), np.int64)
+        few = len(images) <= 256  # 16 bits hold the sum of so many bytes
+        total, products = images.sum(axis=0, dtype=np.uint16 if few else np.int64).astype(np.int64), np.zeros((3, 3), np.int64)
         # Red, green, blue, red, ..., as they lie in memory: the values of one pixel are at most two apart. Sums down columns of 128 rows
         # are exact: 128 products of bytes are less than 2^24. Not a matrix product: that would wake BLAS's threads in every worker.
         values, width, rows = images.reshape(-1), 3 * 256, np.zeros((128, 3 * 256), np.float32)
@@ -159,7 +159,7 @@ class PackWriter:
         self.moments = Moments(0, np.zeros((size, size, 3), np.int64), np.zeros((3, 3), np.int64))
         self.note: Any = None
         self._file: BinaryIO | None = None
-        self._planned = self._written = self._bytes = 0
+        self._planned = self._written = self._bytes = self._stored = 0
         self._rejects = self.folder / "rejected.csv"
         self._work = self.folder / "checkpoint"
         if (self._work / "state.json").is_file():
@@ -246,6 +246,7 @@ class PackWriter:
         here = self._shard()
         if state["shard"]:
             self._planned, self._written, self._bytes, digest = state["shard"]
+            self._stored = self._bytes
             header = b"" if self.encoding == "jpeg" else self._header(self._planned)  # `finish` may have begun to change it
             self._hash = hashlib.sha256(header)
             with here.open("rb") as file:
@@ -322,7 +323,8 @@ class PackWriter:
         return self.folder / f"images-{len(self.shards):05d}.{'jpegs' if self.encoding == 'jpeg' else 'npy'}"
 
     def _begin_shard(self) -> None:
-        self._file, self._hash, self._written, self._bytes = self._shard().open("w+b"), hashlib.sha256(), 0, 0
+        self._file, self._hash = self._shard().open("w+b"), hashlib.sha256()
+        self._written = self._bytes = self._stored = 0
         if self.encoding == "raw":
             done = sum(shard["count"] for shard in self.shards)
             self._planned = max(1, min(self.per_shard, self.expected - done))
@@ -332,10 +334,11 @@ class PackWriter:
         assert self._file is not None
         self._file.write(data)
         self._hash.update(data)
-        before, self._bytes = self._bytes, self._bytes + memoryview(data).nbytes
-        if self._bytes // FLUSH_BYTES > before // FLUSH_BYTES and hasattr(os, "posix_fadvise"):
+        self._bytes += memoryview(data).nbytes
+        if self._bytes - self._stored >= FLUSH_BYTES and hasattr(os, "posix_fadvise"):
             # Linux begins to write it to the disk now, without waiting: there is less to wait for in the end.
-            os.posix_fadvise(self._file.fileno(), self._bytes - FLUSH_BYTES, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._file.fileno(), self._stored, self._bytes - self._stored, os.POSIX_FADV_DONTNEED)
+            self._stored = self._bytes
 
     def _append_encoded(self, file: bytes) -> None:
         if self._file is not None and self._bytes + len(file) > self.shard_bytes:

@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Generic, Protocol, TypeVar
 
 # The environment of processes that decode: no threads for BLAS, which are started as it is imported, one a core; and memory that one image
@@ -18,6 +19,24 @@ from typing import Generic, Protocol, TypeVar
 SPARING = {
     "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25),
 }  # fmt: skip
+
+
+class SparingProcess(SpawnProcess):
+    """Starts in the environment SPARING: what it sets is looked at before any code of ours runs there."""
+
+    def start(self) -> None:
+        before = {name: os.environ.get(name) for name in SPARING}
+        os.environ.update(SPARING)
+        try:
+            super().start()
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+class Sparing(SpawnContext):
+    Process = SparingProcess  # type: ignore[assignment]
+
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -88,16 +107,7 @@ def crew(workers: int, apart: bool = False) -> Iterator[OrderedMap]:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    """Processes that begin to start at once, in SPARING."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent)
-    before = {name: os.environ.get(name) for name in SPARING}
-    try:
-        os.environ.update(SPARING)
-        pool.submit(cores)  # starts them all
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-    return pool
+    return ProcessPoolExecutor(workers, Sparing(), initializer=follow_parent)
 
 
 def _alone(function: Callable[[T], R], item: T) -> R | Crashed[T]:

@@ -359,7 +359,7 @@ def _foresee(
         some = max(4, min(32, left // 500)) // len(surveys) + 1  # of a split: not so many as to take long themselves
         sample: list[Entry] = [pair for survey in surveys.values() for pair in survey.sample[:: -(-len(survey.sample) // some)]]
         work = functools.partial(_prepare_chunk, job=job)
-        list(ordered_map(work, [_Piece(sample[:1])] * workers))  # processes start side by side, and load what their first image needs
+        list(ordered_map(work, [_Piece([])] * workers))  # processes start, side by side
         began, (chunk,) = time.monotonic(), ordered_map(work, [_Piece(sample)])
         seconds = (time.monotonic() - began) / len(sample) * left / workers
         if job.encoding == "jpeg" and not isinstance(chunk, Crashed) and chunk.encoded:
@@ -396,7 +396,7 @@ class _Job:
     size: int
     native: bool
     encoding: str
-    step: int  # images of a chunk
+    step: int  # images of a chunk, at most 256
 
 
 class _Shelf:
@@ -476,6 +476,7 @@ class _Piece:
 
 
 def _prepare_chunk(piece: _Piece, job: _Job) -> _Chunk:
+    Image.preinit()  # loads the common formats: the first image would, and the forecast counts that for every image
     entries = piece.entries
     size = job.size
     chunk = _Chunk(len(entries), 0, np.empty((0, size, size, 3), np.uint8), [], None, place=piece.place)
@@ -504,6 +505,7 @@ def _prepare_chunk(piece: _Piece, job: _Job) -> _Chunk:
         chunk.labels.append(label)
     done = out[: len(chunk.labels)]
     chunk.moments = Moments.of(done)
+    chunk.moments.total = chunk.moments.total.astype(np.uint16)  # of at most 256 images, and a quarter of the bytes to send
     if piece.place is None and job.encoding == "raw":
         chunk.images = done
     return chunk

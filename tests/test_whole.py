@@ -121,15 +121,15 @@ def test_modes_that_cannot_be(packs72, tmp_path, mode, said):
 
 @pytest.mark.parametrize("mode", ["graph", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_it_learns_as_it_does_plain(packs32, tmp_path, mode):
-    """The loss, smoothed over 20 steps, over 200 steps and three seeds, in which it falls to a thousandth. Compiled kernels add in another
-    order, which grows to some hundredths of a nat where it falls fastest."""
+    """The loss, smoothed over 20 steps, over 200 steps and three seeds, in which it falls to a tenth or less. Compiled kernels add in another
+    order, which grows to a hundredth of a nat where it falls fastest; larger steps would make it more."""
     splits32 = open_splits(packs32)
     for seed in range(3):
         smooth = {}
         for each in ("plain", mode):
             out = tmp_path / f"{each}-{seed}"
-            config = small(splits32, epochs=40.0, mode=each, seed=seed, rate=0.0003)
+            config = small(splits32, epochs=40.0, mode=each, seed=seed, rate=0.0001)
             assert train(config, splits32, out, progress=False)["steps"] == 200
             smooth[each] = np.convolve(log.losses(out), np.full(20, 1 / 20), mode="valid")
         assert smooth["plain"][-1] < 0.1 * smooth["plain"][0]
-        np.testing.assert_allclose(smooth[mode], smooth["plain"], rtol=0.02, atol=0.05)  # nats
+        np.testing.assert_allclose(smooth[mode], smooth["plain"], rtol=0, atol=0.03)  # nats

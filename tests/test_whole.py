@@ -121,8 +121,8 @@ def test_modes_that_cannot_be(packs72, tmp_path, mode, said):
 
 @pytest.mark.parametrize("mode", ["graph", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_it_learns_as_it_does_plain(packs32, tmp_path, mode):
-    """The loss, smoothed over 20 steps, over 200 steps and three seeds, in which it falls to a tenth or less. Compiled kernels add in another
-    order, which grows to a hundredth of a nat where it falls fastest; larger steps would make it more."""
+    """The loss, smoothed over 20 steps, over 200 steps and three seeds, in which it falls to a tenth or less. Compiled kernels add in
+    another order, which grows to a hundredth of a nat where it falls fastest; larger steps would make it more."""
     splits32 = open_splits(packs32)
     for seed in range(3):
         smooth = {}

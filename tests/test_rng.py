@@ -49,7 +49,7 @@ def test_masks_are_the_same_compiled():
             with kernels.using("native"):
                 assert torch.equal(rng.keep(keys, count, p), right), (count, p)
                 assert torch.equal(rng.keep(keys[::2], count, p), right[::2]), (count, p)
-                assert torch.equal(rng.keep(keys[0], count, p), right[0]), (count, p)  # not as one key an image: plain torch
+                assert torch.equal(rng.keep(keys[0], count, p), right[0]), (count, p)  # one key alone: in plain torch
     with kernels.using("native"):
         assert rng.keep(keys[:0], 7, 0.5).shape == (0, 7) and rng.keep(keys[:7], 0, 0.5).shape == (7, 0)
 

@@ -364,15 +364,11 @@ def memory(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
 
 
 def gpu(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
-    """Images a second of augmentation alone, of streaming, of both, and of training on what comes so, beside training on one batch that
-    stays. Without a GPU this only shows that it runs: nothing of it is worth keeping."""
-    from alexnet import AlexNet
-
+    """Images a second of augmentation alone, of streaming, and of both; training on what comes so is `python -m benchmarks.step pack`.
+    Without a GPU this only shows that it runs: nothing of it is worth keeping."""
     device, n = args.device, args.batch_size
     pack = Pack.open(prepare(photographs(folder / "photographs", args.count), folder / "raw", size=args.size))
     augment = Augment(get("paper").recipe, pack.mean, round(args.size * 7 / 64) * 8, pack.color)
-    net = AlexNet("paper", len(pack.classes), args.width, augment.size).to(device)
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.9)
     loaders = {name: Loader(pack, n, 0, device, resident=name == "resident") for name in ("resident", "streamed")}
     fixed = next(iter(loaders["resident"].epoch(0)))
 
@@ -380,13 +376,6 @@ def gpu(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
         if device != "cpu":
             torch.cuda.synchronize()
         return count
-
-    def train(images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor, positions: torch.Tensor) -> int:
-        loss = torch.nn.functional.cross_entropy(net(augment.train(images, ids, positions, 0)), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return len(labels)
 
     def augmented(name: str) -> int:
         return done(sum(len(augment.train(images, ids, at, 0)) for images, _, ids, at in loaders[name].epoch(0)))
@@ -396,12 +385,9 @@ def gpu(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
         "streaming alone": lambda: done(sum(len(batch[0]) for batch in loaders["streamed"].epoch(0))),
         "streaming and augmentation": lambda: augmented("streamed"),
         "resident and augmentation": lambda: augmented("resident"),
-        "training on one batch": lambda: done(sum(train(*fixed) for _ in range(len(pack) // n))),
-        "training, streamed": lambda: done(sum(train(*batch) for batch in loaders["streamed"].epoch(0))),
-        "training, resident": lambda: done(sum(train(*batch) for batch in loaders["resident"].epoch(0))),
     }
     return rows_of("gpu" if device != "cpu" else "gpu, on a CPU", turns(contestants, args.rounds, "on the device"), origin,
-                   "training on one batch", images=len(pack), size=augment.size)  # fmt: skip
+                   "augmentation alone", images=len(pack), size=augment.size)  # fmt: skip
 
 
 # --- all of it ---
@@ -430,7 +416,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="that are kept (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for gpu (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=128, help="for gpu (default: %(default)s)")
-    parser.add_argument("--width", type=float, default=1.0, help="of the net, for gpu (default: %(default)s)")
     parser.add_argument("--work", type=Path, help="folder for the images and packs (default: the system's for temporary files)")
     parser.add_argument("--out", type=Path, default=FILE, help="CSV (default: %(default)s)")
     args = parser.parse_args(arguments)

@@ -3,23 +3,30 @@ lighter and has no response normalization.
 
     python -m benchmarks.step                     # on a CPU: the default profile's net and the full one; on a GPU: batches of 128 and 1024
     python -m benchmarks.step parts               # what it is made of: convolutions, what follows them, update, augmentation
+    python -m benchmarks.step pack                # end to end: from a pack in the host's memory to the update
 
-A step is forward pass, loss, backward pass and update, on images that are there already (`parts` has augmentation apart). All take turns,
-round by round, in a new order each; medians and 20 % and 80 % quantiles are kept. On a CPU each is a process of its own, where nobody
-else's settings of threads and allocator reach it, and a turn is a few steps, so that caches are warm as in training. Before anything is
-timed, the nets are compared: same weights, same outputs. Rows go to benchmarks/results/step.csv.
+A step is forward pass, loss, backward pass and update, on images that are there already (`parts` has augmentation apart, `pack` has it
+too). All take turns, round by round, in a new order each; medians and 20 % and 80 % quantiles are kept. On a CPU each is a process of its
+own, where nobody else's settings of threads and allocator reach it, and a turn is a few steps, so that caches are warm as in training.
+Before anything is timed, the nets are compared: same weights, same outputs. Rows go to benchmarks/results/step.csv.
+
+Peak memory is what a step needs at most, weights and all: of a GPU as torch counts it, of a CPU as the system does, less what the process
+had before its net and batch were made.
 """
 
 import argparse
+import gc
 import math
 import multiprocessing
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from itertools import chain, count, islice, repeat, tee
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -33,6 +40,8 @@ from torch import Tensor, nn
 import kernels
 from alexnet import AlexNet, presets, rng
 from alexnet.data.augment import Augment
+from alexnet.data.loader import Batch, Images, Loader, order
+from alexnet.data.pack import Pack, PackWriter
 from alexnet.errors import InputError
 from alexnet.network import Stage
 from alexnet.training.learner import PRECISIONS, Learner, arithmetic
@@ -68,13 +77,15 @@ class Case:
         return 1000 if self.image_size == 224 else 40
 
     def __str__(self) -> str:
-        return f"{self.name}, batch {self.batch}, {self.precision}"
+        return f"{self.name}, {self.preset}, batch {self.batch}, {self.precision}"
 
 
 ASKED = (("ours", 1.5), ("ours, no compiler", 1.0))
 CPU = (
     Case("default profile", "paper", 1 / 4, 64, 64, "fp32", ASKED, repeat=40),
     Case("full net", "paper", 1.0, 224, 16, "fp32", ASKED, repeat=3),
+    Case("default profile", "source", 1 / 4, 64, 64, "fp32", repeat=40),
+    Case("full net", "source", 1.0, 224, 16, "fp32", repeat=3),
 )
 GPU = tuple(  # what matters most first; compiled peers, which take minutes, in the first two alone
     Case("full net", preset, 1.0, 224, batch, precision)
@@ -176,7 +187,8 @@ def inputs(case: Case, device: str) -> tuple[Tensor, Tensor]:
 
 
 class Apart:
-    """A contestant in a process of its own; a call is a turn. Raises RuntimeError with what went wrong there."""
+    """A contestant in a process of its own; a call is a turn. `peak`: MiB, once it is built, where the system tells. Raises RuntimeError
+    with what went wrong there."""
 
     def __init__(self, case: Case, name: str, threads: int):
         context = multiprocessing.get_context("spawn")
@@ -184,15 +196,16 @@ class Apart:
         self.process = context.Process(target=serve, args=(case, name, threads, there), daemon=True)
         self.process.start()
         there.close()
-        self.hear()
+        self.peak = self.hear()
 
-    def hear(self) -> None:
+    def hear(self) -> float | None:
         try:
-            problem = self.here.recv()
+            word = self.here.recv()
         except EOFError:
-            problem = "its process died; is there too little memory?"
-        if problem:
-            raise RuntimeError(problem)
+            word = "its process died; is there too little memory?"
+        if isinstance(word, str):
+            raise RuntimeError(word)
+        return word
 
     def __call__(self) -> None:
         self.here.send("step")
@@ -204,22 +217,44 @@ class Apart:
 
 
 def serve(case: Case, name: str, threads: int, there: Connection) -> None:
-    """In the process: builds the contestant, and does a turn at each word."""
+    """In the process: builds the contestant, says what memory a step needs, and does a turn at each word. What goes wrong is its answer."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     try:
+        contestants(TINY, "cpu", *inputs(TINY, "cpu"))[name.replace("torchvision", PEER)]()()  # libraries, which are no step's memory
+        gc.collect()
+        torch.compiler.reset()
+        before = resident("VmRSS")
         step = contestants(case, "cpu", *inputs(case, "cpu"))[name]()
         for _ in range(2):  # compiles
             step()
-        there.send("")
+        forget_peak()
+        step()
+        peak = resident("VmHWM")
+        there.send(None if peak is None or before is None else peak - before)
         while there.recv():
             for _ in range(case.repeat):
                 step()
-            there.send("")
+            there.send(None)
     except EOFError:  # that was all
         pass
     except Exception as problem:  # what cannot run here is a finding
         there.send(measure.first_line(problem))
+
+
+def resident(which: str) -> float | None:
+    """Memory of this process in MiB, now ("VmRSS") or at most so far ("VmHWM"); None on systems without /proc."""
+    try:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{which}:"))
+    except (OSError, StopIteration):
+        return None
+    return int(line.split()[1]) / 1024
+
+
+def forget_peak() -> None:
+    """The most so far is what there is now: a compiler's memory is none of the step's."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def compare(case: Case, device: str, x: Tensor) -> None:
@@ -242,13 +277,14 @@ def steps(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
     ready: dict[str, Step] = {}
     with arithmetic(case.precision, torch.device(device)):
         compare(case, device, x)
-        peaks = {}
+        peaks = dict[str, float | None]()
         for name, build in contestants(case, device, x, labels).items():
             if args.implementations and name not in (*args.implementations, PEER):
                 continue
             try:
                 if device == "cpu":
-                    ready[name] = Apart(case, name, torch.get_num_threads())
+                    ready[name] = one = Apart(case, name, torch.get_num_threads())
+                    peaks[name] = one.peak
                     continue
                 torch.manual_seed(0)
                 step = build()
@@ -371,12 +407,78 @@ def both(calls: Sequence[Callable[[], Tensor]]) -> None:
         torch.autograd.backward(y, torch.ones_like(y))
 
 
+# --- end to end ---
+
+
+def pack(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
+    """The trainer's steps with all that feeds them: bytes of a pack, in the host's memory, are gathered by threads and sent ahead of their
+    use, or put on a GPU once and gathered there; then cropped, mirrored and shifted in color where the net is. Beside them steps, as whole
+    as these, on one batch of bytes that stays. A turn begins with nothing made ready."""
+    device = torch.device(args.device)
+    recipe, size = presets.get(case.preset).recipe, round(case.image_size * 8 / 7)
+    per_turn = {"cuda": 25600 // case.batch, "cpu": 2 * case.repeat}[device.type]
+    with tempfile.TemporaryDirectory() as folder, arithmetic(case.precision, device) as dtype:
+        source = random_pack(Path(folder) / "pack", size, min(4096, 64 * case.batch), case.classes)
+        torch.manual_seed(0)
+        learner = Learner(AlexNet(case.preset, case.classes, case.width, case.image_size), recipe, Ranks(args.device), dtype)
+        augment, rates = any_augment(recipe, size, case.image_size), [1e-4] * len(learner.parameters)
+        whole = WholeStep(learner, augment, size, case.batch) if device.type == "cuda" else None
+        fed = {"streamed": Images(source, device, resident=False)}
+        if device.type == "cuda":
+            fed["resident"] = Images(source, device, resident=True)
+        fixed = next(iter(Loader(source, case.batch, 0, device, resident=False).epoch(0)))
+
+        def endless(images: Images) -> Iterator[Batch]:  # epochs without a seam: those of a real pack have thousands of steps
+            plan, ahead = tee(chain.from_iterable(order(source, case.batch, 0, epoch) for epoch in count()))
+            for batch, (ids, positions) in zip(images.of(ids for ids, _ in ahead), plan, strict=False):
+                yield batch, images.labels(ids), ids, positions
+
+        def turn(name: str) -> None:
+            for images, labels, ids, positions in islice(endless(fed[name]) if name in fed else repeat(fixed), per_turn):
+                keys = rng.key(rng.DROPOUT, 0, 0, ids)
+                if whole is not None:
+                    whole(images, augment.draw(ids, positions, 0), labels, keys, rates)
+                else:
+                    learner.backward(augment.train(images, ids, positions, 0), labels, keys, case.batch)
+                    learner.update(rates)
+
+        times = clocked({name: partial(turn, name) for name in ("one batch", *fed)}, args)
+    base = dict.fromkeys(COLUMNS) | origin | {"case": "pack", "preset": case.preset, "width": case.width, "batch": case.batch}
+    base |= {"image_size": case.image_size, "precision": case.precision}
+    middle = {name: float(np.median(ms)) / per_turn for name, ms in times.items()}
+    rows = []
+    for name, ms in times.items():
+        low, high = (float(q) / per_turn for q in np.percentile(ms, [20, 80]))
+        row = base | {"implementation": name, "runs": len(ms), "median_ms": middle[name], "p20_ms": low, "p80_ms": high}
+        row["images_per_s"] = 1e3 * case.batch / middle[name]
+        if name != "one batch":
+            row |= {"against": "one batch", "ratio": middle["one batch"] / middle[name]}
+            row["wanted"] = 0.95 if device.type == "cuda" else None
+        rows.append(row)
+    return rows
+
+
+def random_pack(folder: Path, size: int, images: int, classes: int) -> Pack:
+    """Noise: what is in the images does not change how long they take."""
+    folder.mkdir()
+    writer, generator = PackWriter(folder, size, images), np.random.default_rng(0)
+    for begin in range(0, images, 256):
+        n = min(256, images - begin)
+        noise = generator.integers(256, size=(n, size, size, 3), dtype=np.uint8)
+        writer.append(noise, generator.integers(classes, size=n).tolist())
+    names = [str(number) for number in range(classes)]
+    writer.finish(names, names)
+    return Pack.open(folder)
+
+
 # --- shown ---
 
 
 def latest(kind: str, cuda: bool, path: Path = FILE) -> list[Row]:
-    """The last row of each contestant in each case, "steps" or "parts", of the device that was measured last; none where nothing was."""
-    rows = [row for row in record.read(path, COLUMNS) if bool(row["cuda"]) is cuda and (row["case"] == "parts") is (kind == "parts")]
+    """The last row of each contestant in each case, "steps", "parts" or "pack", of the device that was measured last; none where nothing
+    was."""
+    rows = [row for row in record.read(path, COLUMNS) if bool(row["cuda"]) is cuda]
+    rows = [row for row in rows if kind == (row["case"] if row["case"] in ("parts", "pack") else "steps")]
     if not rows:
         return []
     device = max(rows, key=lambda row: row["time"])["device"]
@@ -408,20 +510,20 @@ def number(value: object) -> float:
 def table(rows: Sequence[Row]) -> str:
     lines = [["case ", "implementation ", "ms", "images/s", "times", "wanted", "floor ms", "peak MB"]]
     for row in rows:
-        case = f"{row['case']}, {row['preset']}, batch {number(row['batch']):.0f}, {row['precision']}"
+        case = f"{row['case']}, {row['preset']}, {number(row['image_size']):.0f} px, batch {number(row['batch']):.0f}, {row['precision']}"
         shown = [row[name] for name in ("median_ms", "images_per_s", "ratio", "wanted", "floor_ms", "peak_mb")]
         ms, rate, ratio, wanted, floor, peak = ("" if value in (None, "") else f"{number(value):,.3g}" for value in shown)
         rate = "" if row["images_per_s"] in (None, "") else f"{number(row['images_per_s']):,.0f}"
         lines.append([case, str(row["implementation"]), ms, rate, ratio, wanted, floor, peak])
     notes = [f"{row['case']}, {row['implementation']}: {row['note']}" for row in rows if row["note"]]
-    heading = f"times: how many times as fast as {PEER} in the same case"
+    heading = f"times: how many times as fast as {PEER} in the same case; from a pack, as one batch that stays"
     return "\n".join([record.where(rows[0]), heading, "", record.table(lines), *notes])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     form = argparse.ArgumentParser("python -m benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = form.add_argument
-    add("what", nargs="*", default=[], help="steps, parts (default: steps)")
+    add("what", nargs="*", default=[], help="steps, parts, pack (default: steps)")
     add("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     add("--implementations", nargs="+", metavar="NAME", help=f'only these, as "ours, compiled"; {PEER} is always there')
     add("--runs", type=int, default=20, metavar="N", help="rounds at most (default: %(default)s)")
@@ -432,7 +534,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--tiny", action="store_true", help="sizes whose times mean nothing, to test the script; rows go to runs/benchmarks/")
     add("--out", type=Path, metavar="CSV", help=f"append the rows here; default: {FILE.relative_to(record.HERE.parent)}")
     args = form.parse_args(argv)
-    kinds = {"steps": steps, "parts": parts}
+    kinds = {"steps": steps, "parts": parts, "pack": pack}
 
     def work() -> int:
         chosen, args.device = args.what or ["steps"], args.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -6,8 +6,8 @@
 
     check       the tests that need a GPU; the kernels under compute-sanitizer, where it is installed
     operators   every operator beside its peers, and the targets
-    steps       whole training steps of both presets, beside torch's layers and torchvision's AlexNet; what a step is made of
-    data        augmentation, streaming, and both under training
+    steps       whole training steps of both presets, beside torch's layers and torchvision's AlexNet; from a pack; what a step is made of
+    data        augmentation and streaming, without a net
     ranks       two columns as two ranks on one device, beside one process
     images      Tiny ImageNet (a folder that ALEXNET_DATA names): one net of full width, its kernels and neighbors; then the ablations
 
@@ -41,14 +41,14 @@ def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
     tests = ["tests/test_kernels.py", "tests/test_kernels_gpu.py", "tests/test_whole.py", "tests/test_ranks.py", "tests/test_learner.py"]
     sanitizer = [found] if (found := shutil.which("compute-sanitizer")) else []
     checked = [*python, "benchmarks.operators", "--tiny", "--operators", "local_response_norm", "max_pool", "response_norm_pool"]
-    sizes = {"count": 40, "size": 72, "width": 0.0625, "batch-size": 8, "rounds": 1, "out": script.TINY_FOLDER / "data.csv"}
+    sizes = {"count": 40, "size": 72, "batch-size": 8, "rounds": 1, "out": script.TINY_FOLDER / "data.csv"}
     data = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
     short = ["--seconds", "1", "--runs", "1"] if tiny else ["--seconds", "6"]
     check = [[*python, "pytest", "-q", "-x", "-m", "gpu", *(tests[:1] if tiny else tests)]]
     return {
         "check": check + [[*sanitizer, *checked]] * bool(sanitizer),
         "operators": [[*python, "benchmarks.operators", *small, *limit]],
-        "steps": [[*python, "benchmarks.step", "steps", "parts", *small, *short, *limit]],
+        "steps": [[*python, "benchmarks.step", "steps", "pack", "parts", *small, *short, *limit]],
         "data": [[*python, "benchmarks.data", "gpu", *(data if tiny else [])]],
         "ranks": [[*python, "alexnet", "reproduce", "--profile", "visit" if tiny else "embedded", "--only", "devices"]],
         "images": [[*python, "alexnet", "reproduce", *profile, "--only", name, *archive] for name in ("figure3", "figure4", "ablations")],

@@ -1,6 +1,7 @@
 """The benchmark of a training step: it runs, compares the nets before it times them, and writes what it measured. No time is asserted."""
 
 import csv
+import mmap
 
 import pytest
 
@@ -18,7 +19,7 @@ def test_steps(tmp_path, capsys):
     rows = run(tmp_path, "steps", "--implementations", "ours", "ours, no compiler")
     assert tuple(rows[0]) == step.COLUMNS
     assert [row["implementation"] for row in rows] == ["ours", "ours, no compiler", step.PEER]
-    assert all(float(row["images_per_s"]) > 0 and not row["note"] for row in rows)
+    assert all(float(row["images_per_s"]) > 0 and float(row["peak_mb"]) >= 0 and not row["note"] for row in rows)
     assert float(rows[0]["ratio"]) == pytest.approx(float(rows[2]["median_ms"]) / float(rows[0]["median_ms"]), rel=1e-3)
     assert "torch layers" in capsys.readouterr().out
 
@@ -29,6 +30,23 @@ def test_parts(tmp_path):
     names = {f"{layer}, {what}" for layer in layers for what in ("sums", "rest")} - {"fc8, rest"}
     assert {row["implementation"] for row in rows} == names | {"update", "augmentation"}
     assert all(float(row["median_ms"]) > 0 and float(row["floor_ms"]) > 0 for row in rows)
+
+
+def test_from_a_pack(tmp_path):
+    one, streamed = run(tmp_path, "pack")
+    assert (one["implementation"], streamed["implementation"], streamed["against"]) == ("one batch", "streamed", "one batch")
+    assert float(streamed["ratio"]) == pytest.approx(float(one["median_ms"]) / float(streamed["median_ms"]), rel=1e-3)
+
+
+@pytest.mark.skipif(step.resident("VmHWM") is None, reason="the system does not tell")
+def test_the_most_memory_is_told_also_when_it_is_gone():
+    step.forget_peak()
+    before, size = step.resident("VmRSS"), 64 * 2**20
+    with mmap.mmap(-1, size) as memory:
+        memory.write(b"x" * size)
+    assert 64 <= step.resident("VmHWM") - before < 2 * 64 + 16  # the bytes written are as many again
+    step.forget_peak()
+    assert step.resident("VmHWM") - before < 64
 
 
 def test_the_last_rows_are_shown(tmp_path):

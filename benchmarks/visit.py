@@ -10,6 +10,7 @@
     data        augmentation and streaming, without a net
     ranks       two columns as two ranks on one device, beside one process
     images      Tiny ImageNet (a folder that ALEXNET_DATA names): one net of full width, its kernels and neighbors; then the ablations
+    reach       the time to errors on Tiny ImageNet's validation images, beside torch's layers
 
 A part that runs out of time goes on where it was when it is asked for again. Rows go to benchmarks/results/, results to results/ and what
 was trained to runs/. The table at the end says what passed. --tiny tries all of it at sizes whose numbers mean nothing; they go to runs/.
@@ -44,6 +45,11 @@ def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
     sizes = {"count": 40, "size": 72, "batch-size": 8, "rounds": 1, "out": script.TINY_FOLDER / "data.csv"}
     data = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
     short = ["--seconds", "1", "--runs", "1"] if tiny else ["--seconds", "6"]
+    reach = (
+        ["--epochs", "1", "--out", str(script.TINY_FOLDER / "reach.csv")]
+        if tiny
+        else ["--mode", "graph", "--epochs", "20", "--error", "0.8", "0.7"]
+    )
     check = [[*python, "pytest", "-q", "-x", "-m", "gpu", *(tests[:1] if tiny else tests)]]
     return {
         "check": check + [[*sanitizer, *checked]] * bool(sanitizer),
@@ -52,6 +58,7 @@ def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
         "data": [[*python, "benchmarks.data", "gpu", *(data if tiny else [])]],
         "ranks": [[*python, "alexnet", "reproduce", "--profile", "visit" if tiny else "embedded", "--only", "devices"]],
         "images": [[*python, "alexnet", "reproduce", *profile, "--only", name, *archive] for name in ("figure3", "figure4", "ablations")],
+        "reach": [[*python, "benchmarks.reach", *profile, *reach]],
     }
 
 

@@ -12,7 +12,7 @@ from tests.test_sources import tiny_imagenet
 
 def run(tmp_path, *arguments):
     out = tmp_path / "data.csv"
-    sizes = ["--count", 12, "--size", 32, "--rounds", 1, "--most-workers", 0, "--batch-size", 8, "--width", 1 / 16, "--device", "cpu"]
+    sizes = ["--count", 12, "--size", 32, "--rounds", 1, "--most-workers", 0, "--batch-size", 8, "--device", "cpu"]
     assert data.main([str(a) for a in (*sizes, "--out", out, "--work", tmp_path, *arguments)]) == 0
     assert list(tmp_path.glob("tmp*")) == []
     with out.open(newline="") as file:

@@ -1,5 +1,7 @@
 """Steps that the host does not wait in: the same numbers as the plain ones, and nothing asked of a tensor on the way."""
 
+import math
+import re
 import signal
 
 import numpy as np
@@ -15,7 +17,7 @@ from alexnet.training import log
 from alexnet.training.learner import Learner
 from alexnet.training.ranks import Ranks
 from alexnet.training.trainer import WEIGHTS, Interrupted, train
-from alexnet.training.whole import WholeStep
+from alexnet.training.whole import Totals, WholeStep
 from tests.test_trainer import configure, small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,7 +55,7 @@ def test_the_same_weights_as_step_by_step(preset, dtype, device):
         color = step < 6  # the source's scale changes with it
         share = plain.backward(augment.train(images.to(device), ids, ids, 0, color), labels, keys, 6)
         plain.update(rates_of(plain, step))
-        totals = whole(images.to(device), other.draw(ids, ids, 0, color), labels, keys, rates_of(own, step)).tolist()
+        totals = whole(images.to(device), other.draw(ids, ids, 0, color), labels, keys, rates_of(own, step)).read()
         assert totals == pytest.approx(share, rel=0 if device == "cpu" else 1e-4, abs=0)
     for name, value in plain.weights.items():
         if device == "cpu":
@@ -83,30 +85,76 @@ def test_a_loss_that_is_no_number_changes_no_weight(device):
         if step:
             augment.mean = torch.full_like(augment.mean, torch.inf)
             whole.graphs.clear()
-        totals = whole(images.to(device), augment.draw(ids, ids, 0), labels, keys, [0.003] * len(before))
-        assert bool(totals[0].isfinite()) is (step == 0)
+        loss, _ = whole(images.to(device), augment.draw(ids, ids, 0), labels, keys, [0.003] * len(before)).read()
+        assert math.isfinite(loss) is (step == 0)
     assert all(torch.equal(value, before[name]) for name, value in learner.weights.items())
     assert all(bool(value.isfinite().all()) for value in learner.velocities.values())
 
 
 def test_a_run_in_this_mode_is_the_plain_run_also_when_stopped(packs72, tmp_path):
+    """Stopped again and again: within an epoch, at its end, before the short last batch and after it."""
     splits = open_splits(packs72)
-    plain, graph = (configure(splits, "source", epochs=2.0, mode=mode) for mode in ("plain", "graph"))
+    plain, graph = (configure(splits, "source", epochs=2.0, batch_size=8, mode=mode) for mode in ("plain", "graph"))
     assert plain.identity != graph.identity
-    train(plain, splits, tmp_path / "plain", progress=False)
-    taken = []
+    steps = train(plain, splits, tmp_path / "plain", progress=False)["steps"]
+    stops = list[int]()
 
     def on_steps(count):
-        taken.append(count)
-        if sum(taken) == 3:
+        if count == 1:  # a step; else those that a checkpoint held
             signal.raise_signal(signal.SIGTERM)
 
-    with pytest.raises(Interrupted):
-        train(graph, splits, tmp_path / "graph", progress=False, on_steps=on_steps)
-    train(graph, splits, tmp_path / "graph", resume=True, progress=False)
+    while not (tmp_path / "graph" / "summary.json").exists():
+        try:
+            train(graph, splits, tmp_path / "graph", resume=(tmp_path / "graph").exists(), progress=False, on_steps=on_steps)
+        except Interrupted as told:
+            stops.append(int(re.search(r"at step (\d+)", str(told))[1]))
+    assert stops == sorted(set(stops)) and len(stops) >= steps // 2 - 1  # each time it got on, by two steps at most
     weights = [load_file(tmp_path / mode / WEIGHTS) for mode in ("plain", "graph")]
     assert all(torch.equal(weights[1][name], value) for name, value in weights[0].items())
     assert log.losses(tmp_path / "graph") == log.losses(tmp_path / "plain")
+
+
+def test_checkpoints_on_the_way_change_nothing(packs72, tmp_path):
+    splits = open_splits(packs72)
+    runs = {}
+    for every in (0.0, 300.0):
+        config = configure(splits, "source", epochs=1.0, batch_size=6, mode="graph")
+        train(config, splits, tmp_path / str(every), every=every, keep=100, progress=False)
+        runs[every] = load_file(tmp_path / str(every) / WEIGHTS)
+    assert all(torch.equal(runs[0.0][name], value) for name, value in runs[300.0].items())
+    assert len(list((tmp_path / "0.0" / "checkpoints").iterdir())) > len(list((tmp_path / "300.0" / "checkpoints").iterdir())) == 1
+
+
+def test_the_next_step_is_sent_before_the_last_is_read(packs72, tmp_path, monkeypatch):
+    """Else a GPU would wait while the host reads a loss and makes the next batch ready."""
+    events = []
+    send, read = WholeStep.__call__, Totals.read
+    monkeypatch.setattr(WholeStep, "__call__", lambda *args: events.append("sent") or send(*args))
+    monkeypatch.setattr(Totals, "read", lambda self: events.append("read") or read(self))
+    splits = open_splits(packs72)
+    train(configure(splits, "source", epochs=1.0, batch_size=9, mode="graph"), splits, tmp_path / "run", progress=False)
+    assert len(splits["train"]) == 4 * 9
+    assert events == ["sent", "sent", "read", "sent", "read", "sent", "read", "read"]
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_it_diverges_as_the_plain_run_does(packs72, tmp_path, monkeypatch, at):
+    """A loss that is no number, though its weights are: the step that was sent after it must change nothing either."""
+    splits = open_splits(packs72)
+    cut = Augment.cut
+
+    def spoiled(self, *args):
+        spoiled.calls += 1
+        return cut(self, *args) * (torch.nan if spoiled.calls == at else 1)
+
+    monkeypatch.setattr(Augment, "cut", spoiled)
+    ends = {}
+    for mode in ("plain", "graph"):
+        spoiled.calls = 0
+        config = configure(splits, "paper/sigma-0.03", epochs=1.0, batch_size=8, mode=mode)
+        ends[mode] = train(config, splits, tmp_path / mode, progress=False), load_file(tmp_path / mode / WEIGHTS)
+    assert ends["plain"][0]["diverged_at"] == ends["graph"][0]["diverged_at"] == at
+    assert all(torch.equal(ends["graph"][1][name], value) for name, value in ends["plain"][1].items())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import sha256
@@ -38,7 +38,7 @@ from alexnet.training.learner import Learner, arithmetic
 from alexnet.training.log import Log
 from alexnet.training.ranks import Ranks
 from alexnet.training.schedule import Schedule
-from alexnet.training.whole import WholeStep
+from alexnet.training.whole import Totals, WholeStep
 
 # Part of a trained model's identity: raise it with any change that changes trained weights. tests/test_trainer.py holds the numbers that
 # say when.
@@ -255,62 +255,82 @@ def _train(
 
     bar = tqdm(total=last_step, initial=step, desc=config.preset, unit="step", disable=None if progress and ranks.is_first else True)
     saved = time.monotonic()
-    stop = False
-    with _asked_to_stop() as asked, ExitStack() as feeding:
+    stop = due = False
+
+    def steps(epoch: int, inside: int, rates: list[float]) -> Generator[tuple[int, float, float, float, list[bool]], None, None]:
+        """From the `inside`-th step of an epoch on, each as soon as its loss is known: its images, summed loss and errors, over all ranks;
+        the seconds that the host has been at feeding since the one before; flags that all ranks share. A whole step is still under way on
+        the device while the host makes the next one ready and sends it after it, so that the device never waits: once `stop` or `due` is
+        set, one more step comes."""
+        fed = 0.0
+
+        def told(count: int, total: float, wrong: float) -> tuple[int, float, float, float, list[bool]]:
+            nonlocal fed
+            flags = [bool(asked), writer.failed(), ranks.is_first and time.monotonic() - saved > every]
+            (total, wrong), flags = ranks.totals([total, wrong], flags)
+            spent, fed = fed, 0.0
+            return count, total, wrong, spent, flags
+
+        with closing(loader.epoch(epoch, inside)) as shards:
+            under_way: tuple[int, Totals] | None = None
+            for number in range(epoch * per_epoch + inside, min((epoch + 1) * per_epoch, last_step)):
+                if stop or due:
+                    break
+                began = time.monotonic()
+                images, labels, ids, positions = next(shards)
+                count = min(config.batch_size, len(pack) - number % per_epoch * config.batch_size)  # of all rows
+                keys, color = rng.key(rng.DROPOUT, config.seed, number, ids), schedule.color(recipe, epoch)
+                if whole is not None and len(ids) == whole.count:
+                    draw = augment.draw(ids, positions, epoch, color)
+                    fed += time.monotonic() - began
+                    before, under_way = under_way, (count, whole(images, draw, labels, keys, rates))
+                    if before is not None:
+                        yield told(before[0], *before[1].read())
+                    continue
+                x = augment.train(images, ids, positions, epoch, color)
+                fed += time.monotonic() - began
+                if under_way is not None:
+                    before, under_way = under_way, None
+                    yield told(before[0], *before[1].read())
+                    if stop or due:
+                        break
+                done = told(count, *learner.backward(x, labels, keys, count))
+                if math.isfinite(done[1]):
+                    learner.update(rates)
+                yield done
+            if under_way is not None:
+                yield told(under_way[0], *under_way[1].read())
+
+    with _asked_to_stop() as asked:
         on_steps(step)
         while step < last_step and ended is None:
             epoch, inside = divmod(step, per_epoch)
             rates = [schedule.rate(recipe, epoch, name.split(".")[2], name.endswith("bias")) for name in learner.parameters]
-            feeding.close()  # the threads of the epoch before
-            shards = feeding.enter_context(closing(loader.epoch(epoch, inside)))
-            while step < last_step:
-                ranks.exchange.seconds()  # what validation took
-                began = time.monotonic()
-                try:
-                    images, labels, ids, positions = next(shards)
-                except StopIteration:
-                    break
-                count = min(config.batch_size, len(pack) - step % per_epoch * config.batch_size)  # of all rows
-                keys, color = rng.key(rng.DROPOUT, config.seed, step, ids), schedule.color(recipe, epoch)
-                if at_once := whole is not None and len(ids) == whole.count:
-                    assert whole is not None
-                    draw = augment.draw(ids, positions, epoch, color)
-                    fed = time.monotonic() - began
-                    total, wrong = whole(images, draw, labels, keys, rates).tolist()
-                else:
-                    x = augment.train(images, ids, positions, epoch, color)
-                    fed = time.monotonic() - began
-                    total, wrong = learner.backward(x, labels, keys, count)
-                due = ranks.is_first and time.monotonic() - saved > every
-                (total, wrong), (stop, failed, due) = ranks.totals([total, wrong], [bool(asked), writer.failed(), due])
-                loss = total / count
-                if not math.isfinite(loss):
-                    ended = "diverged"
-                    break
-                if not at_once:
-                    learner.update(rates)
-                ranks.step = step = step + 1
-                took = time.monotonic() - began
-                seconds, loss_sum, error_sum = seconds + took, loss_sum + total, error_sum + wrong
-                exchanged = ranks.exchange.seconds() + learner.gradients.seconds()
-                if log is not None:
-                    speed = {"images_per_second": count / took, "seconds_data": fed, "seconds_exchange": exchanged}
-                    speed["seconds_compute"] = took - fed - exchanged
-                    log.add("step", step, epoch=epoch, loss=loss, error=wrong / count, rate=max(rates), **speed)
-                bar.update()
-                on_steps(1)
-                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                if ranks.world == 1:  # nobody else has to agree
-                    stop, due = bool(asked), time.monotonic() - saved > every
-                if failed:
-                    settle()
-                if stop:
-                    break
-                if due and step % per_epoch and step < last_step:
-                    if diverged():
+            due = False
+            ranks.exchange.seconds()  # what validation took
+            began = time.monotonic()
+            with closing(steps(epoch, inside, rates)) as taken:
+                for count, total, wrong, fed, (stop_now, failed, due_now) in taken:
+                    loss = total / count
+                    if not math.isfinite(loss):
+                        ended = "diverged"
                         break
-                    save()
-                    saved = time.monotonic()
+                    ranks.step = step = step + 1
+                    took = (now := time.monotonic()) - began
+                    seconds, loss_sum, error_sum, began = seconds + took, loss_sum + total, error_sum + wrong, now
+                    exchanged = ranks.exchange.seconds() + learner.gradients.seconds()
+                    if log is not None:
+                        speed = {"images_per_second": count / took, "seconds_data": fed, "seconds_exchange": exchanged}
+                        speed["seconds_compute"] = took - fed - exchanged
+                        log.add("step", step, epoch=epoch, loss=loss, error=wrong / count, rate=max(rates), **speed)
+                    bar.update()
+                    on_steps(1)
+                    bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                    if ranks.world == 1:  # nobody else has to agree
+                        stop_now, due_now = bool(asked), time.monotonic() - saved > every
+                    stop, due = stop or stop_now, due or due_now
+                    if failed:
+                        settle()
             if ended is None and diverged():
                 ended = "diverged"  # the next loss would be no number
             if ended:
@@ -332,8 +352,10 @@ def _train(
                     ended = "plateau"
                 save()
                 saved = time.monotonic()
-            if stop:
+            elif stop or due:
                 save()
+                saved = time.monotonic()
+            if stop:
                 settle()
                 ranks.meet()
                 if log is not None:

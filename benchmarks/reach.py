@@ -136,6 +136,12 @@ def measure(profile: Profile, config: Config, args: argparse.Namespace, origin: 
     return rows
 
 
+def latest(cuda: bool, path: Path = FILE) -> list[Row]:
+    """The rows of the last run on a device of that kind; none where nothing was measured."""
+    rows = [row for row in record.read(path, COLUMNS) if bool(row["cuda"]) is cuda]
+    return [row for row in rows if row["time"] == rows[-1]["time"]]
+
+
 def table(rows: Sequence[Row]) -> str:
     lines = [["implementation ", "seed", "error", "epochs", "seconds", "times", "images/s", "note "]]
     for row in rows:

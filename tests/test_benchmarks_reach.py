@@ -40,6 +40,7 @@ def test_both_are_trained(profiles, tmp_path, capsys):
     for row in rows[1::2]:
         assert not row["seconds"] and row["note"].startswith("not within 3 epochs; 0.")
     assert list((tmp_path / "runs" / "few" / "benchmarks").rglob("*.json*")) == []  # nothing that a second run would find
+    assert len(reach.latest(False, out)) == 4 and reach.latest(True, out) == []
     assert "a few pictographs" in capsys.readouterr().out
 
 

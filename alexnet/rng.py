@@ -7,6 +7,7 @@ the same on CPU and GPU.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,28 +16,34 @@ from kernels.keep_mask import fits, keep_mask
 
 _MULTIPLY_1, _MULTIPLY_2, _GOLDEN = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64, 0x9E3779B97F4A7C15 - 2**64
 
+Number = Any  # an int, or an int64 tensor
+
 # the first entry of every key: what the number is for
 ORDER, CROP, COLOR, DROPOUT, INITIAL = range(1, 6)
 
 
-def _shift(x: Tensor, bits: int) -> Tensor:
+def _shift(x: Number, bits: int) -> Number:
     """Logical shift to the right; torch's own copies the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift(x, 30)) * _MULTIPLY_1
-    x = (x ^ _shift(x, 27)) * _MULTIPLY_2
+def _wrap(x: Number) -> Number:
+    """Python's integers as int64 ones, which tensors' are."""
+    return ((x + 2**63) & (2**64 - 1)) - 2**63 if isinstance(x, int) else x
+
+
+def _mix(x: Number) -> Number:
+    x = _wrap((x ^ _shift(x, 30)) * _MULTIPLY_1)
+    x = _wrap((x ^ _shift(x, 27)) * _MULTIPLY_2)
     return x ^ _shift(x, 31)
 
 
 def key(*parts: int | Tensor) -> Tensor:
     """A 64-bit key (int64) from integers and int64 tensors, which broadcast: key(CROP, seed, epoch, images) has the shape of `images`."""
-    device = next((p.device for p in parts if isinstance(p, Tensor)), None)
-    state = torch.zeros((), dtype=torch.int64, device=device)
+    state: Number = 0  # a number until a tensor comes: torch takes tens of microseconds for what Python does in one
     for part in parts:
-        state = _mix((state ^ part) + _GOLDEN)
-    return state
+        state = _mix(_wrap((state ^ part) + _GOLDEN))
+    return torch.as_tensor(state)
 
 
 def uniform(keys: Tensor, count: int = 1) -> Tensor:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from alexnet.training.checkpoint import writing
@@ -26,9 +27,11 @@ class Log:
     def add(self, kind: str, step: int, **values: float | int | str | None) -> None:
         with writing(self.path.parent):
             self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self.board.add_scalar(f"{kind}/{name}", value, step)
+            scalars = {f"{kind}/{name}": value for name, value in values.items() if isinstance(value, int | float)}
+            assert self.board.file_writer is not None
+            self.board.file_writer.add_summary(  # one event for all: add_scalar, one for each, takes five times as long
+                Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]), step
+            )
 
     def flush(self) -> None:
         with writing(self.path.parent):

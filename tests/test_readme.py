@@ -40,10 +40,12 @@ def recipe() -> list[str]:
     def left(arm: str) -> str:
         if not found:
             return "not yet run"
-        steps = list(found["metrics"]["arms"][arm]["left_at_step"].values())
-        if all(step is None for step in steps):
-            return f"never in {found['metrics']['steps']} steps"
-        return "at step " + ", ".join(str(step) if step else "never" for step in steps)
+        runs, most = found["metrics"]["arms"][arm]["left_at_step"].values(), found["metrics"]["steps"]
+        steps = sorted(step for step in runs if step is not None)
+        if not steps:
+            return f"never in {most} steps, {len(runs)} runs"
+        when = f"at step {steps[0]}" + f" to {steps[-1]}" * (steps[-1] > steps[0])
+        return f"{when}, {len(runs)} runs" if len(steps) == len(runs) else f"{when}, {len(steps)} of {len(runs)} runs in {most} steps"
 
     where = "`results/embedded/recipe.json`" if found else ""
     return [

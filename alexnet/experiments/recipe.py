@@ -6,6 +6,7 @@ momentum part. An arm that does not leave within the budget is reported so.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -108,16 +109,17 @@ def left_at(losses: list[float], classes: int, window: int = WINDOW, drop: float
 def table(result: dict[str, Any]) -> str:
     """Which of them keep the paper's SGD from training, and who does so, in plain text."""
     metrics = result["metrics"]
-    lines = [f"{'one thing at a time':<46}{'as in':<30}{'trains':<9}{'from step':<22}loss at the end"]
+    lines = [f"{'one thing at a time':<46}{'as in':<30}{'trains':<9}{'from step':<25}loss at the end"]
     for name, arm in ARMS.items():
         found = metrics["arms"][name]
         if name == "unscaled-sigma":
             lines.append("with sigma 0.03 in conv3 to conv5, and")
         left = list(found["left_at_step"].values())
         trains = f"{sum(step is not None for step in left)} of {len(left)}"
-        steps = ", ".join(_said(found, seed) for seed in found["left_at_step"])
-        ends = ", ".join("-" if end is None else f"{end:.2f}" for end in found["end"].values())
-        lines.append(f"{'  ' * (arm.preset.count('/') > 1) + arm.what:<46}{arm.who:<30}{trains:<9}{steps:<22}{ends}")
+        steps, broken = _span(left, "d") or "never", _span(list(found["diverged_at"].values()), "d")
+        when = f"diverges at {broken}" if broken else steps
+        what, end = "  " * (arm.preset.count("/") > 1) + arm.what, _span(list(found["end"].values()), ".2f")
+        lines.append(f"{what:<46}{arm.who:<30}{trains:<9}{when:<25}{end or '-'}")
     floor = f"ln {metrics['classes']} = {math.log(metrics['classes']):.2f} nats"
     lines.append(f"trains: so many seeds' mean loss of {WINDOW} steps comes {DROP} nats below {floor} within {metrics['steps']} steps")
     for name, after in metrics["after_the_fall"].items():
@@ -126,10 +128,13 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _said(found: dict[str, Any], seed: str) -> str:
-    if (step := found["diverged_at"][seed]) is not None:
-        return f"diverges at {step}"
-    return str(found["left_at_step"][seed] or "never")
+def _span(values: Sequence[float | None], form: str) -> str:
+    """From the least to the greatest of several seeds' numbers; "" without any."""
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return ""
+    least, most = f"{known[0]:{form}}", f"{known[-1]:{form}}"
+    return least if least == most else f"{least} to {most}"
 
 
 def plot(result: dict[str, Any]) -> Figure:

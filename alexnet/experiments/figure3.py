@@ -113,6 +113,18 @@ def orientation(weights: np.ndarray) -> np.ndarray:
     return np.divide(summed, total, out=np.zeros_like(total), where=there)
 
 
+def table(result: dict[str, Any]) -> str:
+    """What each column's kernels are like, seed by seed, in plain text."""
+    metrics = result["metrics"]
+    lines = [f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; difference: of the columns' mean share of color"]
+    lines.append("seed   share of color   orientation    difference   as large by luck   column that took the colors")
+    for seed, found in metrics["seeds"].items():
+        color, direction = ("  ".join(f"{value:.2f}" for value in found[what]) for what in ("color", "orientation"))
+        who = "neither" if found["specialized_column"] is None else found["specialized_column"]
+        lines.append(f"{seed:<6} {color:<16} {direction:<14} {found['difference']:<12.2f} {found['luck']:<18.1%} {who}")
+    return "\n".join(lines)
+
+
 def plot(result: dict[str, Any], seed: int | str | None = None) -> Figure:
     """conv1's kernels of one seed (None: the first), column 0 above column 1, each kernel on its own scale around gray; beside them, each
     kernel's share of color and its orientation."""

@@ -172,6 +172,16 @@ def thumbnail(pack: Pack, number: int, side: int) -> str:
 # --- drawing ------------------------------------------------------------------------------------------------------------------------------
 
 
+def table(result: dict[str, Any]) -> str:
+    """How many of the nearest training images are of a test image's class, in fc7 and in pixels, seed by seed, in plain text."""
+    metrics = result["metrics"]
+    size = metrics["dimensions"]
+    lines = [f"{metrics['test_images']:,} test images, {metrics['train_images']:,} training images; by chance {metrics['by_chance']:.1%}"]
+    lines.append(f"seed   fc7, {size['fc7']:,} numbers   pixels, {size['pixels']:,} numbers")
+    lines += [f"{seed:<6} {share['fc7']:<19.1%} {share['pixels']:.1%}" for seed, share in metrics["neighbors"].items()]
+    return "\n".join(lines)
+
+
 def plot(result: dict[str, Any]) -> Figure:
     """Both halves, one above the other."""
     figure = plt.figure(figsize=(9, 8), layout="constrained")

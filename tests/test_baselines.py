@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.decomposition import sparse_encode
+from sklearn.linear_model import LogisticRegression
 
 from alexnet.baselines import fisher_vectors, pipeline, sparse_coding
 from alexnet.data import pictographs
 from alexnet.data.pack import Pack, PackWriter, open_splits
 from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
+from alexnet.evaluation import Errors
 
 ROWS = {
     "sparse coding": (sparse_coding.sparse_coding_errors, {"atoms": 32, "patches": 4000}),
@@ -60,7 +62,8 @@ def test_a_row_beats_chance_and_follows_from_its_seed(row, splits):
     assert first == errors(splits, seed=1, **settings) and json.loads(json.dumps(first)) == first
     assert first["top1"] < 0.5 and first["top5"] == 0 and first["nll"] > 0  # chance: 0.75, and 0 of four classes
     assert (first["split"], first["test_images"], first["train_images"], first["chosen_on"]) == ("test", 40, 160, "val")
-    assert first["cost"] == min(pipeline.COSTS, key=lambda cost: first["top1_by_cost"][str(cost)])
+    tried = {float(cost): error for cost, error in first["top1_by_cost"].items()}
+    assert len(tried) >= 3 and first["cost"] == min(sorted(tried), key=tried.get)
     one, other = (learned(row, splits, seed).arrays() for seed in (0, 1))
     assert not any(np.array_equal(one[name], other[name]) for name in one)
 
@@ -284,10 +287,31 @@ def test_a_cost_is_chosen_by_the_other_images_alone():
     labels = np.arange(300) % 3
     x = np.eye(3)[labels] + rng.normal(size=(300, 3)) * 0.3
     noisy = np.concatenate([x, rng.normal(size=(300, 200)) * 3], axis=1).astype(np.float32)
-    chosen = pipeline.choose(noisy[:150], labels[:150], noisy[150:], labels[150:], (1e-5, 1e-3, 10.0))
+    chosen = pipeline.choose(noisy[:150], labels[:150], noisy[150:], labels[150:])
     assert chosen.top1[chosen.cost] == min(chosen.top1.values()) and len(set(chosen.top1.values())) > 1
     plain = np.eye(3)[labels]
-    assert pipeline.choose(plain, labels, plain, labels, (100.0, 10.0)).cost == 10.0  # of equals
+    assert pipeline.choose(plain, labels, plain, labels).cost == 10.0**-7  # of equals the smallest
+
+
+@pytest.mark.parametrize("best", [1e-7, 1e-4, 1e-2, 10.0, 1e3])
+def test_the_search_for_a_cost_goes_on_until_the_best_lies_between_others(best, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(pipeline, "_fit", lambda x, y, cost: fitted.append(cost) or cost)
+    monkeypatch.setattr(pipeline, "measure", lambda cost, x, y, classes: Errors(abs(np.log10(cost / best)) / 10, 0, 0, 1))
+    chosen = pipeline.choose(np.ones((3, 1)), np.arange(3), np.ones((3, 1)), np.arange(3))
+    assert chosen.cost == chosen.classifier == best and len(fitted) == len(set(fitted)) == len(chosen.top1)
+    assert ({min(fitted), max(fitted)} & {best}) == ({1e-7, 1e3} & {best})  # at an end only where the search may go no further
+
+
+@pytest.mark.parametrize("classes", [5, 500])
+def test_many_classes_do_not_end_a_fit_before_it_has_begun(classes):
+    """The gradient of so many classes is small from the start: a fixed tolerance takes it for convergence."""
+    rng = np.random.default_rng(0)
+    center = pipeline.unit(rng.normal(size=(classes, 64)))
+    labels = np.repeat(np.arange(classes), 4)
+    x = pipeline.unit(center[labels] + 0.2 * rng.normal(size=(len(labels), 64)))
+    exact = LogisticRegression(C=1e-2, max_iter=1000, tol=1e-10).fit(x, labels).coef_
+    assert np.linalg.norm(pipeline._fit(x, labels, 1e-2).coef_ - exact) < 0.005 * np.linalg.norm(exact)
 
 
 def test_a_class_that_was_never_seen_is_an_error():

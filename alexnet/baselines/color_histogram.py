@@ -1,13 +1,14 @@
-"""A control for the embedded data set: how far do colors alone go? A joint RGB histogram per image, and logistic regression over it.
+"""A control for Table 1: how far do colors alone go? A joint RGB histogram of each image, and the linear classifier of the other rows.
 
 On pictographs it should stay at chance, for there the shape carries the class. On photographs of things it does not.
 """
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
+from alexnet.baselines import pipeline
 from alexnet.data.pack import Pack
-from alexnet.errors import InputError
+
+ROW = "colors alone"
 
 
 def color_histogram_errors(splits: dict[str, Pack], *, bins: int = 8, limit: int = 20_000) -> dict[str, float | int | str]:
@@ -16,25 +17,22 @@ def color_histogram_errors(splits: dict[str, Pack], *, bins: int = 8, limit: int
     splits: as `open_splits` gives; bins: per channel; limit: training images at most, evenly spread.
     Raises InputError without a second split.
     """
-    held_out = next((name for name in ("test", "val") if name in splits), None)
-    if held_out is None or "train" not in splits:
-        raise InputError(f"color histograms need train and test or val; there is {', '.join(splits)}: prepare a source with splits")
-    train, test = splits["train"], splits[held_out]
-    chosen = np.linspace(0, len(train) - 1, min(limit, len(train))).astype(np.int64)
-    model = LogisticRegression(C=10.0, max_iter=100, tol=1e-3).fit(histograms(train, chosen, bins), train.labels[chosen])
-    scores = model.decision_function(histograms(test, np.arange(len(test)), bins))
-    if scores.ndim == 1:  # scikit-learn gives two classes one column
-        scores = np.stack([-scores, scores], axis=1)
-    best = model.classes_[np.argsort(-scores, axis=1, kind="stable")[:, :5]]
-    hits = best == test.labels[:, None]
+    reported = pipeline.held_out(splits, ROW)
+    samples = {"train": pipeline.sample(splits["train"], limit), reported: pipeline.sample(splits[reported], len(splits[reported]))}
+    if reported == "test" and "val" in splits:
+        samples["val"] = pipeline.sample(splits["val"], len(splits["val"]))
+    found = {name: (pipeline.unit(histograms(one.pack, one.indices, bins)), one.labels) for name, one in samples.items()}
+    _, chosen = pipeline.fit(found["train"], found["val"] if reported == "test" and "val" in found else None, ROW)
+    classes = len(splits["train"].classes)
+    measured = pipeline.measure(chosen.classifier, *found[reported], classes)
     return {
-        "top1_error": float(1 - hits[:, 0].mean()),
-        "top5_error": float(1 - hits.any(axis=1).mean()),
-        "chance_top1_error": 1 - 1 / len(train.classes),
-        "chance_top5_error": max(0.0, 1 - 5 / len(train.classes)),
-        "split": held_out,
-        "test_images": len(test),
-        "train_images": len(chosen),
+        "top1_error": measured.top1,
+        "top5_error": measured.top5,
+        "chance_top1_error": 1 - 1 / classes,
+        "chance_top5_error": max(0.0, 1 - 5 / classes),
+        "split": reported,
+        "test_images": len(samples[reported]),
+        "train_images": len(samples["train"]),
         "bins": bins**3,
     }
 

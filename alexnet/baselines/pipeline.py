@@ -9,9 +9,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,8 +30,10 @@ from alexnet.evaluation import Errors, errors
 
 CHUNK = 64  # images of a task
 SPREAD = 512  # images a process at least: starting one takes as long as some hundred
-COSTS = (1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C, for features whose root mean square is 1
+COST = 1e-2  # where the search for scikit-learn's C begins, for features whose root mean square is 1
+STEPS = 5  # of ten, that the search goes from there at most, either way
 ITERATIONS = 100  # of L-BFGS at most
+TOLERANCE = 4e-3  # of the gradient's largest entry, times the number of classes: a gradient shrinks as they grow
 
 
 class Encoder(Protocol):
@@ -80,7 +82,6 @@ def row_errors(
     *,
     train_images: int,
     test_images: int,
-    costs: Sequence[float] = COSTS,
     folder: Path | None = None,
 ) -> dict[str, Any]:
     """A row's errors, shares of 1, on test (else val), with sample sizes and what was chosen.
@@ -96,16 +97,9 @@ def row_errors(
     with _kept(folder) as work:
         encoder = _learned(work / "encoder.npz", row, samples["train"], learn, restore)
         found = features(row, samples, encoder, work)
-        train = found["train"], samples["train"].labels
-        if "val" in samples and reported != "val":
-            chosen_on, fitted = "val", choose(*train, found["val"], samples["val"].labels, costs, row)
-            classifier = fitted.classifier
-        else:
-            fifth = np.arange(len(train[1])) % 5 == 4
-            x, y = train
-            chosen_on, fitted = "every fifth training image", choose(x[~fifth], y[~fifth], x[fifth], y[fifth], costs, row)
-            classifier = _fit(*train, fitted.cost)
-        measured = measure(classifier, found[reported], samples[reported].labels, len(splits["train"].classes))
+        spare = (found["val"], samples["val"].labels) if reported == "test" and "val" in samples else None
+        chosen_on, chosen = fit((found["train"], samples["train"].labels), spare, row)
+        measured = measure(chosen.classifier, found[reported], samples[reported].labels, len(splits["train"].classes))
     return {
         "top1": round(measured.top1, 5),
         "top5": round(measured.top5, 5),
@@ -115,8 +109,8 @@ def row_errors(
         "train_images": len(samples["train"]),
         "features": int(found["train"].shape[1]),
         "chosen_on": chosen_on,
-        "cost": fitted.cost,
-        "top1_by_cost": {str(cost): round(error, 5) for cost, error in fitted.top1.items()},
+        "cost": chosen.cost,
+        "top1_by_cost": {str(cost): round(error, 5) for cost, error in chosen.top1.items()},
     }
 
 
@@ -202,6 +196,9 @@ def _duration(seconds: float) -> str:
 # --- classifier ---------------------------------------------------------------------------------------------------------------------------
 
 
+Labeled = tuple[np.ndarray, np.ndarray]  # features (n, D), labels (n,)
+
+
 @dataclass(frozen=True)
 class Choice:
     cost: float
@@ -209,21 +206,46 @@ class Choice:
     top1: dict[float, float]  # the error of each cost tried
 
 
-def choose(x: np.ndarray, y: np.ndarray, other_x: np.ndarray, other_y: np.ndarray, costs: Sequence[float], row: str = "") -> Choice:
-    """The cost whose classifier, fitted to x (n, D) and y (n,), has the lowest top-1 error on the other images; the smallest of equals."""
-    found = {}
+def fit(train: Labeled, spare: Labeled | None, row: str = "") -> tuple[str, Choice]:
+    """A classifier of `train`, its cost chosen on `spare`; where there is none, on every fifth training image, which it then learns too.
+    Gives also which of the two it was, in words."""
+    if spare:
+        return "val", choose(*train, *spare, row)
+    x, y = train
+    fifth = np.arange(len(y)) % 5 == 4
+    chosen = choose(x[~fifth], y[~fifth], x[fifth], y[fifth], row)
+    return "every fifth training image", replace(chosen, classifier=_fit(x, y, chosen.cost))
+
+
+def choose(x: np.ndarray, y: np.ndarray, other_x: np.ndarray, other_y: np.ndarray, row: str = "") -> Choice:
+    """The cost whose classifier, fitted to x (n, D) and y (n,), has the lowest top-1 error on the other images; the smallest of equals.
+
+    The search begins around `COST` and goes on by tens until both neighbors of the best have been tried, so that the best is not
+    whatever lies at the end of a list.
+    """
+    found: dict[int, tuple[LogisticRegression, float]] = {}  # by power of ten
     classes = int(max(y.max(), other_y.max())) + 1
-    for cost in tqdm(sorted(costs), desc=f"{row}: classifiers", unit=" fit", disable=None, leave=False):
-        classifier = _fit(x, y, cost)
-        found[cost] = classifier, measure(classifier, other_x, other_y, classes).top1
-    best = min(found, key=lambda cost: found[cost][1])
-    return Choice(best, found[best][0], {cost: error for cost, (_, error) in found.items()})
+    wanted = [-1, 0, 1]
+    with tqdm(total=len(wanted), desc=f"{row}: classifiers", unit=" fit", disable=None, leave=False) as bar:
+        while wanted:
+            for step in wanted:
+                classifier = _fit(x, y, _cost(step))
+                found[step] = classifier, measure(classifier, other_x, other_y, classes).top1
+                bar.update()
+            best = min(sorted(found), key=lambda step: found[step][1])
+            wanted = [step for step in (best - 1, best + 1) if step not in found and abs(step) <= STEPS]
+            bar.total += len(wanted)
+    return Choice(_cost(best), found[best][0], {_cost(step): found[step][1] for step in sorted(found)})
+
+
+def _cost(step: int) -> float:
+    return float(f"{COST * 10.0**step:.1e}")  # a decimal, whatever the product's last bit
 
 
 def _fit(x: np.ndarray, y: np.ndarray, cost: float) -> LogisticRegression:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a bound on the iterations regularizes too
-        return LogisticRegression(C=cost, max_iter=ITERATIONS, tol=1e-4).fit(x, y)
+        return LogisticRegression(C=cost, max_iter=ITERATIONS, tol=TOLERANCE / len(np.unique(y))).fit(x, y)
 
 
 def measure(classifier: LogisticRegression, x: np.ndarray, y: np.ndarray, classes: int) -> Errors:

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet import presets, profiles, results
+from alexnet import claims, presets, profiles, results
 from alexnet.data import pictographs
 from alexnet.data.pack import Moments
+from alexnet.data.prepare import fit
 from alexnet.errors import InputError
 from alexnet.presets import LRN, Activation, Dropout, Operation, Pool, Preset, SameMapNorm
 
@@ -74,11 +75,12 @@ def operation(op: Operation) -> dict[str, Any]:
 def photo() -> dict[str, Any]:
     """A photograph, and the principal axes of two sets of colors."""
     everything = [each.pixels for each in pictographs.photographs().values()]
-    cut = np.stack([np.asarray(Image.fromarray(p).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for p in everything])
-    color = Moments.of(cut).color()
-    imagenet = {"title": "ImageNet", "mean": IMAGENET_MEAN, "eigenvalues": [s**2 for s in IMAGENET_SPREAD], "eigenvectors": IMAGENET_AXES}
+    color = Moments.of(np.stack([np.asarray(fit(Image.fromarray(pixels), SIDE)) for pixels in everything])).color()
+    color["eigenvectors"] *= np.where(color["eigenvectors"].sum(0) < 0, -1, 1)  # a slider to the right is brighter, whichever the colors
+    axes = (np.array(IMAGENET_AXES) * np.where(np.sum(IMAGENET_AXES, 0) < 0, -1, 1)).tolist()
+    imagenet = {"title": "ImageNet", "mean": IMAGENET_MEAN, "eigenvalues": [s**2 for s in IMAGENET_SPREAD], "eigenvectors": axes}
     rounded = {name: np.round(color[name], 5).tolist() for name in ("mean", "eigenvalues", "eigenvectors")}
-    ours = {"title": f"{len(cut)} photographs", **rounded}
+    ours = {"title": f"{len(everything)} photographs", **rounded}
     picture = center_square(Image.fromarray(pictographs.photographs()[PHOTOGRAPH].pixels), SIDE)
     return {"photo": data_uri(picture), "name": PHOTOGRAPH, "axes": {"imagenet": imagenet, "photographs": ours}}
 
@@ -86,19 +88,16 @@ def photo() -> dict[str, Any]:
 def kernels() -> dict[str, Any]:
     """conv1's learned kernels wherever the archive has some; titles of the profiles where it has none."""
     sets, missing = [], []
-    for name in profiles.names():
+    for name in dict.fromkeys([*claims.contents()["profiles"], *profiles.names()]):
         profile = profiles.load(name)
-        found = []
-        if page := results.archived("page", name):
-            stored = page["metrics"]["conv1"]
-            shape = next(iter(stored["kernels"].values()))["shape"]
-            found.append((stored["preset"], {seed: each["bytes"] for seed, each in stored["kernels"].items()}, shape))
-        for preset, seeds, (maps, _, side, _) in found:
-            title = f"{preset}, {maps} maps, {profile['title']}"
-            sets.append({"title": title, "columns": presets.get(preset).columns, "maps": maps, "side": side, "seeds": seeds})
-        if not found and "ablations" in profile.settings:
+        if found := results.archived("figure3", name):
+            kernels = {seed: each["kernels"] for seed, each in found["metrics"]["seeds"].items()}
+            maps, _, side, _ = next(iter(kernels.values()))["shape"]
+            seeds = {seed: each["bytes"] for seed, each in kernels.items()}
+            sets.append({"title": profile["title"], "columns": found["metrics"]["columns"], "maps": maps, "side": side, "seeds": seeds})
+        elif name in claims.contents()["profiles"] and "ablations" in profile.settings:
             missing.append(profile["title"])
-    return {"sets": sets, "missing": [*missing, "ImageNet"]}
+    return {"sets": sets, "missing": missing}
 
 
 def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:

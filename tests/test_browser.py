@@ -218,8 +218,17 @@ def test_a_picture_of_ones_own_is_classified_and_stays_here(figures: Path, visit
     page = visit((figures / "classify.html").as_uri())
     page.locator("input[type=file]").set_input_files(tmp_path / "own.png")
     playwright.expect(page.locator(".widget-result")).to_contain_text("For your picture: ")
+    from PIL import Image
+
+    given = page.get_by_label("What the net is given")
+    drawn = "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+    assert len(set(given.evaluate(drawn))) > 2
+    Image.new("RGBA", (300, 200), (200, 10, 10, 0)).save(tmp_path / "nothing.png")
+    page.locator("input[type=file]").set_input_files(tmp_path / "nothing.png")
+    page.wait_for_function("new Set((" + drawn + ")(document.querySelector('.widget canvas'))).size === 2")  # black: nothing of the last one
     page.locator("input[type=file]").set_input_files(tmp_path / "not a picture.png")
     playwright.expect(page.locator(".widget-result")).to_contain_text("no picture that this browser can read")
+    assert set(given.evaluate(drawn)) == {0} and page.get_by_label("The five most probable classes").text_content() == ""
 
 
 def test_reduced_motion_goes_step_by_step_by_hand(figures: Path, visit: Callable[..., Any]) -> None:
@@ -375,6 +384,15 @@ def test_links_and_anchors_resolve() -> None:
             if not target.is_file() or (to.fragment and target in pages and unquote(to.fragment) not in pages[target].ids):
                 broken.append(f"{path.relative_to(HTML)}: {link}")
     assert count > 100 and broken == []
+
+
+@book
+def test_links_to_other_hosts_were_written_by_somebody() -> None:
+    """The name of a file, layer.py say, is not taken for a domain."""
+    sources = [path for part in ("book", "alexnet", "kernels") for path in (ROOT / part).rglob("*") if path.suffix in (".md", ".ipynb", ".bib", ".py")]
+    written = "".join(path.read_text() for path in [*sources, ROOT / "_config.yml"])
+    linked = {urlsplit(link).netloc for path in HTML.rglob("*.html") if "_static" not in path.parts for link in _Page(path).links}
+    assert {host for host in linked - {""} if f"//{host}" not in written} == set()
 
 
 def test_the_link_checker_sees_what_is_broken(tmp_path: Path) -> None:

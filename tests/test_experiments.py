@@ -300,8 +300,9 @@ def test_the_best_rate_is_the_one_that_arrives_first_and_bounds_are_said():
     assert figure1_factors.best({rate: {"0": None} for rate in ("0.01", "0.001")}, 8) == "0.001"
     assert figure1_factors.best({"0.001": {"0": None}, "0.01": {"0": 8.0}}, 8) == "0.01"  # at the very end, but there
     assert figure1_factors.mean(by_rate["0.01"], 8) == (8.0, True)
-    said = [figure1_factors.factor(*pair) for pair in (((4, False), (6, False)), ((4, False), (8, True)), ((8, True), (6, False)))]
-    assert said == ["1.5", "more than 2.0", "less than 0.8"] and figure1_factors.factor((8, True), (8, True)) == "neither arrives"
+    pairs = (((4, 0), (6, 0)), ((4.1, 0), (7.7, 1)), ((7.7, 1), (4.1, 0)), ((7.5, 3), (7, 1)), ((8, 5), (8, 5)))
+    said = ["1.5", "more than 1.8", "less than 0.6", "2 and 4 of 5 seeds arrive", "neither arrives"]
+    assert [figure1_factors.factor(*pair, seeds=5) for pair in pairs] == said
 
 
 def test_the_factors_are_of_every_net_at_every_rate_and_the_order_is_the_same_function(packs32, serial):
@@ -360,15 +361,18 @@ def test_the_recipe_runs_every_arm_and_only_two_have_a_fall(packs72, serial, mon
 
 
 def test_the_recipes_table_says_who_trains_and_when():
-    never = {"left_at_step": {"0": None, "1": None}, "end": {"0": 3.69, "1": 3.7}, "diverged_at": {"0": None, "1": None}}
+    steps = {"steps": {"0": 628, "1": 628}}
+    never = {"left_at_step": {"0": None, "1": None}, "end": {"0": 3.69, "1": 3.7}, "diverged_at": {"0": None, "1": None}} | steps
     arms = dict.fromkeys(recipe.ARMS, never)
-    arms["source"] = {"left_at_step": {"0": 430, "1": None}, "end": {"0": 3.1, "1": 3.7}, "diverged_at": {"0": None, "1": None}}
-    arms["he-init"] = {"left_at_step": {"0": None, "1": None}, "end": {"0": None, "1": 3.7}, "diverged_at": {"0": 7, "1": None}}
+    arms["source"] = {"left_at_step": {"0": 430, "1": None}, "end": {"0": 3.1, "1": 3.7}, "diverged_at": {"0": None, "1": None}} | steps
+    arms["he-init"] = {"left_at_step": {"0": None, "1": None}, "end": {"0": None, "1": 3.7}, "diverged_at": {"0": 7, "1": None}} | steps
+    arms["text"] = never | {"steps": {"0": 1884, "1": 1884}}
     said = recipe.table({"metrics": {"classes": 40, "steps": 628, "arms": arms, "after_the_fall": {"rate inside": {"0": 3.25}}}})
     rows = {line.strip()[:20].strip(): line for line in said.splitlines()}
-    assert "0 of 2" in rows["the text: sigma 0.01"] and "never, never" in rows["the text: sigma 0.01"]
-    assert "1 of 2" in rows["all of the source's"] and "430, never" in rows["all of the source's"]
-    assert "diverges at 7, never" in rows["He's first weights"] and "-, 3.70" in rows["He's first weights"]
+    assert "0 of 2" in rows["the text: sigma 0.01"] and "not in 1,884  " in rows["the text: sigma 0.01"]
+    assert "1 of 2" in rows["all of the source's"] and " 430  " in rows["all of the source's"] and "3.10 to 3.70" in rows["all of the source's"]
+    assert "diverges at 7  " in rows["He's first weights"] and rows["He's first weights"].endswith(" 3.70")
+    assert "not in 628  " in rows["pixels in 0..1"]
     assert "0.2 nats below ln 40 = 3.69 nats within 628 steps" in said
     assert "rate inside the velocity, mean loss of the 20 steps after the fall: 3.250" in said
 

@@ -40,10 +40,11 @@ def recipe() -> list[str]:
     def left(arm: str) -> str:
         if not found:
             return "not yet run"
-        runs, most = found["metrics"]["arms"][arm]["left_at_step"].values(), found["metrics"]["steps"]
+        measured = found["metrics"]["arms"][arm]
+        runs, most = measured["left_at_step"].values(), max(measured["steps"].values())
         steps = sorted(step for step in runs if step is not None)
         if not steps:
-            return f"never in {most} steps, {len(runs)} runs"
+            return f"not in {most:,} steps, {len(runs)} runs"
         when = f"at step {steps[0]}" + f" to {steps[-1]}" * (steps[-1] > steps[0])
         return f"{when}, {len(runs)} runs" if len(steps) == len(runs) else f"{when}, {len(steps)} of {len(runs)} runs in {most} steps"
 

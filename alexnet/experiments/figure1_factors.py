@@ -7,6 +7,7 @@ comes out at one rate for both is then a factor too. Nets are narrower than Figu
 takes minutes.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -96,10 +97,10 @@ def arrival(errors: list[float], threshold: float, window: int) -> float | None:
     return None
 
 
-def mean(by_seed: dict[str, float | None], budget: float) -> tuple[float, bool]:
-    """Epochs, averaged over seeds; True: a lower bound, as a seed did not arrive within the budget."""
+def mean(by_seed: dict[str, float | None], budget: float) -> tuple[float, int]:
+    """Epochs, averaged over seeds, and how many seeds did not arrive: they count as the budget, so that the mean is a lower bound."""
     values = list(by_seed.values())
-    return float(np.mean([budget if value is None else value for value in values])), None in values
+    return float(np.mean([budget if value is None else value for value in values])), values.count(None)
 
 
 def best(by_rate: dict[str, dict[str, float | None]], budget: float) -> str:
@@ -107,14 +108,18 @@ def best(by_rate: dict[str, dict[str, float | None]], budget: float) -> str:
     return min(by_rate, key=lambda rate: (mean(by_rate[rate], budget)[0], mean(by_rate[rate], budget)[1], float(rate)))
 
 
-def factor(relu: tuple[float, bool], tanh: tuple[float, bool]) -> str:
-    """tanh's epochs over ReLU's, in words where a bound is all there is."""
+def factor(relu: tuple[float, int], tanh: tuple[float, int], seeds: int) -> str:
+    """tanh's epochs over ReLU's, in words where a bound is all there is; a bound is rounded to the side on which it holds."""
+    ratio = tanh[0] / relu[0]
+    if relu[1] and tanh[1]:
+        arrived = seeds - relu[1], seeds - tanh[1]
+        return f"{arrived[0]} and {arrived[1]} of {seeds} seeds arrive" if any(arrived) else "neither arrives"
     if relu[1]:
-        return "neither arrives" if tanh[1] else f"less than {tanh[0] / relu[0]:.1f}"
-    return ("more than " if tanh[1] else "") + f"{tanh[0] / relu[0]:.1f}"
+        return f"less than {math.ceil(10 * ratio) / 10:.1f}"
+    return f"more than {math.floor(10 * ratio) / 10:.1f}" if tanh[1] else f"{ratio:.1f}"
 
 
-def rows(metrics: dict[str, Any]) -> Iterable[tuple[str, str, tuple[float, bool], str, tuple[float, bool]]]:
+def rows(metrics: dict[str, Any]) -> Iterable[tuple[str, str, tuple[float, int], str, tuple[float, int]]]:
     """What is different, ReLU's rate and epochs, tanh's rate and epochs: each at its best rate, then the first net at one rate for both."""
     budget = metrics["budget"]
     for name, kinds in metrics["epochs"].items():
@@ -130,14 +135,17 @@ def table(result: dict[str, Any]) -> str:
     metrics = result["metrics"]
     head = f"epochs to {metrics['threshold']:.0%} training error"
     lines = [f"{head:<40}{'ReLU':>6} {'at rate':<11}{'tanh':>6} {'at rate':<11}factor (the paper: 6)"]
-    tried = {kind: sorted(by_rate, key=float) for kind, by_rate in metrics["epochs"][next(iter(NETS))].items()}
+    first = metrics["epochs"][next(iter(NETS))]
+    tried = {kind: sorted(by_rate, key=float) for kind, by_rate in first.items()}
+    seeds = len(next(iter(first["ReLU"].values())))
     for name, relu_rate, relu, tanh_rate, tanh in rows(metrics):
         sides = ""
-        for kind, rate, (epochs, least) in (("ReLU", relu_rate, relu), ("tanh", tanh_rate, tanh)):
+        for kind, rate, (epochs, missing) in (("ReLU", relu_rate, relu), ("tanh", tanh_rate, tanh)):
             edge = "*" if rate in (tried[kind][0], tried[kind][-1]) and "rate" not in name else ""
-            at = "any" if least and epochs == metrics["budget"] and "rate" not in name else rate + edge
-            sides += f"{'> ' * least + f'{epochs:.1f}':>6} {at:<11}"
-        lines.append(f"{name:<40}{sides}{factor(relu, tanh)}")
+            at = "any" if missing and epochs == metrics["budget"] and "rate" not in name else rate + edge
+            sides += f"{'> ' * bool(missing) + f'{epochs:.1f}':>6} {at:<11}"
+        lines.append(f"{name:<40}{sides}{factor(relu, tanh, seeds)}")
+    lines.append(f">: some seeds did not arrive within {metrics['budget']} epochs, and count as if they had at their end")
     lines.append("*: the lowest rate tried, or the highest; a better one may lie beyond")
     apart = ", ".join(f"{kind} {difference:.0e}" for kind, difference in metrics["order"].items())
     lines.append(f"order of pooling and nonlinearity: the same function; a gradient's largest difference: {apart}")
@@ -151,8 +159,8 @@ def plot(result: dict[str, Any]) -> Figure:
     figure, axes = plt.subplots(figsize=(6.5, 0.34 * len(shown) + 0.9), layout="constrained")
     for y, (_, _, relu, _, tanh) in enumerate(shown):
         axes.plot([relu[0], tanh[0]], [y, y], color="gray", lw=1, zorder=0)
-        for kind, color, (epochs, least) in (("ReLU", "C0", relu), ("tanh", "C3", tanh)):
-            axes.plot(epochs, y, "o", color=color, mfc="white" if least else color, label=kind if y == 0 else None)
+        for kind, color, (epochs, missing) in (("ReLU", "C0", relu), ("tanh", "C3", tanh)):
+            axes.plot(epochs, y, "o", color=color, mfc="white" if missing else color, label=kind if y == 0 else None)
     axes.set_yticks(range(len(shown)), [name for name, *_ in shown], fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel=f"epochs to {metrics['threshold']:.0%} training error", xlim=(0, None))

@@ -33,12 +33,20 @@
       image.onload = () => {
         if (turn !== now) return;
         const short = Math.min(image.naturalWidth, image.naturalHeight), part = short / margin;
+        draw2d.fillRect(0, 0, size, size); // black, as where a picture is transparent for the package too; and nothing is left of the last one
         draw2d.imageSmoothingQuality = "high";
         draw2d.drawImage(image, (image.naturalWidth - part) / 2, (image.naturalHeight - part) / 2, part, part, 0, 0, size, size);
         URL.revokeObjectURL(src);
         run(what, label);
       };
-      image.onerror = () => said.say("That file is no picture that this browser can read.");
+      image.onerror = () => {
+        if (turn !== now) return;
+        URL.revokeObjectURL(src);
+        for (const drawn of [draw2d, maps.getContext("2d")]) drawn.clearRect(0, 0, drawn.canvas.width, drawn.canvas.height);
+        bars.replaceChildren();
+        seen = {};
+        said.say("That file is no picture that this browser can read.");
+      };
       image.src = src;
     }
 

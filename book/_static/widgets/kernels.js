@@ -36,7 +36,7 @@
     const which = choice({ legend: "Net:", options: sets.map((set, i) => [String(i), set.title]), value: "0", change: pick });
     let seed = null;
     body.append(which.node, html("div", { class: "widget-row" }, seeds, order.node), shelf, said.node);
-    if (missing.length) body.append(html("p", { class: "widget-note" }, "Not yet run: " + missing.join(", ") + "."));
+    if (missing.length) body.append(html("p", { class: "widget-note" }, "Not yet run: " + missing.join("; ") + "."));
 
     function pick() {
       const set = sets[Number(which.value)], names = Object.keys(set.seeds);

@@ -48,7 +48,7 @@
           svg("rect", { x: x + 2.5, y: 212 - tall, width: unit - 5, height: tall, fill: color }),
           svg("text", { x: x + unit / 2, y: 228, "text-anchor": "middle", "font-size": 13, class: "quiet" }, i % 2 ? "" : String(i))));
       });
-      for (const level of [0, 0.5, 1]) if (level <= top) {
+      for (const level of top < 2.5 ? [0, 0.5, 1] : [0, Math.floor(top)]) {
         const y = 212 - (120 * level) / top;
         parts.push(svg("line", { x1: 22, x2: 478, y1: y, y2: y, stroke: "var(--w-line)" }), svg("text", { x: 0, y: y + 4, "font-size": 13, class: "quiet" }, String(level)));
       }

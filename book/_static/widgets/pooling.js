@@ -2,7 +2,11 @@
 (function () {
   "use strict";
 
-  const count = (side, z, s, ceil) => Math.max(0, (ceil ? Math.ceil((side - z) / s) : Math.floor((side - z) / s)) + 1);
+  /* Windows along a side. Of those that hang over, none begins beyond it: there would be nothing to read (as in torch). */
+  function count(side, z, s, ceil) {
+    const windows = Math.max(0, (ceil ? Math.ceil((side - z) / s) : Math.floor((side - z) / s)) + 1);
+    return ceil && (windows - 1) * s >= side ? windows - 1 : windows;
+  }
 
   /* The maximum of each window, row by row; map: rows of numbers. ceil: the last windows may hang over the border. */
   function maxPool(map, z, s, ceil = false) {
@@ -66,7 +70,8 @@
       result2d.style.maxWidth = (100 * side * wide) / 312 + "%"; // cells as large as the map's
       rove(cells, (at) => point(Math.floor(at / side), at % side), side);
       const most = Math.max(...times) ** 2, lost = times.filter((t) => t === 0).length;
-      const left = lost ? " The last " + (lost === 1 ? "row and column are" : lost + " rows and columns are") + " never read." : "";
+      const where = lost === 1 ? "row and column are" : lost + " rows and columns are";
+      const left = lost ? (s.value > z.value ? " Of each side " + lost + (lost === 1 ? " place is" : " places are") : " The last " + where) + " never read." : "";
       const relation = s.value < z.value ? "overlap" : s.value === z.value ? "tile the map" : "leave gaps";
       const summary = side + " × " + side + " windows, which " + relation + "; a pixel is read by up to " + most + "." + left;
       const three = [55];

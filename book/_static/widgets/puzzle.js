@@ -58,7 +58,7 @@
       const sides = chain(windows);
       const over = lacking ? "; the last lacks " + lacking + (lacking === 1 ? " pixel" : " pixels") + " and reads zeros" : unread ? "; " + (unread === 1 ? "the last pixel is" : "the last " + unread + " pixels are") + " never read" : even ? ", and it comes out even" : "";
       said.say(windows + " windows" + over + ". Sides of the maps: " + sides.join(" → ") + "; fc6 reads " + whole(256 * sides[3] ** 2) +
-        " numbers. " + (sides[0] === 55 ? "That is the paper's net." : "The paper's net has 55."));
+        " numbers. " + (sides[0] !== 55 ? "The paper's net has 55." : way.value === "up" && size.value === 224 ? "That is the paper's net." : "As many as in the paper's net."));
     }
     draw();
   });

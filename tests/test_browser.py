@@ -225,7 +225,7 @@ def test_a_picture_of_ones_own_is_classified_and_stays_here(figures: Path, visit
     assert len(set(given.evaluate(drawn))) > 2
     Image.new("RGBA", (300, 200), (200, 10, 10, 0)).save(tmp_path / "nothing.png")
     page.locator("input[type=file]").set_input_files(tmp_path / "nothing.png")
-    page.wait_for_function("new Set((" + drawn + ")(document.querySelector('.widget canvas'))).size === 2")  # black: nothing of the last one
+    page.wait_for_function(f"new Set(({drawn})(document.querySelector('.widget canvas'))).size === 2")  # black: nothing of the last one
     page.locator("input[type=file]").set_input_files(tmp_path / "not a picture.png")
     playwright.expect(page.locator(".widget-result")).to_contain_text("no picture that this browser can read")
     assert set(given.evaluate(drawn)) == {0} and page.get_by_label("The five most probable classes").text_content() == ""
@@ -389,7 +389,8 @@ def test_links_and_anchors_resolve() -> None:
 @book
 def test_links_to_other_hosts_were_written_by_somebody() -> None:
     """The name of a file, layer.py say, is not taken for a domain."""
-    sources = [path for part in ("book", "alexnet", "kernels") for path in (ROOT / part).rglob("*") if path.suffix in (".md", ".ipynb", ".bib", ".py")]
+    kinds = (".md", ".ipynb", ".bib", ".py")
+    sources = [path for part in ("book", "alexnet", "kernels") for path in (ROOT / part).rglob("*") if path.suffix in kinds]
     written = "".join(path.read_text() for path in [*sources, ROOT / "_config.yml"])
     linked = {urlsplit(link).netloc for path in HTML.rglob("*.html") if "_static" not in path.parts for link in _Page(path).links}
     assert {host for host in linked - {""} if f"//{host}" not in written} == set()

@@ -18,7 +18,7 @@ def row(*cells: str) -> str:
 
 
 def points(values: list[float]) -> str:
-    return f"{sum(values) / len(values):+.1f} points ({', '.join(f'{value:+.1f}' for value in values)})"
+    return f"{claims.interval(values)[0]:+.1f} points ({', '.join(f'{value:+.1f}' for value in values)})"
 
 
 def undecided(values: list[float]) -> str:

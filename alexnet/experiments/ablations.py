@@ -5,6 +5,7 @@ All arms have the same budget, and an arm shares its seed with the full net: ini
 images, crops, shifts and masks. So differences are taken seed by seed. Ten views against one need no arm: each net is read both ways.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -20,6 +21,7 @@ from alexnet.data.pack import Pack
 from alexnet.experiments import models
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
+from alexnet.tables import Table
 from alexnet.training import log
 from alexnet.training.trainer import Config
 
@@ -148,32 +150,35 @@ def errors(result: dict[str, Any], arm: str, views: int = 10, what: str = "top1"
     return {seed: net["views"][str(views)][what] for seed, net in result["metrics"]["nets"].get(arm, {}).items()}
 
 
-def table(result: dict[str, Any]) -> str:
-    """Two tables in plain text: what each arm costs in test error, beside what the paper says; and training error, overfitting, and
-    iterations to convergence."""
-    metrics = result["metrics"]
-    lines = [f"{'top-1 error, ten views':<58}{'the paper':<25}{'mean, 95 % interval':<21}seed by seed"]
+def table(result: dict[str, Any]) -> Table:
+    """What each arm costs in test error, beside what the paper says."""
     full = [100 * error for error in errors(result, FULL).values()]
-    lines.append(f"{ARMS[FULL].what:<58}{'':<25}{_spread(full, '.1f') + ' %':<21}{'  '.join(f'{e:.1f}' for e in full)}")
-    lines.append("differences from it, percentage points")
+    rows = [[ARMS[FULL].what, "", f"{_spread(full, '.1f')} %", "  ".join(f"{error:.1f}" for error in full)]]
+    rows.append(["differences from it, percentage points"])
     for arm, about in ARMS.items():
         if arm != FULL:
-            lines.append(_row(f"{about.what}{f' ({about.section})' if about.section else ''}", about.paper, differences(result, arm)))
+            rows.append(_row(f"{about.what}{f' ({about.section})' if about.section else ''}", about.paper, differences(result, arm)))
     what, paper, _ = TEN_VIEWS
-    lines.append(_row(f"{what}, of the full net (4.1)", paper, gains(result)))
-    lines += ["", f"{'mean over seeds':<58}{'training error':>15}{'overfitting':>13}{'iterations':>12}"]
-    for arm, about in ARMS.items():
+    rows.append(_row(f"{what}, of the full net (4.1)", paper, gains(result)))
+    return Table(["top-1 error, ten views", "the paper", "mean, 95 % interval", "seed by seed"], rows)
+
+
+def _row(what: str, paper: str, values: list[float]) -> list[str]:
+    here = [_spread(values, "+.1f"), "  ".join(f"{d:+.1f}" for d in values)] if values else ["not yet run", ""]
+    return [f"  {what}", f"+{paper}" if paper[:1].isdigit() else paper, *here]
+
+
+def learning(result: dict[str, Any], arms: Iterable[str] = ARMS) -> Table:
+    """Training error, test error from one view, overfitting and iterations to convergence, means over seeds."""
+    metrics, rows = result["metrics"], []
+    for arm in arms:
         if arm in metrics["nets"]:
             train, over, steps = (list(metrics[kind][arm].values()) for kind in ("train_error", "overfitting", "iterations"))
             known = [step for step in steps if step is not None]
-            lines.append(f"{about.what:<58}{np.mean(train):>15.1%}{100 * np.mean(over):>+13.1f}{np.mean(known) if known else 0:>12,.0f}")
-    lines += [f"{name.replace('train_', 'training ')}: {what}" for name, what in metrics["definitions"].items()]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _row(what: str, paper: str, values: list[float]) -> str:
-    here = f"{_spread(values, '+.1f'):<21}{'  '.join(f'{d:+.1f}' for d in values)}" if values else "not yet run"
-    return f"  {what:<56}{f'+{paper}' if paper[:1].isdigit() else paper:<25}{here}"
+            errors = [f"{np.mean(train):.1%}", f"{np.mean(train) + np.mean(over):.1%}", f"{100 * np.mean(over):+.1f}"]
+            rows.append([ARMS[arm].what, *errors, f"{np.mean(known) if known else 0:,.0f}"])
+    notes = [f"{name.replace('train_', 'training ')}: {what}" for name, what in metrics["definitions"].items()]
+    return Table(["mean over seeds", "training error", "test error", "overfitting", "iterations"], rows, notes)
 
 
 def _spread(values: list[float], form: str) -> str:

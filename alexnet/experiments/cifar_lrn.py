@@ -17,6 +17,7 @@ from alexnet.claims import interval
 from alexnet.experiments import models
 from alexnet.experiments.figure1 import choose
 from alexnet.profiles import Profile
+from alexnet.tables import Table
 
 ARMS = {"without": "four-layer/regularized", "with": "four-layer/regularized/lrn"}
 PAPER = {"without": 0.13, "with": 0.11}  # top-1 errors
@@ -74,22 +75,21 @@ def errors(result: dict[str, Any], arm: str, views: int = 1) -> dict[str, float]
     return {seed: net["views"][str(views)]["top1"] for seed, net in result["metrics"]["nets"][arm].items()}
 
 
-def table(result: dict[str, Any]) -> str:
-    """Errors of both from one view and from ten, and what normalization takes off, seed by seed, in plain text."""
+def table(result: dict[str, Any]) -> Table:
+    """Errors of both from one view and from ten, and what normalization takes off, seed by seed."""
     metrics = result["metrics"]
-    lines = [f"{'top-1 error':<26}{'the paper':<12}{'one view':<16}{'ten views':<16}rate"]
+    rows, notes = [], []
     for arm in ARMS:
         shown = []
         for views in (1, 10):
             mean, half = interval([100 * error for error in errors(result, arm, views).values()])
             shown.append(f"{mean:.1f}" + (f" ± {half:.1f}" if half != float("inf") else "") + " %")
-        paper = f"{PAPER[arm]:.0%}"
-        lines.append(f"{arm + ' normalization':<26}{paper:<12}{shown[0]:<16}{shown[1]:<16}{metrics['rates'][arm]:g}")
+        rows.append([f"{arm} normalization", f"{PAPER[arm]:.0%}", *shown, f"{metrics['rates'][arm]:g}"])
     for views, what in ((1, "one view"), (10, "ten views")):
         own, plain = (errors(result, arm, views) for arm in ("with", "without"))
         apart = "  ".join(f"{100 * (own[seed] - plain[seed]):+.1f}" for seed in own)
-        lines.append(f"difference, {what}, seed by seed, percentage points (the paper: -2): {apart}")
-    return "\n".join(lines)
+        notes.append(f"difference, {what}, seed by seed, percentage points (the paper: -2): {apart}")
+    return Table(["top-1 error", "the paper", "one view", "ten views", "rate"], rows, notes)
 
 
 def plot(result: dict[str, Any]) -> Figure:

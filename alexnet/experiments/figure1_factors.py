@@ -23,6 +23,7 @@ from alexnet.data.pack import Pack
 from alexnet.experiments import models
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
+from alexnet.tables import Table
 from alexnet.training import log
 
 KINDS = {"ReLU": "", "tanh": "/tanh"}
@@ -130,26 +131,26 @@ def rows(metrics: dict[str, Any]) -> Iterable[tuple[str, str, tuple[float, int],
         yield "rate: the same for both", rate, mean(kinds["ReLU"][rate], budget), rate, mean(kinds["tanh"][rate], budget)
 
 
-def table(result: dict[str, Any]) -> str:
-    """One line for each thing that is different, in plain text."""
+def table(result: dict[str, Any]) -> Table:
+    """One row for each thing that is different."""
     metrics = result["metrics"]
-    head = f"epochs to {metrics['threshold']:.0%} training error"
-    lines = [f"{head:<40}{'ReLU':>6} {'at rate':<11}{'tanh':>6} {'at rate':<11}factor (the paper: 6)"]
+    lines = []
     first = metrics["epochs"][next(iter(NETS))]
     tried = {kind: sorted(by_rate, key=float) for kind, by_rate in first.items()}
     seeds = len(next(iter(first["ReLU"].values())))
     for name, relu_rate, relu, tanh_rate, tanh in rows(metrics):
-        sides = ""
+        sides = []
         for kind, rate, (epochs, missing) in (("ReLU", relu_rate, relu), ("tanh", tanh_rate, tanh)):
             edge = "*" if rate in (tried[kind][0], tried[kind][-1]) and "rate" not in name else ""
             at = "any" if missing and epochs == metrics["budget"] and "rate" not in name else rate + edge
-            sides += f"{'> ' * bool(missing) + f'{epochs:.1f}':>6} {at:<11}"
-        lines.append(f"{name:<40}{sides}{factor(relu, tanh, seeds)}")
-    lines.append(f">: some seeds did not arrive within {metrics['budget']} epochs, and count as if they had at their end")
-    lines.append("*: the lowest rate tried, or the highest; a better one may lie beyond")
+            sides += ["> " * bool(missing) + f"{epochs:.1f}", at]
+        lines.append([name, *sides, factor(relu, tanh, seeds)])
+    notes = [f">: some seeds did not arrive within {metrics['budget']} epochs, and count as if they had at their end"]
+    notes.append("*: the lowest rate tried, or the highest; a better one may lie beyond")
     apart = ", ".join(f"{kind} {difference:.0e}" for kind, difference in metrics["order"].items())
-    lines.append(f"order of pooling and nonlinearity: the same function; a gradient's largest difference: {apart}")
-    return "\n".join(line.rstrip() for line in lines)
+    notes.append(f"order of pooling and nonlinearity: the same function; a gradient's largest difference: {apart}")
+    head = [f"epochs to {metrics['threshold']:.0%} training error", "ReLU", "at rate", "tanh", "at rate", "factor (the paper: 6)"]
+    return Table(head, lines, notes)
 
 
 def plot(result: dict[str, Any]) -> Figure:

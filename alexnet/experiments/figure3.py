@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from alexnet.experiments import models
 from alexnet.experiments.page import eight_bits, unpack
 from alexnet.profiles import Profile
+from alexnet.tables import Table
 from alexnet.training.trainer import load_run
 
 LEAST = 0.25  # of the difference between two columns' mean share of color
@@ -113,16 +114,16 @@ def orientation(weights: np.ndarray) -> np.ndarray:
     return np.divide(summed, total, out=np.zeros_like(total), where=there)
 
 
-def table(result: dict[str, Any]) -> str:
-    """What each column's kernels are like, seed by seed, in plain text."""
-    metrics = result["metrics"]
-    lines = [f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; difference: of the columns' mean share of color"]
-    lines.append("seed   share of color   orientation    difference   as large by luck   column that took the colors")
+def table(result: dict[str, Any]) -> Table:
+    """What each column's kernels are like, seed by seed."""
+    metrics, rows = result["metrics"], []
     for seed, found in metrics["seeds"].items():
         color, direction = ("  ".join(f"{value:.2f}" for value in found[what]) for what in ("color", "orientation"))
         who = "neither" if found["specialized_column"] is None else found["specialized_column"]
-        lines.append(f"{seed:<6} {color:<16} {direction:<14} {found['difference']:<12.2f} {found['luck']:<18.1%} {who}")
-    return "\n".join(lines)
+        rows.append([seed, color, direction, f"{found['difference']:.2f}", f"{found['luck']:.1%}", str(who)])
+    head = ["seed", "share of color", "orientation", "difference", "as large by luck", "column that took the colors"]
+    note = f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; difference: of the columns' mean share of color"
+    return Table(head, rows, [note])
 
 
 def plot(result: dict[str, Any], seed: int | str | None = None) -> Figure:

@@ -26,6 +26,7 @@ from alexnet.data.pack import Pack
 from alexnet.experiments import models
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
+from alexnet.tables import Table
 
 LEFT, RIGHT, NEAREST = 8, 5, 6  # images of the two halves, and neighbors of each, as in the paper
 BATCH = 250
@@ -172,14 +173,13 @@ def thumbnail(pack: Pack, number: int, side: int) -> str:
 # --- drawing ------------------------------------------------------------------------------------------------------------------------------
 
 
-def table(result: dict[str, Any]) -> str:
-    """How many of the nearest training images are of a test image's class, in fc7 and in pixels, seed by seed, in plain text."""
+def table(result: dict[str, Any]) -> Table:
+    """How many of the nearest training images are of a test image's class, in fc7 and in pixels, seed by seed."""
     metrics = result["metrics"]
     size = metrics["dimensions"]
-    lines = [f"{metrics['test_images']:,} test images, {metrics['train_images']:,} training images; by chance {metrics['by_chance']:.1%}"]
-    lines.append(f"seed   fc7, {size['fc7']:,} numbers   pixels, {size['pixels']:,} numbers")
-    lines += [f"{seed:<6} {share['fc7']:<19.1%} {share['pixels']:.1%}" for seed, share in metrics["neighbors"].items()]
-    return "\n".join(lines)
+    rows = [[seed, f"{share['fc7']:.1%}", f"{share['pixels']:.1%}"] for seed, share in metrics["neighbors"].items()]
+    note = f"{metrics['test_images']:,} test images, {metrics['train_images']:,} training images; by chance {metrics['by_chance']:.1%}"
+    return Table(["seed", f"fc7, {size['fc7']:,} numbers", f"pixels, {size['pixels']:,} numbers"], rows, [note])
 
 
 def plot(result: dict[str, Any]) -> Figure:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from alexnet.experiments import models
 from alexnet.profiles import Profile
+from alexnet.tables import Table
 from alexnet.training import log
 
 
@@ -109,26 +110,27 @@ def left_at(losses: list[float], classes: int, window: int = WINDOW, drop: float
     return None
 
 
-def table(result: dict[str, Any]) -> str:
-    """Which of them keep the paper's SGD from training, and who does so, in plain text."""
+def table(result: dict[str, Any]) -> Table:
+    """Which of them keep the paper's SGD from training, and who does so."""
     metrics = result["metrics"]
-    lines = [f"{'one thing at a time':<46}{'as in':<30}{'trains':<9}{'from step':<25}loss at the end"]
+    rows: list[list[str]] = []
     for name, arm in ARMS.items():
         found = metrics["arms"][name]
         if name == "unscaled-sigma":
-            lines.append("with sigma 0.03 in conv3 to conv5, and")
+            rows.append(["with sigma 0.03 in conv3 to conv5, and"])
         left = list(found["left_at_step"].values())
         trains = f"{sum(step is not None for step in left)} of {len(left)}"
         steps, broken = _span(left, "d") or f"not in {max(found['steps'].values()):,}", _span(list(found["diverged_at"].values()), "d")
         when = f"diverges at {broken}" if broken else steps
         what, end = "  " * (arm.preset.count("/") > 1) + arm.what, _span(list(found["end"].values()), ".2f")
-        lines.append(f"{what:<46}{arm.who:<30}{trains:<9}{when:<25}{end or '-'}")
+        rows.append([what, arm.who, trains, when, end or "-"])
     floor = f"ln {metrics['classes']} = {math.log(metrics['classes']):.2f} nats"
-    lines.append(f"trains: so many seeds' mean loss of {WINDOW} steps comes {DROP} nats below {floor}; within {metrics['steps']} steps if no other number stands there")
+    notes = [f"trains: so many seeds' mean loss of {WINDOW} steps comes {DROP} nats below {floor}, within {metrics['steps']} steps"]
+    notes += [f"  ({arm.what}: within {arm.budgets * metrics['steps']:,})" for arm in ARMS.values() if arm.budgets > 1]
     for name, after in metrics["after_the_fall"].items():
         seeds = ", ".join(f"{loss:.3f}" for loss in after.values())
-        lines.append(f"{name} the velocity, mean loss of the {AFTER} steps after the fall: {seeds}")
-    return "\n".join(line.rstrip() for line in lines)
+        notes.append(f"{name} the velocity, mean loss of the {AFTER} steps after the fall: {seeds}")
+    return Table(["one thing at a time", "as in", "trains", "from step", "loss at the end"], rows, notes)
 
 
 def _span(values: Sequence[float | None], form: str) -> str:
@@ -143,7 +145,7 @@ def _span(values: Sequence[float | None], form: str) -> str:
 def plot(result: dict[str, Any]) -> Figure:
     """Loss by step: first weights; input, biases, dropout and normalization; the fall of the rate. Thin lines are further seeds."""
     metrics = result["metrics"]
-    figure, panels = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(3, 1, figsize=(7, 7), sharey=True, layout="constrained", gridspec_kw={"height_ratios": (6, 6, 4)})
     chance = math.log(metrics["classes"])
     for i, title in enumerate(("first weights", "input, biases, dropout, normalization", "one fall of the rate")):
         shown = [name for name, arm in ARMS.items() if arm.panel == i or (i == 1 and name == "sigma-0.03")]
@@ -153,9 +155,8 @@ def plot(result: dict[str, Any]) -> Figure:
                 style = {"color": f"C{color}", "lw": 1.4, "alpha": 0.85 if k == 0 else 0.4}
                 panels[i].plot(at, losses, label=ARMS[name].what if k == 0 else None, **style)
         panels[i].axhline(chance, color="gray", ls=":", lw=1)
-        panels[i].set(xlabel="step", xlim=(0, None if i == 0 else metrics["steps"] * 1.05), ylim=(None, chance + 0.4))
+        panels[i].set(xlabel="step" if i == 2 else None, ylabel="training loss, nats", ylim=(None, chance + 0.4))
         panels[i].set_title(title, fontsize=9)
-        panels[i].legend(fontsize=6.5, frameon=False, loc="lower left")
-    panels[0].set_ylabel("training loss, nats")
-    panels[0].text(panels[0].get_xlim()[1], chance + 0.01, f"ln {metrics['classes']}", fontsize=7, color="gray", ha="right", va="bottom")
+        panels[i].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    panels[0].text(panels[0].get_xlim()[1], chance + 0.01, f"ln {metrics['classes']}", fontsize=8, color="gray", ha="right", va="bottom")
     return figure

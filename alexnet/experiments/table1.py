@@ -20,6 +20,7 @@ from alexnet.claims import interval
 from alexnet.data.pack import Pack
 from alexnet.experiments import models
 from alexnet.profiles import Profile, alone
+from alexnet.tables import Table
 
 VERSION = 2  # of the baselines: a change to what they compute is a new number
 PAPER = {sparse_coding.ROW: (0.471, 0.282), fisher_vectors.ROW: (0.457, 0.257), "CNN": (0.375, 0.170)}  # top-1, top-5, ILSVRC-2010
@@ -120,16 +121,16 @@ def table(result: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def text(result: dict[str, Any]) -> str:
-    """Table 1 as text: a row a classifier, errors with half their 95 % interval where there are several seeds, beside the paper's."""
-    lines = [f"{'':<16}{'trained on':>11}{'views':>7}  {'top-1 error':<17}{'top-5 error':<17}the paper, ILSVRC-2010"]
+def text(result: dict[str, Any]) -> Table:
+    """Table 1 in words: a row a classifier, errors with half their 95 % interval where there are several seeds, beside the paper's."""
+    rows = []
     for row in table(result):
         pairs = [(row["top1"], row["half1"]), (row["top5"], row["half5"])]
-        shown = [f"{error:.1%}" + (f" +- {100 * half:.1f}" if row["seeds"] > 1 else "") for error, half in pairs]
+        shown = [f"{100 * error:.1f}" + (f" ± {100 * half:.1f}" if row["seeds"] > 1 else "") + " %" for error, half in pairs]
         seen = f"{row['train_images']:,}" if row["train_images"] else ""
         paper = "{:.1%}, {:.1%}".format(*row["paper"]) if row["paper"] else ""
-        lines.append(f"{row['row']:<16}{seen:>11}{row['views']:>7}  {shown[0]:<17}{shown[1]:<17}{paper}".rstrip())
-    return "\n".join(lines)
+        rows.append([row["row"], seen, str(row["views"]), *shown, paper])
+    return Table(["", "trained on", "views", "top-1 error", "top-5 error", "the paper, ILSVRC-2010"], rows)
 
 
 def plot(result: dict[str, Any]) -> Figure:

@@ -27,6 +27,7 @@ from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 from alexnet.experiments import models
 from alexnet.profiles import Profile
+from alexnet.tables import Table
 from alexnet.training.trainer import starting_point
 
 AVERAGED, STARRED = 5, 2
@@ -201,6 +202,20 @@ def table(result: dict[str, Any], views: int = 10) -> list[tuple[str, ...]]:
         numbers = [_mean(rows.get(row), views, what) for rows, what in columns]
         lines.append((row, *("-" if n is None else f"{n:.1f}" for n in numbers), *("-" if n is None else f"{n:.1f}" for n in paper)))
     return lines
+
+
+def text(result: dict[str, Any], views: int = 10) -> Table:
+    """Table 2 in words, beside the paper's; below it, rows of several seeds seed by seed, and what is left out."""
+    metrics = result["metrics"]
+    head = ["errors in percent, ten views", *("validation top-1", "top-5", "test top-5"), *("the paper: top-1", "top-5", "test top-5")]
+    notes = []
+    for row, by_seed in metrics["nets"].items():
+        if "views" not in by_seed and len(by_seed) > 1:
+            shown = ", ".join(f"{100 * one['views'][str(views)]['top1']:.1f}" for one in by_seed.values())
+            notes.append(f"{row}, validation top-1 seed by seed: {shown}")
+    notes += [f"{row}: left out, {why}" for row, why in metrics["left_out"].items()]
+    notes += [f"test images: left out, {metrics['test_left_out']}"] if metrics["test_left_out"] else []
+    return Table(head, table(result, views), notes)
 
 
 def _mean(row: dict[str, Any] | None, views: int, what: str) -> float | None:

@@ -42,4 +42,4 @@ class Table(str):
 def _plain(cell: str) -> str:
     """A cell that says in Markdown what it says in plain text."""
     text = cell.lstrip(" ")
-    return "&ensp;" * (len(cell) - len(text)) + re.sub(r"([\\|*_<`$])", r"\\\1", text)
+    return "&ensp;" * (len(cell) - len(text)) + re.sub(r"([\\|*_<>`$])", r"\\\1", text)

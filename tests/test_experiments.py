@@ -301,7 +301,7 @@ def test_the_best_rate_is_the_one_that_arrives_first_and_bounds_are_said():
     assert figure1_factors.best({"0.001": {"0": None}, "0.01": {"0": 8.0}}, 8) == "0.01"  # at the very end, but there
     assert figure1_factors.mean(by_rate["0.01"], 8) == (8.0, True)
     pairs = (((4, 0), (6, 0)), ((4.1, 0), (7.7, 1)), ((7.7, 1), (4.1, 0)), ((7.5, 3), (7, 1)), ((8, 5), (8, 5)))
-    said = ["1.5", "more than 1.8", "less than 0.6", "2 and 4 of 5 seeds arrive", "neither arrives"]
+    said = ["1.5", "more than 1.8", "less than 0.6", "of 5 seeds 2 with ReLU, 4 with tanh", "neither arrives"]
     assert [figure1_factors.factor(*pair, seeds=5) for pair in pairs] == said
 
 
@@ -366,10 +366,10 @@ def test_the_recipes_table_says_who_trains_and_when():
     arms = dict.fromkeys(recipe.ARMS, never)
     arms["source"] = {"left_at_step": {"0": 430, "1": None}, "end": {"0": 3.1, "1": 3.7}, "diverged_at": {"0": None, "1": None}} | steps
     arms["he-init"] = {"left_at_step": {"0": None, "1": None}, "end": {"0": None, "1": 3.7}, "diverged_at": {"0": 7, "1": None}} | steps
-    arms["text"] = never | {"steps": {"0": 1884, "1": 1884}}
+    arms["text"] = never | {"steps": {"0": 3768, "1": 3768}}
     said = recipe.table({"metrics": {"classes": 40, "steps": 628, "arms": arms, "after_the_fall": {"rate inside": {"0": 3.25}}}})
     rows = {line.strip()[:20].strip(): line for line in said.splitlines()}
-    assert "0 of 2" in rows["the text: sigma 0.01"] and "not in 1,884  " in rows["the text: sigma 0.01"]
+    assert "0 of 2" in rows["the text: sigma 0.01"] and "not in 3,768  " in rows["the text: sigma 0.01"]
     assert "1 of 2" in rows["all of the source's"] and " 430  " in rows["all of the source's"]
     assert rows["all of the source's"].endswith(" 3.10 to 3.70")
     assert "diverges at 7  " in rows["He's first weights"] and rows["He's first weights"].endswith(" 3.70")

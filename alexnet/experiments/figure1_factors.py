@@ -114,7 +114,7 @@ def factor(relu: tuple[float, int], tanh: tuple[float, int], seeds: int) -> str:
     ratio = tanh[0] / relu[0]
     if relu[1] and tanh[1]:
         arrived = seeds - relu[1], seeds - tanh[1]
-        return f"{arrived[0]} and {arrived[1]} of {seeds} seeds arrive" if any(arrived) else "neither arrives"
+        return "of {2} seeds {0} with ReLU, {1} with tanh".format(*arrived, seeds) if any(arrived) else "neither arrives"
     if relu[1]:
         return f"less than {math.ceil(10 * ratio) / 10:.1f}"
     return f"more than {math.floor(10 * ratio) / 10:.1f}" if tanh[1] else f"{ratio:.1f}"

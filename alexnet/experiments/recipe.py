@@ -28,7 +28,7 @@ class Arm(NamedTuple):
 
 LEARNS = "paper/sigma-0.03"  # the smallest change of the text's net that learns; the arms below change one thing of it
 ARMS = {
-    "text": Arm("paper", "the text: sigma 0.01 everywhere", "Caffe, in its convolutions", 0, budgets=3),
+    "text": Arm("paper", "the text: sigma 0.01 everywhere", "Caffe, in its convolutions", 0, budgets=6),
     "sigma-0.03": Arm(LEARNS, "sigma 0.03 in conv3 to conv5", "the source, cuda-convnet2", 0),
     "source": Arm("source", "all of the source's net", "the source", 0),
     "unscaled-sigma": Arm(f"{LEARNS}/unscaled-sigma", "a narrower net, its sigmas not scaled up", "", 0),

@@ -26,7 +26,7 @@ class Arm(NamedTuple):
     budgets: int = 1  # of steps that it is given
 
 
-LEARNS = "paper/sigma-0.03"  # the smallest change of the text's net that learns; the arms below change one thing of it
+LEARNS = "paper/sigma-0.03"  # the smallest change with which the text's net learns within the budget; the arms below change one thing of it
 ARMS = {
     "text": Arm("paper", "the text: sigma 0.01 everywhere", "Caffe, in its convolutions", 0, budgets=6),
     "sigma-0.03": Arm(LEARNS, "sigma 0.03 in conv3 to conv5", "the source, cuda-convnet2", 0),

@@ -212,10 +212,18 @@ def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:
     spread = half if seeded and math.isfinite(half) and bound == 0 and claim.form != "arrives" else None
     width = "" if spread is None else f" ± {show(spread).lstrip('+')}"
     seeds = f", {len(values)} seed{'s' * (len(values) > 1)}" if seeded else ""
-    here = f"{least}{show(mean)}{width}{word}{seeds}" if bound is not None else f"beyond the budget{seeds}"
+    here = f"{least}{_holding(show, mean, bound or 0)}{width}{word}{seeds}" if bound is not None else f"beyond the budget{seeds}"
     if claim.form == "arrives":
         here = f"{sum(values):.0f} of {len(values)} seeds"
     return Judgement(claim, verdict, here, tuple(values), mean, spread, undecided, why, **about)
+
+
+def _holding(show: Callable[[float], str], value: float, bound: int) -> str:
+    """A number as shown; that of a bound is rounded to the side on which it holds."""
+    if bound == 0:
+        return show(value)
+    digits = 10 ** len(show(value).partition(".")[2])
+    return show((math.floor if bound > 0 else math.ceil)(value * digits) / digits)
 
 
 def _hardware(result: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """The README's table holds what the results files hold: each row is made again here from the archive."""
 
 import re
+from math import floor
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def figure1() -> list[str]:
         nets, budget = result["metrics"]["nets"], result["metrics"]["budget"]
         relu, tanh = (nets[kind]["epochs_to_threshold"] for kind in ("ReLU", "tanh"))
         assert all(relu.values()), "ReLU arrives within the budget"
-        ratios = [f"{tanh[seed] / relu[seed]:.1f}" if tanh[seed] else f"more than {budget / relu[seed]:.1f}" for seed in relu]
+        ratios = [f"{tanh[seed] / relu[seed]:.1f}" if tanh[seed] else f"more than {floor(10 * budget / relu[seed]) / 10}" for seed in relu]
         here = f"{', '.join(ratios)}, {result['data']['title']}"
         rows.append(row(FACTOR, "6", here, f"`results/{profile}/figure1.json`"))
     return rows or [row(FACTOR, "6", "not yet run", "")]

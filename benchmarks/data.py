@@ -39,7 +39,7 @@ from alexnet.data.parallel import cores
 from alexnet.data.prepare import prepare, read
 from alexnet.errors import InputError
 from alexnet.presets import get
-from benchmarks import record
+from benchmarks import record, script
 from benchmarks.record import Row
 
 COLUMNS = (
@@ -423,18 +423,24 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = args.what or ["prepare", "feed"]
     if unknown := set(chosen) - set(kinds):
         parser.error(f"there is no {', '.join(sorted(unknown))}")
-    origin = record.machine("cuda" if args.device == "cuda" and "gpu" in chosen else "cpu", sources=SOURCES)
-    origin["pillow"] = importlib.import_module("PIL").__version__
-    rows: list[Row] = []
-    for name in chosen:
-        with tempfile.TemporaryDirectory(dir=args.work) as place:
-            folder = Path(place)
-            if name in ("prepare", "feed"):
-                photographs(folder / "photographs", args.count)
-            rows += kinds[name](folder, args, origin)
-    record.append(args.out, rows, COLUMNS)
-    print(table(rows))
-    return 0
+
+    def work() -> int:
+        record.check(args.out, COLUMNS)
+        origin = record.machine("cuda" if args.device == "cuda" and "gpu" in chosen else "cpu", sources=SOURCES)
+        origin |= {"pillow": importlib.import_module("PIL").__version__, "time": record.now()}  # one for all that is measured now
+        rows: list[Row] = []
+        for name in chosen:
+            with tempfile.TemporaryDirectory(dir=args.work) as place:
+                folder = Path(place)
+                if name in ("prepare", "feed"):
+                    photographs(folder / "photographs", args.count)
+                new = kinds[name](folder, args, origin)
+            record.append(args.out, new, COLUMNS)
+            rows += new
+        print(table(rows))
+        return 0
+
+    return script.guarded(work)
 
 
 if __name__ == "__main__":

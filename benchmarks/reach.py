@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError("there is no CUDA device here; use --device cpu")
         if args.threads:
             torch.set_num_threads(args.threads)
-        record.read(args.out, COLUMNS)
+        record.check(args.out, COLUMNS)
         config = models.base(profile)
         config = replace(config, mode=args.mode, epochs=args.epochs or config.epochs)
         args.folder = profile.runs / "benchmarks" / "reach"

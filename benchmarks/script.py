@@ -96,7 +96,7 @@ def run(
     """Measures cases and appends each one's rows to its file as soon as it is done. Returns the rows, and the cases that remain because
     they failed or because the budget, in seconds, would not hold another as long as the longest."""
     for path in {file(case) for case in cases}:
-        record.read(path)  # raises for a file that is not ours, before the work
+        record.check(path)
     began = time.perf_counter()
     rows: list[Row] = []
     left: list[Case] = []

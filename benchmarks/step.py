@@ -545,7 +545,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.threads:
             torch.set_num_threads(args.threads)
         path = args.out or (script.TINY_FOLDER / FILE.name if args.tiny else FILE)
-        record.read(path, COLUMNS)
+        record.check(path, COLUMNS)
         origin = record.machine(args.device, args.commit, SOURCES)
         origin["torchvision"] = version("torchvision")
         rows: list[Row] = []

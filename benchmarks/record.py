@@ -123,6 +123,13 @@ def read(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
     return rows
 
 
+def held(path: Path, wanted: Row, columns: Sequence[str] = COLUMNS) -> list[Row]:
+    """The rows of a CSV with these values, as they are once written."""
+    texts = {name: "" if value is None else str(_text(value)) for name, value in wanted.items()}
+    told = {name: _number(name, text) if name in NUMBERS else text for name, text in texts.items()}
+    return [row for row in read(path, columns) if all(row[name] == value for name, value in told.items())]
+
+
 def check(path: Path, columns: Sequence[str] = COLUMNS) -> None:
     """Raises InputError, before anything is measured, where rows could not be added to a CSV."""
     read(path, columns)

@@ -30,6 +30,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from alexnet.cli import Parser
 from alexnet.data import pictographs
 from alexnet.data.augment import Augment
 from alexnet.data.listing import File
@@ -406,16 +407,16 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m benchmarks.data", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", nargs="*", default=[], help="prepare, feed, tiny, memory, gpu (default: prepare feed)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images for tiny and memory")
-    parser.add_argument("--count", type=int, default=4000, help="photographs (default: %(default)s)")
-    parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 1_000_000], help="images for memory (default: 10000 1000000)")
-    parser.add_argument("--size", type=int, default=256, help="of the packs' images (default: %(default)s)")
+    parser.add_argument("--count", type=script.positive, default=4000, help="photographs (default: %(default)s)")
+    parser.add_argument("--counts", type=script.positive, nargs="+", default=[10_000, 1_000_000], help="images for memory")
+    parser.add_argument("--size", type=script.positive, default=256, help="of the packs' images (default: %(default)s)")
     parser.add_argument("--most-workers", type=int, default=2 * cores(), help="of torch's DataLoader, to try (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="that are kept (default: %(default)s)")
+    parser.add_argument("--rounds", type=script.positive, default=3, help="that are kept (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for gpu (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=128, help="for gpu (default: %(default)s)")
+    parser.add_argument("--batch-size", type=script.positive, default=128, help="for gpu (default: %(default)s)")
     parser.add_argument("--work", type=Path, help="folder for the images and packs (default: the system's for temporary files)")
     parser.add_argument("--out", type=Path, default=FILE, help="CSV (default: %(default)s)")
     args = parser.parse_args(arguments)

@@ -10,7 +10,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -133,13 +134,8 @@ def held(path: Path, wanted: Row, columns: Sequence[str] = COLUMNS) -> list[Row]
 def check(path: Path, columns: Sequence[str] = COLUMNS) -> None:
     """Raises InputError, before anything is measured, where rows could not be added to a CSV."""
     read(path, columns)
-    part = _part(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(path) as part:
         part.touch()
-        part.unlink()
-    except OSError as problem:
-        raise InputError(f"{path} cannot be written ({_reason(problem)}); name another file with --out") from None
 
 
 def append(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
@@ -152,17 +148,27 @@ def append(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) ->
         writer.writeheader()
     stamp = now()
     writer.writerows({name: _text(value) for name, value in row.items()} | {"time": row.get("time") or stamp} for row in rows)
-    part = _part(path)
-    part.write_text(there + text.getvalue())
-    part.replace(path)
+    with _writing(path) as part:
+        part.write_text(there + text.getvalue())
+        part.replace(path)
 
 
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{os.getpid()}.part")
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """What to write first, beside the file itself; it is gone afterwards. Raises InputError where that cannot be."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.unlink(missing_ok=True)
+    except OSError as problem:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written ({_reason(problem)}); name another file with --out") from None
 
 
 def _reason(problem: Exception) -> str:

@@ -252,6 +252,20 @@ def test_a_damaged_file_is_left_alone(tmp_path, damage, said):
     assert path.read_text(errors="surrogateescape") == broken
 
 
+def test_a_full_disk_is_told_and_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "rows.csv"
+    record.append(path, [row(median_ms=1.0)])
+    before = path.read_text()
+
+    def full(self, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record.Path, "write_text", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        record.append(path, [row(median_ms=2.0)])
+    assert path.read_text() == before and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize("out", ["/proc/rows.csv", "/dev/null", ".", f"{__file__}/rows.csv", "/bin/sh"])
 @pytest.mark.parametrize(
     ("main", "worker"),

@@ -30,6 +30,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from alexnet.cli import Parser
 from alexnet.data import pictographs
 from alexnet.data.augment import Augment
 from alexnet.data.listing import File
@@ -39,7 +40,7 @@ from alexnet.data.parallel import cores
 from alexnet.data.prepare import prepare, read
 from alexnet.errors import InputError
 from alexnet.presets import get
-from benchmarks import record
+from benchmarks import record, script
 from benchmarks.record import Row
 
 COLUMNS = (
@@ -406,16 +407,16 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=(__doc__ or "").splitlines()[0])
+    parser = Parser(prog="python -m benchmarks.data", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", nargs="*", default=[], help="prepare, feed, tiny, memory, gpu (default: prepare feed)")
     parser.add_argument("--images", type=Path, metavar="DIR", help="images for tiny and memory")
-    parser.add_argument("--count", type=int, default=4000, help="photographs (default: %(default)s)")
-    parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 1_000_000], help="images for memory (default: 10000 1000000)")
-    parser.add_argument("--size", type=int, default=256, help="of the packs' images (default: %(default)s)")
+    parser.add_argument("--count", type=script.positive, default=4000, help="photographs (default: %(default)s)")
+    parser.add_argument("--counts", type=script.positive, nargs="+", default=[10_000, 1_000_000], help="images for memory")
+    parser.add_argument("--size", type=script.positive, default=256, help="of the packs' images (default: %(default)s)")
     parser.add_argument("--most-workers", type=int, default=2 * cores(), help="of torch's DataLoader, to try (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="that are kept (default: %(default)s)")
+    parser.add_argument("--rounds", type=script.positive, default=3, help="that are kept (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for gpu (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=128, help="for gpu (default: %(default)s)")
+    parser.add_argument("--batch-size", type=script.positive, default=128, help="for gpu (default: %(default)s)")
     parser.add_argument("--work", type=Path, help="folder for the images and packs (default: the system's for temporary files)")
     parser.add_argument("--out", type=Path, default=FILE, help="CSV (default: %(default)s)")
     args = parser.parse_args(arguments)
@@ -423,18 +424,24 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = args.what or ["prepare", "feed"]
     if unknown := set(chosen) - set(kinds):
         parser.error(f"there is no {', '.join(sorted(unknown))}")
-    origin = record.machine("cuda" if args.device == "cuda" and "gpu" in chosen else "cpu", sources=SOURCES)
-    origin["pillow"] = importlib.import_module("PIL").__version__
-    rows: list[Row] = []
-    for name in chosen:
-        with tempfile.TemporaryDirectory(dir=args.work) as place:
-            folder = Path(place)
-            if name in ("prepare", "feed"):
-                photographs(folder / "photographs", args.count)
-            rows += kinds[name](folder, args, origin)
-    record.append(args.out, rows, COLUMNS)
-    print(table(rows))
-    return 0
+
+    def work() -> int:
+        record.check(args.out, COLUMNS)
+        origin = record.machine("cuda" if args.device == "cuda" and "gpu" in chosen else "cpu", sources=SOURCES)
+        origin |= {"pillow": importlib.import_module("PIL").__version__, "time": record.now()}  # one for all that is measured now
+        rows: list[Row] = []
+        for name in chosen:
+            with tempfile.TemporaryDirectory(dir=args.work) as place:
+                folder = Path(place)
+                if name in ("prepare", "feed"):
+                    photographs(folder / "photographs", args.count)
+                new = kinds[name](folder, args, origin)
+            record.append(args.out, new, COLUMNS)
+            rows += new
+        print(table(rows))
+        return 0
+
+    return script.guarded(work)
 
 
 if __name__ == "__main__":

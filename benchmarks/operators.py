@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [operator.NAME for operator in OPERATORS]
     form.add_argument("--operators", nargs="+", choices=names, metavar="NAME", help=f"only these; all: {', '.join(names)}")
     form.add_argument(
-        "--budget", type=float, default=480.0, metavar="S", help="begin no case that might end later than this; default: 480 seconds"
+        "--budget", type=script.seconds, default=480.0, metavar="S", help="begin no case that might end later; default: 480 seconds"
     )
     form.add_argument("--fresh", action="store_true", help="measure again what the files hold already")
     form.add_argument("--out", type=Path, metavar="FOLDER", help="of the CSVs; default: benchmarks/results")
@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         def held(case: Case) -> list[Row]:
             """What the files hold of a case, of this code on this machine."""
             wanted = {name: origin[name] for name in same} | case.key()
-            return [row for row in record.read(file(case)) if all(row[name] == value for name, value in wanted.items())]
+            return record.held(file(case), wanted)
 
         cases = plan(args)
         todo = [case for case in cases if args.fresh or not held(case)]

@@ -10,7 +10,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -95,29 +96,90 @@ def nvidia_smi(field: str) -> str:
 
 
 def read(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
-    """The rows of a CSV, numbers as numbers, absent ones as None; none where there is no file."""
-    if not path.exists():
+    """The rows of a CSV, numbers as numbers, absent ones as None; none where there is no file. Raises InputError for a file that is not
+    ours, or is damaged."""
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no file; name another with --out")
+        text = path.read_text() if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InputError(f"{path} cannot be read as a CSV ({_reason(problem)}); name another file with --out") from None
+    if not text:
         return []
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != tuple(columns):
+    reader = csv.reader(io.StringIO(text, newline=""))
+    rows: list[Row] = []
+    try:
+        if tuple(next(reader)) != tuple(columns):
             raise InputError(f"{path} has other columns than this version writes; move it away, or name another file with --out")
-        return [{name: (float(text) if text else None) if name in NUMBERS else text for name, text in row.items()} for row in reader]
+        for values in reader:
+            if len(values) != len(columns):
+                raise ValueError(f"{len(values)} fields of {len(columns)}")
+            rows.append({name: _number(name, value) if name in NUMBERS else value for name, value in zip(columns, values, strict=True)})
+        if not text.endswith("\n"):
+            raise ValueError("cut off at its end")
+    except InputError:
+        raise
+    except (ValueError, csv.Error) as problem:
+        raise InputError(f"{path}, line {reader.line_num}: {problem}; mend or remove that line, or name another file with --out") from None
+    return rows
+
+
+def held(path: Path, wanted: Row, columns: Sequence[str] = COLUMNS) -> list[Row]:
+    """The rows of a CSV with these values, as they are once written."""
+    texts = {name: "" if value is None else str(_text(value)) for name, value in wanted.items()}
+    told = {name: _number(name, text) if name in NUMBERS else text for name, text in texts.items()}
+    return [row for row in read(path, columns) if all(row[name] == value for name, value in told.items())]
+
+
+def check(path: Path, columns: Sequence[str] = COLUMNS) -> None:
+    """Raises InputError, before anything is measured, where rows could not be added to a CSV."""
+    read(path, columns)
+    with _writing(path) as part:
+        part.touch()
 
 
 def append(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
-    """Adds rows to a CSV: all of them or none, also when killed."""
-    read(path, columns)  # raises for a file that is not ours
+    """Adds rows to a CSV: all of them or none, also when killed. Rows that have no time yet get that of now."""
+    check(path, columns)
+    there = path.read_text() if path.exists() else ""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
-    if not path.exists():
+    if not there:
         writer.writeheader()
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    writer.writerows({name: _text(value) for name, value in row.items()} | {"time": stamp} for row in rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text((path.read_text() if path.exists() else "") + text.getvalue())
-    part.replace(path)
+    stamp = now()
+    writer.writerows({name: _text(value) for name, value in row.items()} | {"time": row.get("time") or stamp} for row in rows)
+    with _writing(path) as part:
+        part.write_text(there + text.getvalue())
+        part.replace(path)
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """What to write first, beside the file itself; it is gone afterwards. Raises InputError where that cannot be."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.unlink(missing_ok=True)
+    except OSError as problem:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written ({_reason(problem)}); name another file with --out") from None
+
+
+def _reason(problem: Exception) -> str:
+    return (problem.strerror or "") if isinstance(problem, OSError) else "it is no text"
+
+
+def _number(name: str, text: str) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise ValueError(f"{text!r} is no number for {name}") from None
 
 
 def _text(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from alexnet.cli import Parser
 from alexnet.errors import InputError
 from alexnet.results import ROOT
 from benchmarks import measure, record
@@ -49,18 +51,18 @@ def main(operator: Any, argv: Sequence[str] | None = None) -> int:
 
 
 def parser(name: str, doc: str) -> argparse.ArgumentParser:
-    form = argparse.ArgumentParser(f"python -m benchmarks.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = Parser(f"python -m benchmarks.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = form.add_argument
     add("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    add("--batch", type=_positive, nargs="+", metavar="N", help="images; default: 16 on a CPU, 1024 and 128 on a GPU")
+    add("--batch", type=positive, nargs="+", metavar="N", help="images; default: 16 on a CPU, 1024 and 128 on a GPU")
     add("--dtype", choices=tuple(measure.DTYPES), nargs="+", help="default: fp32 on a CPU, bf16 and fp32 on a GPU")
     layouts = "memory formats; ratios are to ours in the first; default: nchw on a CPU, nhwc and nchw on a GPU"
     add("--layouts", choices=tuple(measure.LAYOUTS), nargs="+", help=layouts)
     add("--implementations", nargs="+", metavar="NAME", help='only these, e.g. ours "ours, composite" torch torch.compile; default: all')
-    add("--runs", type=_positive, metavar="N", help="rounds at most; default: 20 on a CPU, 50 on a GPU")
-    seconds = f"begin no round of a case after S seconds, once there are {measure.FEWEST}; default: 10 on a CPU, 4 on a GPU"
-    add("--seconds", type=float, metavar="S", help=seconds)
-    add("--threads", type=_positive, metavar="N", help="of the CPU; default: torch's own choice")
+    add("--runs", type=positive, metavar="N", help="rounds at most; default: 20 on a CPU, 50 on a GPU")
+    limit = f"begin no round of a case after S seconds, once there are {measure.FEWEST}; default: 10 on a CPU, 4 on a GPU"
+    add("--seconds", type=seconds, metavar="S", help=limit)
+    add("--threads", type=positive, metavar="N", help="of the CPU; default: torch's own choice")
     add("--seed", type=int, help="of the random inputs; default: a new one for each case, written into its rows")
     add("--commit", metavar="ID", help="what to write as commit where the folder is no git checkout")
     add("--tiny", action="store_true", help="sizes whose times mean nothing, to test the script; rows go to runs/benchmarks/")
@@ -96,7 +98,7 @@ def run(
     """Measures cases and appends each one's rows to its file as soon as it is done. Returns the rows, and the cases that remain because
     they failed or because the budget, in seconds, would not hold another as long as the longest."""
     for path in {file(case) for case in cases}:
-        record.read(path)  # raises for a file that is not ours, before the work
+        record.check(path)
     began = time.perf_counter()
     rows: list[Row] = []
     left: list[Case] = []
@@ -127,7 +129,8 @@ def run(
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """Exit status: 0 done, 1 something failed or is left, 2 bad input, 130 Ctrl-C."""
+    """Exit status: 0 done, 1 something failed or is left, 2 bad input, 130 Ctrl-C or SIGTERM."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that what is under way is put in order
     try:
         return work()
     except InputError as problem:
@@ -136,20 +139,33 @@ def guarded(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("stopped; the rows of every finished case are kept", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
+def positive(text: str) -> int:
+    """An option's whole number."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 on")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """An option's limit of time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0 on")
     return value
 
 
 def _dims(text: str, operator: Any) -> tuple[int, ...]:
     example = next(iter(operator.SHAPES.values()))
     try:
-        dims = tuple(_positive(part) for part in text.split("x"))
-    except ValueError:
+        dims = tuple(positive(part) for part in text.split("x"))
+    except argparse.ArgumentTypeError:
         dims = ()
     if len(dims) != len(example):
         raise InputError(f"--shapes {text}: give {', '.join(operator.SHAPES)} or a size such as {'x'.join(map(str, example))}")

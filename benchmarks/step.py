@@ -21,7 +21,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 import kernels
 from alexnet import AlexNet, presets, rng
+from alexnet.cli import Parser
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Batch, Images, Loader, order
 from alexnet.data.pack import Pack, PackWriter
@@ -59,6 +60,8 @@ COLUMNS = (
 FILE = record.ARCHIVE / "step.csv"
 SOURCES = (record.HERE.parent / "kernels", record.HERE.parent / "alexnet", record.HERE)
 PEER = "torch layers"  # what ratios refer to
+OURS = ("ours", "ours, again", "ours, no compiler", "ours, graph", "ours, compiled")
+IMPLEMENTATIONS = (*OURS, PEER, f"{PEER}, compiled", "torchvision", "torchvision, compiled")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ class Case:
     @property
     def classes(self) -> int:
         return 1000 if self.image_size == 224 else 40
+
+    def key(self, kind: str) -> Row:
+        """The columns that tell what is measured. kind: "steps", "parts" or "pack"."""
+        facts = {"case": self.name if kind == "steps" else kind, "preset": self.preset, "width": self.width}
+        return facts | {"image_size": self.image_size, "batch": self.batch, "precision": self.precision}
 
     def __str__(self) -> str:
         return f"{self.name}, {self.preset}, batch {self.batch}, {self.precision}"
@@ -174,10 +182,21 @@ def contestants(case: Case, device: str, x: Tensor, labels: Tensor) -> dict[str,
 
         nets["torchvision"] = lambda: alexnet(num_classes=case.classes)
     found |= {name: lambda net=net: there(net()) for name, net in nets.items()}  # type: ignore[misc]
-    if device == "cpu" or (case.preset == "paper" and case.precision == "bf16"):
+    if compiles(case, device):
         found["ours, compiled"] = partial(here, compiled=True)
         found |= {f"{name}, compiled": lambda net=net: there(net(), compiled=True) for name, net in nets.items()}  # type: ignore[misc]
     return found
+
+
+def compiles(case: Case, device: str) -> bool:
+    """Whether compiled contestants take part."""
+    return device == "cpu" or (case.preset == "paper" and case.precision == "bf16")
+
+
+def asked(case: Case, args: argparse.Namespace) -> set[str]:
+    """The names of those that are to take part."""
+    names = set(contestants(case, args.device, torch.empty(0, 3, 1, 1), torch.empty(0)))
+    return names & {*args.implementations, PEER} if args.implementations else names
 
 
 def inputs(case: Case, device: str) -> tuple[Tensor, Tensor]:
@@ -236,7 +255,7 @@ def serve(case: Case, name: str, threads: int, there: Connection) -> None:
             for _ in range(case.repeat):
                 step()
             there.send(None)
-    except EOFError:  # that was all
+    except (EOFError, KeyboardInterrupt):  # that was all, or the whole program was stopped
         pass
     except Exception as problem:  # what cannot run here is a finding
         there.send(measure.first_line(problem))
@@ -271,15 +290,14 @@ def compare(case: Case, device: str, x: Tensor) -> None:
 def steps(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
     device = args.device
     x, labels = inputs(case, device)
-    base = dict.fromkeys(COLUMNS) | origin | {"case": case.name, "preset": case.preset, "width": case.width, "batch": case.batch}
-    base |= {"image_size": case.image_size, "precision": case.precision}
+    base = dict.fromkeys(COLUMNS) | origin | case.key("steps")
     rows: list[Row] = []
     ready: dict[str, Step] = {}
     with arithmetic(case.precision, torch.device(device)):
         compare(case, device, x)
-        peaks = dict[str, float | None]()
+        peaks, names = dict[str, float | None](), asked(case, args)
         for name, build in contestants(case, device, x, labels).items():
-            if args.implementations and name not in (*args.implementations, PEER):
+            if name not in names:
                 continue
             try:
                 if device == "cpu":
@@ -330,6 +348,12 @@ def parts(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
     copy = measure.copy_bandwidth(clock, device, 2**30 if device == "cuda" else 2**23 if case is TINY else 2**28) * 1e6  # bytes a ms
     side = 8192 if device == "cuda" else 256 if case is TINY else 1024
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+
+    def given(shape: tuple[int, ...], wants_gradient: bool = True) -> Tensor:
+        x = torch.randn(shape, device=device, dtype=dtype)
+        form = torch.channels_last if x.dim() == 4 and device == "cuda" else torch.contiguous_format
+        return x.contiguous(memory_format=form).requires_grad_(wants_gradient)
+
     with arithmetic(case.precision, torch.device(device)):
         product = 2 * side**3 / float(np.median([clock.sample(lambda: a @ b, cold=False)[0] for _ in range(10)][3:]))  # FLOP a ms
         net = AlexNet(case.preset, case.classes, case.width, case.image_size)
@@ -341,27 +365,20 @@ def parts(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
         for row in net.table:
             maps, at = row.in_maps, row.in_size
             shape = (case.batch, maps, at, at) if row.layer.kernel else (case.batch, row.fan_in)
-            x = torch.randn(shape, device=device, dtype=dtype)
-            if x.dim() == 4 and device == "cuda":
-                x = x.contiguous(memory_format=torch.channels_last)
-            first = row is net.table[0]
-            x.requires_grad_(not first)
-            stages = net.stages(row.layer.name)
+            first, stages = row is net.table[0], net.stages(row.layer.name)
+            shared = first or row.layer.reads == "both"
+            xs = [given(shape, not first)] * len(stages) if shared else [given(shape) for _ in stages]
             passes = 2 if first else 3  # no gradient for the image
-            calls[f"{row.layer.name}, sums"] = partial(both, [partial(s.weighted_sums, x, None) for s in stages])
+            sums = [partial(s.weighted_sums, x, None) for s, x in zip(stages, xs, strict=True)]
+            calls[f"{row.layer.name}, sums"] = partial(both, sums, leaves(xs, stages))
             floors[f"{row.layer.name}, sums"] = passes * 2 * row.macs * case.batch / product
             if row.layer.then:
-                out = torch.randn(
-                        (case.batch, row.maps, row.size, row.size) if row.layer.kernel else (case.batch, row.maps),
-                        device=device, dtype=dtype,
-                    )  # fmt: skip
-                if out.dim() == 4 and device == "cuda":
-                    out = out.contiguous(memory_format=torch.channels_last)
-                out.requires_grad_()
-                calls[f"{row.layer.name}, rest"] = partial(both, [partial(after, s, out, keys) for s in stages])
+                outs = [given((case.batch, row.maps, row.size, row.size) if row.layer.kernel else (case.batch, row.maps)) for _ in stages]
+                rest = [partial(after, s, out, keys) for s, out in zip(stages, outs, strict=True)]
+                calls[f"{row.layer.name}, rest"] = partial(both, rest, leaves(outs, stages))
                 kept = row.out_size**2 / row.size**2  # forward reads x and writes y and a byte each; backward reads both and writes dx
-                each = out.numel() * len(stages)
-                floors[f"{row.layer.name}, rest"] = each * (out.element_size() * (3 + 2 * kept) + 2 * kept) / copy
+                each = outs[0].numel() * len(stages)
+                floors[f"{row.layer.name}, rest"] = each * (outs[0].element_size() * (3 + 2 * kept) + 2 * kept) / copy
         for parameter in net.parameters():
             parameter.grad = torch.zeros_like(parameter)
         grads = {name: p.grad for name, p in net.named_parameters()}
@@ -381,8 +398,7 @@ def parts(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
         calls["augmentation"] = lambda: augment.train(images, ids, ids, 0)
         floors["augmentation"] = case.batch * 3 * case.image_size**2 * 5 / copy
         times = clocked(calls, args)
-    base = dict.fromkeys(COLUMNS) | origin | {"case": "parts", "preset": case.preset, "width": case.width, "batch": case.batch}
-    base |= {"image_size": case.image_size, "precision": case.precision}
+    base = dict.fromkeys(COLUMNS) | origin | case.key("parts")
     rows = []
     for name, ms in times.items():
         low, middle, high = (float(q) for q in np.percentile(ms, [20, 50, 80]))
@@ -400,11 +416,16 @@ def after(stage: Stage, sums: Tensor, keys: Tensor) -> Tensor:
         del stage.weighted_sums
 
 
-def both(calls: Sequence[Callable[[], Tensor]]) -> None:
-    """Forward and backward of some columns."""
-    for call in calls:
-        y = call()
-        torch.autograd.backward(y, torch.ones_like(y))
+def leaves(inputs: Sequence[Tensor], stages: Sequence[Stage]) -> list[Tensor]:
+    """What has a gradient, each once."""
+    tensors = (*inputs, *chain.from_iterable(stage.parameters() for stage in stages))
+    return list({id(t): t for t in tensors if t.requires_grad}.values())
+
+
+def both(calls: Sequence[Callable[[], Tensor]], leaves: Sequence[Tensor]) -> None:
+    """Forward and backward of some columns. No gradient stays, as none is left after a step's update: the next would be added to it."""
+    ys = [call() for call in calls]
+    torch.autograd.grad(ys, leaves, [torch.ones_like(y) for y in ys], allow_unused=True)
 
 
 # --- end to end ---
@@ -443,8 +464,7 @@ def pack(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
                     learner.update(rates)
 
         times = clocked({name: partial(turn, name) for name in ("one batch", *fed)}, args)
-    base = dict.fromkeys(COLUMNS) | origin | {"case": "pack", "preset": case.preset, "width": case.width, "batch": case.batch}
-    base |= {"image_size": case.image_size, "precision": case.precision}
+    base = dict.fromkeys(COLUMNS) | origin | case.key("pack")
     middle = {name: float(np.median(ms)) / per_turn for name, ms in times.items()}
     rows = []
     for name, ms in times.items():
@@ -482,8 +502,12 @@ def latest(kind: str, cuda: bool, path: Path = FILE) -> list[Row]:
     if not rows:
         return []
     device = max(rows, key=lambda row: row["time"])["device"]
-    same = ("case", "preset", "width", "image_size", "batch", "precision", "implementation")
-    return list({tuple(row[name] for name in same): row for row in rows if row["device"] == device}.values())
+    return last(row for row in rows if row["device"] == device)
+
+
+def last(rows: Iterable[Row]) -> list[Row]:
+    """The last row of each contestant in each case."""
+    return list({tuple(str(row[name]) for name in (*TINY.key("steps"), "implementation")): row for row in rows}.values())
 
 
 def plot(rows: Sequence[Row]) -> Figure:
@@ -495,6 +519,7 @@ def plot(rows: Sequence[Row]) -> Figure:
     axes.set_yticks(places, [str(row["implementation"]) for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("ms, forward and backward")
+    axes.set_title(f"{rows[0]['device']}, commit {rows[0]['commit']}", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -502,6 +527,40 @@ def plot(rows: Sequence[Row]) -> Figure:
 
 def number(value: object) -> float:
     return float(str(value)) if value not in (None, "") else 0.0
+
+
+# --- the targets ---
+
+
+@dataclass(frozen=True)
+class Target:
+    batch: int
+    wanted: float
+    peer: str = ""  # whose multiple is wanted; none: images a second
+
+
+GPU_TARGETS = (  # for an H200: the paper's net in bf16, ours in its fastest form
+    Target(128, 50_000),
+    Target(1024, 70_000),
+    Target(128, 1.0, "torchvision, compiled"),
+    Target(1024, 1.0, "torchvision, compiled"),
+    Target(128, 3.0, PEER),
+)
+
+
+def verdicts(rows: Sequence[Row]) -> str:
+    """The targets beside what was measured. rows: of one GPU."""
+    lines = [["target ", "wanted", "measured", " "]]
+    for target in GPU_TARGETS:
+        what = f"full net, paper, batch {target.batch}, bf16: {f'over {target.peer}' if target.peer else 'images/s'}"
+        here = [row for row in rows if (row["case"], row["preset"], row["precision"]) == ("full net", "paper", "bf16")]
+        rates = {row["implementation"]: number(row["images_per_s"]) for row in here if number(row["batch"]) == target.batch}
+        ours = max((rates.get(name, 0.0) for name in OURS if name != "ours, again"), default=0.0)
+        beside = rates.get(target.peer, 0.0) if target.peer else 1.0
+        value = ours / beside if beside else 0.0
+        verdict = "not measured" if not value else "met" if value >= target.wanted else "missed"
+        lines.append([what, f">= {target.wanted:,g}", f"{value:,.5g}" if value else "", verdict])
+    return record.table(lines)
 
 
 # --- all of it ---
@@ -516,20 +575,22 @@ def table(rows: Sequence[Row]) -> str:
         rate = "" if row["images_per_s"] in (None, "") else f"{number(row['images_per_s']):,.0f}"
         lines.append([case, str(row["implementation"]), ms, rate, ratio, wanted, floor, peak])
     notes = [f"{row['case']}, {row['implementation']}: {row['note']}" for row in rows if row["note"]]
+    notes += dict.fromkeys(f"{row['case']}: commit {row['commit']}" for row in rows if row["commit"] != rows[0]["commit"])
     heading = f"times: how many times as fast as {PEER} in the same case; from a pack, as one batch that stays"
     return "\n".join([record.where(rows[0]), heading, "", record.table(lines), *notes])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    form = argparse.ArgumentParser("python -m benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = Parser("python -m benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = form.add_argument
     add("what", nargs="*", default=[], help="steps, parts, pack (default: steps)")
     add("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    add("--implementations", nargs="+", metavar="NAME", help=f'only these, as "ours, compiled"; {PEER} is always there')
-    add("--runs", type=int, default=20, metavar="N", help="rounds at most (default: %(default)s)")
-    add("--seconds", type=float, default=90.0, metavar="S", help="begin no round of a case after this (default: %(default)s)")
-    add("--budget", type=float, default=math.inf, metavar="S", help="begin no case that might end later than this (default: none)")
-    add("--threads", type=int, metavar="N", help="of the CPU (default: torch's own choice)")
+    add("--implementations", nargs="+", choices=IMPLEMENTATIONS, metavar="NAME", help=f'only these, as "ours, compiled", and {PEER}')
+    add("--runs", type=script.positive, default=20, metavar="N", help="rounds at most (default: %(default)s)")
+    add("--seconds", type=script.seconds, default=90.0, metavar="S", help="begin no round of a case after this (default: %(default)s)")
+    add("--budget", type=script.seconds, default=math.inf, metavar="S", help="begin no case that might end later (default: none)")
+    add("--fresh", action="store_true", help="measure again what the file holds already, of this code on this machine")
+    add("--threads", type=script.positive, metavar="N", help="of the CPU (default: torch's own choice)")
     add("--commit", metavar="ID", help="what to write as commit where the folder is no git checkout")
     add("--tiny", action="store_true", help="sizes whose times mean nothing, to test the script; rows go to runs/benchmarks/")
     add("--out", type=Path, metavar="CSV", help=f"append the rows here; default: {FILE.relative_to(record.HERE.parent)}")
@@ -545,26 +606,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.threads:
             torch.set_num_threads(args.threads)
         path = args.out or (script.TINY_FOLDER / FILE.name if args.tiny else FILE)
-        record.read(path, COLUMNS)
+        record.check(path, COLUMNS)
         origin = record.machine(args.device, args.commit, SOURCES)
         origin["torchvision"] = version("torchvision")
-        rows: list[Row] = []
+
+        def held(kind: str, case: Case) -> list[Row]:
+            """What the file holds of a case, of this code on this machine; none unless it is all that is asked."""
+            rows = record.held(path, {name: origin[name] for name in ("source", *record.MACHINE)} | case.key(kind), COLUMNS)
+            if kind != "steps":
+                return last(rows)
+            names = asked(case, args)
+            rows = last(row for row in rows if row["implementation"] in names)
+            return rows if len(rows) == len(names) else []
+
+        cases = (TINY,) if args.tiny else GPU if args.device == "cuda" else CPU
+        plan = [(name, case) for case in cases for name in dict.fromkeys(chosen)]  # of each kind some, where the budget does not hold all
+        todo = [(name, case) for name, case in plan if args.fresh or not held(name, case)]
+        if len(todo) < len(plan):
+            print(f"{len(plan) - len(todo)} of {len(plan)} are in {path} already; --fresh measures them again", file=sys.stderr)
         left: list[str] = []
-        began, longest = time.perf_counter(), 0.0
-        for name in chosen:
-            for case in (TINY,) if args.tiny else GPU if args.device == "cuda" else CPU:
-                start = time.perf_counter()
-                if start - began + longest > args.budget:
-                    left.append(f"{name} of {case}")
-                    continue
-                torch.compiler.reset()
-                new = kinds[name](case, args, origin)
-                record.append(path, new, COLUMNS)
-                rows += new
-                longest = max(longest, time.perf_counter() - start)
-        print(f"{table(rows)}\n\nrows: {path}")
+        began, longest = time.perf_counter(), dict[tuple[str, bool], float]()
+        for name, case in todo:
+            start, like = time.perf_counter(), (name, compiles(case, args.device))
+            if start - began + longest.get(like, 0.0) > args.budget:
+                left.append(f"{name} of {case}")
+                continue
+            torch.compiler.reset()
+            record.append(path, kinds[name](case, args, origin), COLUMNS)
+            longest[like] = max(longest.get(like, 0.0), time.perf_counter() - start)
+        rows = [row for name in dict.fromkeys(chosen) for case in cases for row in held(name, case)]
+        print(f"{table(rows) if rows else 'Nothing was measured.'}\n\nrows: {path}")
+        if args.device == "cuda" and "steps" in chosen and not args.tiny:
+            print(f"\n{verdicts(rows)}")
         if left:
-            print(f"not measured, for lack of time: {'; '.join(left)}")
+            print(f"not measured, for lack of time; run again to go on: {'; '.join(left)}")
         return 1 if left else 0
 
     return script.guarded(work)

@@ -1,6 +1,6 @@
 """A visit to a GPU: all that only one can show, in the order in which it matters, each part in less than eight minutes.
 
-    python -m benchmarks.visit                                   # the parts one after the other; those that are done are not repeated
+    python -m benchmarks.visit                                   # the parts one after the other; what is done is not repeated
     python -m benchmarks.visit check operators                   # these
     python -m benchmarks.visit images --budget 420               # with another limit, in seconds
 
@@ -12,8 +12,9 @@
     images      Tiny ImageNet (a folder that ALEXNET_DATA names): one net of full width, its kernels and neighbors; then the ablations
     reach       the time to errors on Tiny ImageNet's validation images, beside torch's layers
 
-A part that runs out of time goes on where it was when it is asked for again. Rows go to benchmarks/results/, results to results/ and what
-was trained to runs/. The table at the end says what passed. --tiny tries all of it at sizes whose numbers mean nothing; they go to runs/.
+A part that runs out of time goes on where it was when it is asked for again; check and data, which are short, begin again. Rows go to
+benchmarks/results/, results to results/ and what was trained to runs/. The table at the end says what passed. --tiny tries all of it at
+sizes whose numbers mean nothing; they go to runs/.
 """
 
 import argparse
@@ -24,9 +25,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 
 import torch
 
+from alexnet.cli import Parser
 from alexnet.errors import InputError
 from alexnet.results import ROOT
 from benchmarks import script
@@ -83,25 +87,32 @@ devices:
 
 
 def run(command: list[str], seconds: float, environment: dict[str, str]) -> str:
-    """One program; "done", "failed", or "out of time": then it is asked to end, as by Ctrl-C, and keeps what it has."""
+    """One program, and what it started; "done", "failed", or "out of time": then all of it is asked to end, as by Ctrl-C, and keeps what it
+    has. Nothing of it outlives this call, also where the visit itself is stopped."""
     print(f"\n$ {' '.join(command)}", flush=True)
-    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell has what it starts with & ignore it
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=listen)
     try:
         return "done" if process.wait(seconds) in (0, 5) else "failed"  # pytest's 5: no test for what is here
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(RESERVE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
         return "out of time: ask for it again"
+    finally:
+        try:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+                process.wait(RESERVE)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    form = argparse.ArgumentParser("python -m benchmarks.visit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = Parser("python -m benchmarks.visit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     form.add_argument("parts", nargs="*", metavar="PART", help=f"default: {' '.join(parts(True, 60))}")
-    form.add_argument("--budget", type=int, default=470, metavar="S", help="seconds for each part (default: %(default)s)")
+    form.add_argument("--budget", type=script.positive, default=470, metavar="S", help="seconds for each part (default: %(default)s)")
     form.add_argument("--tiny", action="store_true", help="a rehearsal, on a CPU as well")
     args = form.parse_args(argv)
 

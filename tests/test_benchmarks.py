@@ -15,15 +15,18 @@ from benchmarks import (
     chart,
     crop_flip_color,
     cudnn_lrn,
+    data,
     local_response_norm,
     max_pool,
     measure,
     momentum_step,
     operators,
+    reach,
     record,
     response_norm_pool,
     same_map_norm,
     script,
+    step,
 )
 
 CONV1 = (96, 55, 55)
@@ -226,6 +229,59 @@ def test_a_file_that_is_not_ours_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="other columns"):
         record.append(path, [row()])
     assert path.read_text() == "a,b\n1,2\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: text[:-1], "line 3: cut off at its end"),
+        (lambda text: text[: text.rindex("local_response_norm") + len("local_response_norm,")], "line 3: 18 fields of 39"),
+        (lambda text: text + "\n", "line 4: 0 fields of 39"),
+        (lambda text: text.replace(",2,", ",two,"), "line 3: 'two' is no number for median_ms"),
+        (lambda text: "\udcff\udcfe" + text, "cannot be read as a CSV (it is no text)"),
+    ],
+)
+def test_a_damaged_file_is_left_alone(tmp_path, damage, said):
+    path = tmp_path / "rows.csv"
+    record.append(path, [row(median_ms=1.0), row(median_ms=2.0)])
+    path.write_text(broken := damage(path.read_text()), errors="surrogateescape")
+    for work in (record.read, lambda path: record.append(path, [row()])):
+        with pytest.raises(InputError, match=re.escape(said)) as caught:
+            work(path)
+        assert str(path) in str(caught.value) and "--out" in str(caught.value)
+    assert path.read_text(errors="surrogateescape") == broken
+
+
+def test_a_full_disk_is_told_and_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "rows.csv"
+    record.append(path, [row(median_ms=1.0)])
+    before = path.read_text()
+
+    def full(self, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record.Path, "write_text", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        record.append(path, [row(median_ms=2.0)])
+    assert path.read_text() == before and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("out", ["/proc/rows.csv", "/dev/null", ".", f"{__file__}/rows.csv", "/bin/sh"])
+@pytest.mark.parametrize(
+    ("main", "worker"),
+    [
+        (lambda *argv: script.main(max_pool, [*argv, "--tiny", "--device", "cpu"]), (measure, "measure")),
+        (lambda *argv: step.main([*argv, "--tiny", "--device", "cpu"]), (step, "steps")),
+        (lambda *argv: reach.main([*argv, "--device", "cpu"]), (reach, "train")),
+        (lambda *argv: data.main([*argv]), (data, "photographs")),
+    ],
+    ids=["operator", "step", "reach", "data"],
+)
+def test_where_nothing_can_be_written_nothing_is_measured(main, worker, out, capsys, monkeypatch):
+    monkeypatch.setattr(*worker, lambda *rest, **options: pytest.fail("began"))
+    assert main("--out", out) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"error: {out}") and "--out" in line
 
 
 def test_table():

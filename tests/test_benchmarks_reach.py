@@ -20,15 +20,21 @@ limit: 6
 """
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Where the images are, once they are drawn."""
+    return tmp_path_factory.mktemp("runs")
+
+
 @pytest.fixture
-def profiles(tmp_path, monkeypatch):
+def profiles(tmp_path, runs, monkeypatch):
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "few.yml").write_text(PROFILE)
     monkeypatch.setenv("ALEXNET_PROFILES", str(tmp_path / "profiles"))
-    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("ALEXNET_RUNS", str(runs))
 
 
-def test_both_are_trained(profiles, tmp_path, capsys):
+def test_both_are_trained(profiles, runs, tmp_path, capsys):
     out = tmp_path / "reach.csv"
     assert reach.main(["--profile", "few", "--error", "1", "0", "--device", "cpu", "--threads", "1", "--out", str(out)]) == 0
     with out.open(newline="") as file:
@@ -36,12 +42,58 @@ def test_both_are_trained(profiles, tmp_path, capsys):
     assert tuple(rows[0]) == reach.COLUMNS and [row["implementation"] for row in rows] == ["ours", "ours", reach.PEER, reach.PEER]
     for row in rows[::2]:  # any error at all is at most 1, after the first epoch
         assert float(row["epochs"]) == 1 and float(row["seconds"]) > 0 and not row["note"]
-    assert float(rows[0]["ratio"]) == pytest.approx(float(rows[2]["seconds"]) / float(rows[0]["seconds"]), rel=1e-3)
+    assert {row["budget"] for row in rows} == {"3"} and len({row["time"] for row in rows}) == 1
     for row in rows[1::2]:
         assert not row["seconds"] and row["note"].startswith("not within 3 epochs; 0.")
-    assert list((tmp_path / "runs" / "few" / "benchmarks").rglob("*.json*")) == []  # nothing that a second run would find
+    assert list((runs / "few" / "benchmarks").rglob("*.json*")) == []  # nothing that a second run would find
     assert len(reach.latest(False, out)) == 4 and reach.latest(True, out) == []
-    assert "a few pictographs" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "a few pictographs" in shown
+    line = next(line.split() for line in shown.splitlines() if line.startswith("ours "))
+    assert float(line[5]) == pytest.approx(float(rows[2]["seconds"]) / float(rows[0]["seconds"]), rel=6e-3)
+
+
+def test_a_run_that_was_stopped_goes_on(profiles, tmp_path, monkeypatch):
+    out, begun = tmp_path / "reach.csv", []
+    options = ["--profile", "few", "--error", "1", "--device", "cpu", "--seeds", "2", "--out", str(out)]
+
+    def quick(name, stop_at=None):
+        def train(config, splits, device, **rest):
+            begun.append((name, config.seed))
+            if begun[-1] == stop_at:
+                raise KeyboardInterrupt
+            return [(1.0, 2.0, 0.5)]
+
+        return train
+
+    monkeypatch.setattr(reach, "ours", quick("ours"))
+    monkeypatch.setattr(reach, "theirs", quick("theirs", ("theirs", 1)))
+    assert reach.main(options) == 130
+    assert len(reach.latest(False, out)) == 2 and begun == [("ours", 0), ("theirs", 0), ("theirs", 1)]
+    monkeypatch.setattr(reach, "theirs", quick("theirs"))
+    monkeypatch.setattr(reach.record, "now", lambda: "2999-01-01T00:00:00Z")
+    assert reach.main(options) == 0 and begun[3:] == [("theirs", 1), ("ours", 1)]
+    rows = reach.latest(False, out)
+    assert len(rows) == 4 and rows[0]["time"] < "2999"  # one run
+    assert reach.main(options) == 0 and len(begun) == 5
+    assert reach.main([*options, "--epochs", "2"]) == 0 and len(begun) == 9  # another run
+    assert reach.main([*options[:-1], str(tmp_path / "other.csv"), "--fresh"]) == 0 and len(begun) == 13
+
+
+def test_the_trainer_resumes(profiles, tmp_path, monkeypatch):
+    folders = []
+
+    def stopped(config, splits, folder, *, resume, ranks):
+        assert resume and (not folders or (folder / "kept").exists())
+        folders.append(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "kept").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reach, "train", stopped)
+    for _ in range(2):
+        assert reach.main(["--profile", "few", "--device", "cpu", "--out", str(tmp_path / "reach.csv")]) == 130
+    assert len(set(folders)) == 1
 
 
 def test_the_peer_learns_from_the_same_steps(profiles):
@@ -56,7 +108,15 @@ def test_the_peer_learns_from_the_same_steps(profiles):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--profile", "nothing"], "nothing"), (["--profile", "cifar10"], "cifar10"), (["--error", "40"], "40 is no share of images")],
+    [
+        (["--profile", "nothing"], "nothing"),
+        (["--profile", "cifar10"], "cifar10"),
+        (["--error", "40"], "40 is no share of images"),
+        (["--error", "half"], "half is no share of images"),
+        (["--threads", "0"], "--threads: 0 is no whole number"),
+        *((["--seeds", text], f"--seeds: {text} is no whole number") for text in ("0", "-2")),
+        *((["--epochs", text], f"--epochs: {text} is no whole number") for text in ("0", "-1", "nan", "inf", "0.4")),
+    ],
 )
 def test_bad_input(arguments, said, capsys, monkeypatch):
     monkeypatch.delenv("ALEXNET_DATA", raising=False)
@@ -64,4 +124,11 @@ def test_bad_input(arguments, said, capsys, monkeypatch):
         assert reach.main([*arguments, "--device", "cpu"]) == 2
     except SystemExit as ended:
         assert ended.code == 2
-    assert said in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
+
+
+def test_a_profiles_part_of_an_epoch_is_refused(profiles, tmp_path, capsys):
+    (tmp_path / "profiles" / "few.yml").write_text(PROFILE.replace("epochs: 3", "epochs: 1.5"))
+    assert reach.main(["--profile", "few", "--device", "cpu", "--out", str(tmp_path / "reach.csv")]) == 2
+    assert "has 1.5 epochs" in capsys.readouterr().err

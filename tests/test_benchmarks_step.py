@@ -2,8 +2,10 @@
 
 import csv
 import mmap
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from benchmarks import step
 
@@ -51,7 +53,7 @@ def test_the_most_memory_is_told_also_when_it_is_gone():
 
 def test_the_last_rows_are_shown(tmp_path):
     for _ in range(2):
-        rows = run(tmp_path, "steps", "parts", "--implementations", "ours")
+        rows = run(tmp_path, "steps", "parts", "--implementations", "ours", "--fresh")
     path = tmp_path / "step.csv"
     found = {kind: step.latest(kind, False, path) for kind in ("steps", "parts")}
     last = rows[len(rows) // 2 :]
@@ -67,5 +69,126 @@ def test_the_nets_are_compared_first(tmp_path, monkeypatch):
     assert not (tmp_path / "step.csv").exists()
 
 
-def test_bad_input(tmp_path, capsys):
-    assert step.main(["nonsense"]) == 2 and "there is no nonsense" in capsys.readouterr().err
+@pytest.fixture
+def pretended(monkeypatch):
+    """Kinds that take as many seconds as `seconds` says, on a clock of their own, and are told in `done`."""
+    cases = tuple(step.Case("full net", preset, 1.0, 64, batch, "fp32") for preset, batch in (("paper", 1), ("paper", 2), ("source", 1)))
+    monkeypatch.setattr(step, "CPU", cases)
+    monkeypatch.setattr(step, "compiles", lambda case, device: case.preset == "paper")
+    found = SimpleNamespace(done=[], seconds={}, now=0.0)
+    monkeypatch.setattr(step, "time", SimpleNamespace(perf_counter=lambda: found.now))
+
+    def pretend(kind):
+        def measured(case, args, origin):
+            found.done.append((kind, case.preset, case.batch))
+            found.now += found.seconds.get((kind, case.preset), 1)
+            base = dict.fromkeys(step.COLUMNS) | origin | case.key(kind)
+            return [base | {"implementation": name} for name in (step.asked(case, args) if kind == "steps" else ("streamed",))]
+
+        monkeypatch.setattr(step, kind, measured)
+
+    for kind in ("steps", "parts", "pack"):
+        pretend(kind)
+    return found
+
+
+def again(tmp_path, *arguments):
+    return step.main([*arguments, "--device", "cpu", "--out", str(tmp_path / "step.csv")])
+
+
+def test_what_the_file_holds_is_not_measured_again(pretended, tmp_path, capsys):
+    assert again(tmp_path, "steps", "pack", "--implementations", "ours") == 0 and len(pretended.done) == 6
+    assert again(tmp_path, "steps", "pack", "--implementations", "ours") == 0 and len(pretended.done) == 6
+    assert "6 of 6 are in" in capsys.readouterr().err
+    assert again(tmp_path, "steps", "pack") == 0  # more contestants
+    assert pretended.done[6:] == [("steps", "paper", 1), ("steps", "paper", 2), ("steps", "source", 1)]
+    assert again(tmp_path, "pack", "--fresh") == 0 and len(pretended.done) == 12
+
+
+def test_a_long_case_keeps_neither_other_kinds_nor_shorter_cases_from_their_turn(pretended, tmp_path, capsys):
+    pretended.seconds = {("steps", "paper"): 100}
+    assert again(tmp_path, "steps", "pack", "parts", "--budget", "150") == 1
+    assert "run again to go on: steps of full net, paper, batch 2, fp32" in capsys.readouterr().out
+    everything = {(kind, *case) for kind in ("steps", "pack", "parts") for case in (("paper", 1), ("paper", 2), ("source", 1))}
+    assert pretended.done[:3] == [("steps", "paper", 1), ("pack", "paper", 1), ("parts", "paper", 1)]
+    assert set(pretended.done) == everything - {("steps", "paper", 2)}
+    assert again(tmp_path, "steps", "pack", "parts", "--budget", "150") == 0 and pretended.done[8:] == [("steps", "paper", 2)]
+
+
+def test_no_gradient_stays_for_the_next_call():
+    """A step's update leaves none, so that backward passes write gradients and add to none."""
+    net = step.AlexNet("paper", 10, 1 / 16, 64)
+    stages, x = net.stages("conv3"), torch.randn(2, net.table[2].in_maps, 7, 7, requires_grad=True)
+    leaves = step.leaves([x, x], stages)
+    assert len(leaves) == 1 + 2 * 2  # weights and biases of both columns
+    for leaf in leaves:
+        leaf.grad = torch.zeros_like(leaf)
+    step.both([lambda stage=stage: stage.weighted_sums(x, None) for stage in stages], leaves)
+    assert not any(leaf.grad.any() for leaf in leaves)
+
+
+def test_verdicts():
+    def row(batch, implementation, rate, **values):
+        case = {"case": "full net", "preset": "paper", "precision": "bf16", "batch": float(batch)}
+        return dict.fromkeys(step.COLUMNS) | case | {"implementation": implementation, "images_per_s": rate} | values
+
+    rows = [
+        row(128, "ours", "40000"),
+        row(128, "ours, graph", "51000"),
+        row(128, "ours, again", "99000"),  # tells how fine the scale is
+        row(128, "torchvision, compiled", "60000"),
+        row(128, step.PEER, "17000"),
+        row(1024, "ours, graph", "69000"),
+        row(1024, "torchvision, compiled", "", note="skipped: out of memory"),
+        row(1024, "ours", "90000", preset="source"),
+    ]
+    lines = [line.split("  ") for line in step.verdicts(rows).splitlines()[2:]]
+    assert [[word.strip() for word in line if word.strip()] for line in lines] == [
+        ["full net, paper, batch 128, bf16: images/s", ">= 50,000", "51,000", "met"],
+        ["full net, paper, batch 1024, bf16: images/s", ">= 70,000", "69,000", "missed"],
+        ["full net, paper, batch 128, bf16: over torchvision, compiled", ">= 1", "0.85", "missed"],
+        ["full net, paper, batch 1024, bf16: over torchvision, compiled", ">= 1", "not measured"],
+        ["full net, paper, batch 128, bf16: over torch layers", ">= 3", "3", "met"],
+    ]
+    assert step.verdicts([]).count("not measured") == len(step.GPU_TARGETS)
+
+
+def test_a_table_tells_of_another_commit():
+    base = dict.fromkeys(step.COLUMNS, "") | {"busy_percent": 0.0, "threads": 1.0}
+    one, other = base | {"case": "full net", "commit": "abc"}, base | {"case": "pack", "commit": "def"}
+    assert "commit def" not in step.table([one]) and step.table([one, other, other]).endswith("\npack: commit def")
+
+
+def test_a_contestants_process_ends_quietly_when_all_is_stopped(monkeypatch):
+    def stopped(*rest):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(step, "contestants", stopped)
+    step.serve(step.TINY, "ours", torch.get_num_threads(), None)
+
+
+def test_all_names_are_known():
+    for case in (*step.CPU, *step.GPU):
+        for device in ("cpu", "cuda"):
+            assert set(step.contestants(case, device, torch.empty(0, 3, 1, 1), torch.empty(0))) <= set(step.IMPLEMENTATIONS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], "there is no nonsense"),
+        (["--threads", "0"], "--threads: 0 is no whole number from 1 on"),
+        (["--threads", "-1"], "--threads"),
+        (["--runs", "0"], "--runs: 0 is no whole number"),
+        (["--seconds", "nan"], "--seconds: nan is no number of seconds"),
+        (["--budget", "-1"], "--budget"),
+        (["--implementations", "nosuch"], "invalid choice: 'nosuch'"),
+    ],
+)
+def test_bad_input(arguments, said, capsys):
+    try:
+        assert step.main([*arguments, "--tiny", "--device", "cpu"]) == 2
+    except SystemExit as ended:
+        assert ended.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line

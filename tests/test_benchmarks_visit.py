@@ -2,7 +2,10 @@
 
 import os
 import re
+import signal
 import sys
+import threading
+import time
 
 import pytest
 
@@ -21,6 +24,47 @@ def test_a_program_is_done_or_failed_or_stopped_as_by_ctrl_c(monkeypatch, tmp_pa
     monkeypatch.setattr(visit, "RESERVE", 1)
     stubborn = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
     assert python(stubborn) == "out of time: ask for it again"
+
+
+def test_what_a_shell_has_ignore_ctrl_c_is_stopped_all_the_same(tmp_path):
+    kept = tmp_path / "kept"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        python(f"import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: open({str(kept)!r}, 'w').close()")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert kept.exists()
+
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().split(") ")[1][0] == "Z"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="asks /proc whether a process is still there")
+def test_nothing_outlives_a_visit_that_is_stopped(tmp_path):
+    """SIGTERM, while a program has a program of its own."""
+    pids = tmp_path / "pids"
+    code = (
+        "import os, subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+        f"open('{pids}.part', 'w').write(f'{{os.getpid()}} {{child.pid}}'); os.rename('{pids}.part', '{pids}'); time.sleep(60)"
+    )
+
+    def stop():
+        while not pids.exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    assert visit.script.guarded(lambda: visit.run([sys.executable, "-c", code], 60, dict(os.environ)) == "done") == 130
+    until = time.monotonic() + 5  # whoever inherits a grandchild has to bury it
+    while not all(map(gone, map(int, pids.read_text().split()))) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert all(map(gone, map(int, pids.read_text().split())))
 
 
 def test_a_part_that_is_not_there_and_a_gpu_that_is_not(capsys):

@@ -157,6 +157,15 @@ def test_it_diverges_as_the_plain_run_does(packs72, tmp_path, monkeypatch, at):
     assert all(torch.equal(ends["graph"][1][name], value) for name, value in ends["plain"][1].items())
 
 
+def test_compiling_needs_a_compiler(packs72, tmp_path, monkeypatch):
+    splits = open_splits(packs72)
+    for cxx in ("no-such-compiler", "no-such-compiler -O3", ""):
+        monkeypatch.setenv("CXX", cxx)
+        with pytest.raises(InputError, match=r"needs a C\+\+ compiler.*use the mode plain"):
+            train(configure(splits, mode="compiled"), splits, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("mode", "said"), [("quick", "no mode 'quick'; there are plain, graph, compiled"), ("graph", "no graph can hold; use the mode plain")]
 )

@@ -10,7 +10,9 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -118,6 +120,10 @@ def train(
         raise InputError(f"there is no mode {config.mode!r}; there are {', '.join(MODES)}")
     if ranks.world > 1 and config.mode != "plain":
         raise InputError(f"mode {config.mode} is for one process; several ranks need the mode plain")
+    if config.mode == "compiled" and ranks.device.type == "cpu":
+        cxx = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch.compile chooses
+        if shutil.which(cxx.partition(" ")[0]) is None:
+            raise InputError(f"mode compiled needs a C++ compiler, and there is no {cxx or 'g++'}; install g++, or use the mode plain")
     pack, validation, recipe = splits["train"], splits.get("val"), config.recipe
     if config.mode == "graph" and recipe.velocity != "with rate":
         raise InputError(f"preset {config.preset!r} has an update rule that no graph can hold; use the mode plain")

@@ -360,6 +360,17 @@ def test_the_recipe_runs_every_arm_and_only_two_have_a_fall(packs72, serial, mon
     drawn(recipe.plot, {"metrics": metrics})
 
 
+def test_a_profile_may_name_some_of_the_recipes_arms(packs72, serial):
+    profile = own(packs72, recipe={"epochs": 1, "arms": ["source", "he-init"]}, image_size=64, width=1 / 16, batch_size=12)
+    metrics = recipe.run(profile, [0])
+    assert list(metrics["arms"]) == ["source", "he-init"] and metrics["steps"] == 3
+    said = recipe.table({"metrics": metrics})
+    assert recipe.ARMS["source"].what in said and recipe.ARMS["text"].what not in said.splitlines()[1]
+    drawn(recipe.plot, {"metrics": metrics})
+    with pytest.raises(InputError, match="recipe has no arm 'nosuch'; it has text, "):
+        recipe.run(own(packs72, recipe={"epochs": 1, "arms": ["nosuch"]}), [0])
+
+
 def test_the_recipes_table_says_who_trains_and_when():
     steps = {"steps": {"0": 628, "1": 628}}
     never = {"left_at_step": {"0": None, "1": None}, "end": {"0": 3.69, "1": 3.7}, "diverged_at": {"0": None, "1": None}} | steps

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from alexnet.errors import InputError
 from alexnet.experiments import models
 from alexnet.profiles import Profile
 from alexnet.tables import Table
@@ -50,7 +51,7 @@ AFTER = 20  # steps after a fall of the rate, in which the two ways to write mom
 
 def config(profile: Profile) -> dict[str, Any]:
     settings, digests = profile["recipe"], {name: pack.digest for name, pack in profile.splits().items()}
-    arms = {name: [arm.preset, arm.budgets] for name, arm in ARMS.items()}
+    arms = {name: [arm.preset, arm.budgets] for name, arm in _arms(profile).items()}
     return {"recipe": settings, "net": profile.net, "arms": arms, "window": WINDOW, "drop": DROP, "after": AFTER, "data": digests}
 
 
@@ -58,11 +59,19 @@ def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
     return [(config, profile.splits()) for config in _jobs(profile, seeds).values()]
 
 
+def _arms(profile: Profile) -> dict[str, Arm]:
+    """All, or those that the profile names."""
+    names = profile["recipe"].get("arms", ARMS)
+    if unknown := [name for name in names if name not in ARMS]:
+        raise InputError(f"profile {profile.name!r}: recipe has no arm {unknown[0]!r}; it has {', '.join(ARMS)}")
+    return {name: ARMS[name] for name in names}
+
+
 def _jobs(profile: Profile, seeds: list[int]) -> dict[tuple[str, int], models.Config]:
     splits, epochs = {"train": profile.splits()["train"]}, profile["recipe"]["epochs"]
     return {
         (name, seed): models.configure(profile, preset(arm), splits=splits, seed=seed, epochs=arm.budgets * epochs)
-        for name, arm in ARMS.items()
+        for name, arm in _arms(profile).items()
         for seed in seeds
     }
 
@@ -72,7 +81,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     trained = dict(zip(jobs, models.train_all(profile, list(jobs.values()), title="recipe"), strict=True))
     classes = len(splits["train"].classes)
     kinds = ("left_at_step", "end", "loss", "diverged_at", "steps")
-    arms: dict[str, dict[str, dict[str, Any]]] = {name: {kind: {} for kind in kinds} for name in ARMS}
+    arms: dict[str, dict[str, dict[str, Any]]] = {name: {kind: {} for kind in kinds} for name in _arms(profile)}
     after: dict[str, dict[str, Any]] = {}
     for (name, seed), path in trained.items():
         losses = log.losses(path)
@@ -115,6 +124,8 @@ def table(result: dict[str, Any]) -> Table:
     metrics = result["metrics"]
     rows: list[list[str]] = []
     for name, arm in ARMS.items():
+        if name not in metrics["arms"]:
+            continue
         found = metrics["arms"][name]
         if name == "unscaled-sigma":
             rows.append(["with sigma 0.03 in conv3 to conv5, and"])
@@ -148,7 +159,7 @@ def plot(result: dict[str, Any]) -> Figure:
     figure, panels = plt.subplots(3, 1, figsize=(7, 7), sharey=True, layout="constrained", gridspec_kw={"height_ratios": (6, 6, 4)})
     chance = math.log(metrics["classes"])
     for i, title in enumerate(("first weights", "input, biases, dropout, normalization", "one fall of the rate")):
-        shown = [name for name, arm in ARMS.items() if arm.panel == i or (i == 1 and name == "sigma-0.03")]
+        shown = [name for name in metrics["arms"] if ARMS[name].panel == i or (i == 1 and name == "sigma-0.03")]
         for color, name in enumerate(shown):
             for k, losses in enumerate(metrics["arms"][name]["loss"].values()):
                 at = [WINDOW * (j + 1) for j in range(len(losses))]
@@ -157,6 +168,7 @@ def plot(result: dict[str, Any]) -> Figure:
         panels[i].axhline(chance, color="gray", ls=":", lw=1)
         panels[i].set(xlabel="step" if i == 2 else None, ylabel="training loss, nats", ylim=(None, chance + 0.4))
         panels[i].set_title(title, fontsize=9)
-        panels[i].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        if shown:
+            panels[i].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     panels[0].text(panels[0].get_xlim()[1], chance + 0.01, f"ln {metrics['classes']}", fontsize=8, color="gray", ha="right", va="bottom")
     return figure

@@ -8,6 +8,7 @@ server of their own; `make browser` builds it and runs them all.
 import functools
 import http.server
 import io
+import re
 import shutil
 import sys
 import threading
@@ -384,6 +385,14 @@ def test_links_and_anchors_resolve() -> None:
             if not target.is_file() or (to.fragment and target in pages and unquote(to.fragment) not in pages[target].ids):
                 broken.append(f"{path.relative_to(HTML)}: {link}")
     assert count > 100 and broken == []
+
+
+@book
+def test_no_table_is_shown_as_its_text() -> None:
+    pages = {path.name: path.read_text(encoding="utf-8") for path in (HTML / "book").glob("*.html")}
+    shown = {name: re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL) for name, text in pages.items()}
+    assert sum(text.count("<table") for text in shown.values()) > 40
+    assert [name for name, text in shown.items() if re.search(r"\|\s*:?(—|–|---)", text)] == []
 
 
 @book

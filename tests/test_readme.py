@@ -47,7 +47,7 @@ def recipe() -> list[str]:
         if not steps:
             return f"not in {most:,} steps, {len(runs)} runs"
         when = f"at step {steps[0]}" + f" to {steps[-1]}" * (steps[-1] > steps[0])
-        return f"{when}, {len(runs)} runs" if len(steps) == len(runs) else f"{when}, {len(steps)} of {len(runs)} runs in {most} steps"
+        return f"{when}, {len(runs)} runs" if len(steps) == len(runs) else f"{when}, {len(steps)} of {len(runs)} runs in {most:,} steps"
 
     where = "`results/embedded/recipe.json`" if found else ""
     return [

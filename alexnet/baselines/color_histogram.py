@@ -22,7 +22,7 @@ def color_histogram_errors(splits: dict[str, Pack], *, bins: int = 8, limit: int
     if reported == "test" and "val" in splits:
         samples["val"] = pipeline.sample(splits["val"], len(splits["val"]))
     found = {name: (pipeline.unit(histograms(one.pack, one.indices, bins)), one.labels) for name, one in samples.items()}
-    _, chosen = pipeline.fit(found["train"], found["val"] if reported == "test" and "val" in found else None, ROW)
+    _, chosen = pipeline.fit(found["train"], None if reported == "val" else found.get("val"), ROW)
     classes = len(splits["train"].classes)
     measured = pipeline.measure(chosen.classifier, *found[reported], classes)
     return {

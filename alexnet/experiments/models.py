@@ -7,7 +7,7 @@ import signal
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,14 +82,9 @@ def train_planned(
     steps = sum(
         max(1, round(config.epochs * steps_per_epoch(splits["train"], config.batch_size))) for config, splits in missing.values()
     )
-    context = multiprocessing.get_context("spawn")
-    counter, stop = context.Value("q", 0), context.Event()
-    places = context.SimpleQueue()
-    workers = min(len(missing), len(devices()))
-    for device in devices()[:workers]:
-        places.put(device)
+    pool, counter, stop = _workers(len(missing))
     with (
-        ProcessPoolExecutor(workers, context, _begin, (counter, stop, places)) as pool,
+        pool,
         tqdm(total=steps, desc=f"{title}: {len(missing)} of {len(folders)} models", unit="step", disable=None) as bar,
     ):
         jobs = [
@@ -119,6 +114,16 @@ def _root(splits: dict[str, Pack]) -> Path:
 def devices() -> list[str]:
     """Where models are trained: every GPU, or else every core."""
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"] * cores()
+
+
+def _workers(jobs: int) -> tuple[ProcessPoolExecutor, Any, Any]:
+    """A process on each device, no more than there are jobs; the counter of their steps; and the event by which they stop."""
+    context = multiprocessing.get_context("spawn")
+    counter, stop, places = context.Value("q", 0), context.Event(), context.SimpleQueue()
+    used = devices()[:jobs]
+    for device in used:
+        places.put(device)
+    return ProcessPoolExecutor(len(used), context, _begin, (counter, stop, places)), counter, stop
 
 
 def _begin(counter: Any, stop: Any, places: Any) -> None:
@@ -159,15 +164,21 @@ def trained(path: Path) -> tuple[AlexNet, Augment]:
 # --- how long it will take ----------------------------------------------------------------------------------------------------------------
 
 def forecast(profile: Profile, planned: Sequence[Planned]) -> str:
-    """What training all of these will take, in words: those that are there already cost nothing. The rate is measured on a few steps of the
-    costliest net, and scaled by multiplications for the others."""
+    """What training all of these will take, in words: those that are there already cost nothing. A few steps of the costliest of each kind
+    of net are timed, and scaled by multiplications for its variants: between kinds, a multiplication's time differs by several times."""
     nets = {config.identity: (config, splits) for config, splits in planned}
     missing = [net for net in nets.values() if not (folder(profile, net[0]) / "summary.json").exists()]
     if not missing:
         return f"all {len(nets)} models are there already"
-    work = sum(_work(config, splits) for config, splits in missing)
-    costliest = max((config for config, _ in missing), key=_macs)
-    seconds = work / _macs(costliest) * _seconds_an_image(costliest) / min(len(missing), len(devices()))
+    kinds: dict[tuple, list[Planned]] = {}
+    for config, splits in missing:
+        kinds.setdefault((config.preset.split("/")[0], config.width, config.image_size), []).append((config, splits))
+    costliest = [max(alike, key=lambda net: _macs(net[0])) for alike in kinds.values()]
+    at_once = min(len(missing), len(devices()))
+    with _workers(at_once)[0] as pool:  # all at work, as later: cores share caches and memory
+        jobs = [[pool.submit(_seconds_an_image, config, _root(splits)) for _ in range(at_once)] for config, splits in costliest]
+        rates = [statistics.mean(job.result() for job in same) / _macs(config) for same, (config, _) in zip(jobs, costliest, strict=True)]
+    seconds = sum(rate * _work(*net) for rate, alike in zip(rates, kinds.values(), strict=True) for net in alike) / at_once
     where = f"{len(devices())} {'GPUs' if devices()[0] != 'cpu' else 'cores'}"
     there = f", {len(nets) - len(missing)} there already" if len(missing) < len(nets) else ""
     images, models = sum(config.epochs * len(splits["train"]) for config, splits in missing), "models" if len(missing) > 1 else "model"
@@ -185,8 +196,8 @@ def duration(seconds: float) -> str:
 
 
 def _work(config: Config, splits: dict[str, Pack]) -> float:
-    """Multiply-accumulates of all that a run sees, forward."""
-    return config.epochs * len(splits["train"]) * _macs(config)
+    """Multiply-accumulates, forward, that take as long as all of a run: a step is some three forward passes, validation one."""
+    return config.epochs * (len(splits["train"]) + (len(splits["val"]) / 3 if "val" in config.data else 0)) * _macs(config)
 
 
 def _macs(config: Config) -> int:
@@ -194,28 +205,18 @@ def _macs(config: Config) -> int:
     return presets.total(presets.shapes(presets.get(config.preset), config.num_classes, config.width, config.image_size), "macs")
 
 
-def _seconds_an_image(config: Config) -> float:
-    """Of training, on one device while all others train too: cores share caches and memory."""
-    device, count = torch.device(devices()[0]), min(config.batch_size, 32 if devices()[0] == "cpu" else config.batch_size)
-    at_once = len(devices()) if device.type == "cpu" else 1
-    threads = torch.get_num_threads()
-
-    def few_steps(_: int) -> float:
-        if device.type == "cpu":
-            torch.set_num_threads(1)
-        learner = trainer.Learner(config.network(), config.recipe, Ranks(device), dtype)
-        x = torch.randn(count, 3, config.image_size, config.image_size)
-        labels, keys = torch.zeros(count, dtype=torch.int64), torch.arange(count)
-        took = []
-        for _ in range(6):
+def _seconds_an_image(config: Config, data: Path) -> float:
+    """Of training, augmentation included, in a worker."""
+    pack, device = open_splits(data)["train"], torch.device(_device)
+    count = min(config.batch_size, len(pack), 32 if _device == "cpu" else config.batch_size)
+    ids, labels = torch.arange(count), torch.zeros(count, dtype=torch.int64)
+    images, took = torch.from_numpy(pack.gather(ids.numpy())).to(device), []
+    augment = Augment(config.recipe, pack.mean, config.image_size, pack.color, config.seed)
+    with trainer.arithmetic(config.precision, device) as dtype:
+        learner = trainer.Learner(config.network(), config.recipe, Ranks(_device), dtype)
+        for _ in range(10):
             began = time.perf_counter()
-            learner.backward(x, labels, keys, count)
+            learner.backward(augment.train(images, ids, ids, 0), labels, ids, count)
             learner.update([0.0] * len(learner.parameters))
             took.append(time.perf_counter() - began)
-        return statistics.median(took)
-
-    try:
-        with trainer.arithmetic(config.precision, device) as dtype, ThreadPoolExecutor(at_once) as pool:
-            return max(pool.map(few_steps, range(at_once))) / count
-    finally:
-        torch.set_num_threads(threads)
+    return statistics.median(took[4:]) / count  # the first ones also gather memory

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from kernels import _choose, _native
+from kernels._operator import define
 
 
-@torch.library.custom_op("alexnet::crop_flip_color", mutates_args=())
+@define("crop_flip_color")
 def operator(
     images: Tensor,
     offsets: Tensor,

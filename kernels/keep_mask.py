@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from kernels import _choose, _native
+from kernels._operator import define
 
 
-@torch.library.custom_op("alexnet::keep_mask", mutates_args=())
+@define("keep_mask")
 def operator(keys: Tensor, count: int, threshold: int) -> Tensor:
     keys, mask = keys.contiguous(), torch.empty(len(keys), count, dtype=torch.bool)
     tensors = _native.pointer(keys), _native.pointer(mask)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from kernels import _choose, _composite, _native
 from kernels._memory import empty_maps, memory_format
+from kernels._operator import define
 
 RELU = {"none": 0, "before": 1, "after": 2}
 
@@ -87,12 +88,12 @@ def _run_native(
     _native.share(lambda *part: _native.call("local_response_norm", *tensors, *part, *shape), n, x.numel())
 
 
-@torch.library.custom_op("alexnet::local_response_norm", mutates_args=())
+@define("local_response_norm")
 def operator(x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str) -> Tensor:
     return normalize(x, None, size, alpha, beta, k, columns, relu)
 
 
-@torch.library.custom_op("alexnet::local_response_norm_backward", mutates_args=())
+@define("local_response_norm_backward")
 def operator_backward(x: Tensor, dy: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str) -> Tensor:
     return normalize_backward(x, None, dy, size, alpha, beta, k, columns, relu)
 
@@ -118,6 +119,7 @@ def _differentiate(ctx, dy: Tensor):
 
 
 operator.register_autograd(_differentiate, setup_context=_save)
+operator_backward.refuse_autograd()
 
 
 def local_response_norm(

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from kernels import _choose, _composite, _native
 from kernels._memory import empty_maps, memory_format
+from kernels._operator import define
 
 
 def check(x: Tensor, size: int, stride: int) -> None:
@@ -66,12 +67,12 @@ def pool_backward(dy: Tensor, code: Tensor, height: int, width: int, size: int, 
     return dx
 
 
-@torch.library.custom_op("alexnet::max_pool", mutates_args=())
+@define("max_pool")
 def operator(x: Tensor, size: int, stride: int) -> tuple[Tensor, Tensor]:
     return pool(x, size, stride)
 
 
-@torch.library.custom_op("alexnet::max_pool_backward", mutates_args=())
+@define("max_pool_backward")
 def operator_backward(dy: Tensor, code: Tensor, height: int, width: int, size: int, stride: int) -> Tensor:
     return pool_backward(dy, code, height, width, size, stride)
 
@@ -100,6 +101,7 @@ def _differentiate(ctx, dy: Tensor, _):
 
 
 operator.register_autograd(_differentiate, setup_context=_save)
+operator_backward.refuse_autograd()
 
 
 def max_pool(x: Tensor, size: int = 3, stride: int = 2) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kernels import _choose, _native
+from kernels._operator import define
 
 Rate = float | Tensor
 
@@ -29,7 +30,7 @@ def _alike(*tensors: Tensor) -> bool:
     return dense and all(t.stride() == first.stride() for t in tensors)
 
 
-@torch.library.custom_op("alexnet::momentum_step_", mutates_args=("params", "velocities", "copies"))
+@define("momentum_step_", mutates_args=("params", "velocities", "copies"))
 def operator(
     params: Sequence[Tensor],
     grads: Sequence[Tensor],
@@ -41,6 +42,7 @@ def operator(
 ) -> None:
     if not params:
         return
+    torch.autograd.graph.increment_version((*params, *velocities, *copies))  # who kept one for a gradient is told
     groups = list(zip(params, grads, velocities, *([copies] if copies else [])))
     alike = all(_alike(*group) for group in groups)
     floats = all(w.dtype == v.dtype == torch.float32 for w, _, v, *_ in groups)

@@ -6,12 +6,13 @@ from torch import Tensor
 
 from kernels import _choose
 from kernels._memory import empty_maps
+from kernels._operator import define
 from kernels.local_response_norm import by_torch, check, check_columns, normalize, normalize_backward
 from kernels.max_pool import check as check_pool
 from kernels.max_pool import out_shape, pool, pool_backward
 
 
-@torch.library.custom_op("alexnet::response_norm_pool", mutates_args=())
+@define("response_norm_pool")
 def operator(
     x: Tensor,
     bias: Tensor | None,
@@ -46,7 +47,7 @@ def operator(
     return two_kernels()
 
 
-@torch.library.custom_op("alexnet::response_norm_pool_backward", mutates_args=())
+@define("response_norm_pool_backward")
 def operator_backward(
     x: Tensor,
     bias: Tensor | None,
@@ -91,6 +92,7 @@ def _differentiate(ctx, dy: Tensor, _):
 
 
 operator.register_autograd(_differentiate, setup_context=_save)
+operator_backward.refuse_autograd()
 
 
 def response_norm_pool(

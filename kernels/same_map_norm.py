@@ -1,12 +1,12 @@
 """Response normalization over a square of one map: the third normalization of the released source (layers-145.cfg:107-117), absent from the
 text."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import _choose, _composite, _native
 from kernels._memory import empty_maps
+from kernels._operator import define
 from kernels.local_response_norm import check
 
 
@@ -21,7 +21,7 @@ def _implementation(x: Tensor, beta: float) -> str:
     return _choose.implementation(x, native=beta == 0.75 and x.is_contiguous())
 
 
-@torch.library.custom_op("alexnet::same_map_norm", mutates_args=())
+@define("same_map_norm")
 def operator(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     which, y = _implementation(x, beta), empty_maps(x)
     if x.numel() == 0:
@@ -39,7 +39,7 @@ def operator(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tenso
     return y
 
 
-@torch.library.custom_op("alexnet::same_map_norm_backward", mutates_args=())
+@define("same_map_norm_backward")
 def operator_backward(x: Tensor, dy: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     which, dx = _implementation(x, beta), empty_maps(x)
     if x.numel() == 0:
@@ -82,6 +82,7 @@ def _differentiate(ctx, dy: Tensor):
 
 
 operator.register_autograd(_differentiate, setup_context=_save)
+operator_backward.refuse_autograd()
 
 
 def same_map_norm(x: Tensor, size: int = 5, alpha: float = 4e-5, beta: float = 0.75, k: float = 1.0) -> Tensor:

@@ -1,6 +1,10 @@
 """Every form of every operator against float64 references (tests/references.py): compiled C, plain torch, Triton under its interpreter and,
 with `-m gpu`, on a device."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -414,7 +418,33 @@ def test_one_rate_for_all_and_no_parameters():
     kernels.momentum_step_([], [], [], 0.1)
 
 
+@pytest.mark.parametrize("mode", ["native", "composite"])
+def test_an_update_tells_who_kept_a_weight_for_a_gradient(mode):
+    if mode == "native" and _native.library() is None:
+        pytest.skip("no C compiler")
+    with kernels.using(mode):
+        w = torch.ones(3, requires_grad=True)
+        y = (w * w).sum()
+        kernels.momentum_step_([w], [torch.ones(3)], [torch.zeros(3)], 0.1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.backward()
+
+
 # --- as operators of torch ----------------------------------------------------------------------------------------------------------------
+
+STEP = """
+import sys, torch
+import kernels
+x, bias = torch.randn(2, 8, 9, 9, requires_grad=True), torch.zeros(8, requires_grad=True)
+kernels.max_pool(kernels.same_map_norm(kernels.local_response_norm(x))).sum().backward()
+kernels.response_norm_pool(x, bias).sum().backward()
+kernels.momentum_step_([x], [x.grad], [torch.zeros_like(x)], 0.1)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_without_torch_compile_nobody_waits_for_its_import():
+    subprocess.run([sys.executable, "-c", STEP], check=True, cwd=Path(__file__).resolve().parents[1])
 
 LRN, POOL = (5, 1e-3, 0.75, 2.0, 2, "before"), (3, 2)
 
@@ -520,7 +550,7 @@ def test_second_derivatives_are_refused_except_by_torchs_operators():
     x = rand(1, 4, 5, 5).requires_grad_()
     for f in (kernels.local_response_norm, kernels.same_map_norm, lambda x: kernels.max_pool(x) ** 2, kernels.response_norm_pool):
         (dx,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
-        with pytest.raises(RuntimeError, match="no autograd formula"):
+        with pytest.raises(RuntimeError, match="_backward has no gradient; with kernels"):
             dx.sum().backward()
     with kernels.using("torch"):
         assert torch.autograd.gradgradcheck(lambda x: kernels.local_response_norm(x, alpha=1e-2), x)

@@ -151,12 +151,19 @@ def points(curve: Curve, errors: Sequence[float], images: int) -> Iterator[Row]:
 
 
 def latest(cuda: bool, path: Path = FILE) -> list[Row]:
-    """The rows of the last run on a device of that kind; none where nothing was measured."""
+    """The rows of each profile's last run on a device of that kind; none where nothing was measured."""
     rows = [row for row in record.read(path, COLUMNS) if bool(row["cuda"]) is cuda]
-    return [row for row in rows if row["time"] == rows[-1]["time"]]
+    last = {row["profile"]: row["time"] for row in rows}
+    return [row for row in rows if row["time"] == last[row["profile"]]]
 
 
 def table(rows: Sequence[Row]) -> str:
+    """A table for each profile."""
+    profiles = dict.fromkeys(row["profile"] for row in rows)
+    return "\n\n".join(_one_table([row for row in rows if row["profile"] == profile]) for profile in profiles)
+
+
+def _one_table(rows: Sequence[Row]) -> str:
     lines = [["implementation ", "seed", "error", "epochs", "seconds", "times", "images/s", "note "]]
     theirs = {(row["seed"], row["error"]): row["seconds"] for row in rows if row["implementation"] == PEER}
     for row in rows:

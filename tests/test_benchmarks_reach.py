@@ -77,7 +77,12 @@ def test_a_run_that_was_stopped_goes_on(profiles, tmp_path, monkeypatch):
     assert len(rows) == 4 and rows[0]["time"] < "2999"  # one run
     assert reach.main(options) == 0 and len(begun) == 5
     assert reach.main([*options, "--epochs", "2"]) == 0 and len(begun) == 9  # another run
-    assert reach.main([*options[:-1], str(tmp_path / "other.csv"), "--fresh"]) == 0 and len(begun) == 13
+    (tmp_path / "profiles" / "same.yml").write_text(PROFILE)
+    assert reach.main(["--profile", "same", *options[2:]]) == 0 and len(begun) == 13
+    last = reach.latest(False, out)
+    assert [(row["profile"], row["budget"]) for row in last[::4]] == [("few", "2"), ("same", "3")] and len(last) == 8
+    assert reach.table(last).count("a few pictographs") == 2
+    assert reach.main([*options[:-1], str(tmp_path / "other.csv"), "--fresh"]) == 0 and len(begun) == 17
 
 
 def test_the_trainer_resumes(profiles, tmp_path, monkeypatch):

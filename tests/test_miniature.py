@@ -59,7 +59,7 @@ def test_from_archives_to_tables(place, environment):
     after = {path.parent.name: path.stat().st_mtime_ns for path in runs.glob("models/*/summary.json")}
     assert before.items() <= after.items()  # nothing was trained twice
     results = {path.stem: json.loads(path.read_text()) for path in (runs / "results").glob("*.json")}
-    assert {"ablations", "recipe", "figure3", "figure4", "table1", "table2"} == set(results)
+    assert {"ablations", "recipe", "figure3", "figure4", "table1", "table2", "throughput"} == set(results)
     assert all(result["data"]["title"] == "ILSVRC-2012, a miniature of drawn shapes" for result in results.values())
     two = results["table2"]["metrics"]
     assert set(two["nets"]) == {"SIFT + FVs", "1 CNN", "5 CNNs", "1 CNN*", "7 CNNs*"} and not two["test"]

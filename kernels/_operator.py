@@ -10,13 +10,25 @@ LIBRARY = torch.library.Library("alexnet", "DEF")
 
 
 class Operator:
-    """torch.ops.alexnet.<name>, which is called like a function."""
+    """torch.ops.alexnet.<name>, called like a function. Until `register_autograd`, a gradient through it is an error, and not zero."""
 
     def __init__(self, name: str, function: Callable[..., Any], mutates_args: Iterable[str] = ()):
-        self.name = name
-        LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=tuple(mutates_args)), tags=(torch.Tag.pt2_compliant_tag,))
+        self.name, mutates = name, tuple(mutates_args)
+        LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=mutates), tags=(torch.Tag.pt2_compliant_tag,))
         LIBRARY.impl(name, function, "CompositeExplicitAutograd")  # below autograd, on every device
         self._call = getattr(torch.ops.alexnet, name).default
+        self._backward: Callable[..., Any] = self._refuse
+        self._setup_context: Callable[..., None] | None = None
+
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            return self._backward(ctx, *gradients)
+
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            if self._setup_context:
+                self._setup_context(ctx, inputs, output)
+
+        if not mutates:
+            torch.library.register_autograd(f"alexnet::{name}", backward, setup_context=setup_context, lib=LIBRARY)
 
     def __call__(self, *args: Any) -> Any:
         return self._call(*args)
@@ -28,15 +40,10 @@ class Operator:
 
     def register_autograd(self, backward: Callable[..., Any], *, setup_context: Callable[..., None] | None = None) -> None:
         """backward(ctx, *gradients of the outputs) gives those of the inputs; setup_context(ctx, inputs, output) keeps what it needs."""
-        torch.library.register_autograd(f"alexnet::{self.name}", backward, setup_context=setup_context, lib=LIBRARY)
+        self._backward, self._setup_context = backward, setup_context
 
-    def refuse_autograd(self) -> None:
-        """A gradient through it is an error, and not zero."""
-
-        def backward(ctx: Any, *gradients: Any) -> None:
-            raise RuntimeError(f"alexnet::{self.name} has no gradient; with kernels.using('torch') derivatives of every order work")
-
-        self.register_autograd(backward)
+    def _refuse(self, ctx: Any, *gradients: Any) -> None:
+        raise RuntimeError(f"alexnet::{self.name} has no gradient; with kernels.using('torch') nets have derivatives of every order")
 
 
 def define(name: str, mutates_args: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Operator]:

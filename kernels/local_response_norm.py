@@ -119,7 +119,6 @@ def _differentiate(ctx, dy: Tensor):
 
 
 operator.register_autograd(_differentiate, setup_context=_save)
-operator_backward.refuse_autograd()
 
 
 def local_response_norm(

@@ -101,7 +101,6 @@ def _differentiate(ctx, dy: Tensor, _):
 
 
 operator.register_autograd(_differentiate, setup_context=_save)
-operator_backward.refuse_autograd()
 
 
 def max_pool(x: Tensor, size: int = 3, stride: int = 2) -> Tensor:

@@ -92,7 +92,6 @@ def _differentiate(ctx, dy: Tensor, _):
 
 
 operator.register_autograd(_differentiate, setup_context=_save)
-operator_backward.refuse_autograd()
 
 
 def response_norm_pool(

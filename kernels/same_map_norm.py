@@ -82,7 +82,6 @@ def _differentiate(ctx, dy: Tensor):
 
 
 operator.register_autograd(_differentiate, setup_context=_save)
-operator_backward.refuse_autograd()
 
 
 def same_map_norm(x: Tensor, size: int = 5, alpha: float = 4e-5, beta: float = 0.75, k: float = 1.0) -> Tensor:

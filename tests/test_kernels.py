@@ -553,7 +553,7 @@ def test_second_derivatives_are_refused_except_by_torchs_operators():
         with pytest.raises(RuntimeError, match="_backward has no gradient; with kernels"):
             dx.sum().backward()
     shift = torch.zeros(2, 3, requires_grad=True)
-    batch = kernels.crop_flip_color(U8, *ZERO[:2], shift, torch.zeros(3), 4)
+    batch = kernels.crop_flip_color(U8, *ZERO[:2], shift, torch.zeros(5, 5, 3), 4)
     with pytest.raises(RuntimeError, match="crop_flip_color has no gradient"):
         batch.sum().backward()
     with kernels.using("torch"):

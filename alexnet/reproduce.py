@@ -1,7 +1,7 @@
 """One command regenerates every figure and table: runs the book's notebooks with papermill, for a profile.
 
 A notebook takes part if it has a cell tagged `parameters`. What is finished is stamped and not repeated until the notebook, the package,
-the archive of results or the parameters change; what was interrupted starts again at the first unfinished notebook. Training inside a
+the archive of results or the parameters change; what was interrupted starts again at the unfinished ones. Training inside a
 notebook resumes by itself.
 """
 
@@ -14,6 +14,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import multiprocessing
 import os
 import platform
 import re
@@ -21,6 +22,8 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from typing import Any
 import yaml
 
 from alexnet import claims, experiments, profiles, scoreboard
+from alexnet.data.parallel import cores, follow_parent
 from alexnet.errors import InputError
 
 DEFAULT_PROFILE = "embedded"
@@ -75,7 +79,7 @@ def reproduce(
     chapters_wanted: the chapters to run; None: all. Writes `runs/<profile>/{notebooks,logs,figures,stamps}/`. Raises InputError for an
     unknown profile, chapter or parameter before anything runs, and NotebooksFailed at the end.
     """
-    papermill = _papermill()
+    _papermill()  # what lacks is told before anything runs
     profiles.load(profile)
     book = (Path(book) if book else Path(__file__).resolve().parents[1] / "book").resolve()
     root = book.parent
@@ -89,23 +93,24 @@ def reproduce(
         (out / folder).mkdir(parents=True, exist_ok=True)
     package, archive = tree_digest(root, PACKAGE), tree_digest(root, ARCHIVE)
     own = tree_digest(out, ("results/*.json",))  # by which the page of claims judges
-    outcomes = []
-    with kernel_environment(root):
-        for number, path in enumerate(selected, 1):
-            given = {name: value for name, value in wanted.items() if name in known[path]}
-            key = _digest([_sources(path), package, archive, own, given])
-            finished = None if force else _finished(out, path.stem, key)
-            name = f"[{number}/{len(selected)}] {path.stem}"
-            if finished:
-                print(f"{name}: up to date", flush=True)
-            else:
-                print(f"{name}: running", flush=True)
-                finished = _run(papermill, path, given, out, key)
-                print(f"{name}: {finished.status}, {finished.seconds:.0f} s {finished.error}".rstrip(), flush=True)
-            outcomes.append(finished)
-    if any(outcome.status == "failed" for outcome in outcomes):
-        raise NotebooksFailed(outcomes)
-    return outcomes
+    outcomes: dict[Path, Outcome] = {}
+    tasks: list[Task] = []
+    for path in selected:
+        given = {name: value for name, value in wanted.items() if name in known[path]}
+        key = _digest([_sources(path), package, archive, own, given])
+        if not force and (finished := _finished(out, path.stem, key)):
+            print(f"{path.stem}: up to date", flush=True)
+            outcomes[path] = finished
+        else:
+            tasks.append((path, given, out, key))
+    with kernel_environment(root, threads=1 if len(tasks) > 1 else None):
+        for number, (path, outcome) in enumerate(_run_all(tasks), 1):
+            print(f"[{number}/{len(tasks)}] {path.stem}: {outcome.status}, {outcome.seconds:.0f} s {outcome.error}".rstrip(), flush=True)
+            outcomes[path] = outcome
+    ordered = [outcomes[path] for path in selected]
+    if any(outcome.status == "failed" for outcome in ordered):
+        raise NotebooksFailed(ordered)
+    return ordered
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -293,8 +298,33 @@ def _finished(out: Path, chapter: str, key: str) -> Outcome | None:
     return Outcome(chapter, "up to date", seconds, notebook, out / "logs" / f"{chapter}.log", figures)
 
 
-def _run(papermill: Any, path: Path, parameters: dict[str, Any], out: Path, key: str) -> Outcome:
+Task = tuple[Path, dict[str, Any], Path, str]  # a notebook, its parameters, the folder for what it makes, the key of its stamp
+
+
+def _run_all(tasks: list[Task]) -> Iterator[tuple[Path, Outcome]]:
+    """Execute notebooks, one on each core; gives them as they end. Left early, as by Ctrl-C, those that run are stopped."""
+    workers = min(cores(), len(tasks))
+    if workers <= 1:
+        yield from ((task[0], _run(*task)) for task in tasks)
+        return
+    print(f"{len(tasks)} notebooks, {workers} at a time", flush=True)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent) as pool:
+        ours = {pool.submit(_run, *task): task[0] for task in tasks}
+        try:
+            for job in as_completed(ours):
+                yield ours[job], job.result()
+        except BrokenProcessPool:
+            raise InputError("a process that ran notebooks was killed, perhaps for want of memory: the same command goes on") from None
+        except BaseException:  # also where nobody wants the rest
+            for process in multiprocessing.active_children():
+                process.terminate()  # and a notebook's kernel ends with whom it works for
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _run(path: Path, parameters: dict[str, Any], out: Path, key: str) -> Outcome:
     """Execute one notebook. It appears under its name when it has ended, well or badly; its stamp when all that it made is in place."""
+    papermill = _papermill()
     chapter = path.stem
     notebook, log, stamp = out / "notebooks" / f"{chapter}.ipynb", out / "logs" / f"{chapter}.log", out / "stamps" / f"{chapter}.json"
     stamp.unlink(missing_ok=True)
@@ -310,7 +340,7 @@ def _run(papermill: Any, path: Path, parameters: dict[str, Any], out: Path, key:
                 cwd=str(path.parent),
                 extra_arguments=QUIET_KERNEL,
                 log_output=True,
-                progress_bar=sys.stderr.isatty(),
+                progress_bar=sys.stderr.isatty() and multiprocessing.parent_process() is None,  # of several at a time, none
             )
         except Exception as error:  # whatever stops one notebook (its code, its kernel's death), the others get their turn
             logger.error(str(error))

@@ -14,7 +14,8 @@
 #endif
 
 enum { NONE, BEFORE, AFTER }; /* where the ReLU stands */
-enum { BLOCK = 64 };          /* pixels of one map that are normalized together, in planes */
+enum { LANES = 32 };          /* pixels of a map that are normalized together, in planes */
+enum { CACHED = 8192 };       /* numbers that stay in the first-level cache */
 
 static inline float relu(float x) { return x < 0 ? 0 : x; } /* NaN stays NaN */
 
@@ -40,73 +41,140 @@ static inline void normalize(const float *u, const float *s, float *y, long leng
     for (long i = 0; i < length; i++) y[i] = u[i] * power(s[i]);
 }
 
-/* One column of maps at up to BLOCK pixels, brought into `to`: map after map in planes (neighbors BLOCK apart), as it lies in pixels' rows
- * (neighbors 1 apart). Both have zeros around them, which end the windows. */
-static inline void fetch(const float *from, float *to, long maps, long pixels, long stride, int last) {
-    if (last)
-        memcpy(to, from, maps * sizeof *to);
-    else
-        for (long c = 0; c < maps; c++) {
-            memcpy(to + c * BLOCK, from + c * stride, pixels * sizeof *to);
-            if (pixels < BLOCK) memset(to + c * BLOCK + pixels, 0, (BLOCK - pixels) * sizeof *to);
+/* The same sums at LANES pixels of one map; q: the map's squares, those of its neighbors LANES apart */
+static inline void sums(const float *restrict q, float *restrict s, long radius, float alpha, float k) {
+    if (radius == 2)
+        for (long i = 0; i < LANES; i++)
+            s[i] = k + alpha * (((q[i - 2 * LANES] + q[i - LANES]) + (q[i + LANES] + q[i + 2 * LANES])) + q[i]);
+    else {
+        for (long i = 0; i < LANES; i++) s[i] = q[i];
+        for (long j = 1; j <= radius; j++)
+            for (long i = 0; i < LANES; i++) s[i] += q[i - j * LANES] + q[i + j * LANES];
+        for (long i = 0; i < LANES; i++) s[i] = k + alpha * s[i];
+    }
+}
+
+/* One column of maps, `stride` apart, at LANES pixels: y = LRN(x), or the gradient in place of y where dy is given. q, w, t: (maps, LANES)
+ * each, which stay in the cache; q and t have zeros around them, which end the windows. */
+static inline void lanes(const float *restrict x, const float *bias, const float *restrict dy, float *restrict y, long maps, long stride,
+                         long radius, float alpha, float beta, float k, const int order, float *restrict q, float *restrict w,
+                         float *restrict t) {
+    for (long c = 0; c < maps; c++) {
+        const float b = bias ? bias[c] : 0;
+        for (long i = 0; i < LANES; i++) {
+            float raw = x[c * stride + i] + b, u = order == BEFORE ? relu(raw) : raw;
+            q[c * LANES + i] = u * u;
         }
-}
-
-static inline void put(const float *from, float *to, long maps, long pixels, long stride, int last) {
-    if (last)
-        memcpy(to, from, maps * sizeof *to);
-    else
-        for (long c = 0; c < maps; c++) memcpy(to + c * stride, from + c * BLOCK, pixels * sizeof *to);
-}
-
-/* For images [from, to): y = LRN(x); or, where dy is given, its gradient dx in place of y. bias: one number a map, or null. 0: out of memory. */
-static inline int response_norm(const float *x, const float *bias, const float *dy, float *y, long from, long to, long channels, long pixels,
-                                long columns, long radius, float alpha, float beta, float k, int order, const int last) {
-    const long maps = channels / columns, step = last ? 1 : BLOCK, length = maps * step, pad = 2 * radius * step;
-    float *scratch = calloc(6 * (length + 2 * pad), sizeof(float));
-    if (!scratch) return 0;
-    float *raw = scratch + pad, *u = raw + length + 2 * pad, *q = u + length + 2 * pad, *s = q + length + 2 * pad,
-          *g = s + length + 2 * pad, *t = g + length + 2 * pad;
-    for (long n = from; n < to; n++)
-        for (long column = 0; column < columns; column++)
-            for (long p = 0; p < pixels; p += step) {
-                const long count = pixels - p < step ? pixels - p : step;
-                const long at = n * channels * pixels + (last ? p * channels + column * maps : column * maps * pixels + p);
-                fetch(x + at, raw, maps, count, pixels, last);
-                if (bias) {
-                    const float *b = bias + column * maps;
-                    if (last)
-                        for (long c = 0; c < maps; c++) raw[c] += b[c];
-                    else
-                        for (long c = 0; c < maps; c++)
-                            for (long i = 0; i < BLOCK; i++) raw[c * BLOCK + i] += b[c];
-                }
-                for (long i = 0; i < length; i++) u[i] = order == BEFORE ? relu(raw[i]) : raw[i];
-                for (long i = 0; i < length; i++) q[i] = u[i] * u[i];
-                denominators(q, s, length, step, radius, alpha, k);
-                if (!dy) {
-                    normalize(u, s, t, length);
-                    if (order == AFTER)
-                        for (long i = 0; i < length; i++) t[i] = relu(t[i]);
-                    put(t, y + at, maps, count, pixels, last);
-                    continue;
-                }
-                fetch(dy + at, g, maps, count, pixels, last);
-                if (order == AFTER)
-                    for (long i = 0; i < length; i++) g[i] = raw[i] <= 0 ? 0 : g[i];
-                for (long i = 0; i < length; i++) {
-                    float w = g[i] * power(s[i]);
-                    g[i] = w;
-                    t[i] = w * u[i] / s[i];
-                }
-                denominators(t, s, length, step, radius, 2 * alpha * beta, 0);
-                for (long i = 0; i < length; i++) g[i] -= u[i] * s[i];
-                if (order == BEFORE)
-                    for (long i = 0; i < length; i++) g[i] = raw[i] <= 0 ? 0 : g[i];
-                put(g, y + at, maps, count, pixels, last);
+        for (long i = LANES; i < 2 * LANES; i += 16) { /* the next ones: more maps than the processor foresees on its own */
+            __builtin_prefetch(x + c * stride + i);
+            if (dy) __builtin_prefetch(dy + c * stride + i);
+            __builtin_prefetch(y + c * stride + i, 1);
+        }
+    }
+    for (long c = 0; c < maps; c++) {
+        const float b = bias ? bias[c] : 0;
+        float s[LANES];
+        sums(q + c * LANES, s, radius, alpha, k);
+        if (!dy)
+            for (long i = 0; i < LANES; i++) {
+                float raw = x[c * stride + i] + b, u = order == BEFORE ? relu(raw) : raw, out = u * power(s[i]);
+                y[c * stride + i] = order == AFTER ? relu(out) : out;
             }
+        else
+            for (long i = 0; i < LANES; i++) {
+                float raw = x[c * stride + i] + b, u = order == BEFORE ? relu(raw) : raw, g = dy[c * stride + i];
+                g = (order == AFTER) & (raw <= 0) ? 0 : g;
+                float scaled = g * power(s[i]);
+                w[c * LANES + i] = scaled;
+                t[c * LANES + i] = scaled * u / s[i];
+            }
+    }
+    for (long c = 0; dy && c < maps; c++) {
+        const float b = bias ? bias[c] : 0;
+        float s[LANES];
+        sums(t + c * LANES, s, radius, 2 * alpha * beta, 0);
+        for (long i = 0; i < LANES; i++) {
+            float raw = x[c * stride + i] + b, u = order == BEFORE ? relu(raw) : raw, dx = w[c * LANES + i] - u * s[i];
+            y[c * stride + i] = (order == BEFORE) & (raw <= 0) ? 0 : dx;
+        }
+    }
+}
+
+/* In planes. For images [from, to): y = LRN(x); or, where dy is given, its gradient dx in place of y. bias: one number a map, or null.
+ * 0: out of memory. */
+static inline int planes_norm(const float *x, const float *bias, const float *dy, float *y, long from, long to, long channels, long pixels,
+                              long columns, long radius, float alpha, float beta, float k, const int order) {
+    const long maps = channels / columns, length = maps * LANES, pad = radius * LANES;
+    float *scratch = calloc(3 * length + 4 * pad + 3 * length, sizeof *scratch);
+    if (!scratch) return 0;
+    float *q = scratch + pad, *t = q + length + 2 * pad, *w = t + length + pad;
+    float *few = w + length, *few_dy = few + length, *few_y = few_dy + length;
+    for (long n = from; n < to; n++)
+        for (long column = 0; column < columns; column++) {
+            const float *b = bias ? bias + column * maps : 0;
+            const long at = (n * channels + column * maps) * pixels;
+            if (pixels < LANES) {
+                for (long c = 0; c < maps; c++) memcpy(few + c * LANES, x + at + c * pixels, pixels * sizeof *x);
+                for (long c = 0; dy && c < maps; c++) memcpy(few_dy + c * LANES, dy + at + c * pixels, pixels * sizeof *x);
+                lanes(few, b, dy ? few_dy : 0, few_y, maps, LANES, radius, alpha, beta, k, order, q, w, t);
+                for (long c = 0; c < maps; c++) memcpy(y + at + c * pixels, few_y + c * LANES, pixels * sizeof *x);
+                continue;
+            }
+            for (long p = 0; p < pixels; p += LANES) { /* the last ones once more, where LANES is no divisor */
+                const long here = at + (p + LANES <= pixels ? p : pixels - LANES);
+                lanes(x + here, b, dy ? dy + here : 0, y + here, maps, pixels, radius, alpha, beta, k, order, q, w, t);
+            }
+        }
     free(scratch);
     return 1;
+}
+
+/* The same in channels-last memory, where a pixel's maps are one run */
+static int last_norm(const float *x, const float *bias, const float *dy, float *y, long from, long to, long channels, long pixels,
+                     long columns, long radius, float alpha, float beta, float k, int order) {
+    const long maps = channels / columns, pad = 2 * radius;
+    float *scratch = calloc(6 * (maps + 2 * pad), sizeof *scratch);
+    if (!scratch) return 0;
+    float *raw = scratch + pad, *u = raw + maps + 2 * pad, *q = u + maps + 2 * pad, *s = q + maps + 2 * pad, *g = s + maps + 2 * pad,
+          *t = g + maps + 2 * pad;
+    for (long p = from * pixels; p < to * pixels; p++)
+        for (long column = 0; column < columns; column++) {
+            const long at = p * channels + column * maps;
+            memcpy(raw, x + at, maps * sizeof *raw);
+            if (bias)
+                for (long c = 0; c < maps; c++) raw[c] += bias[column * maps + c];
+            for (long c = 0; c < maps; c++) u[c] = order == BEFORE ? relu(raw[c]) : raw[c];
+            for (long c = 0; c < maps; c++) q[c] = u[c] * u[c];
+            denominators(q, s, maps, 1, radius, alpha, k);
+            if (!dy) {
+                normalize(u, s, y + at, maps);
+                for (long c = 0; order == AFTER && c < maps; c++) y[at + c] = relu(y[at + c]);
+                continue;
+            }
+            memcpy(g, dy + at, maps * sizeof *g);
+            for (long c = 0; order == AFTER && c < maps; c++) g[c] = raw[c] <= 0 ? 0 : g[c];
+            for (long c = 0; c < maps; c++) {
+                g[c] *= power(s[c]);
+                t[c] = g[c] * u[c] / s[c];
+            }
+            denominators(t, s, maps, 1, radius, 2 * alpha * beta, 0);
+            for (long c = 0; c < maps; c++) {
+                float dx = g[c] - u[c] * s[c];
+                y[at + c] = (order == BEFORE) & (raw[c] <= 0) ? 0 : dx;
+            }
+        }
+    free(scratch);
+    return 1;
+}
+
+static int response_norm(const float *x, const float *bias, const float *dy, float *y, long from, long to, long channels, long pixels,
+                         long columns, long radius, float alpha, float beta, float k, int order, int last) {
+    if (last) return last_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, order);
+    switch (order) { /* known where it is compiled: no branch in the loops */
+    case BEFORE: return planes_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, BEFORE);
+    case AFTER: return planes_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, AFTER);
+    default: return planes_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, NONE);
+    }
 }
 
 /* s = k + alpha * (sums of q over squares of side 2 radius + 1), for rows `pitch` apart with zeros around them; rows: scratch of q's size */
@@ -150,19 +218,25 @@ static int within_maps(const float *x, const float *dy, float *y, long from, lon
     return 1;
 }
 
-/* One map's maxima. Taps that are `stride` apart would be slow to load, so the map is first dealt out to stride x stride phases: entry (h, w)
- * of phase (p, q) is x[h stride + p][w stride + q], and tap (i, j) of window (h, w) lies in phase (i % stride, j % stride) at (h + i / stride,
- * w + j / stride). A tap of all windows is then one contiguous run; each row's last entries, where no window fits, are worked out and left
- * behind. A later value takes the place of the maximum so far if it is greater, or NaN. */
-static inline void pool_map(const float *x, float *y, uint8_t *code, long height, long width, const long size, const long stride, float *phases,
-                            float *best, int32_t *tap) {
+static inline long phase_area(long height, long width, long stride) { /* entries of a map's phase */
+    return (height / stride + 2) * (width / stride + 1);
+}
+
+/* Maxima of `maps` maps. Taps that are `stride` apart would be slow to load, so each map is first dealt out to stride x stride phases: entry
+ * (h, w) of phase (p, q) is x[h stride + p][w stride + q], and tap (i, j) of window (h, w) lies in phase (i % stride, j % stride) at
+ * (h + i / stride, w + j / stride). A tap of all windows of all the maps is then one contiguous run; entries where no window fits, at the end
+ * of each row and each map, are worked out and left behind. A later value takes the place of the maximum so far if it is greater, or NaN. */
+static inline void pool_maps(const float *x, float *y, uint8_t *code, long maps, long height, long width, const long size, const long stride,
+                             float *restrict phases, float *restrict best, int32_t *restrict tap) {
     const long out_height = (height - size) / stride + 1, out_width = (width - size) / stride + 1;
-    const long row = width / stride + 1, phase = (height / stride + 2) * row, run = out_height * row;
-    for (long h = 0; h < height; h++)
-        for (long q = 0; q < stride; q++) {
-            float *out = phases + (h % stride * stride + q) * phase + h / stride * row;
-            for (long w = 0; w * stride + q < width; w++) out[w] = x[h * width + w * stride + q];
-        }
+    const long row = width / stride + 1, area = phase_area(height, width, stride), phase = maps * area;
+    const long run = (maps - 1) * area + out_height * row;
+    for (long map = 0; map < maps; map++)
+        for (long h = 0; h < height; h++)
+            for (long q = 0; q < stride; q++) {
+                float *out = phases + (h % stride * stride + q) * phase + map * area + h / stride * row;
+                for (long w = 0; w * stride + q < width; w++) out[w] = x[(map * height + h) * width + w * stride + q];
+            }
     for (long i = 0; i < run; i++) best[i] = -INFINITY;
     for (long i = 0; i < run; i++) tap[i] = 0;
     for (long i = 0; i < size; i++)
@@ -174,10 +248,12 @@ static inline void pool_map(const float *x, float *y, uint8_t *code, long height
                 tap[w] = better ? (int32_t)(i * size + j) : tap[w];
             }
         }
-    for (long h = 0; h < out_height; h++) {
-        memcpy(y + h * out_width, best + h * row, out_width * sizeof *y);
-        for (long w = 0; w < out_width; w++) code[h * out_width + w] = (uint8_t)tap[h * row + w];
-    }
+    for (long map = 0; map < maps; map++)
+        for (long h = 0; h < out_height; h++)
+            for (long w = 0; w < out_width; w++) {
+                *y++ = best[map * area + h * row + w];
+                *code++ = (uint8_t)tap[map * area + h * row + w];
+            }
 }
 
 /* For maps [from, to) in planes, images [from, to) in channels-last memory. code: which of the window's size x size taps was the maximum.
@@ -186,15 +262,18 @@ static int maxima(const float *x, float *y, uint8_t *code, long from, long to, l
                   int last) {
     const long out_height = (height - size) / stride + 1, out_width = (width - size) / stride + 1;
     if (!last) {
-        const long row = width / stride + 1, phase = (height / stride + 2) * row, outs = out_height * out_width;
-        float *phases = calloc(stride * stride * phase + size, sizeof *phases), *best = malloc(out_height * row * sizeof *best);
-        int32_t *tap = malloc(out_height * row * sizeof *tap);
+        const long area = phase_area(height, width, stride), each = (stride * stride + 2) * area, outs = out_height * out_width;
+        const long most = each < CACHED ? CACHED / each : 1;
+        float *phases = calloc(stride * stride * most * area + size, sizeof *phases), *best = malloc(most * area * sizeof *best);
+        int32_t *tap = malloc(most * area * sizeof *tap);
         const int enough = phases && best && tap;
-        for (long map = from; enough && map < to; map++)
+        for (long map = from; enough && map < to; map += most) {
+            const long maps = map + most < to ? most : to - map;
             if (size == 3 && stride == 2)
-                pool_map(x + map * height * width, y + map * outs, code + map * outs, height, width, 3, 2, phases, best, tap);
+                pool_maps(x + map * height * width, y + map * outs, code + map * outs, maps, height, width, 3, 2, phases, best, tap);
             else
-                pool_map(x + map * height * width, y + map * outs, code + map * outs, height, width, size, stride, phases, best, tap);
+                pool_maps(x + map * height * width, y + map * outs, code + map * outs, maps, height, width, size, stride, phases, best, tap);
+        }
         free(phases);
         free(best);
         free(tap);
@@ -324,8 +403,7 @@ const int shares = 0;
 
 int local_response_norm(const float *x, const float *bias, const float *dy, float *y, long begin, long end, int threads, long channels,
                         long pixels, long columns, long radius, float alpha, float beta, float k, int order, int last) {
-    SHARED(last ? response_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, order, 1)
-                : response_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, order, 0))
+    SHARED(response_norm(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k, order, last))
 }
 
 int same_map_norm(const float *x, const float *dy, float *y, long begin, long end, int threads, long height, long width, long radius,

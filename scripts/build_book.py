@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
 
-from alexnet.reproduce import ARCHIVE, PACKAGE, kernel_environment, tree_digest
+from alexnet.reproduce import ARCHIVE, PACKAGE, chapters, kernel_environment, tree_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
@@ -36,6 +38,7 @@ def main() -> int:
     config.write_text(yaml.safe_dump(with_buttons(written, os.environ.get("ALEXNET_REPOSITORY"))))
     build = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT), "--config", str(config)]
     with kernel_environment(ROOT, threads=1):
+        execute_ahead(written["execute"]["timeout"])
         status = subprocess.run([*build, "-n", "-W", "--keep-going"], cwd=ROOT).returncode
     if status:
         # Sphinx says each warning once: without what it remembers, the next build warns again instead of succeeding in silence.
@@ -59,6 +62,21 @@ def forget_if_changed() -> None:
             for cache in caches:
                 shutil.rmtree(BUILD / cache, ignore_errors=True)
             remembered.write_text(digest)
+
+
+def execute_ahead(timeout: int) -> None:
+    """Execute the notebooks that the cache lacks, as many at a time as there are cores, so that Sphinx, which takes them one by one, finds
+    them there. One that fails is left to it: it tries again, and tells.
+
+    timeout: seconds a cell.
+    """
+    cache = get_cache(BUILD / ".jupyter_cache")
+    for path in chapters(ROOT):
+        cache.add_nb_to_project(str(path))
+    executor = load_executor("local-parallel", cache)
+    if lacking := executor.get_records():
+        print(f"Executing {len(lacking)} notebooks", flush=True)
+        executor.run_and_cache(timeout=timeout)
 
 
 def with_buttons(config: dict[str, Any], url: str | None) -> dict[str, Any]:

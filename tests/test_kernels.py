@@ -63,6 +63,24 @@ def test_local_response_norm(name, layout, dtype):
     check_local_response_norm(x, 5, 1e-2, 0.5, 1.0, 1, "before", name)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 31), (4, 8), (3, 11), (7, 9), (8, 8), (5, 13)])
+def test_maps_that_are_no_multiple_of_what_c_takes_at_once(height, width):
+    """In planes native.c normalizes 32 pixels at a time, the last ones of a map once more, and copies smaller maps."""
+    for (maps, columns, size), relu in zip([(6, 2, 5), (9, 3, 3), (130, 1, 9)], RELU, strict=True):
+        check_local_response_norm(rand(2, maps, height, width, dtype=torch.float32), size, 1e-3, 0.75, 2.0, columns, relu, "native")
+
+
+@pytest.mark.parametrize(("side", "maps"), [(3, 260), (5, 150), (7, 65), (15, 20), (40, 3)])
+def test_pooling_takes_as_many_maps_at_once_as_stay_in_the_cache(side, maps):
+    for size, stride in ((3, 2), (2, 2), (3, 1)):
+        x = rand(2, maps, side, side, dtype=torch.float32)
+        x[0, maps // 2] = torch.nan  # whose neighbors keep their own
+        want, tap = ref.max_pool(x.double(), size, stride)
+        with form("native"):
+            y, code = pool(x, size, stride)
+        assert torch.equal(y.double().nan_to_num(123.0), want.nan_to_num(123.0)) and torch.equal(code.long(), tap)
+
+
 def check_same_map_norm(x, size, alpha, beta, k, name):
     with form(name) as device:
         y, dy, dx = with_gradient(lambda x: kernels.same_map_norm(x, size, alpha, beta, k), x, device)

@@ -71,12 +71,11 @@ def execute_ahead(timeout: int) -> None:
     timeout: seconds a cell.
     """
     cache = get_cache(BUILD / ".jupyter_cache")
-    for path in chapters(ROOT):
-        cache.add_nb_to_project(str(path))
+    notebooks = [cache.add_nb_to_project(str(path)).uri for path in chapters(ROOT)]
     executor = load_executor("local-parallel", cache)
-    if lacking := executor.get_records():
+    if lacking := executor.get_records(filter_uris=notebooks):
         print(f"Executing {len(lacking)} notebooks", flush=True)
-        executor.run_and_cache(timeout=timeout)
+        executor.run_and_cache(filter_uris=notebooks, timeout=timeout)
 
 
 def with_buttons(config: dict[str, Any], url: str | None) -> dict[str, Any]:

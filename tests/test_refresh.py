@@ -10,7 +10,11 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
+import yaml
+from jupyter_cache import get_cache
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from alexnet.reproduce import kernel_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -144,6 +148,26 @@ def test_the_book_forgets_what_other_code_computed(tmp_path: Path, monkeypatch: 
     style.write_text("p { color: red }\n")
     build_book.forget_if_changed()
     assert [path.exists() for path in cached] == [True, False]  # pages are written anew, with the same numbers
+
+
+def test_the_book_executes_ahead_what_its_cache_lacks(
+    chapter: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_book, root = scripts["build_book"], chapter.parents[1]
+    monkeypatch.setattr(build_book, "ROOT", root)
+    monkeypatch.setattr(build_book, "BUILD", root / "_build")
+    tally = "open('tally', 'a').write('x')"
+    nbformat.write(new_notebook(cells=[new_code_cell(tally)]), root / "book" / "02-good.ipynb")
+    nbformat.write(new_notebook(cells=[new_code_cell(tally), new_code_cell("1 / 0")]), root / "book" / "03-bad.ipynb")
+    pages = [{"file": f"book/{name}"} for name in ("02-good", "03-bad")]
+    (root / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "book/01-chapter", "chapters": pages}))
+    for count in (3, 1):  # the one that failed is tried again
+        with kernel_environment(ROOT, threads=1):
+            build_book.execute_ahead(60)
+        assert f"Executing {count} notebook" in capsys.readouterr().out
+    assert (root / "book" / "tally").read_text() == "xxx"
+    cached = {Path(record.uri).stem for record in get_cache(root / "_build" / ".jupyter_cache").list_cache_records()}
+    assert cached == {"01-chapter", "02-good"}
 
 
 def test_mathjax_is_pruned_to_what_pages_load(tmp_path: Path) -> None:

@@ -53,6 +53,20 @@ def test_what_is_to_be_trained_is_foretold_and_trained_in_one_go(packs72, serial
     assert capsys.readouterr().out.startswith("1 model to train, 1 there already: ")
 
 
+def test_what_hangs_on_other_nets_is_trained_ahead_too(packs32, serial, monkeypatch):
+    monkeypatch.setattr(models, "forecast", lambda *_: "")
+    profile = own(packs32, figure1={"rates": {"ReLU": [0.001, 0.01], "tanh": [0.01]}, "sweep_epochs": 1, "epochs": 2, "threshold": 0.3})
+    experiments.train_ahead(["figure1"], profile, [0, 1])
+
+    def there():
+        return {path.parent.name for path in profile.runs.glob("models/*/summary.json")}
+
+    ahead = there()
+    assert len(ahead) == 3 + 4  # of the sweep; of two kinds and two seeds
+    figure1.run(profile, [0, 1])
+    assert there() == ahead
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(3, "3 seconds"), (119, "119 seconds"), (600, "10 minutes"), (3 * 3600 + 120, "3 hours 2 minutes"), (200_000, "2 days 8 hours")],

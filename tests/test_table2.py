@@ -54,7 +54,12 @@ def everything(packs72, tmp_path_factory):
         fisher = {"0": {"views": {"1": {"top1": 0.9, "top5": 0.5}}}}
         patch.setattr(experiments, "result", lambda name, profile, seeds: {"metrics": {"split": "test", "nets": {"SIFT + FVs": fisher}}})
         profile = own(packs72, table2={"pretraining": MORE, "finetuning": TUNED}, table1={}, **SETTINGS)
-        return profile.runs / "models", {"metrics": table2.run(profile, [1]), "seeds": [1]}
+        patch.setattr(models, "forecast", lambda *_: "")
+        experiments.train_ahead(["table2"], profile, [1])
+        trained = set(profile.runs.glob("models/*/summary.json"))
+        metrics = table2.run(profile, [1])
+        assert set(profile.runs.glob("models/*/summary.json")) == trained, "all of it had been trained ahead"
+        return profile.runs / "models", {"metrics": metrics, "seeds": [1]}
 
 
 def test_rows_are_the_errors_of_nets_and_of_their_averages(packs72, everything):

@@ -1,5 +1,5 @@
-"""One module per figure and table: `config(profile)`, `run(profile, seeds) -> metrics`, `plot(result)`. This file finds, runs and remembers
-them.
+"""One module per figure and table: `config(profile)`, `run(profile, seeds) -> metrics`, `plot(result)`; and where it trains, `nets(profile,
+seeds)`, what it will train, and `then(profile, seeds)`, what hangs on those. This file finds, runs and remembers them.
 
 A trained model is an artifact under runs/<profile>/models, keyed by its config's identity; a result one under runs/<profile>/results, keyed
 by its config's hash and seeds. Both are shared by all chapters and the command line: nothing is trained twice.
@@ -93,7 +93,8 @@ def _left(kept: dict[str, Any] | None, seeds: Sequence[int]) -> list[int]:
 
 
 def train_ahead(names: Sequence[str], profile: profiles.Profile, seeds: list[int], archive: bool = False) -> None:
-    """Says how long the models of these experiments will take, and trains them, all in one go: so every device has work to the end."""
+    """Says how long the models of these experiments will take, and trains them, all in one go: so every device has work to the end. Then,
+    again in one go, those that hang on them: at the best rate of a sweep, or from a pre-trained net's weights."""
     from alexnet.experiments import models
 
     able = [name for name in names if hasattr(module(name), "nets")]
@@ -102,6 +103,9 @@ def train_ahead(names: Sequence[str], profile: profiles.Profile, seeds: list[int
     if planned:
         print(models.forecast(profile, planned), flush=True)
         models.train_planned(profile, planned, "all models")
+        later = [module(name).then(profile, left[name]) for name in able if left[name] and hasattr(module(name), "then")]
+        starts = {start: root for _, roots in later for start, root in roots.items()}
+        models.train_planned(profile, [net for nets, _ in later for net in nets], "models that follow", starts)
 
 
 def show(name: str, profile: str, archived: str = "embedded", seeds: Sequence[int] = (0,)) -> dict[str, Any] | None:

@@ -34,6 +34,13 @@ def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
     return [(config, profile.splits("cifar_lrn")) for config in _sweep(profile).values()]
 
 
+def then(profile: Profile, seeds: list[int]) -> models.Later:
+    """Those at the best rates."""
+    sweep, splits = _sweep(profile), _training(profile)
+    best, _ = choose(profile, sweep, splits)
+    return [(config, splits) for config in _full(profile, sweep, best, seeds).values()], {}
+
+
 def _sweep(profile: Profile) -> dict[tuple[str, float], models.Config]:
     settings, splits = profile["cifar_lrn"], _training(profile)
     common = {"width": settings.get("width", 1.0), "image_size": settings["image_size"], "batch_size": 128, "seed": 0}
@@ -48,11 +55,16 @@ def _training(profile: Profile):
     return {"train": profile.splits("cifar_lrn")["train"]}
 
 
+def _full(profile: Profile, sweep: dict, best: dict[str, float], seeds: list[int]) -> dict[tuple[str, int], models.Config]:
+    epochs = profile["cifar_lrn"]["epochs"]
+    return {(arm, seed): models.change(sweep[arm, best[arm]], seed=seed, epochs=epochs) for arm in ARMS for seed in seeds}
+
+
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     settings, splits, sweep = profile["cifar_lrn"], profile.splits("cifar_lrn"), _sweep(profile)
     split = held_out(splits, "the CIFAR-10 net")
     best, losses = choose(profile, sweep, _training(profile))
-    jobs = {(arm, seed): models.change(sweep[arm, best[arm]], seed=seed, epochs=settings["epochs"]) for arm in ARMS for seed in seeds}
+    jobs = _full(profile, sweep, best, seeds)
     trained = dict(zip(jobs, models.train_all(profile, list(jobs.values()), _training(profile), title="cifar_lrn"), strict=True))
     found: dict[str, dict[str, Any]] = {arm: {} for arm in ARMS}
     for (arm, seed), path in trained.items():

@@ -30,6 +30,13 @@ def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
     return [(config, profile.splits("figure1")) for config in _sweep(profile).values()]
 
 
+def then(profile: Profile, seeds: list[int]) -> models.Later:
+    """Those at the best rates."""
+    splits, sweep = {"train": profile.splits("figure1")["train"]}, _sweep(profile)
+    best, _ = choose(profile, sweep, splits)
+    return [(config, splits) for config in _full(profile, sweep, best, seeds).values()], {}
+
+
 def _sweep(profile: Profile) -> dict[tuple[str, float], models.Config]:
     settings, splits = profile["figure1"], {"train": profile.splits("figure1")["train"]}
     common = {"width": 1.0, "image_size": splits["train"].size, "batch_size": 128, "epochs": settings["sweep_epochs"], "seed": 0}
@@ -40,14 +47,16 @@ def _sweep(profile: Profile) -> dict[tuple[str, float], models.Config]:
     }
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    settings, splits = profile["figure1"], {"train": profile.splits("figure1")["train"]}
-    sweep, rates = _sweep(profile), settings["rates"]
-    kinds = [kind for kind in KINDS if kind in rates]
-    best, losses = choose(profile, sweep, splits)
-
+def _full(profile: Profile, sweep: dict, best: dict[str, float], seeds: list[int]) -> dict[tuple[str, int], models.Config]:
+    settings = profile["figure1"]
     goal = {"epochs": settings["epochs"], "stop_at_train_error": settings["threshold"]}
-    full = {(kind, seed): models.change(sweep[kind, best[kind]], seed=seed, **goal) for kind in kinds for seed in seeds}
+    return {(kind, seed): models.change(sweep[kind, rate], seed=seed, **goal) for kind, rate in best.items() for seed in seeds}
+
+
+def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
+    settings, splits, sweep = profile["figure1"], {"train": profile.splits("figure1")["train"]}, _sweep(profile)
+    best, losses = choose(profile, sweep, splits)
+    full = _full(profile, sweep, best, seeds)
     trained = dict(zip(full, models.train_all(profile, list(full.values()), splits, title="Figure 1"), strict=True))
     curves = {key: [row["error"] for row in log.read(path, "epoch")] for key, path in trained.items()}
     return {
@@ -61,7 +70,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
                 "error_by_epoch": {str(seed): [round(e, 5) for e in curves[kind, seed]] for seed in seeds},
                 "epochs_to_threshold": {str(seed): arrival(curves[kind, seed], settings["threshold"]) for seed in seeds},
             }
-            for kind in kinds
+            for kind in best
         },
     }
 

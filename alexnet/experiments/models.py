@@ -67,6 +67,7 @@ def train_all(
 
 
 Planned = tuple[Config, dict[str, Pack]]  # a net to train, and on what
+Later = tuple[list[Planned], dict[str, Path]]  # nets that hang on others; by their `start`, the runs they begin with
 
 
 def train_planned(

@@ -22,7 +22,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from typing import Any
 import yaml
 
 from alexnet import claims, experiments, profiles, scoreboard
-from alexnet.data.parallel import cores, follow_parent
+from alexnet.data.parallel import as_they_end, cores
 from alexnet.errors import InputError
 
 DEFAULT_PROFILE = "embedded"
@@ -103,7 +102,7 @@ def reproduce(
             outcomes[path] = finished
         else:
             tasks.append((path, given, out, key))
-    with kernel_environment(root, threads=1 if len(tasks) > 1 else None):
+    with kernel_environment(root, threads=1):
         for number, (path, outcome) in enumerate(_run_all(tasks), 1):
             print(f"[{number}/{len(tasks)}] {path.stem}: {outcome.status}, {outcome.seconds:.0f} s {outcome.error}".rstrip(), flush=True)
             outcomes[path] = outcome
@@ -302,24 +301,20 @@ Task = tuple[Path, dict[str, Any], Path, str]  # a notebook, its parameters, the
 
 
 def _run_all(tasks: list[Task]) -> Iterator[tuple[Path, Outcome]]:
-    """Execute notebooks, one on each core; gives them as they end. Left early, as by Ctrl-C, those that run are stopped."""
+    """Execute notebooks, one on each core; gives them as they end."""
     workers = min(cores(), len(tasks))
     if workers <= 1:
         yield from ((task[0], _run(*task)) for task in tasks)
         return
     print(f"{len(tasks)} notebooks, {workers} at a time", flush=True)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent) as pool:
-        ours = {pool.submit(_run, *task): task[0] for task in tasks}
+    for number, job in as_they_end(_run, tasks, workers):
+        path, _, out, _ = tasks[number]
         try:
-            for job in as_completed(ours):
-                yield ours[job], job.result()
+            outcome = job.result()
         except BrokenProcessPool:
-            raise InputError("a process that ran notebooks was killed, perhaps for want of memory: the same command goes on") from None
-        except BaseException:  # also where nobody wants the rest
-            for process in multiprocessing.active_children():
-                process.terminate()  # and a notebook's kernel ends with whom it works for
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            died = "a process died, perhaps for want of memory (or no `if __name__ == '__main__':` guards what called this)"
+            outcome = Outcome(path.stem, "failed", 0.0, out / "notebooks" / path.name, out / "logs" / f"{path.stem}.log", error=died)
+        yield path, outcome
 
 
 def _run(path: Path, parameters: dict[str, Any], out: Path, key: str) -> Outcome:

@@ -68,8 +68,8 @@ def library() -> ctypes.CDLL | None:
             part = folder / f"native-{key}.{os.getpid()}.part"
             if target.exists() or not subprocess.run([compiler, *flags, "-o", part, SOURCE, "-lm"], capture_output=True).returncode:
                 break
-        if not target.exists():
-            part.rename(target)  # whole or not at all, however many processes compile at once
+        if part.exists():
+            part.replace(target)  # whole or not at all, however many processes compile at once
         found = ctypes.CDLL(str(target))
         for name, (arguments, result) in FUNCTIONS.items():
             function = getattr(found, name)

@@ -14,14 +14,17 @@ import platform
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jupyter_cache import get_cache
-from jupyter_cache.executors import load_executor
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import single_nb_execution
 
-from alexnet.reproduce import ARCHIVE, PACKAGE, chapters, kernel_environment, tree_digest
+from alexnet.data.parallel import as_they_end, cores
+from alexnet.reproduce import ARCHIVE, PACKAGE, QUIET_KERNEL, chapters, kernel_environment, tree_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
@@ -72,10 +75,16 @@ def execute_ahead(timeout: int) -> None:
     """
     cache = get_cache(BUILD / ".jupyter_cache")
     notebooks = [cache.add_nb_to_project(str(path)).uri for path in chapters(ROOT)]
-    executor = load_executor("local-parallel", cache)
-    if lacking := executor.get_records(filter_uris=notebooks):
-        print(f"Executing {len(lacking)} notebooks", flush=True)
-        executor.run_and_cache(filter_uris=notebooks, timeout=timeout)
+    lacking = [record.uri for record in cache.list_unexecuted(filter_uris=notebooks)]
+    if not lacking:
+        return
+    print(f"Executing {len(lacking)} notebooks", flush=True)
+    execute = partial(single_nb_execution, timeout=timeout, allow_errors=False, extra_arguments=QUIET_KERNEL)
+    tasks = [(cache.get_project_notebook(uri).nb, str(Path(uri).parent)) for uri in lacking]
+    for number, job in as_they_end(execute, tasks, min(cores(), len(tasks))):
+        if job.exception() is None and (done := job.result()).err is None:
+            bundle = CacheBundleIn(done.nb, lacking[number], data={"execution_seconds": done.time})
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
 
 def with_buttons(config: dict[str, Any], url: str | None) -> dict[str, Any]:

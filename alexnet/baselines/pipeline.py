@@ -210,7 +210,7 @@ class Choice:
 def fit(train: Labeled, spare: Labeled | None, row: str = "") -> tuple[str, Choice]:
     """A classifier of `train`, its cost chosen on `spare`; where there is none, on every fifth training image, which it then learns too.
     Gives also which of the two it was, in words."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):  # one thread, so that the bits do not hang on how many there are
         warnings.simplefilter("ignore", ConvergenceWarning)  # a bound on the iterations regularizes too
         if spare:
             return "val", choose(*train, *spare, row)
@@ -229,10 +229,8 @@ def choose(x: np.ndarray, y: np.ndarray, other_x: np.ndarray, other_y: np.ndarra
     found: dict[int, tuple[LogisticRegression, float]] = {}  # by power of ten
     classes = int(max(y.max(), other_y.max())) + 1
     wanted = [-1, 0, 1]
-    # Side by side, as far as there are cores: two threads make one fit no faster than one.
-    with (
+    with (  # side by side: two threads make one fit no faster than one does
         ThreadPoolExecutor(min(cores(), len(wanted))) as pool,
-        threadpool_limits(max(1, cores() // len(wanted))),
         tqdm(total=len(wanted), desc=f"{row}: classifiers", unit=" fit", disable=None, leave=False) as bar,
     ):
         while wanted:

@@ -6,8 +6,8 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,6 +116,20 @@ def _alone(function: Callable[[T], R], item: T) -> R | Crashed[T]:
             return pool.submit(function, item).result()
         except BrokenProcessPool:
             return Crashed(item)
+
+
+def as_they_end(function: Callable[..., R], tasks: Sequence[tuple], workers: int) -> Iterator[tuple[int, Future[R]]]:
+    """function(*task) for few long tasks, each in one of `workers` processes: its number and its future, as it ends. A process that dies
+    breaks all that have not ended (BrokenProcessPool). Left early, as by Ctrl-C, those that run are stopped."""
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent) as pool:
+        jobs = {pool.submit(function, *task): number for number, task in enumerate(tasks)}
+        try:
+            yield from ((jobs[job], job) for job in as_completed(jobs))
+        except BaseException:  # also where nobody wants the rest
+            for process in multiprocessing.active_children():
+                process.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _one_by_one(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]:

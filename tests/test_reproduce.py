@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_notebook
 
 from alexnet import reproduce as module
+from alexnet.data.parallel import as_they_end
 from alexnet.errors import InputError
 from alexnet.reproduce import NotebooksFailed, chapters, parse_value, reproduce
 
@@ -193,6 +196,33 @@ def test_an_interrupted_run_goes_on_at_the_unfinished_notebook(book: Path, stop:
     again = reproduce(book=book)
     assert [o.status for o in again] == ["up to date", "done"] and ran(book) == ["03-one", "05-two", "05-two"]
     assert [path.name for path in sorted(notebooks.iterdir())] == ["03-one.ipynb", "05-two.ipynb"]
+
+
+def test_long_tasks_come_as_they_end_and_a_process_that_died_is_told() -> None:
+    assert [number for number, _ in as_they_end(time.sleep, [(2.0,), (0.0,)], 2)] == [1, 0]
+    jobs = [job for _, job in as_they_end(os._exit, [(3,), (3,), (3,)], 2)]
+    assert [type(job.exception()) for job in jobs] == [BrokenProcessPool] * 3
+
+
+def test_long_tasks_that_nobody_waits_for_are_stopped() -> None:
+    began = time.monotonic()
+    for _ in as_they_end(time.sleep, [(0.0,), (600.0,)], 2):
+        break
+    while multiprocessing.active_children() and time.monotonic() < began + 60:
+        time.sleep(0.05)
+    assert not multiprocessing.active_children()
+
+
+def test_a_notebook_whose_process_died_has_failed(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_run", _die)
+    monkeypatch.setattr(module, "cores", lambda: 2)
+    with pytest.raises(NotebooksFailed, match="03-one: a process died, perhaps for want of memory") as failed:
+        reproduce(book=book)
+    assert [outcome.status for outcome in failed.value.outcomes] == ["failed", "failed"]
+
+
+def _die(*_: Any) -> None:
+    os._exit(3)
 
 
 def test_figures_are_extracted_by_label_or_number_and_old_ones_go(book: Path) -> None:

@@ -25,7 +25,7 @@ static inline float power(float s) { /* s^-0.75 */
 }
 
 /* s[i] = k + alpha * (the squares of i's `radius` neighbors on either side, `step` apart, and its own) */
-static inline void denominators(const float *q, float *s, long length, long step, long radius, float alpha, float k) {
+static inline void denominators(const float *restrict q, float *restrict s, long length, long step, long radius, float alpha, float k) {
     if (radius == 2)
         for (long i = 0; i < length; i++)
             s[i] = k + alpha * (((q[i - 2 * step] + q[i - step]) + (q[i + step] + q[i + 2 * step])) + q[i]);
@@ -39,19 +39,6 @@ static inline void denominators(const float *q, float *s, long length, long step
 
 static inline void normalize(const float *u, const float *s, float *y, long length) {
     for (long i = 0; i < length; i++) y[i] = u[i] * power(s[i]);
-}
-
-/* The same sums at LANES pixels of one map; q: the map's squares, those of its neighbors LANES apart */
-static inline void sums(const float *restrict q, float *restrict s, long radius, float alpha, float k) {
-    if (radius == 2)
-        for (long i = 0; i < LANES; i++)
-            s[i] = k + alpha * (((q[i - 2 * LANES] + q[i - LANES]) + (q[i + LANES] + q[i + 2 * LANES])) + q[i]);
-    else {
-        for (long i = 0; i < LANES; i++) s[i] = q[i];
-        for (long j = 1; j <= radius; j++)
-            for (long i = 0; i < LANES; i++) s[i] += q[i - j * LANES] + q[i + j * LANES];
-        for (long i = 0; i < LANES; i++) s[i] = k + alpha * s[i];
-    }
 }
 
 /* One column of maps, `stride` apart, at LANES pixels: y = LRN(x), or the gradient in place of y where dy is given. q, w, t: (maps, LANES)
@@ -74,7 +61,7 @@ static inline void lanes(const float *restrict x, const float *bias, const float
     for (long c = 0; c < maps; c++) {
         const float b = bias ? bias[c] : 0;
         float s[LANES];
-        sums(q + c * LANES, s, radius, alpha, k);
+        denominators(q + c * LANES, s, LANES, LANES, radius, alpha, k);
         if (!dy)
             for (long i = 0; i < LANES; i++) {
                 float raw = x[c * stride + i] + b, u = order == BEFORE ? relu(raw) : raw, out = u * power(s[i]);
@@ -92,7 +79,7 @@ static inline void lanes(const float *restrict x, const float *bias, const float
     for (long c = 0; dy && c < maps; c++) {
         const float b = bias ? bias[c] : 0;
         float s[LANES];
-        sums(t + c * LANES, s, radius, 2 * alpha * beta, 0);
+        denominators(t + c * LANES, s, LANES, LANES, radius, 2 * alpha * beta, 0);
         for (long i = 0; i < LANES; i++) {
             float raw = x[c * stride + i] + b, u = order == BEFORE ? relu(raw) : raw, dx = w[c * LANES + i] - u * s[i];
             y[c * stride + i] = (order == BEFORE) & (raw <= 0) ? 0 : dx;
@@ -105,7 +92,7 @@ static inline void lanes(const float *restrict x, const float *bias, const float
 static inline int planes_norm(const float *x, const float *bias, const float *dy, float *y, long from, long to, long channels, long pixels,
                               long columns, long radius, float alpha, float beta, float k, const int order) {
     const long maps = channels / columns, length = maps * LANES, pad = radius * LANES;
-    float *scratch = calloc(3 * length + 4 * pad + 3 * length, sizeof *scratch);
+    float *scratch = calloc(6 * length + 4 * pad, sizeof *scratch);
     if (!scratch) return 0;
     float *q = scratch + pad, *t = q + length + 2 * pad, *w = t + length + pad;
     float *few = w + length, *few_dy = few + length, *few_y = few_dy + length;

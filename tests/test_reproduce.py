@@ -198,8 +198,18 @@ def test_an_interrupted_run_goes_on_at_the_unfinished_notebook(book: Path, stop:
     assert [path.name for path in sorted(notebooks.iterdir())] == ["03-one.ipynb", "05-two.ipynb"]
 
 
-def test_long_tasks_come_as_they_end_and_a_process_that_died_is_told() -> None:
-    assert [number for number, _ in as_they_end(time.sleep, [(2.0,), (0.0,)], 2)] == [1, 0]
+def _wait_for(path: Path | None) -> None:
+    deadline = time.monotonic() + 60
+    while path and not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_long_tasks_come_as_they_end_and_a_process_that_died_is_told(tmp_path: Path) -> None:
+    order = []
+    for number, _ in as_they_end(_wait_for, [(tmp_path / "go",), (None,)], 2):
+        order.append(number)
+        (tmp_path / "go").touch()  # the first task ends only once the second has come
+    assert order == [1, 0]
     jobs = [job for _, job in as_they_end(os._exit, [(3,), (3,), (3,)], 2)]
     assert [type(job.exception()) for job in jobs] == [BrokenProcessPool] * 3
 

@@ -80,7 +80,7 @@ def then(profile: Profile, seeds: list[int]) -> models.Later:
     more, _ = pretraining(profile)
     if not more:
         return [], {}
-    _, configs, starts = _starred(profile, enough(seeds, STARRED), more)
+    configs, starts = _starred(profile, enough(seeds, STARRED), more)
     return [(config, profile.splits()) for config in configs], starts
 
 
@@ -92,10 +92,10 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     left_out: dict[str, str] = {}
     if more:
         starred = enough(seeds, STARRED)
-        roots, configs, starts = _starred(profile, starred, more)
+        configs, starts = _starred(profile, starred, more)
         tuned = models.train_all(profile, configs, title="table2: fine-tuning", starts=starts)
         paths["1 CNN*"] = dict(zip(starred, tuned, strict=True))
-        seen["1 CNN*"] = _seen(roots, more["train"]) + _seen(paths["1 CNN*"].values(), splits["train"])
+        seen["1 CNN*"] = _seen(starts.values(), more["train"]) + _seen(paths["1 CNN*"].values(), splits["train"])
     else:
         left_out |= dict.fromkeys(("1 CNN*", "7 CNNs*"), lacks)
 
@@ -126,16 +126,15 @@ def enough(seeds: Sequence[int], least: int) -> list[int]:
     return [*seeds, *(next(others) for _ in range(least - len(seeds)))]
 
 
-def _starred(profile: Profile, seeds: list[int], more: dict[str, Pack]) -> tuple[list[Path], list[models.Config], dict[str, Path]]:
-    """Of nets with a sixth convolution: the runs of their pre-training, the configs with which they go on from there on the task, and by
-    their `start` the runs again.
+def _starred(profile: Profile, seeds: list[int], more: dict[str, Pack]) -> tuple[list[models.Config], dict[str, Path]]:
+    """Of nets with a sixth convolution: the configs with which they go on on the task, and by their `start` the runs of their pre-training.
 
     The source's weights had come by way of three data sets, and their last training began at a tenth of the first rate. Here there is one
     such set, and the profile says the rate.
     """
     roots = models.train_all(profile, [_starry(profile, "pretraining", seed, more) for seed in seeds], more, title="table2: pre-training")
     starts = {starting_point(root): root for root in roots}
-    return roots, [_starry(profile, "finetuning", seed, start=start) for seed, start in zip(seeds, starts, strict=True)], starts
+    return [_starry(profile, "finetuning", seed, start=start) for seed, start in zip(seeds, starts, strict=True)], starts
 
 
 def _starry(profile: Profile, stage: str, seed: int, splits: dict[str, Pack] | None = None, **fields) -> models.Config:

@@ -29,7 +29,7 @@ class Arm(NamedTuple):
 
 LEARNS = "paper/sigma-0.03"  # the smallest change with which the text's net learns within the budget; the arms below change one thing of it
 ARMS = {
-    "text": Arm("paper", "the text: sigma 0.01 everywhere", "Caffe, in its convolutions", 0, budgets=6),
+    "text": Arm("paper", "the text: sigma 0.01 everywhere", "Caffe, in its convolutions", 0, budgets=4),
     "sigma-0.03": Arm(LEARNS, "sigma 0.03 in conv3 to conv5", "the source, cuda-convnet2", 0),
     "source": Arm("source", "all of the source's net", "the source", 0),
     "unscaled-sigma": Arm(f"{LEARNS}/unscaled-sigma", "a narrower net, its sigmas not scaled up", "", 0),

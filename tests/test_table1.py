@@ -9,6 +9,7 @@ import matplotlib
 import pytest
 
 from alexnet import claims, results
+from alexnet.data.parallel import as_they_end
 from alexnet.errors import InputError
 from alexnet.experiments import models, table1
 from tests.experiments import Own, train_here
@@ -69,6 +70,17 @@ def test_a_row_that_was_run_is_not_run_again(profile, monkeypatch):
     assert table1.run(profile, [0]) == first and calls == [("SIFT + FVs", 0)]
     table1.run(Own("own", profile.settings | {"table1": SETTINGS | {"sparse_coding": {"atoms": 9, "patches": 1000}}}), [0])
     assert calls[1:] == [("sparse coding", 0)]
+
+
+def test_rows_side_by_side_are_the_same(profile, monkeypatch):
+    alone = table1.run(profile, [0])["nets"]
+    for path in (profile.runs / "baselines").glob("*.json"):
+        path.unlink()
+    monkeypatch.setattr(table1.pipeline, "SPREAD", 8)
+    monkeypatch.setattr(table1, "cores", lambda: 2)
+    seen = []
+    monkeypatch.setattr(table1, "as_they_end", lambda *args: seen.append(args[2]) or as_they_end(*args))
+    assert table1.run(profile, [0])["nets"] == alone and seen == [2]
 
 
 def test_what_lacks_is_told_before_anything_is_trained(profile, monkeypatch):

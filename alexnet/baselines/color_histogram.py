@@ -6,7 +6,7 @@ On pictographs it should stay at chance, for there the shape carries the class. 
 import numpy as np
 
 from alexnet.baselines import pipeline
-from alexnet.data.pack import Pack
+from alexnet.data.pack import Pack, held_out
 
 ROW = "colors alone"
 
@@ -17,7 +17,7 @@ def color_histogram_errors(splits: dict[str, Pack], *, bins: int = 8, limit: int
     splits: as `open_splits` gives; bins: per channel; limit: training images at most, evenly spread.
     Raises InputError without a second split.
     """
-    reported = pipeline.held_out(splits, ROW)
+    reported = held_out(splits, ROW)
     samples = {"train": pipeline.sample(splits["train"], limit), reported: pipeline.sample(splits[reported], len(splits[reported]))}
     if reported == "test" and "val" in splits:
         samples["val"] = pipeline.sample(splits["val"], len(splits["val"]))

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from skimage.feature import fisher_vector, learn_gmm
 from sklearn.mixture import GaussianMixture
-from tqdm import tqdm
 
 from alexnet.baselines import pipeline
 from alexnet.baselines.pipeline import Sample
@@ -117,7 +116,7 @@ def learn(train: Sample, settings: Settings, seed: int) -> FisherVectors:
     points = len(settings.grid(train.pack.size))
     each = min(points, -(-settings.descriptors // len(chosen)))
     found = []
-    for index in tqdm(chosen, desc=f"{ROW}: descriptors", unit=" images", disable=None, leave=False):
+    for index in pipeline.bar(chosen, desc=f"{ROW}: descriptors", unit=" images", leave=False):
         found.append(sift(train.pack.gather([index]), settings)[0, generator.choice(points, each, replace=False)])
     descriptors = np.concatenate(found).astype(np.float64)
     mean = descriptors.mean(axis=0)

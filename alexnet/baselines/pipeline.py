@@ -24,9 +24,8 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from alexnet.data.pack import Pack
-from alexnet.data.parallel import Crashed, cores, crew
-from alexnet.errors import InputError
+from alexnet.data.pack import Pack, held_out
+from alexnet.data.parallel import Crashed, cores, crew, follow_parent
 from alexnet.evaluation import Errors, errors
 
 CHUNK = 64  # images of a task
@@ -35,6 +34,21 @@ COST = 1e-2  # where the search for scikit-learn's C begins, for features whose 
 STEPS = 5  # of ten, that the search goes from there at most, either way
 ITERATIONS = 100  # of L-BFGS at most
 TOLERANCE = 4e-3  # of the gradient's largest entry, times the number of classes: a gradient shrinks as they grow
+
+_line: int | None = None  # of the terminal, for the bars of a process among others
+
+
+def begin(lock: Any, lines: Any) -> None:
+    """What a process does first that works on a row beside others: its bars take the next of `lines`."""
+    global _line
+    _line = lines.get()
+    tqdm.set_lock(lock)
+    follow_parent()
+
+
+def bar(*what: Any, **options: Any) -> tqdm:
+    """A progress bar on this process's line of the terminal, where there is one."""
+    return tqdm(*what, position=_line, **{"disable": None} | options)
 
 
 class Encoder(Protocol):
@@ -65,14 +79,6 @@ class Sample:
 def sample(pack: Pack, limit: int) -> Sample:
     """At most `limit` images, evenly spread."""
     return Sample(pack, np.linspace(0, len(pack) - 1, min(limit, len(pack))).astype(np.int64))
-
-
-def held_out(splits: dict[str, Pack], row: str) -> str:
-    """The split whose errors are reported: test, else val. InputError where there is neither, or no train."""
-    name = next((name for name in ("test", "val") if name in splits), None)
-    if name is None or "train" not in splits:
-        raise InputError(f"{row}: needs train and test or val; there is {', '.join(splits)}: prepare a source with splits")
-    return name
 
 
 def row_errors(
@@ -160,8 +166,8 @@ def features(row: str, samples: dict[str, Sample], encoder: Encoder, folder: Pat
     left = sum(map(len, samples.values())) - sum(done.values())
     workers = min(cores(), left // SPREAD + 1)
     if left >= 1000:
-        print(f"{row}: {left:,} images, about {_duration(each * left / workers)} for their features", file=sys.stderr)
-    with crew(workers) as ordered_map, tqdm(total=left, desc=row, unit=" images", disable=None if left else True) as bar:
+        tqdm.write(f"{row}: {left:,} images, about {_duration(each * left / workers)} for their features", file=sys.stderr)
+    with crew(workers) as ordered_map, bar(total=left, desc=row, unit=" images", disable=None if left else True) as done_so_far:
         for name, one in samples.items():
             rest = one.indices[done[name]:]
             tasks = [rest[i:i + CHUNK] for i in range(0, len(rest), CHUNK)]
@@ -171,7 +177,7 @@ def features(row: str, samples: dict[str, Sample], encoder: Encoder, folder: Pat
                     if isinstance(rows, Crashed):
                         raise RuntimeError(f"{row}: a process died of images {rows.item[0]} to {rows.item[-1]} of {one.pack.path}")
                     file.write(rows.data)
-                    bar.update(len(rows))
+                    done_so_far.update(len(rows))
     return {name: np.memmap(paths[name], np.float32, "r", shape=(len(one), width)) for name, one in samples.items()}
 
 
@@ -231,15 +237,15 @@ def choose(x: np.ndarray, y: np.ndarray, other_x: np.ndarray, other_y: np.ndarra
     wanted = [-1, 0, 1]
     with (  # side by side: two threads make one fit no faster than one does
         ThreadPoolExecutor(min(cores(), len(wanted))) as pool,
-        tqdm(total=len(wanted), desc=f"{row}: classifiers", unit=" fit", disable=None, leave=False) as bar,
+        bar(total=len(wanted), desc=f"{row}: classifiers", unit=" fit", leave=False) as fits,
     ):
         while wanted:
             for step, classifier in zip(wanted, pool.map(lambda step: _fit(x, y, _cost(step)), wanted), strict=True):
                 found[step] = classifier, measure(classifier, other_x, other_y, classes).top1
-                bar.update()
+                fits.update()
             best = min(sorted(found), key=lambda step: found[step][1])
             wanted = [step for step in (best - 1, best + 1) if step not in found and abs(step) <= STEPS]
-            bar.total += len(wanted)
+            fits.total += len(wanted)
     return Choice(_cost(best), found[best][0], {_cost(step): found[step][1] for step in sorted(found)})
 
 

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.decomposition import MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
-from tqdm import tqdm
 
 from alexnet.baselines import pipeline
 from alexnet.baselines.pipeline import Sample
@@ -134,7 +133,7 @@ def learn(train: Sample, settings: Settings, seed: int) -> Codes:
     chosen = np.sort(generator.permutation(train.indices)[: max(1, settings.patches // 20)])
     each = -(-settings.patches // (len(chosen) * levels))
     found = []
-    for index in tqdm(chosen, desc=f"{ROW}: patches", unit=" images", disable=None, leave=False):
+    for index in pipeline.bar(chosen, desc=f"{ROW}: patches", unit=" images", leave=False):
         for level in pyramid(train.pack.gather([index])[0], settings.colors, levels):
             corners = generator.integers(0, len(level) - settings.patch + 1, (each, 2))
             found += [level[top : top + settings.patch, left : left + settings.patch].transpose(2, 0, 1).ravel() for top, left in corners]
@@ -148,7 +147,7 @@ def learn(train: Sample, settings: Settings, seed: int) -> Codes:
     order = generator.permutation(np.repeat(np.arange(len(batches)), 2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of a code: it only steers a step of the dictionary's
-        for i in tqdm(order, desc=f"{ROW}: dictionary", unit=" batches", disable=None, leave=False):
+        for i in pipeline.bar(order, desc=f"{ROW}: dictionary", unit=" batches", leave=False):
             learner.partial_fit(batches[i])
     dictionary = learner.components_ / np.linalg.norm(learner.components_, axis=1, keepdims=True)
     return Codes(settings, *(each.astype(np.float32) for each in (mean, whitening, dictionary)))

@@ -526,6 +526,15 @@ def open_splits(path: str | Path) -> dict[str, Pack]:
     return packs
 
 
+def held_out(splits: dict[str, Pack], who: str) -> str:
+    """The split whose errors are reported: test, else val. Raises InputError, in the name of `who` asks, where there is neither, or no
+    train."""
+    name = next((name for name in ("test", "val") if name in splits), None)
+    if name is None or "train" not in splits:
+        raise InputError(f"{who}: needs train and test or val; there is {', '.join(splits)}: prepare a source with splits")
+    return name
+
+
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """The manifest of the pack at `path`, or None where there is no pack."""
     try:

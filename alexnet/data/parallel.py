@@ -118,10 +118,15 @@ def _alone(function: Callable[[T], R], item: T) -> R | Crashed[T]:
             return Crashed(item)
 
 
-def as_they_end(function: Callable[..., R], tasks: Sequence[tuple], workers: int) -> Iterator[tuple[int, Future[R]]]:
+def as_they_end(
+    function: Callable[..., R], tasks: Sequence[tuple], workers: int, begin: Callable[[], object] | None = None
+) -> Iterator[tuple[int, Future[R]]]:
     """function(*task) for few long tasks, each in one of `workers` processes: its number and its future, as it ends. A process that dies
-    breaks all that have not ended (BrokenProcessPool). Left early, as by Ctrl-C, those that run are stopped."""
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=follow_parent) as pool:
+    breaks all that have not ended (BrokenProcessPool). Left early, as by Ctrl-C, those that run are stopped.
+
+    begin: what a process does first, in the place of `follow_parent`.
+    """
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin or follow_parent) as pool:
         jobs = {pool.submit(function, *task): number for number, task in enumerate(tasks)}
         try:
             yield from ((jobs[job], job) for job in as_completed(jobs))

@@ -14,10 +14,9 @@ import torch
 from matplotlib.figure import Figure
 
 from alexnet import evaluation
-from alexnet.baselines.pipeline import held_out
 from alexnet.claims import interval
 from alexnet.data.augment import Augment
-from alexnet.data.pack import Pack
+from alexnet.data.pack import Pack, held_out
 from alexnet.experiments import models
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile

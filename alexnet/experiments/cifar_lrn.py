@@ -12,8 +12,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from alexnet import evaluation
-from alexnet.baselines.pipeline import held_out
 from alexnet.claims import interval
+from alexnet.data.pack import held_out
 from alexnet.experiments import models
 from alexnet.experiments.figure1 import choose
 from alexnet.profiles import Profile

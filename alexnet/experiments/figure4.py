@@ -19,10 +19,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from alexnet.baselines.pipeline import held_out
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Images
-from alexnet.data.pack import Pack
+from alexnet.data.pack import Pack, held_out
 from alexnet.experiments import models
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile

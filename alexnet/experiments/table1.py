@@ -5,7 +5,10 @@ A row of before is an artifact under runs/<profile>/baselines, keyed by its sett
 """
 
 import json
+import multiprocessing
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ from alexnet import evaluation, results
 from alexnet.baselines import fisher_vectors, pipeline, sparse_coding
 from alexnet.baselines.color_histogram import color_histogram_errors
 from alexnet.claims import interval
-from alexnet.data.pack import Pack
+from alexnet.data.pack import Pack, held_out
+from alexnet.data.parallel import as_they_end, cores
 from alexnet.experiments import models
 from alexnet.profiles import Profile, alone
 from alexnet.tables import Table
@@ -59,14 +63,10 @@ def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
 
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    settings, splits = profile["table1"], profile.splits()
-    reported = pipeline.held_out(splits, "Table 1")
+    splits = profile.splits()
+    reported = held_out(splits, "Table 1")
     fisher_vectors.opencv()  # what lacks is told before anything is trained
-    found: dict[str, dict[str, Any]] = {row: {} for row in PAPER}
-    for row, (part, errors) in BASELINES.items():
-        given = {name: settings[name] for name in ("train_images", "test_images") if name in settings} | settings.get(part, {})
-        for seed in seeds:
-            found[row][str(seed)] = _remembered(profile, part, given | {"seed": seed}, splits, errors)
+    found = _before(profile, seeds, splits) | {"CNN": {}}
     trained = models.train_all(profile, [models.base(profile, seed) for seed in seeds], title="Table 1")
     for seed, path in zip(seeds, trained, strict=True):
         net, augment = models.trained(path)
@@ -88,16 +88,43 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     }
 
 
-def _remembered(profile: Profile, part: str, given: dict[str, Any], splits: dict[str, Pack], errors: Callable) -> dict[str, Any]:
-    """A baseline's errors as a net's are laid out: what runs/ remembers of these settings and this data, else run now."""
-    identity = {"part": part, "settings": given, "version": VERSION, "data": {name: pack.digest for name, pack in splits.items()}}
-    path = profile.runs / "baselines" / f"{part}-{results.config_hash(identity)}.json"
+def _before(profile: Profile, seeds: list[int], splits: dict[str, Pack]) -> dict[str, dict[str, Any]]:
+    """The errors of the systems of before, as the nets' are laid out: what runs/ remembers of these settings and this data, else run now;
+    two at a time, for what one learns, and a classifier alone, leave cores idle."""
+    settings, paths, missing = profile["table1"], {}, {}
+    common = {name: settings[name] for name in ("train_images", "test_images") if name in settings}
+    data = {name: pack.digest for name, pack in splits.items()}
+    for row, (part, errors) in BASELINES.items():
+        for seed in seeds:
+            given = common | settings.get(part, {}) | {"seed": seed}
+            identity = {"part": part, "settings": given, "version": VERSION, "data": data}
+            path = paths[row, seed] = profile.runs / "baselines" / f"{part}-{results.config_hash(identity)}.json"
+            if not path.exists():
+                missing[f"{row}, seed {seed}"] = (path, errors, splits, given)
+    images = sum(min(len(pack), common.get("train_images", len(pack))) for pack in splits.values())
+    at_once = min(2, cores(), len(missing), images // pipeline.SPREAD + 1)  # of few images, one after the other: a process takes seconds
+    if at_once < 2:
+        for task in missing.values():
+            _run_row(*task)
+    else:
+        context = multiprocessing.get_context("spawn")
+        lock, lines = context.RLock(), context.SimpleQueue()
+        for line in range(at_once):
+            lines.put(line)
+        for number, job in as_they_end(_run_row, list(missing.values()), at_once, partial(pipeline.begin, lock, lines)):
+            try:
+                job.result()
+            except BrokenProcessPool:
+                raise RuntimeError(f"{list(missing)[number]}: its process died, perhaps for want of memory") from None
+    return {row: {str(seed): json.loads(paths[row, seed].read_text()) for seed in seeds} for row in BASELINES}
+
+
+def _run_row(path: Path, errors: Callable[..., dict[str, Any]], splits: dict[str, Pack], given: dict[str, Any]) -> None:
     with alone(path.with_suffix("")):
         if not path.exists():
             measured = errors(splits, folder=path.with_suffix(""), **given)
             view = {what: measured.pop(what) for what in ("top1", "top5", "nll")}
             _write_whole(path, json.dumps({"views": {"1": view}, **measured}, indent=1) + "\n")
-        return json.loads(path.read_text())
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -95,7 +95,8 @@ class Learner:
         if self.recipe.velocity == "without rate":
             self.rates = rescale_(velocities, self.rates or rates, rates)
         momentum_step_(weights, gradients, velocities, rates, self.recipe.momentum, self.decays, **half)
-        self.net.zero_grad(set_to_none=True)
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
     def columns(self) -> Columns:
         """Weights and velocities by column, as checkpoints hold them."""

@@ -277,6 +277,11 @@ def _sources(path: Path) -> list[tuple[str, str, list[str]]]:
     return [(cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in cells]
 
 
+def code_length(path: Path) -> int:
+    """Characters of code in a notebook: roughly how long it takes, known beforehand. A long one, begun last, would leave cores idle."""
+    return sum(len(source) for kind, source, _ in _sources(path) if kind == "code")
+
+
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -307,6 +312,7 @@ def _run_all(tasks: list[Task]) -> Iterator[tuple[Path, Outcome]]:
         yield from ((task[0], _run(*task)) for task in tasks)
         return
     print(f"{len(tasks)} notebooks, {workers} at a time", flush=True)
+    tasks = sorted(tasks, key=lambda task: code_length(task[0]), reverse=True)
     for number, job in as_they_end(_run, tasks, workers):
         path, _, out, _ = tasks[number]
         try:

@@ -24,7 +24,7 @@ from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
 
 from alexnet.data.parallel import as_they_end, cores
-from alexnet.reproduce import ARCHIVE, PACKAGE, QUIET_KERNEL, chapters, kernel_environment, tree_digest
+from alexnet.reproduce import ARCHIVE, PACKAGE, QUIET_KERNEL, chapters, code_length, kernel_environment, tree_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
@@ -75,7 +75,7 @@ def execute_ahead(timeout: int) -> None:
     """
     cache = get_cache(BUILD / ".jupyter_cache")
     notebooks = [cache.add_nb_to_project(str(path)).uri for path in chapters(ROOT)]
-    lacking = [record.uri for record in cache.list_unexecuted(filter_uris=notebooks)]
+    lacking = sorted((record.uri for record in cache.list_unexecuted(filter_uris=notebooks)), key=lambda uri: -code_length(Path(uri)))
     if not lacking:
         return
     print(f"Executing {len(lacking)} notebooks", flush=True)

@@ -108,9 +108,11 @@ def launch(layout: Layout, pack: Path, **settings: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         asked = asdict(layout) | {"pack": str(pack), "device": "cuda" if torch.cuda.is_available() else "cpu"} | settings
         out = Path(folder) / "found.json"
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={layout.ranks}"]
-        command = [*start, "-m", "alexnet.experiments.devices", json.dumps(asked), str(out)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # as torchrun has it for several
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={layout.ranks}"]
+        if layout.ranks == 1:  # which needs nobody to start it, and torchrun takes seconds
+            start, environment = [sys.executable], environment | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+        command = [*start, "-m", "alexnet.experiments.devices", json.dumps(asked), str(out)]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the ranks of {layout} failed: {done.stderr[-2000:]}")

@@ -34,7 +34,8 @@ def then(profile: Profile, seeds: list[int]) -> models.Later:
     """Those at the best rates."""
     splits, sweep = {"train": profile.splits("figure1")["train"]}, _sweep(profile)
     best, _ = choose(profile, sweep, splits)
-    return [(config, splits) for config in _full(profile, sweep, best, seeds).values()], {}
+    full = _full(profile, sweep, best, seeds)
+    return [(full[key], splits) for key in reversed(full)], {}  # the slowest nonlinearity first, so that it does not end alone
 
 
 def _sweep(profile: Profile) -> dict[tuple[str, float], models.Config]:

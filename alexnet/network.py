@@ -83,7 +83,8 @@ class Stage(nn.Module):
                 return kernels.max_pool(x, op.size, op.stride)
             case Dropout():
                 if self.training and keys is not None:
-                    x = x * rng.keep(rng.key(keys, self.index, self.column), x.shape[1], op.keep).to(x.dtype)
+                    kept = rng.keep(rng.key(keys, self.index, self.column), x.shape[1], op.keep)
+                    x = x * kept.to(x.dtype)  # once: bools would be converted here and again for the gradient
                     return x / op.keep if op.inverted else x
                 return x if op.inverted else x * op.keep
 

@@ -122,7 +122,8 @@ def as_they_end(
     function: Callable[..., R], tasks: Sequence[tuple], workers: int, begin: Callable[[], object] | None = None
 ) -> Iterator[tuple[int, Future[R]]]:
     """function(*task) for few long tasks, each in one of `workers` processes: its number and its future, as it ends. A process that dies
-    breaks all that have not ended (BrokenProcessPool). Left early, as by Ctrl-C, those that run are stopped.
+    breaks all that have not ended (BrokenProcessPool). Left early, as by Ctrl-C, those that run are stopped,
+    and with them whatever else this process has started by multiprocessing.
 
     begin: what a process does first, in the place of `follow_parent`.
     """

@@ -22,9 +22,13 @@ def points(values: list[float]) -> str:
     return f"{claims.interval(values)[0]:+.1f} points ({', '.join(f'{value:+.1f}' for value in values)})"
 
 
-def undecided(values: list[float]) -> str:
+def decided(values: list[float]) -> bool:
     mean, half = claims.interval(values)
-    return points(values) + (", undecided: the 95 % interval holds zero" if abs(mean) <= half else "")
+    return abs(mean) > half
+
+
+def undecided(values: list[float]) -> str:
+    return points(values) + ("" if decided(values) else ", undecided: the 95 % interval holds zero")
 
 
 def arithmetic() -> list[str]:
@@ -59,11 +63,13 @@ def recipe() -> list[str]:
 
 
 def measured() -> list[str]:
-    found = results.archived("ablations", "embedded")
+    found, other = (results.archived("ablations", profile) for profile in ("embedded", "embedded-other-processor"))
     where = "`results/embedded/ablations.json`" if found else ""
     rows = [row("ten views instead of one, top-1", "-1.5 points", points(ablations.gains(found)) if found else "not yet run", where)]
     for arm, what in (("no-lrn", "response normalization"), ("no-overlap", "overlap in pooling"), ("one-column", "the second column")):
         here = undecided(ablations.differences(found, arm)) if found else "not yet run"
+        if found and other and decided(ablations.differences(found, arm)) and not decided(ablations.differences(other, arm)):
+            here += ", on another processor undecided"
         rows.append(row(f"without {what}, top-1, ten views", f"+{ablations.ARMS[arm].paper} points", here, where))
     return rows
 

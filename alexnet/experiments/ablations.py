@@ -185,6 +185,21 @@ def _spread(values: list[float], form: str) -> str:
     return f"{mean:{form}}" + (f" ± {half:.1f}" if np.isfinite(half) else "")
 
 
+def again(result: dict[str, Any], other: dict[str, Any]) -> Table:
+    """The same nets on two processors: each arm's validation error, one view, after the last epoch that all of both have, minus the full
+    net's, percentage points."""
+    runs = [one["metrics"]["val_error"] for one in (result, other)]
+    epoch = min(len(errors) for arms in runs for by_seed in arms.values() for errors in by_seed.values())
+    at = [{arm: {s: 100 * errors[epoch - 1] for s, errors in by_seed.items()} for arm, by_seed in arms.items()} for arms in runs]
+    rows = [[ARMS[FULL].what, *(f"{_spread(list(one[FULL].values()), '.1f')} %" for one in at)]]
+    rows.append(["differences from it, percentage points"])
+    for arm in (arm for arm in ARMS if arm != FULL and arm in at[0] and arm in at[1]):
+        paired = [[error - one[FULL][s] for s, error in one[arm].items() if s in one[FULL]] for one in at]
+        rows.append([f"  {ARMS[arm].what}", *(_spread(differences, "+.1f") for differences in paired)])
+    processors = [one["provenance"]["hardware"]["processor"] for one in (result, other)]
+    return Table([f"validation error after epoch {epoch}, one view", *processors], rows)
+
+
 def plot(result: dict[str, Any]) -> Figure:
     """What each arm costs, paired over seeds: small dots are seeds, bars 95 % intervals around the mean, diamonds the paper's numbers."""
     rows = [(about.what, differences(result, arm), about.mark) for arm, about in ARMS.items() if arm != FULL]

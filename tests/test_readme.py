@@ -69,7 +69,7 @@ def measured() -> list[str]:
     for arm, what in (("no-lrn", "response normalization"), ("no-overlap", "overlap in pooling"), ("one-column", "the second column")):
         here = undecided(ablations.differences(found, arm)) if found else "not yet run"
         if found and other and decided(ablations.differences(found, arm)) and not decided(ablations.differences(other, arm)):
-            here += ", on another processor undecided"
+            here += ", undecided on another processor with a longer budget"
         rows.append(row(f"without {what}, top-1, ten views", f"+{ablations.ARMS[arm].paper} points", here, where))
     return rows
 

@@ -15,7 +15,7 @@ READY   := $(VENV)/.ready
 HALF    := $(VENV)/.installing
 LOCKED  ?= $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),1,0)
 LOCK    := $(if $(filter 1,$(LOCKED)),-c requirements.lock)
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -e '.[bench,book,export,test]'
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -e ./kernels -e '.[bench,book,export,test]'
 CHAPTERS = $(wildcard book/*.ipynb)
 
 # One thread is the quickest where two processes share two cores. The suite passes with others too: make test THREADS=2.
@@ -57,6 +57,7 @@ pdf: book  ## the whole book as one PDF in _build/html, printed by Chromium
 
 lint: $(READY)  ## style and types only
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 notebooks: $(READY)  ## the notebooks only, re-run against their stored outputs by nbval
@@ -74,7 +75,7 @@ clean:  ## remove the built book and caches; .venv and your runs/ stay
 	find alexnet benchmarks kernels scripts tests book -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One recipe makes the environment. An install that was interrupted leaves $(HALF), and starts from nothing next time.
-$(READY): pyproject.toml requirements.lock
+$(READY): pyproject.toml kernels/pyproject.toml requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo 'No $(PYTHON) here: install Python 3.11, 3.12 or 3.13, or name one: make PYTHON=python3.12' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	    echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); Python 3.11, 3.12 or 3.13 is needed. Name one: make PYTHON=python3.12" >&2; exit 1; }

@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 
 from alexnet import labnotebook
-from alexnet.presets import LRN, PAPER, SOURCE, Pool, SameMapNorm, Shape, crossings, get, shapes, total
+from alexnet.presets import (
+    LRN,
+    PAPER,
+    SOURCE,
+    Pool,
+    SameMapNorm,
+    Shape,
+    crossings,
+    get,
+    shapes,
+    total,
+)
 from alexnet.training.schedule import Schedule
 
 GIB = 2**30
@@ -54,7 +65,11 @@ def inputs() -> int:
 
 def kernels() -> list[str]:
     """Of each convolution, all columns: how many, and their size."""
-    return [f"{row.maps * row.columns} of {row.layer.kernel}x{row.layer.kernel}x{row.in_maps}" for row in table() if row.layer.kernel]
+    return [
+        f"{row.maps * row.columns} of {row.layer.kernel}x{row.layer.kernel}x{row.in_maps}"
+        for row in table()
+        if row.layer.kernel
+    ]
 
 
 def units(first: str, last: str) -> list[int] | int:
@@ -121,7 +136,11 @@ def memory(columns: int, batch: int = 128) -> int:
                 outputs.append(outputs[-1])
             elif isinstance(op, Pool):
                 outputs.append(row.maps * row.out_size**2)
-        copied = crossings(rows).get(row.layer.name, 0) if columns < row.columns and not row.is_last else 0
+        copied = (
+            crossings(rows).get(row.layer.name, 0)
+            if columns < row.columns and not row.is_last
+            else 0
+        )
         elements += columns * (2 * sum(outputs) + kept + 2 * copied)
     shared = total(rows, "parameters") - rows[-1].biases  # those of the last layer lie on one GPU
     held = shared * columns // rows[0].columns + rows[-1].biases
@@ -131,8 +150,15 @@ def memory(columns: int, batch: int = 128) -> int:
 def pooled_sides(overlap: bool) -> list[int]:
     """Sides of the maps after the three pooling layers; without overlap windows of 2, 2 apart, and nothing else changed."""
     window = Pool() if overlap else Pool(2, 2)
-    rows = (replace(row, then=tuple(window if isinstance(op, Pool) else op for op in row.then)) for row in PAPER.layers)
-    return [row.out_size for row in shapes(replace(PAPER, layers=tuple(rows))) if row.out_size < row.size]
+    rows = (
+        replace(row, then=tuple(window if isinstance(op, Pool) else op for op in row.then))
+        for row in PAPER.layers
+    )
+    return [
+        row.out_size
+        for row in shapes(replace(PAPER, layers=tuple(rows)))
+        if row.out_size < row.size
+    ]
 
 
 def views() -> int:
@@ -193,7 +219,10 @@ def rates(bias: bool = False) -> int:
     """How many different courses of the rate the layers' weights (or biases) had in the source."""
     schedule, recipe = Schedule.of(SOURCE.recipe.cycles), SOURCE.recipe
     epochs = range(int(recipe.cycles))
-    courses = {tuple(schedule.rate(recipe, epoch, layer.name, bias) for epoch in epochs) for layer in SOURCE.layers}
+    courses = {
+        tuple(schedule.rate(recipe, epoch, layer.name, bias) for epoch in epochs)
+        for layer in SOURCE.layers
+    }
     return len(courses)
 
 

@@ -76,7 +76,9 @@ class Claim:
     def band(self) -> tuple[float, float]:
         """What counts as agreement, in the claim's unit."""
         if "near" in self.agree:
-            return self.agree["near"] - self.agree["within"], self.agree["near"] + self.agree["within"]
+            return self.agree["near"] - self.agree["within"], self.agree["near"] + self.agree[
+                "within"
+            ]
         low, high = self.agree.get("range", (self.agree.get("equals"),) * 2)
         return -math.inf if low is None else low, math.inf if high is None else high
 
@@ -84,10 +86,27 @@ class Claim:
         """In words: what counts as agreement."""
         if "equals" in self.agree:
             return "agrees if equal"
-        low, high = (None if math.isinf(end) else f"{round(end, 6):,}".removesuffix(".0") for end in self.band)
-        what = f"at least {low}" if high is None else f"at most {high}" if low is None else low if low == high else f"{low} to {high}"
-        excludes = self.kind == "experiment" and "against" in self.agree and any(SEED in path for path in self.paths)
-        return f"agrees if {what}" + (f" and the interval excludes {self.agree['against']}" if excludes else "")
+        low, high = (
+            None if math.isinf(end) else f"{round(end, 6):,}".removesuffix(".0")
+            for end in self.band
+        )
+        what = (
+            f"at least {low}"
+            if high is None
+            else f"at most {high}"
+            if low is None
+            else low
+            if low == high
+            else f"{low} to {high}"
+        )
+        excludes = (
+            self.kind == "experiment"
+            and "against" in self.agree
+            and any(SEED in path for path in self.paths)
+        )
+        return f"agrees if {what}" + (
+            f" and the interval excludes {self.agree['against']}" if excludes else ""
+        )
 
     def logged(self) -> str:
         """What the 2012 logs say, with unit; empty where they say nothing."""
@@ -142,7 +161,9 @@ def load() -> tuple[Claim, ...]:
     claims = tuple(parse(entry, contents()["sections"]) for entry in contents()["claims"])
     twice = [name for name, count in Counter(claim.id for claim in claims).items() if count > 1]
     if twice:
-        raise InputError(f"{FILE.name}: there are two claims {twice[0]!r}; give each an id of its own")
+        raise InputError(
+            f"{FILE.name}: there are two claims {twice[0]!r}; give each an id of its own"
+        )
     return claims
 
 
@@ -159,7 +180,9 @@ def parse(entry: dict[str, Any], sections: Iterable[str]) -> Claim:
     if entry["section"] not in sections:
         raise wrong(f"there is no section {entry['section']!r}; there are {', '.join(sections)}")
     if entry.get("unit", "") not in UNITS:
-        raise wrong(f"there is no unit {entry['unit']!r}; there are {', '.join(name for name in UNITS if name)}")
+        raise wrong(
+            f"there is no unit {entry['unit']!r}; there are {', '.join(name for name in UNITS if name)}"
+        )
     claim = Claim(**entry | {"also": tuple(entry.get("also", ()))})
     for step in (claim.test, *claim.also):
         if "compute" in step and not callable(getattr(arithmetic, step["compute"], None)):
@@ -167,14 +190,26 @@ def parse(entry: dict[str, Any], sections: Iterable[str]) -> Claim:
     if claim.kind == "experiment":
         forms = [form for form in FORMS if form in claim.test]
         if len(forms) != 1 or "experiment" not in claim.test:
-            raise wrong(f"its test needs either compute, or an experiment and one of {', '.join(FORMS)}")
+            raise wrong(
+                f"its test needs either compute, or an experiment and one of {', '.join(FORMS)}"
+            )
         pair = claim.form in ("difference", "ratio", "gap")
-        if len(claim.paths) != 1 + pair or not all(isinstance(path, list) and path.count(SEED) <= 1 for path in claim.paths):
-            raise wrong(f"{claim.form} takes {'two paths' if pair else 'one path'}, each with one {SEED!r} at most, for the seed")
-    if sum(key in claim.agree for key in ("equals", "near", "range")) != 1 or ("near" in claim.agree) != ("within" in claim.agree):
+        if len(claim.paths) != 1 + pair or not all(
+            isinstance(path, list) and path.count(SEED) <= 1 for path in claim.paths
+        ):
+            raise wrong(
+                f"{claim.form} takes {'two paths' if pair else 'one path'}, each with one {SEED!r} at most, for the seed"
+            )
+    if sum(key in claim.agree for key in ("equals", "near", "range")) != 1 or (
+        "near" in claim.agree
+    ) != ("within" in claim.agree):
         raise wrong("agree needs one of equals, near with within, or range")
-    if "against" in claim.agree and not (claim.band[0] >= claim.agree["against"] or claim.band[1] <= claim.agree["against"]):
-        raise wrong(f"what counts as agreement must lie on one side of {claim.agree['against']}, which would mean no effect")
+    if "against" in claim.agree and not (
+        claim.band[0] >= claim.agree["against"] or claim.band[1] <= claim.agree["against"]
+    ):
+        raise wrong(
+            f"what counts as agreement must lie on one side of {claim.agree['against']}, which would mean no effect"
+        )
     if claim.log:
         claim.logged()
     return claim
@@ -190,7 +225,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     n = len(values)
     if n == 1:
         return values[0], math.inf
-    return statistics.mean(values), float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / n**0.5
+    return statistics.mean(values), float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(
+        values
+    ) / n**0.5
 
 
 def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:
@@ -199,20 +236,33 @@ def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:
         return _judge_arithmetic(claim)
     if result is None:
         return Judgement(claim, "not yet run")
-    about = {"profile": result["profile"], "data": _hardware(result) if claim.test.get("label") == "hardware" else result["data"]["title"]}
+    about = {
+        "profile": result["profile"],
+        "data": _hardware(result)
+        if claim.test.get("label") == "hardware"
+        else result["data"]["title"],
+    }
     try:
         values, bound, seeded = measured(claim, result["metrics"])
     except Missing as lack:
-        return Judgement(claim, "not yet run", why=f"{result['experiment']} on {about['data']} has no {lack}")
+        return Judgement(
+            claim, "not yet run", why=f"{result['experiment']} on {about['data']} has no {lack}"
+        )
     mean, half = interval(values) if seeded else (values[0], 0.0)
     verdict, undecided, why = decide(claim, mean, half, bound)
     least = {1: "more than ", -1: "less than "}.get(bound or 0, "")
     show, word = UNITS[claim.unit][1], WORDS.get(claim.unit, f" {claim.unit}".rstrip())
     # the interval of bounds, or of what is counted, says nothing
-    spread = half if seeded and math.isfinite(half) and bound == 0 and claim.form != "arrives" else None
+    spread = (
+        half if seeded and math.isfinite(half) and bound == 0 and claim.form != "arrives" else None
+    )
     width = "" if spread is None else f" ± {show(spread).lstrip('+')}"
     seeds = f", {len(values)} seed{'s' * (len(values) > 1)}" if seeded else ""
-    here = f"{least}{_holding(show, mean, bound or 0)}{width}{word}{seeds}" if bound is not None else f"beyond the budget{seeds}"
+    here = (
+        f"{least}{_holding(show, mean, bound or 0)}{width}{word}{seeds}"
+        if bound is not None
+        else f"beyond the budget{seeds}"
+    )
     if claim.form == "arrives":
         here = f"{sum(values):.0f} of {len(values)} seeds"
     return Judgement(claim, verdict, here, tuple(values), mean, spread, undecided, why, **about)
@@ -239,7 +289,9 @@ def measured(claim: Claim, metrics: dict[str, Any]) -> tuple[list[float], int | 
     seeded = any(SEED in path for path in claim.paths)
     if seeded:  # what has no seeds of its own goes with each
         every = {seed for branch in branches for seed in branch if seed}
-        branches = [branch if "" not in branch else dict.fromkeys(every, branch[""]) for branch in branches]
+        branches = [
+            branch if "" not in branch else dict.fromkeys(every, branch[""]) for branch in branches
+        ]
     seeds = [seed for seed in branches[0] if all(seed in other for other in branches[1:])]
     if not seeds:
         raise Missing("seed in common")
@@ -251,7 +303,9 @@ def measured(claim: Claim, metrics: dict[str, Any]) -> tuple[list[float], int | 
     for seed in seeds:
         pair = [branch[seed] for branch in branches]
         never = [one is None for one in pair]
-        bounds.add(None if len(never) > 1 and all(never) else never[0] - (len(never) > 1 and never[1]))
+        bounds.add(
+            None if len(never) > 1 and all(never) else never[0] - (len(never) > 1 and never[1])
+        )
         pair = [limit if one is None else one for one in pair]
         if not all(isinstance(one, int | float) for one in pair):
             raise Missing(f"number for seed {seed}" if seed else "number there")
@@ -299,7 +353,9 @@ def decide(claim: Claim, mean: float, half: float, bound: int | None) -> tuple[s
     low, high = claim.band
     if bound is None:
         return "not reproduced", True, "undecided: seeds did not arrive within the budget"
-    inside = low <= mean <= high and (bound == 0 or (math.isinf(high) if bound > 0 else math.isinf(low)))
+    inside = low <= mean <= high and (
+        bound == 0 or (math.isinf(high) if bound > 0 else math.isinf(low))
+    )
     if "against" not in claim.agree:
         return "reproduced" if inside else "not reproduced", False, ""
     against = claim.agree["against"]
@@ -309,14 +365,23 @@ def decide(claim: Claim, mean: float, half: float, bound: int | None) -> tuple[s
         return "reproduced" if inside else "same direction", False, ""
     if other:
         return "not reproduced", False, f"the interval lies on the other side of {against}"
-    return "not reproduced", True, "undecided: " + ("one seed has no interval" if math.isinf(half) else f"the interval holds {against}")
+    return (
+        "not reproduced",
+        True,
+        "undecided: "
+        + ("one seed has no interval" if math.isinf(half) else f"the interval holds {against}"),
+    )
 
 
 def _judge_arithmetic(claim: Claim) -> Judgement:
     value, here = reckon(claim.test, claim.unit)
     numbers = value if isinstance(value, list) else [value]
     low, high = (claim.agree["equals"],) * 2 if "equals" in claim.agree else claim.band
-    agrees = value == low if "equals" in claim.agree else all(low <= number <= high for number in numbers)
+    agrees = (
+        value == low
+        if "equals" in claim.agree
+        else all(low <= number <= high for number in numbers)
+    )
     verdict = "reproduced" if agrees else "paper's slip" if claim.slip else "not reproduced"
     mean = float(value) if isinstance(value, int | float) else None
     return Judgement(claim, verdict, here, mean=mean, why="" if agrees else claim.slip)
@@ -329,7 +394,9 @@ def reckon(step: dict[str, Any], unit: str = "") -> tuple[Any, str]:
     if scale != 1:
         value = value * scale
     one = value if isinstance(value, list) else [value]
-    return value, ", ".join(v if isinstance(v, str) else show(v) for v in one) + WORDS.get(unit, f" {unit}".rstrip())
+    return value, ", ".join(v if isinstance(v, str) else show(v) for v in one) + WORDS.get(
+        unit, f" {unit}".rstrip()
+    )
 
 
 def judge_all(profile: str | None = None, own: bool = False) -> list[Judgement]:
@@ -338,7 +405,11 @@ def judge_all(profile: str | None = None, own: bool = False) -> list[Judgement]:
     if profile:
         profiles.load(profile)
     order = contents()["profiles"]
-    wanted = [profile] if profile else [*order, *(name for name in profiles.names() if name not in order)]
+    wanted = (
+        [profile]
+        if profile
+        else [*order, *(name for name in profiles.names() if name not in order)]
+    )
     return [_best(claim, wanted, own) for claim in load()]
 
 

@@ -45,7 +45,9 @@ def prepare(args: argparse.Namespace) -> None:
     if args.verify:
         for split, pack in open_splits(out).items():
             pack.verify(progress=True)
-            print(f"{pack.path}: {len(pack)} images, as its manifest says; {split} has digest {pack.digest[:16]}")
+            print(
+                f"{pack.path}: {len(pack)} images, as its manifest says; {split} has digest {pack.digest[:16]}"
+            )
     else:
         print(out)
 
@@ -68,7 +70,10 @@ def train(args: argparse.Namespace) -> int:
         preset=preset.name,
         num_classes=len(pack.classes),
         width=args.width,
-        image_size=args.image_size or (pack.size if preset.recipe.crops == "center" else round(pack.size * 7 / 64) * 8),  # 256 -> 224
+        image_size=args.image_size
+        or (
+            pack.size if preset.recipe.crops == "center" else round(pack.size * 7 / 64) * 8
+        ),  # 256 -> 224
         epochs=args.steps / per_epoch if args.steps else args.epochs,
         data={name: splits[name].digest for name in ("train", "val") if name in splits},
         batch_size=args.batch_size,
@@ -80,16 +85,26 @@ def train(args: argparse.Namespace) -> int:
     )
     here = ranks.join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
     often = {"keep": args.keep, "every": args.checkpoint_every}
-    summary = trainer.train(config, splits, args.out, start=args.init, resume=args.resume, ranks=here, **often)
+    summary = trainer.train(
+        config, splits, args.out, start=args.init, resume=args.resume, ranks=here, **often
+    )
     here.leave()
     if not here.is_first:
         return 1 if summary["ended"] == "diverged" else 0
     if summary["ended"] == "diverged":
         epoch, batch = divmod(summary["diverged_at"] - 1, per_epoch)
-        where = f"step {summary['diverged_at']} (batch {batch + 1} of {per_epoch} in epoch {epoch + 1})"
+        where = (
+            f"step {summary['diverged_at']} (batch {batch + 1} of {per_epoch} in epoch {epoch + 1})"
+        )
         good = checkpoint.steps(args.out / "checkpoints")
-        kept = f"{good[-1]}, the last good checkpoint, is kept" if good else "no checkpoint had been made"
-        raise RuntimeError(f"at {where} the loss, or a weight before it, was no longer finite; {kept}; try a lower --lr in another folder")
+        kept = (
+            f"{good[-1]}, the last good checkpoint, is kept"
+            if good
+            else "no checkpoint had been made"
+        )
+        raise RuntimeError(
+            f"at {where} the loss, or a weight before it, was no longer finite; {kept}; try a lower --lr in another folder"
+        )
     taken = f"{summary['steps']} steps, {summary['epochs']:.1f} epochs, {summary['seconds']:.0f} s"
     print(f"{args.out}: {taken}; weights in {args.out / 'weights.safetensors'}")
     return 0
@@ -104,7 +119,11 @@ def evaluate(args: argparse.Namespace) -> None:
     from alexnet.training.trainer import check_usable, load_run
 
     splits = open_splits(args.data)
-    fit = [name for name in ("test", "val", "train") if name in splits and (args.submission or splits[name].labeled)]
+    fit = [
+        name
+        for name in ("test", "val", "train")
+        if name in splits and (args.submission or splits[name].labeled)
+    ]
     split = args.split or next(iter(fit or splits))
     if split not in splits:
         raise InputError(f"{args.data} has no split {split!r}; it has {', '.join(splits)}")
@@ -112,7 +131,9 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.submission:
         evaluation.check_submission(pack)
     elif not pack.labeled:
-        raise InputError(f"the images in {pack.path} have no labels; --submission FILE writes what an evaluation server takes")
+        raise InputError(
+            f"the images in {pack.path} have no labels; --submission FILE writes what an evaluation server takes"
+        )
     for run in args.run:
         check_usable(run)
     nets = [load_run(run) for run in args.run]
@@ -124,20 +145,35 @@ def evaluate(args: argparse.Namespace) -> None:
             )
         classes = run / "classes.json"
         if classes.exists() and (learned := json.loads(classes.read_text())) != pack.classes:
-            lacks = next(name for name in learned if name not in pack.classes or learned.index(name) != pack.classes.index(name))
-            raise InputError(f"{pack.path} has other classes than the run in {run} was trained on, of which one is {lacks!r}")
+            lacks = next(
+                name
+                for name in learned
+                if name not in pack.classes or learned.index(name) != pack.classes.index(name)
+            )
+            raise InputError(
+                f"{pack.path} has other classes than the run in {run} was trained on, of which one is {lacks!r}"
+            )
     with whole(args.submission) if args.submission else nullcontext() as part:
-        outputs = (evaluation.predict(net.to(device), pack, augment, args.views, progress=True)[0] for net, augment, _ in nets)
+        outputs = (
+            evaluation.predict(net.to(device), pack, augment, args.views, progress=True)[0]
+            for net, augment, _ in nets
+        )
         probabilities = reduce(torch.add, outputs) / len(nets)
         if part is not None:
-            part.write_text("".join(f"{line}\n" for line in evaluation.submission(probabilities, pack)))
+            part.write_text(
+                "".join(f"{line}\n" for line in evaluation.submission(probabilities, pack))
+            )
     how = f"{'one view' if args.views == 1 else f'{args.views} views'}{f', {len(nets)} nets averaged' if len(nets) > 1 else ''}"
     what = split if len(splits) > 1 else pack.path  # a single pack counts as train, whatever it is
     if pack.labeled:
         found = evaluation.errors(probabilities, torch.from_numpy(pack.labels).long())
-        print(f"{what}, {found.count} images, {how}: top-1 error {found.top1:.2%}, top-5 error {found.top5:.2%}, {found.nll:.4f} nats")
+        print(
+            f"{what}, {found.count} images, {how}: top-1 error {found.top1:.2%}, top-5 error {found.top5:.2%}, {found.nll:.4f} nats"
+        )
     if args.submission:
-        print(f"{args.submission}: {what}, {len(pack)} images, {how}: five classes a line, by ILSVRC's numbers")
+        print(
+            f"{args.submission}: {what}, {len(pack)} images, {how}: five classes a line, by ILSVRC's numbers"
+        )
 
 
 def export(args: argparse.Namespace) -> None:
@@ -146,7 +182,14 @@ def export(args: argparse.Namespace) -> None:
 
     check_usable(args.run)
     net, _, config = load_run(args.run)
-    write(net, args.file, {name: str(getattr(config, name)) for name in ("preset", "num_classes", "width", "image_size")})
+    write(
+        net,
+        args.file,
+        {
+            name: str(getattr(config, name))
+            for name in ("preset", "num_classes", "width", "image_size")
+        },
+    )
     print(args.file)
 
 
@@ -175,7 +218,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(function, text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(function.__name__, help=text, description=text[0].upper() + text[1:] + ".")
+        made = commands.add_parser(
+            function.__name__, help=text, description=text[0].upper() + text[1:] + "."
+        )
         made.set_defaults(function=function)
         return made
 
@@ -187,43 +232,113 @@ def parser() -> argparse.ArgumentParser:
     )
     sources = "a folder of class folders, or of train/, val/, test/; Tiny ImageNet; CIFAR-10 as torchvision has it; or the word pictographs"
     p.add_argument("source", help=sources)
-    p.add_argument("out", type=Path, nargs="?", help="the pack's folder, which must not be there yet")
-    p.add_argument("--size", default="256", help="side of the prepared images in pixels, or native: as they are (default: %(default)s)")
-    p.add_argument("--skip-bad", action="store_true", help="leave unreadable images out and list them in rejected.csv, rather than stop")
+    p.add_argument(
+        "out", type=Path, nargs="?", help="the pack's folder, which must not be there yet"
+    )
+    p.add_argument(
+        "--size",
+        default="256",
+        help="side of the prepared images in pixels, or native: as they are (default: %(default)s)",
+    )
+    p.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave unreadable images out and list them in rejected.csv, rather than stop",
+    )
     p.add_argument("--workers", type=_count, help="processes (default: one a core)")
-    encodings = "raw: pixels; jpeg: JPEG files, a tenth of the room, slower to read (default: %(default)s)"
+    encodings = (
+        "raw: pixels; jpeg: JPEG files, a tenth of the room, slower to read (default: %(default)s)"
+    )
     p.add_argument("--encoding", choices=("raw", "jpeg"), default="raw", help=encodings)
-    p.add_argument("--classes", type=_classes, help="only the first so many classes, or these: a,b,c, or @FILE with one a line")
-    p.add_argument("--limit", type=_count, metavar="N", help="at most N images of each class in each split")
+    p.add_argument(
+        "--classes",
+        type=_classes,
+        help="only the first so many classes, or these: a,b,c, or @FILE with one a line",
+    )
+    p.add_argument(
+        "--limit", type=_count, metavar="N", help="at most N images of each class in each split"
+    )
     verify = "read everything again and compare checksums; with one argument, of a pack that is there: alexnet prepare --verify PACK"
     p.add_argument("--verify", action="store_true", help=verify)
 
     p = command(train, "train a network on a pack")
     variants = f"Variants of a preset: {', '.join(VARIANTS)}. What each changes is said in alexnet/presets.py."
-    p.epilog, p.formatter_class = textwrap.fill(variants, 78, break_on_hyphens=False), argparse.RawDescriptionHelpFormatter
-    p.add_argument("--data", type=Path, required=True, metavar="PACK", help="a folder of packs, train/ and val/, or one pack")
-    p.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run: log, checkpoints, weights")
-    presets = "paper, source or four-layer, with variants, as in paper/no-lrn/tanh (default: %(default)s)"
+    p.epilog, p.formatter_class = (
+        textwrap.fill(variants, 78, break_on_hyphens=False),
+        argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PACK",
+        help="a folder of packs, train/ and val/, or one pack",
+    )
+    p.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="folder of the run: log, checkpoints, weights",
+    )
+    presets = (
+        "paper, source or four-layer, with variants, as in paper/no-lrn/tanh (default: %(default)s)"
+    )
     p.add_argument("--preset", default="paper", help=presets)
-    p.add_argument("--width", type=_positive, default=1.0, help="scales every layer's maps and units (default: %(default)s)")
-    p.add_argument("--image-size", type=_count, help="side of the crops that the net sees (default: 7/8 of the pack's, 224 of 256)")
+    p.add_argument(
+        "--width",
+        type=_positive,
+        default=1.0,
+        help="scales every layer's maps and units (default: %(default)s)",
+    )
+    p.add_argument(
+        "--image-size",
+        type=_count,
+        help="side of the crops that the net sees (default: 7/8 of the pack's, 224 of 256)",
+    )
     budget = p.add_mutually_exclusive_group()
-    budget.add_argument("--epochs", type=_positive, default=90.0, help="passes over the training set, at most (default: %(default)s)")
+    budget.add_argument(
+        "--epochs",
+        type=_positive,
+        default=90.0,
+        help="passes over the training set, at most (default: %(default)s)",
+    )
     budget.add_argument("--steps", type=_count, help="steps, instead of epochs")
-    p.add_argument("--batch-size", type=_count, default=128, help="images a step (default: %(default)s)")
+    p.add_argument(
+        "--batch-size", type=_count, default=128, help="images a step (default: %(default)s)"
+    )
     p.add_argument("--lr", type=_positive, help="first learning rate (default: the preset's, 0.01)")
-    p.add_argument("--seed", type=_seed, default=0, help="of initial weights, order, crops and dropout masks (default: %(default)s)")
+    p.add_argument(
+        "--seed",
+        type=_seed,
+        default=0,
+        help="of initial weights, order, crops and dropout masks (default: %(default)s)",
+    )
     columns = "2: Figure 2's network; 1: the one-column net of the paper's comparison (default: %(default)s)"
     p.add_argument("--columns", type=int, choices=(1, 2), default=2, help=columns)
     precision = "fp32; tf32 (CUDA only); bf16, with weights updated in fp32; fp64, to compare with (default: %(default)s)"
-    p.add_argument("--precision", choices=("fp32", "tf32", "bf16", "fp64"), default="fp32", help=precision)
+    p.add_argument(
+        "--precision", choices=("fp32", "tf32", "bf16", "fp64"), default="fp32", help=precision
+    )
     init = "begin with the weights of this finished run, all layers but the last: the same preset and width, but other classes if need be"
     p.add_argument("--init", type=Path, metavar="RUN0", help=init)
     mode = "plain; graph: each step as one CUDA graph; compiled: by torch.compile; both in one process (default: %(default)s)"
     p.add_argument("--mode", choices=("plain", "graph", "compiled"), default="plain", help=mode)
-    p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)")
-    p.add_argument("--resume", action="store_true", help="go on with the run in RUN, if there is one")
-    p.add_argument("--keep", type=_count, default=2, metavar="K", help="checkpoints that stay (default: %(default)s)")
+    p.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)",
+    )
+    p.add_argument(
+        "--resume", action="store_true", help="go on with the run in RUN, if there is one"
+    )
+    p.add_argument(
+        "--keep",
+        type=_count,
+        default=2,
+        metavar="K",
+        help="checkpoints that stay (default: %(default)s)",
+    )
     often = "seconds from one checkpoint to the next, beside the one after each epoch (default: %(default)s)"
     p.add_argument("--checkpoint-every", type=_positive, default=300.0, metavar="S", help=often)
     spread = "under torchrun: ranks that share the columns of one net, all others copy it (default: one a column if that comes out even)"
@@ -231,30 +346,67 @@ def parser() -> argparse.ArgumentParser:
     hang = "under torchrun: stop when no rank makes progress for S seconds, and name the one that hangs (default: %(default)s)"
     p.add_argument("--timeout", type=_positive, default=600.0, metavar="S", help=hang)
 
-    p = command(evaluate, "measure a trained network's errors, or those of several whose outputs are averaged")
-    p.add_argument("run", type=Path, nargs="+", help="folder of a finished run; of several, probabilities are averaged")
-    p.add_argument("--data", type=Path, required=True, metavar="PACK", help="a pack, or a folder of packs")
-    p.add_argument("--split", choices=("train", "val", "test"), help="which of them (default: test, or val where there is none, or train)")
+    p = command(
+        evaluate,
+        "measure a trained network's errors, or those of several whose outputs are averaged",
+    )
+    p.add_argument(
+        "run",
+        type=Path,
+        nargs="+",
+        help="folder of a finished run; of several, probabilities are averaged",
+    )
+    p.add_argument(
+        "--data", type=Path, required=True, metavar="PACK", help="a pack, or a folder of packs"
+    )
+    p.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        help="which of them (default: test, or val where there is none, or train)",
+    )
     views = "1: the center; 10: corners, center and their reflections, outputs averaged (default: %(default)s)"
     p.add_argument("--views", type=int, choices=(1, 10), default=1, help=views)
     send = "also write what ILSVRC's evaluation server takes: a line an image, five classes by their numbers, the most probable first"
     p.add_argument("--submission", type=Path, metavar="FILE", help=send)
-    p.add_argument("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)")
+    p.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, or auto: cuda where there is one (default: %(default)s)",
+    )
 
-    p = command(export, "write a trained network for other programs, and check the file by running it")
+    p = command(
+        export, "write a trained network for other programs, and check the file by running it"
+    )
     p.add_argument("run", type=Path, help="folder of a finished run")
-    p.add_argument("file", type=Path, help=".safetensors: the weights in the layout of one device; .onnx: the whole network")
+    p.add_argument(
+        "file",
+        type=Path,
+        help=".safetensors: the weights in the layout of one device; .onnx: the whole network",
+    )
 
-    p = command(reproduce, "regenerate the figures and tables: run the experiments and the book's notebooks on a profile")
+    p = command(
+        reproduce,
+        "regenerate the figures and tables: run the experiments and the book's notebooks on a profile",
+    )
     reproduction.add_arguments(p)
 
     p = command(claims, "list the paper's claims, each with its verdict on the archived results")
     which = f"judge by the results on one profile: {', '.join(profiles.names())} (default: each claim on the largest that has run it)"
     p.add_argument("--profile", metavar="P", help=which)
-    p.add_argument("--runs", action="store_true", help="judge by your own results, in runs/, instead of the archive")
+    p.add_argument(
+        "--runs",
+        action="store_true",
+        help="judge by your own results, in runs/, instead of the archive",
+    )
     p.add_argument("--section", metavar="S", help="claims of one section of the paper, as 3 or 3.2")
-    p.add_argument("--verdict", metavar="V", help="claims with one verdict: reproduced, same-direction, not-reproduced, not-yet-run, slip")
-    p.add_argument("--json", action="store_true", help="everything that is known of each claim, for programs")
+    p.add_argument(
+        "--verdict",
+        metavar="V",
+        help="claims with one verdict: reproduced, same-direction, not-reproduced, not-yet-run, slip",
+    )
+    p.add_argument(
+        "--json", action="store_true", help="everything that is known of each claim, for programs"
+    )
     return top
 
 
@@ -273,11 +425,21 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         if isinstance(error, SharedError) and rank != "0":
             return 2
-        return tell(re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", " ".join(str(error).splitlines())), 2)  # a file's name may hold anything
+        return tell(
+            re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", " ".join(str(error).splitlines())), 2
+        )  # a file's name may hold anything
     except KeyboardInterrupt as stop:
         status = 128 + getattr(stop, "signal", signal.SIGINT)
-        return tell(str(stop) or "stopped", status) if rank == "0" else status  # all ranks stop alike
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        return (
+            tell(str(stop) or "stopped", status) if rank == "0" else status
+        )  # all ranks stop alike
+    except (
+        FileNotFoundError,
+        FileExistsError,
+        NotADirectoryError,
+        IsADirectoryError,
+        PermissionError,
+    ) as error:
         return tell(f"{error.filename}: {error.strerror}; choose another path", 2)
     except (RuntimeError, OSError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
@@ -307,7 +469,11 @@ def _terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGALRM, signal.SIGTERM, *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else []))
+    numbers = (
+        signal.SIGALRM,
+        signal.SIGTERM,
+        *([signal.SIGINT] if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN else []),
+    )
     before = {number: signal.getsignal(number) for number in numbers}
     for number in numbers[1:]:
         signal.signal(number, stop)
@@ -336,9 +502,13 @@ def _classes(text: str) -> int | list[str]:
     if not text.startswith("@"):
         return [name for name in text.split(",") if name]
     try:
-        return [line for line in Path(text[1:]).read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [
+            line for line in Path(text[1:]).read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
     except (OSError, UnicodeDecodeError) as error:
-        raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {getattr(error, 'strerror', error)}") from None
+        raise argparse.ArgumentTypeError(
+            f"cannot read {text[1:]}: {getattr(error, 'strerror', error)}"
+        ) from None
 
 
 def _seed(text: str) -> int:

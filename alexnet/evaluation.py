@@ -36,7 +36,9 @@ def hits(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
     in 2012 (layer_kernels.cu:108). An image whose probabilities are no numbers is missed."""
     own = probabilities.gather(1, labels[:, None])
     above, level = (probabilities > own).sum(1), (probabilities == own).sum(1)
-    found = ((k - above) / level.clamp(min=1)).clamp(0, 1) * (level > 0)  # nothing equals NaN, not even itself
+    found = ((k - above) / level.clamp(min=1)).clamp(0, 1) * (
+        level > 0
+    )  # nothing equals NaN, not even itself
     return found.to(torch.float64)
 
 
@@ -76,12 +78,26 @@ def predict(
     was_training = net.training
     net.eval()
     outputs, title = [torch.empty(0, classes)], f"{views}-view evaluation"
-    pieces = [torch.arange(start, min(start + batch_size, end)) for start in range(first, end, batch_size)]
+    pieces = [
+        torch.arange(start, min(start + batch_size, end)) for start in range(first, end, batch_size)
+    ]
     batches = Images(pack, weight.device, resident=False).of(pieces)
-    for images in tqdm(batches, total=len(pieces), desc=title, unit="batch", disable=None if progress else True, leave=False):
+    for images in tqdm(
+        batches,
+        total=len(pieces),
+        desc=title,
+        unit="batch",
+        disable=None if progress else True,
+        leave=False,
+    ):
         on_batch()
         logits = (net(view.to(weight.dtype)) for view in augment.views(images, views))
-        outputs.append(sum(one.to(torch.promote_types(one.dtype, torch.float32)).softmax(1) for one in logits).cpu() / views)
+        outputs.append(
+            sum(
+                one.to(torch.promote_types(one.dtype, torch.float32)).softmax(1) for one in logits
+            ).cpu()
+            / views
+        )
     net.train(was_training)
     return torch.cat(outputs), torch.from_numpy(pack.labels[first:end]).long()
 
@@ -89,7 +105,9 @@ def predict(
 def evaluate(net: AlexNet, pack: Pack, augment: Augment, views: int = 1, **options) -> Errors:
     """The errors of `predict`. Raises InputError for images without labels."""
     if not pack.labeled:
-        raise InputError(f"the images in {pack.path} have no labels: choose another split, or write a file to send by --submission")
+        raise InputError(
+            f"the images in {pack.path} have no labels: choose another split, or write a file to send by --submission"
+        )
     return errors(*predict(net, pack, augment, views, **options))
 
 
@@ -104,9 +122,15 @@ def submission(probabilities: Tensor, pack: Pack) -> Iterator[str]:
 def check_submission(pack: Pack) -> None:
     """Raises InputError where no `submission` can be made for a pack: the order of its images or the numbers of its classes are unknown."""
     if pack.numbers is None:
-        raise InputError(f"the classes in {pack.path} have no ILSVRC numbers: prepare it from ILSVRC's archives, with the development kit")
+        raise InputError(
+            f"the classes in {pack.path} have no ILSVRC numbers: prepare it from ILSVRC's archives, with the development kit"
+        )
     if len(pack.classes) < 5:
-        raise InputError(f"{pack.path} has {len(pack.classes)} classes, and a line of a submission names five")
+        raise InputError(
+            f"{pack.path} has {len(pack.classes)} classes, and a line of a submission names five"
+        )
     if pack.manifest["rejected"]:
         told = f"{pack.manifest['rejected']} of its images, listed in {pack.path / 'rejected.csv'}"
-        raise InputError(f"{pack.path} lacks {told}, so that lines would not belong to their images: mend them, and prepare it again")
+        raise InputError(
+            f"{pack.path} lacks {told}, so that lines would not belong to their images: mend them, and prepare it again"
+        )

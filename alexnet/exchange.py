@@ -28,7 +28,9 @@ def reaching_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise RankLost("lost another rank, which says why or was killed; --resume goes on from the last checkpoint") from error
+        raise RankLost(
+            "lost another rank, which says why or was killed; --resume goes on from the last checkpoint"
+        ) from error
 
 
 class Waits:
@@ -43,7 +45,10 @@ class Waits:
         """Around messages; `cuda`: of a GPU's tensors."""
         with reaching_others():
             if cuda:
-                begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                begin, end = (
+                    torch.cuda.Event(enable_timing=True),
+                    torch.cuda.Event(enable_timing=True),
+                )
                 begin.record()
                 yield
                 end.record()
@@ -95,7 +100,9 @@ class Across(Together):
 
     def here(self, columns: int) -> range:
         if columns % self.size:
-            raise InputError(f"{columns} columns cannot be shared evenly by {self.size} ranks; choose a divisor of {columns}")
+            raise InputError(
+                f"{columns} columns cannot be shared evenly by {self.size} ranks; choose a divisor of {columns}"
+            )
         share = columns // self.size
         return range(self.rank * share, (self.rank + 1) * share)
 
@@ -128,7 +135,9 @@ class _Gather(torch.autograd.Function):
         wire = wire.contiguous()
         if not wire.numel():
             return own.repeat(1, across.size, *[1] * (own.dim() - 2))
-        every = wire.new_empty(across.size * len(wire), *wire.shape[1:])  # one rank's after the other's
+        every = wire.new_empty(
+            across.size * len(wire), *wire.shape[1:]
+        )  # one rank's after the other's
         with across.message(layer, "forward", wire):
             dist.all_gather_into_tensor(every, wire, group=across.group)
         parts = every.chunk(across.size)
@@ -139,7 +148,9 @@ class _Gather(torch.autograd.Function):
         across = ctx.across
         if ctx.moved:
             grad = grad.movedim(1, -1)
-        parts = torch.cat(grad.chunk(across.size, -1 if ctx.moved else 1))  # for one rank after the other
+        parts = torch.cat(
+            grad.chunk(across.size, -1 if ctx.moved else 1)
+        )  # for one rank after the other
         own = parts.new_empty(len(grad), *parts.shape[1:])
         if own.numel():
             with across.message(ctx.layer, "backward", own):
@@ -165,5 +176,9 @@ class _Sum(torch.autograd.Function):
 
 def _channels_last(x: Tensor) -> Tensor:
     """Maps in channels-last memory as (N, H, W, C), so that they travel as they lie; all else as it is."""
-    last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    last = (
+        x.dim() == 4
+        and not x.is_contiguous()
+        and x.is_contiguous(memory_format=torch.channels_last)
+    )
     return x.movedim(1, -1) if last else x

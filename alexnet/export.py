@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-import kernels
+import alexnet_kernels as kernels
 from alexnet.errors import InputError
 from alexnet.network import AlexNet
 
@@ -66,11 +66,19 @@ def _onnx(net: AlexNet, part: Path, about: dict[str, str]) -> None:
         import onnxruntime
         import onnxscript  # noqa: F401 (torch's exporter asks for it later, and less clearly)
     except ImportError as error:
-        raise InputError(f"ONNX needs the package {error.name}: pip install 'alexnet-reproduced[export]'") from None
+        raise InputError(
+            f"ONNX needs the package {error.name}: pip install 'alexnet-reproduced[export]'"
+        ) from None
     with kernels.using("torch"), _quiet():  # torch's own operators are what its exporter knows
         batch = {0: torch.export.Dim("N")}
         program = torch.onnx.export(
-            net, (_images(net, 2),), dynamo=True, input_names=["images"], output_names=["logits"], dynamic_shapes=(batch,), verbose=False
+            net,
+            (_images(net, 2),),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=(batch,),
+            verbose=False,
         )
         assert program is not None
         program.model.metadata_props.update(about)
@@ -78,7 +86,9 @@ def _onnx(net: AlexNet, part: Path, about: dict[str, str]) -> None:
     session = onnxruntime.InferenceSession(part.read_bytes(), providers=["CPUExecutionProvider"])
     for count in (1, 3):
         images = _images(net, count)
-        _check(part, torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), net(images))
+        _check(
+            part, torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), net(images)
+        )
 
 
 def _images(net: AlexNet, count: int) -> torch.Tensor:
@@ -89,7 +99,9 @@ def _images(net: AlexNet, count: int) -> torch.Tensor:
 def _check(part: Path, found: torch.Tensor, expected: torch.Tensor) -> None:
     off = float((found - expected).abs().max() / expected.abs().max())
     if not off <= TOLERANCE:
-        raise RuntimeError(f"the exported file computes other logits than the net, by {off:.1e} of the largest; nothing was written")
+        raise RuntimeError(
+            f"the exported file computes other logits than the net, by {off:.1e} of the largest; nothing was written"
+        )
 
 
 @contextmanager

@@ -28,7 +28,9 @@ def noted(run: str, split: str, views: int) -> dict[str, Any]:
     for line in runs.get(run, {}).get("errors", ()):
         if (line["split"], line["views"]) == (split, views):
             return line
-    raise InputError(f"the lab notebook has no error of run {run!r} on {split} images from {views} view(s); its runs: {', '.join(runs)}")
+    raise InputError(
+        f"the lab notebook has no error of run {run!r} on {split} images from {views} view(s); its runs: {', '.join(runs)}"
+    )
 
 
 def where(run: str, line: int | str) -> str:
@@ -46,7 +48,9 @@ def derive(name: str, what: str) -> float:
 def sources(name: str) -> str:
     """Where a derivation's numbers stand."""
     found = _derivation(name)
-    return " minus ".join(where(found[key][0], noted(*found[key])["line"]) for key in ("of", "minus") if key in found)
+    return " minus ".join(
+        where(found[key][0], noted(*found[key])["line"]) for key in ("of", "minus") if key in found
+    )
 
 
 def is_difference(name: str) -> bool:
@@ -66,11 +70,17 @@ def repeats(what: str) -> list[float]:
 def color_shifts() -> list[float]:
     """Standard deviation of the source's color noise in R, G and B, in gray levels, before its division by 1.1."""
     color = load()["color"]
-    return [color["noise"] * sqrt(sum((a * d) ** 2 for a, d in zip(row, color["deviations"], strict=True))) for row in color["axes"]]
+    return [
+        color["noise"]
+        * sqrt(sum((a * d) ** 2 for a, d in zip(row, color["deviations"], strict=True)))
+        for row in color["axes"]
+    ]
 
 
 def _derivation(name: str) -> dict[str, Any]:
     derivations = load()["derivations"]
     if name not in derivations:
-        raise InputError(f"the lab notebook derives no {name!r}; it derives {', '.join(derivations)}")
+        raise InputError(
+            f"the lab notebook derives no {name!r}; it derives {', '.join(derivations)}"
+        )
     return derivations[name]

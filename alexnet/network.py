@@ -10,11 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import kernels
+import alexnet_kernels as kernels
 from alexnet import rng
 from alexnet.errors import InputError
 from alexnet.exchange import Together
-from alexnet.presets import LRN, Activation, Dropout, Operation, Pool, Preset, SameMapNorm, Shape, get, initial_sigmas, shapes, total
+from alexnet.presets import (
+    LRN,
+    Activation,
+    Dropout,
+    Operation,
+    Pool,
+    Preset,
+    SameMapNorm,
+    Shape,
+    get,
+    initial_sigmas,
+    shapes,
+    total,
+)
 
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
@@ -29,10 +42,14 @@ class Stage(nn.Module):
         size = (shape.in_maps, kernel, kernel) if kernel else (shape.fan_in,)
         self.weight = nn.Parameter(torch.empty(shape.maps, *size))
         # the last layer's sums belong to all columns; column 0 keeps their bias
-        self.bias = nn.Parameter(torch.empty(shape.maps)) if column == 0 or not shape.is_last else None
+        self.bias = (
+            nn.Parameter(torch.empty(shape.maps)) if column == 0 or not shape.is_last else None
+        )
 
     def initialize(self, sigma: float, seed: int) -> None:
-        generator = torch.Generator().manual_seed(int(rng.key(rng.INITIAL, seed, self.index, self.column)))
+        generator = torch.Generator().manual_seed(
+            int(rng.key(rng.INITIAL, seed, self.index, self.column))
+        )
         with torch.no_grad():
             self.weight.normal_(0, sigma, generator=generator)
             if self.bias is not None:
@@ -55,17 +72,35 @@ class Stage(nn.Module):
         if not self.shape.layer.kernel:
             return F.linear(x.flatten(1), self.weight, bias)
         before, after = self.shape.pad
-        return F.conv2d(self.padded(x), self.weight, bias, self.shape.layer.stride, before if before == after else 0)
+        return F.conv2d(
+            self.padded(x),
+            self.weight,
+            bias,
+            self.shape.layer.stride,
+            before if before == after else 0,
+        )
 
     def padded(self, x: Tensor) -> Tensor:
         """With the zeros that a convolution cannot add by itself: as many on the right and bottom as the last kernel needs. Maps that have
         them already stay as they are."""
         before, after = self.shape.pad
-        return x if before == after or x.shape[-1] > self.shape.in_size else F.pad(x, (before, after, before, after))
+        return (
+            x
+            if before == after or x.shape[-1] > self.shape.in_size
+            else F.pad(x, (before, after, before, after))
+        )
 
     def response_norm_pool(self, x: Tensor, norm: LRN, pool: Pool, relu: str) -> Tensor:
         return kernels.response_norm_pool(
-            x, self.bias, norm.size, norm.alpha, norm.beta, norm.k, relu=relu, pool_size=pool.size, pool_stride=pool.stride
+            x,
+            self.bias,
+            norm.size,
+            norm.alpha,
+            norm.beta,
+            norm.k,
+            relu=relu,
+            pool_size=pool.size,
+            pool_stride=pool.stride,
         )
 
     def apply_operation(self, op: Operation, x: Tensor, keys: Tensor | None) -> Tensor:
@@ -84,7 +119,9 @@ class Stage(nn.Module):
             case Dropout():
                 if self.training and keys is not None:
                     kept = rng.keep(rng.key(keys, self.index, self.column), x.shape[1], op.keep)
-                    x = x * kept.to(x.dtype)  # once: bools would be converted here and again for the gradient
+                    x = x * kept.to(
+                        x.dtype
+                    )  # once: bools would be converted here and again for the gradient
                     return x / op.keep if op.inverted else x
                 return x if op.inverted else x * op.keep
 
@@ -110,12 +147,16 @@ class AlexNet(nn.Module):
         self.preset, self.width = get(preset), width
         self.table = shapes(self.preset, num_classes, width, image_size)
         self.exchange = exchange or Together()
-        self.numbers = self.exchange.here(self.preset.columns)  # the columns that live in this process
+        self.numbers = self.exchange.here(
+            self.preset.columns
+        )  # the columns that live in this process
         seed = int(torch.randint(2**62, ()))
         sigmas = initial_sigmas(self.preset, self.table)
         self.columns = nn.ModuleDict()
         for number in self.numbers:
-            stages = {row.layer.name: Stage(row, number, index) for index, row in enumerate(self.table)}
+            stages = {
+                row.layer.name: Stage(row, number, index) for index, row in enumerate(self.table)
+            }
             for stage, sigma in zip(stages.values(), sigmas, strict=True):
                 stage.initialize(sigma, seed)
             self.columns[str(number)] = nn.ModuleDict(stages)
@@ -133,21 +174,32 @@ class AlexNet(nn.Module):
         (N, C, H, W). In evaluation mode; raises InputError for a layer that the net lacks, and for the last, whose sums are the logits."""
         names = [row.layer.name for row in self.table[:-1]]
         if layer not in names:
-            raise InputError(f"preset {self.preset.name!r} has no layer {layer!r} below its last; it has {', '.join(names)}")
-        return self.exchange.gather(self._parts(images, None, self.table[: names.index(layer) + 1]), layer)
+            raise InputError(
+                f"preset {self.preset.name!r} has no layer {layer!r} below its last; it has {', '.join(names)}"
+            )
+        return self.exchange.gather(
+            self._parts(images, None, self.table[: names.index(layer) + 1]), layer
+        )
 
     def _parts(self, images: Tensor, keys: Tensor | None, table: list[Shape]) -> list[Tensor]:
         """What each column that lives here makes of the images by the layers of `table`."""
         side = self.table[0].in_size
         if images.dim() != 4 or images.shape[1:] != (3, side, side):
-            raise InputError(f"the net's input is (N, 3, {side}, {side}); it is {tuple(images.shape)}: crop it, or set image_size")
+            raise InputError(
+                f"the net's input is (N, 3, {side}, {side}); it is {tuple(images.shape)}: crop it, or set image_size"
+            )
         if self.training and keys is None:
             keys = torch.randint(2**62, (images.shape[0],), device=images.device)
-        parts = [self.stages(table[0].layer.name)[0].padded(images)] * len(self.numbers)  # once for all columns
+        parts = [self.stages(table[0].layer.name)[0].padded(images)] * len(
+            self.numbers
+        )  # once for all columns
         for row in table:
             if row.layer.reads == "both":
                 parts = [self.exchange.gather(parts, row.layer.name)] * len(parts)
-            parts = [stage(part, keys) for stage, part in zip(self.stages(row.layer.name), parts, strict=True)]
+            parts = [
+                stage(part, keys)
+                for stage, part in zip(self.stages(row.layer.name), parts, strict=True)
+            ]
         return parts
 
     def summary(self) -> None:
@@ -161,8 +213,12 @@ class AlexNet(nn.Module):
         merged = {}
         for row in self.table:
             stages = self.stages(row.layer.name)
-            merged[f"{row.layer.name}.weight"] = torch.cat([s.weight.detach() for s in stages], dim=1 if row.is_last else 0)
-            merged[f"{row.layer.name}.bias"] = torch.cat([s.bias.detach() for s in stages if s.bias is not None])
+            merged[f"{row.layer.name}.weight"] = torch.cat(
+                [s.weight.detach() for s in stages], dim=1 if row.is_last else 0
+            )
+            merged[f"{row.layer.name}.bias"] = torch.cat(
+                [s.bias.detach() for s in stages if s.bias is not None]
+            )
         return merged
 
     def load_merged(self, state_dict: dict[str, Tensor], but: Collection[str] = ()) -> None:
@@ -172,17 +228,28 @@ class AlexNet(nn.Module):
         check_merged(state_dict, self.preset, self.table, but)
         with torch.no_grad():
             for row in rows:
-                weights = state_dict[f"{row.layer.name}.weight"].chunk(row.columns, dim=1 if row.is_last else 0)
-                biases = state_dict[f"{row.layer.name}.bias"].chunk(1 if row.is_last else row.columns)
+                weights = state_dict[f"{row.layer.name}.weight"].chunk(
+                    row.columns, dim=1 if row.is_last else 0
+                )
+                biases = state_dict[f"{row.layer.name}.bias"].chunk(
+                    1 if row.is_last else row.columns
+                )
                 for stage in self.stages(row.layer.name):
                     stage.weight.copy_(weights[stage.column])
                     if stage.bias is not None:
                         stage.bias.copy_(biases[stage.column])
 
 
-def check_merged(state_dict: dict[str, Tensor], preset: Preset, table: list[Shape], but: Collection[str] = ()) -> None:
+def check_merged(
+    state_dict: dict[str, Tensor], preset: Preset, table: list[Shape], but: Collection[str] = ()
+) -> None:
     """Raises the InputError of `AlexNet.load_merged` where these weights do not fit a net of `preset` whose layers are `table`."""
-    own = {name: shape for row in table for name, shape in _merged(row).items() if row.layer.name not in but}
+    own = {
+        name: shape
+        for row in table
+        for name, shape in _merged(row).items()
+        if row.layer.name not in but
+    }
     for name in state_dict:
         if name not in own and name.rpartition(".")[0] not in but:
             raise InputError(f"the weights hold {name}, which preset {preset.name!r} does not have")
@@ -190,7 +257,9 @@ def check_merged(state_dict: dict[str, Tensor], preset: Preset, table: list[Shap
         if name not in state_dict:
             raise InputError(f"the weights lack {name}; preset {preset.name!r} needs it")
         if state_dict[name].shape != shape:
-            raise InputError(f"{name} has shape {tuple(state_dict[name].shape)}; this net needs {shape}")
+            raise InputError(
+                f"{name} has shape {tuple(state_dict[name].shape)}; this net needs {shape}"
+            )
 
 
 def _merged(row: Shape) -> dict[str, tuple[int, ...]]:
@@ -205,7 +274,19 @@ def _merged(row: Shape) -> dict[str, tuple[int, ...]]:
 def summary(net: AlexNet) -> str:
     """The table that `AlexNet.summary` prints."""
     devices = " + ".join(str(stage.weight.device) for stage in net.stages(net.table[0].layer.name))
-    head = ("layer", "reads", "kernel", "maps", "map", "pooled", "neurons", "parameters", "MACs", "columns", "device")
+    head = (
+        "layer",
+        "reads",
+        "kernel",
+        "maps",
+        "map",
+        "pooled",
+        "neurons",
+        "parameters",
+        "MACs",
+        "columns",
+        "device",
+    )
     rows: list[tuple[str, ...]] = []
     for row in net.table:
         layer, spatial = row.layer, bool(row.layer.kernel)
@@ -222,10 +303,28 @@ def summary(net: AlexNet) -> str:
             " + ".join(str(n) for n in net.numbers),
             devices,
         ))  # fmt: skip
-    rows.append(("total", "", "", "", "", "", *(f"{total(net.table, what):,}" for what in ("neurons", "parameters", "macs")), "", ""))
+    rows.append(
+        (
+            "total",
+            "",
+            "",
+            "",
+            "",
+            "",
+            *(f"{total(net.table, what):,}" for what in ("neurons", "parameters", "macs")),
+            "",
+            "",
+        )
+    )
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     left = {0, 1, 2, 9, 10}
-    aligned = [[cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))] for row in (head, *rows)]
+    aligned = [
+        [
+            cell.ljust(w) if i in left else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths))
+        ]
+        for row in (head, *rows)
+    ]
     lines = ["  ".join(cells) for cells in aligned]
     rule = "-" * max(len(line.rstrip()) for line in lines)
     return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1]))

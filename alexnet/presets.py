@@ -71,7 +71,9 @@ class Layer:
     reads: str  # "image"; "own": the column's maps below; "both": those of all columns
     kernel: int = 0
     stride: int = 1
-    pad: int | None = 0  # zeros on each side; None: on the right and bottom only, as many as the last kernel needs
+    pad: int | None = (
+        0  # zeros on each side; None: on the right and bottom only, as many as the last kernel needs
+    )
     sigma: float = 0.01  # of the initial weights, at full size
     bias: float = 0.0  # initial
     then: tuple[Operation, ...] = ()
@@ -111,7 +113,9 @@ class Preset:
     columns: int = 2
     reference_size: int = 224  # the image size at which the sigmas are meant
     scale_sigma: bool = True  # smaller nets keep sigma * sqrt(fan-in)
-    gain: float | None = None  # sigma is this over sqrt(fan-in), in all layers, instead of what the table says
+    gain: float | None = (
+        None  # sigma is this over sqrt(fan-in), in all layers, instead of what the table says
+    )
 
     def layer(self, name: str) -> Layer:
         return next(layer for layer in self.layers if layer.name == name)
@@ -137,7 +141,15 @@ SOURCE = Preset(
     "source",
     layers=(
         Layer("conv1", 48, "image", kernel=11, stride=4, pad=None, then=(SOURCE_LRN, POOL, RELU)),
-        Layer("conv2", 128, "own", kernel=5, pad=2, bias=1, then=(RELU, SOURCE_LRN, SameMapNorm(), POOL)),
+        Layer(
+            "conv2",
+            128,
+            "own",
+            kernel=5,
+            pad=2,
+            bias=1,
+            then=(RELU, SOURCE_LRN, SameMapNorm(), POOL),
+        ),
         Layer("conv3", 192, "both", kernel=3, pad=1, sigma=0.03, then=(RELU,)),
         Layer("conv4", 192, "own", kernel=3, pad=1, sigma=0.03, bias=1, then=(RELU,)),
         Layer("conv5", 128, "own", kernel=3, pad=1, sigma=0.03, bias=1, then=(POOL, RELU)),
@@ -181,17 +193,23 @@ PRESETS = {preset.name: preset for preset in (PAPER, SOURCE, FOUR_LAYER)}
 def _each_operation(preset: Preset, change: Callable[[Operation], Operation | None]) -> Preset:
     """`change` applied to every operation of every layer; None takes it away."""
     layers = (
-        replace(layer, then=tuple(new for old in layer.then if (new := change(old)) is not None)) for layer in preset.layers
+        replace(layer, then=tuple(new for old in layer.then if (new := change(old)) is not None))
+        for layer in preset.layers
     )
     return replace(preset, layers=tuple(layers))
 
 
 def _with_layer(preset: Preset, name: str, **changes) -> Preset:
-    return replace(preset, layers=tuple(replace(row, **changes) if row.name == name else row for row in preset.layers))
+    return replace(
+        preset,
+        layers=tuple(replace(row, **changes) if row.name == name else row for row in preset.layers),
+    )
 
 
 def _activation(kind: str) -> Callable[[Preset], Preset]:
-    return lambda preset: _each_operation(preset, lambda op: Activation(kind) if isinstance(op, Activation) else op)
+    return lambda preset: _each_operation(
+        preset, lambda op: Activation(kind) if isinstance(op, Activation) else op
+    )
 
 
 def _no_lrn(preset: Preset) -> Preset:
@@ -204,14 +222,19 @@ def _lrn(preset: Preset) -> Preset:
     return replace(
         preset,
         layers=tuple(
-            replace(row, then=(row.then[0], LRN(), *row.then[1:])) if row.name in ("conv1", "conv2") else row for row in preset.layers
+            replace(row, then=(row.then[0], LRN(), *row.then[1:]))
+            if row.name in ("conv1", "conv2")
+            else row
+            for row in preset.layers
         ),
     )
 
 
 def _no_overlap(preset: Preset) -> Preset:
     """Net 147: 2x2 windows, 2 apart; conv2's and conv5's padding shrinks by one so that fc6 keeps its size (55, 28, 26, 13, 11, 6)."""
-    preset = _each_operation(preset, lambda op: Pool(2, 2, ceil=True) if isinstance(op, Pool) else op)
+    preset = _each_operation(
+        preset, lambda op: Pool(2, 2, ceil=True) if isinstance(op, Pool) else op
+    )
     return _with_layer(_with_layer(preset, "conv2", pad=1), "conv5", pad=0)
 
 
@@ -219,7 +242,9 @@ def _one_column(preset: Preset) -> Preset:
     """Net 145-half, of the paper's footnote: one column; the last convolution and the fully connected layers keep the full net's size."""
     layers = tuple(
         replace(
-            row, maps=row.maps * 2 if row.name in ("conv5", "fc6", "fc7") else row.maps, reads="image" if row.reads == "image" else "own"
+            row,
+            maps=row.maps * 2 if row.name in ("conv5", "fc6", "fc7") else row.maps,
+            reads="image" if row.reads == "image" else "own",
         )
         for row in preset.layers
     )
@@ -246,7 +271,9 @@ def _deeper(preset: Preset) -> Preset:
     """One more convolution below the last, like it but without pooling (Figure 1's net)."""
     i = max(i for i, row in enumerate(preset.layers) if row.kernel)
     last = preset.layers[i]
-    more = replace(last, name=f"{last.name}a", then=tuple(op for op in last.then if isinstance(op, Activation)))
+    more = replace(
+        last, name=f"{last.name}a", then=tuple(op for op in last.then if isinstance(op, Activation))
+    )
     above = replace(last, reads="own" if last.reads == "image" else last.reads)
     return replace(preset, layers=(*preset.layers[:i], more, above, *preset.layers[i + 1 :]))
 
@@ -256,14 +283,21 @@ def _conv6(preset: Preset) -> Preset:
     conv5 = preset.layer("conv5")
     bends = tuple(op for op in conv5.then if isinstance(op, Activation))
     reads = "both" if preset.columns > 1 else "own"
-    conv6 = Layer("conv6", conv5.maps, reads, kernel=3, pad=1, sigma=conv5.sigma, bias=conv5.bias, then=bends)
+    conv6 = Layer(
+        "conv6", conv5.maps, reads, kernel=3, pad=1, sigma=conv5.sigma, bias=conv5.bias, then=bends
+    )
     at = preset.layers.index(conv5) + 1
     return replace(preset, layers=(*preset.layers[:at], conv6, *preset.layers[at:]))
 
 
 def _source_sigmas(preset: Preset) -> Preset:
     upper = ("conv3", "conv4", "conv5", "conv6")
-    return replace(preset, layers=tuple(replace(row, sigma=0.03) if row.name in upper else row for row in preset.layers))
+    return replace(
+        preset,
+        layers=tuple(
+            replace(row, sigma=0.03) if row.name in upper else row for row in preset.layers
+        ),
+    )
 
 
 def _recipe(**changes) -> Callable[[Preset], Preset]:
@@ -282,7 +316,11 @@ def _gain(gain: float) -> Callable[[Preset], Preset]:
 def _pool_first(preset: Preset) -> Preset:
     """Pooling before the nonlinearity. With windows' maxima and functions that rise it is the same function, by another way."""
     return replace(
-        preset, layers=tuple(replace(row, then=tuple(sorted(row.then, key=lambda op: not isinstance(op, Pool)))) for row in preset.layers)
+        preset,
+        layers=tuple(
+            replace(row, then=tuple(sorted(row.then, key=lambda op: not isinstance(op, Pool))))
+            for row in preset.layers
+        ),
     )
 
 
@@ -302,41 +340,83 @@ VARIANTS: dict[str, tuple[Callable[[Preset], Preset], str]] = {
     "conv6": (_conv6, "a sixth convolution on the last pooling layer (section 6.1)"),
     "tanh": (_activation("tanh"), "tanh for every ReLU (section 3.1)"),
     "sigmoid": (_activation("sigmoid"), "the logistic function for every ReLU"),
-    "sigma-0.03": (_source_sigmas, "the source's sigma of 0.03 in the convolutions above the second, where the text has 0.01"),
-    "unscaled-sigma": (lambda preset: replace(preset, scale_sigma=False), "smaller nets keep sigma itself, not sigma * sqrt(fan-in)"),
+    "sigma-0.03": (
+        _source_sigmas,
+        "the source's sigma of 0.03 in the convolutions above the second, where the text has 0.01",
+    ),
+    "unscaled-sigma": (
+        lambda preset: replace(preset, scale_sigma=False),
+        "smaller nets keep sigma itself, not sigma * sqrt(fan-in)",
+    ),
     "zero-biases": (_zero_biases, "all biases start at 0 (section 5 has ones)"),
     "inverted-dropout": (
-        lambda preset: _each_operation(preset, lambda op: replace(op, inverted=True) if isinstance(op, Dropout) else op),
+        lambda preset: _each_operation(
+            preset, lambda op: replace(op, inverted=True) if isinstance(op, Dropout) else op
+        ),
         "dropout that rescales in training instead of at test time (section 4.2)",
     ),
-    "no-dropout": (lambda preset: _each_operation(preset, lambda op: None if isinstance(op, Dropout) else op), "no dropout"),
-    "he-init": (_gain(2**0.5), "first weights by the rule of He and others, 2015: sigma = sqrt(2 / fan-in), biases 0"),
-    "torch-init": (_gain(3**-0.5), "the spread of torch's default first weights, 1 / sqrt(3 fan-in), biases 0"),
+    "no-dropout": (
+        lambda preset: _each_operation(preset, lambda op: None if isinstance(op, Dropout) else op),
+        "no dropout",
+    ),
+    "he-init": (
+        _gain(2**0.5),
+        "first weights by the rule of He and others, 2015: sigma = sqrt(2 / fan-in), biases 0",
+    ),
+    "torch-init": (
+        _gain(3**-0.5),
+        "the spread of torch's default first weights, 1 / sqrt(3 fan-in), biases 0",
+    ),
     "lrn-over-size": (
-        lambda preset: _each_operation(preset, lambda op: replace(op, alpha=op.alpha / op.size) if isinstance(op, LRN) else op),
+        lambda preset: _each_operation(
+            preset, lambda op: replace(op, alpha=op.alpha / op.size) if isinstance(op, LRN) else op
+        ),
         "response normalization with alpha divided by the window's size, which is what torch and Caffe make of the text's numbers",
     ),
     "pool-first": (_pool_first, "pooling before the nonlinearity"),
     "unit-input": (_recipe(input_scale=1 / 255), "pixels scaled to 0..1 before they enter the net"),
-    "unit-variance": (_recipe(input_scale=1 / 58), "pixels in standard deviations, of which ImageNet's are 0.229, 0.224 and 0.225 of 255"),
+    "unit-variance": (
+        _recipe(input_scale=1 / 58),
+        "pixels in standard deviations, of which ImageNet's are 0.229, 0.224 and 0.225 of 255",
+    ),
     "one-fall": (
         _recipe(schedule="logged", cycles=1.0, falls=(0.75,), bias_falls=(0.75,)),
         "one fall of the rate, to a tenth after three quarters of the budget",
     ),
     "regularized": (
-        _recipe(crops="random", flips=True, weight_decay=5e-4, schedule="logged", cycles=1.0, falls=(0.75,), bias_falls=(0.75,)),
+        _recipe(
+            crops="random",
+            flips=True,
+            weight_decay=5e-4,
+            schedule="logged",
+            cycles=1.0,
+            falls=(0.75,),
+            bias_falls=(0.75,),
+        ),
         "crops, reflections, the text's weight decay, and one fall of the rate (for the four-layer net, which has none of them)",
     ),
-    "rate-outside": (_recipe(velocity="without rate"), "the rate outside the velocity, as in torch's SGD (section 5 has it inside)"),
+    "rate-outside": (
+        _recipe(velocity="without rate"),
+        "the rate outside the velocity, as in torch's SGD (section 5 has it inside)",
+    ),
     "no-color": (_recipe(color=None), "no PCA color shifts (section 4.1)"),
-    "color-255": (_recipe(color="text-255"), "PCA color read the other way: eigenvalues of colors in 0..255"),
-    "no-crops": (_recipe(crops="center", flips=False), "center crops only, no reflections (section 4.1)"),
+    "color-255": (
+        _recipe(color="text-255"),
+        "PCA color read the other way: eigenvalues of colors in 0..255",
+    ),
+    "no-crops": (
+        _recipe(crops="center", flips=False),
+        "center crops only, no reflections (section 4.1)",
+    ),
     "constant-rate": (_recipe(schedule="constant"), "the first rate throughout"),
     "logged-rate": (
         _recipe(schedule="logged", cycles=93.0, falls=(23, 51, 78), bias_falls=(23, 51, 78)),
         "the rate falls when the source's did, for data without validation images",
     ),
-    "plateau-rate": (_recipe(schedule="plateau"), "the text's rule for the rate: /10 when the validation error stops improving"),
+    "plateau-rate": (
+        _recipe(schedule="plateau"),
+        "the text's rule for the rate: /10 when the validation error stops improving",
+    ),
     "no-decay": (_recipe(weight_decay=0.0), "no weight decay (section 5)"),
 }
 
@@ -347,17 +427,25 @@ def get(name: str | Preset) -> Preset:
         return name
     base, *variants = name.split("/")
     if base not in PRESETS:
-        raise InputError(f"there is no preset {base!r}; there are {', '.join(PRESETS)}, each with variants, as in paper/no-lrn")
+        raise InputError(
+            f"there is no preset {base!r}; there are {', '.join(PRESETS)}, each with variants, as in paper/no-lrn"
+        )
     preset = PRESETS[base]
     for variant in variants:
         if variant not in VARIANTS:
-            raise InputError(f"there is no variant {variant!r} of a preset; there are {', '.join(VARIANTS)}")
+            raise InputError(
+                f"there is no variant {variant!r} of a preset; there are {', '.join(VARIANTS)}"
+            )
         if variants.count(variant) > 1:
-            raise InputError(f"preset {name!r} names the variant {variant!r} more than once; once is enough")
+            raise InputError(
+                f"preset {name!r} names the variant {variant!r} more than once; once is enough"
+            )
         try:
             preset = VARIANTS[variant][0](preset)
         except StopIteration:
-            raise InputError(f"preset {base!r} lacks the layer that the variant {variant!r} changes") from None
+            raise InputError(
+                f"preset {base!r} lacks the layer that the variant {variant!r} changes"
+            ) from None
     return replace(preset, name=name)
 
 
@@ -405,11 +493,15 @@ class Shape:
         return self.weights * self.size**2
 
 
-def shapes(preset: Preset, num_classes: int = 1000, width: float = 1.0, image_size: int = 224) -> list[Shape]:
+def shapes(
+    preset: Preset, num_classes: int = 1000, width: float = 1.0, image_size: int = 224
+) -> list[Shape]:
     """The table's arithmetic. Raises InputError where an image is too small to reach the last layer, or a number makes no sense."""
     if num_classes < 2 or not 0 < width < inf or image_size < 1:
         given = f"{num_classes}, {width} and {image_size}"
-        raise InputError(f"there must be 2 classes or more, a positive width and image size; they are {given}")
+        raise InputError(
+            f"there must be 2 classes or more, a positive width and image size; they are {given}"
+        )
     table: list[Shape] = []
     maps, size = 3, image_size
     for layer in preset.layers:
@@ -427,9 +519,15 @@ def shapes(preset: Preset, num_classes: int = 1000, width: float = 1.0, image_si
         pooled = out
         for op in layer.then:
             if isinstance(op, Pool):
-                pooled = ceil((pooled - op.size) / op.stride) + 1 if op.ceil else (pooled - op.size) // op.stride + 1
+                pooled = (
+                    ceil((pooled - op.size) / op.stride) + 1
+                    if op.ceil
+                    else (pooled - op.size) // op.stride + 1
+                )
         if out < 1 or pooled < 1:
-            small = f"images of {image_size} x {image_size} are too small for preset {preset.name!r}"
+            small = (
+                f"images of {image_size} x {image_size} are too small for preset {preset.name!r}"
+            )
             raise InputError(f"{small}: {layer.name} would have no output; use larger ones")
         table.append(Shape(layer, preset.columns, in_maps, size, pad, own, out, pooled))
         maps, size = own, pooled
@@ -444,7 +542,10 @@ def initial_sigmas(preset: Preset, table: list[Shape]) -> list[float]:
     if not preset.scale_sigma:
         return [row.layer.sigma for row in table]
     full = shapes(preset, image_size=preset.reference_size)
-    return [row.layer.sigma * (big.fan_in / row.fan_in) ** 0.5 for row, big in zip(table, full, strict=True)]
+    return [
+        row.layer.sigma * (big.fan_in / row.fan_in) ** 0.5
+        for row, big in zip(table, full, strict=True)
+    ]
 
 
 def total(table: list[Shape], what: str) -> int:
@@ -455,5 +556,9 @@ def crossings(table: list[Shape]) -> dict[str, int]:
     """Elements per image that each column sends to each other one: the maps that a layer reads from both, and the partial logits."""
     if table[0].columns == 1:
         return {}
-    counts = {row.layer.name: row.in_maps // row.columns * row.in_size**2 for row in table if row.layer.reads == "both"}
+    counts = {
+        row.layer.name: row.in_maps // row.columns * row.in_size**2
+        for row in table
+        if row.layer.reads == "both"
+    }
     return counts | {table[-1].layer.name: prod((table[-1].maps,))}

@@ -30,14 +30,22 @@ from typing import Any
 import yaml
 
 from alexnet import claims, experiments, profiles, scoreboard
-from alexnet.data.parallel import as_they_end, cores
 from alexnet.errors import InputError
+from alexnet.processes import as_they_end, cores
 
 DEFAULT_PROFILE = "embedded"
 # What a notebook's outputs follow from, beside itself: files under the repository's root.
-PACKAGE = ("alexnet/**/*.py", "alexnet/**/*.yml", "kernels/**/*.py", "kernels/**/*.c", "benchmarks/*.py")
+PACKAGE = (
+    "alexnet/**/*.py",
+    "alexnet/**/*.yml",
+    "kernels/**/*.py",
+    "kernels/**/*.c",
+    "benchmarks/*.py",
+)
 ARCHIVE = ("results/**/*", "benchmarks/results/*.csv")
-QUIET_KERNEL = ["--log-level=ERROR"]  # or each start of a kernel warns that it listens on this machine's own network
+QUIET_KERNEL = [
+    "--log-level=ERROR"
+]  # or each start of a kernel warns that it listens on this machine's own network
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,12 @@ class NotebooksFailed(RuntimeError):
     def __init__(self, outcomes: list[Outcome]) -> None:
         self.outcomes = outcomes
         failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-        super().__init__("\n".join(f"{o.chapter}: {o.error}\n  log: {o.log}\n  as far as it went: {o.notebook}" for o in failed))
+        super().__init__(
+            "\n".join(
+                f"{o.chapter}: {o.error}\n  log: {o.log}\n  as far as it went: {o.notebook}"
+                for o in failed
+            )
+        )
 
 
 def reproduce(
@@ -83,7 +96,11 @@ def reproduce(
     book = (Path(book) if book else Path(__file__).resolve().parents[1] / "book").resolve()
     root = book.parent
     out = (Path(runs) if runs else root / "runs").resolve() / profile
-    selected = [path for path in _select(book, only) if chapters_wanted is None or path.stem in chapters_wanted]
+    selected = [
+        path
+        for path in _select(book, only)
+        if chapters_wanted is None or path.stem in chapters_wanted
+    ]
     wanted = {"profile": profile, **(parameters or {})}
     known = {path: _papermill_parameters(path) for path in selected}
     _check_parameters(set(parameters or ()), set().union(*known.values()))
@@ -104,7 +121,10 @@ def reproduce(
             tasks.append((path, given, out, key))
     with kernel_environment(root, threads=1):
         for number, (path, outcome) in enumerate(_run_all(tasks), 1):
-            print(f"[{number}/{len(tasks)}] {path.stem}: {outcome.status}, {outcome.seconds:.0f} s {outcome.error}".rstrip(), flush=True)
+            print(
+                f"[{number}/{len(tasks)}] {path.stem}: {outcome.status}, {outcome.seconds:.0f} s {outcome.error}".rstrip(),
+                flush=True,
+            )
             outcomes[path] = outcome
     ordered = [outcomes[path] for path in selected]
     if any(outcome.status == "failed" for outcome in ordered):
@@ -115,17 +135,36 @@ def reproduce(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `alexnet reproduce` to a parser; `run` obeys them."""
     names = ", ".join(profiles.names())
-    parser.add_argument("--profile", default=DEFAULT_PROFILE, metavar="P", help=f"how big: {names} (default: {DEFAULT_PROFILE})")
-    parser.add_argument("--quick", dest="profile", action="store_const", const="quick", help="--profile quick: less of everything")
+    parser.add_argument(
+        "--profile",
+        default=DEFAULT_PROFILE,
+        metavar="P",
+        help=f"how big: {names} (default: {DEFAULT_PROFILE})",
+    )
+    parser.add_argument(
+        "--quick",
+        dest="profile",
+        action="store_const",
+        const="quick",
+        help="--profile quick: less of everything",
+    )
     one = f"one chapter, as 03-architecture, or one experiment: {', '.join(experiments.NAMES)}"
     parser.add_argument("--only", metavar="NAME", help=one)
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds per experiment (default: 1)")
     kept = "also write the results to results/, the archive that the book shows; seeds that it has already are kept"
     parser.add_argument("--archive", action="store_true", help=kept)
     parser.add_argument(
-        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another parameter of the notebooks"
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="another parameter of the notebooks",
     )
-    parser.add_argument("--force", action="store_true", help="run also the notebooks that are up to date")
+    parser.add_argument(
+        "--force", action="store_true", help="run also the notebooks that are up to date"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -138,12 +177,24 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.seeds is not None:
         parameters["seeds"] = arguments.seeds
     book = Path(__file__).resolve().parents[1] / "book"
-    known = [{"profile", "seeds"}] if only in experiments.NAMES else [_papermill_parameters(path) for path in _select(book, only)]
+    known = (
+        [{"profile", "seeds"}]
+        if only in experiments.NAMES
+        else [_papermill_parameters(path) for path in _select(book, only)]
+    )
     _check_parameters(set(parameters), set().union(*known))
     if type(count := parameters.get("seeds", 1)) is not int or count < 1:
         raise InputError(f"seeds {count}: give a whole number, at least 1")
     shown = experiments.CHAPTERS
-    asked = [only] if only in shown else [name for name in shown if any(only is None or _named(only, chapter) for chapter in shown[name])]
+    asked = (
+        [only]
+        if only in shown
+        else [
+            name
+            for name in shown
+            if any(only is None or _named(only, chapter) for chapter in shown[name])
+        ]
+    )
     served = [name for name in asked if name in profile.settings]
     if only in experiments.NAMES:
         profile[only]  # says so where the profile cannot serve it
@@ -156,16 +207,31 @@ def run(arguments: argparse.Namespace) -> int:
         print(profile.runs / "results" / f"{only}.json")
         return 0
     useful = None if only else {chapter for name in served for chapter in shown[name]}
-    if useful is not None and profile["source"] == "pictographs":  # which serve everything, also what no experiment is behind
-        useful |= {path.stem for path in _select(book, None)} - {chapter for chapters in shown.values() for chapter in chapters}
+    if (
+        useful is not None and profile["source"] == "pictographs"
+    ):  # which serve everything, also what no experiment is behind
+        useful |= {path.stem for path in _select(book, None)} - {
+            chapter for chapters in shown.values() for chapter in chapters
+        }
     try:
-        outcomes = reproduce(profile.name, only, parameters, arguments.force, runs=profile.runs.parent, chapters_wanted=useful)
+        outcomes = reproduce(
+            profile.name,
+            only,
+            parameters,
+            arguments.force,
+            runs=profile.runs.parent,
+            chapters_wanted=useful,
+        )
     except NotebooksFailed as failed:
         print(failed, file=sys.stderr)
         return 1
-    print(f"{sum(len(outcome.figures) for outcome in outcomes)} figures: {outcomes[0].notebook.parents[1] / 'figures'}")
+    print(
+        f"{sum(len(outcome.figures) for outcome in outcomes)} figures: {outcomes[0].notebook.parents[1] / 'figures'}"
+    )
     judged = claims.judge_all(profile.name, own=True)
-    print(f"by your results, {scoreboard.line(judged)}; alexnet claims --runs --profile {profile.name} lists them")
+    print(
+        f"by your results, {scoreboard.line(judged)}; alexnet claims --runs --profile {profile.name} lists them"
+    )
     return 0
 
 
@@ -183,7 +249,9 @@ def chapters(root: Path) -> list[Path]:
     """The notebooks that `_toc.yml` under `root` names, in its order. Raises InputError where there is no book."""
     toc = root / "_toc.yml"
     if not toc.is_file():
-        raise InputError(f"no book in {root} (no _toc.yml): the installed package has none; run from a clone of the repository")
+        raise InputError(
+            f"no book in {root} (no _toc.yml): the installed package has none; run from a clone of the repository"
+        )
 
     named = [(root / name).with_suffix(".ipynb") for name in pages(yaml.safe_load(toc.read_text()))]
     return [path for path in named if path.is_file()]
@@ -193,7 +261,9 @@ def pages(toc: Any) -> Iterator[str]:
     """Every page that a table of contents names, in its order."""
     if isinstance(toc, dict):
         yield from (toc[key] for key in ("root", "file") if key in toc)
-        yield from (name for key in ("parts", "chapters", "sections") for name in pages(toc.get(key)))
+        yield from (
+            name for key in ("parts", "chapters", "sections") for name in pages(toc.get(key))
+        )
     elif isinstance(toc, list):
         yield from (name for item in toc for name in pages(item))
 
@@ -201,7 +271,14 @@ def pages(toc: Any) -> Iterator[str]:
 def tree_digest(root: Path, patterns: Iterable[str]) -> str:
     """SHA-256 (hex) over the names and contents of the files under `root` that match the glob patterns."""
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in patterns for path in root.glob(pattern) if path.is_file() and path.suffix != ".pyc"}):
+    for path in sorted(
+        {
+            path
+            for pattern in patterns
+            for path in root.glob(pattern)
+            if path.is_file() and path.suffix != ".pyc"
+        }
+    ):
         digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -212,11 +289,19 @@ def kernel_environment(root: Path, threads: int | None = None) -> Iterator[None]
     """What the notebooks' kernels inherit meanwhile: this interpreter's kernel, before any other that is installed for the user; this very
     package; and, where `threads` is given, that many threads, so that sums of floats come out the same on every machine."""
     changes = {
-        "JUPYTER_PATH": os.pathsep.join(filter(None, [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH")])),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
+        "JUPYTER_PATH": os.pathsep.join(
+            filter(
+                None, [str(Path(sys.prefix) / "share" / "jupyter"), os.environ.get("JUPYTER_PATH")]
+            )
+        ),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(root), str(root / "kernels"), os.environ.get("PYTHONPATH")])
+        ),
     }
     if threads:
-        changes |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)) | {"PYTHONHASHSEED": "0"}
+        changes |= dict.fromkeys(
+            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
+        ) | {"PYTHONHASHSEED": "0"}
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
@@ -234,20 +319,30 @@ def _papermill() -> Any:
         import ipykernel  # noqa: F401  (the kernel: needed as much, and missed later)
         import papermill
     except ImportError as missing:
-        raise InputError(f"{missing.name} is not installed, which running the notebooks needs: pip install -e '.[book]'") from None
+        raise InputError(
+            f"{missing.name} is not installed, which running the notebooks needs: pip install -e '.[book]'"
+        ) from None
     return papermill
 
 
 def _select(book: Path, only: str | None) -> list[Path]:
     """The notebooks with a parameters cell, or the one of them that is named."""
-    selected = [path for path in chapters(book.parent) if any("parameters" in tags for _, _, tags in _sources(path))]
+    selected = [
+        path
+        for path in chapters(book.parent)
+        if any("parameters" in tags for _, _, tags in _sources(path))
+    ]
     if not selected:
-        raise InputError(f"no notebook of {book.parent / '_toc.yml'} has a cell tagged 'parameters': there is nothing to reproduce")
+        raise InputError(
+            f"no notebook of {book.parent / '_toc.yml'} has a cell tagged 'parameters': there is nothing to reproduce"
+        )
     if only is None:
         return selected
     named = [path for path in selected if _named(only, path.stem)]
     if not named:
-        raise InputError(f"there is no chapter {only!r} to reproduce: choose from {', '.join(path.stem for path in selected)}")
+        raise InputError(
+            f"there is no chapter {only!r} to reproduce: choose from {', '.join(path.stem for path in selected)}"
+        )
     return named
 
 
@@ -258,7 +353,10 @@ def _named(only: str | None, chapter: str) -> bool:
 
 def _papermill_parameters(path: Path) -> set[str]:
     """The names in a notebook's parameters cell."""
-    with contextlib.redirect_stdout(None), _papermill_log(Path(os.devnull)):  # papermill remarks on what it cannot infer
+    with (
+        contextlib.redirect_stdout(None),
+        _papermill_log(Path(os.devnull)),
+    ):  # papermill remarks on what it cannot infer
         return set(_papermill().inspect_notebook(str(path)))
 
 
@@ -266,7 +364,9 @@ def _check_parameters(given: set[str], known: set[str]) -> None:
     for name in sorted(given - known):
         close = difflib.get_close_matches(name, known, n=1)
         meant = f" (did you mean {close[0]!r}?)" if close else ""
-        raise InputError(f"there is no parameter {name!r}{meant}: there are {', '.join(sorted(known))}")
+        raise InputError(
+            f"there is no parameter {name!r}{meant}: there are {', '.join(sorted(known))}"
+        )
     if "profile" in given:
         raise InputError("the profile is not a parameter among others: name it with --profile")
 
@@ -274,7 +374,10 @@ def _check_parameters(given: set[str], known: set[str]) -> None:
 def _sources(path: Path) -> list[tuple[str, str, list[str]]]:
     """(type, source, tags) of each cell: what a notebook is, apart from its outputs."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [(cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])) for cell in cells]
+    return [
+        (cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", []))
+        for cell in cells
+    ]
 
 
 def code_length(path: Path) -> int:
@@ -299,10 +402,14 @@ def _finished(out: Path, chapter: str, key: str) -> Outcome | None:
     notebook = out / "notebooks" / f"{chapter}.ipynb"
     if not all(path.is_file() for path in (notebook, *figures)):
         return None
-    return Outcome(chapter, "up to date", seconds, notebook, out / "logs" / f"{chapter}.log", figures)
+    return Outcome(
+        chapter, "up to date", seconds, notebook, out / "logs" / f"{chapter}.log", figures
+    )
 
 
-Task = tuple[Path, dict[str, Any], Path, str]  # a notebook, its parameters, the folder for what it makes, the key of its stamp
+Task = tuple[
+    Path, dict[str, Any], Path, str
+]  # a notebook, its parameters, the folder for what it makes, the key of its stamp
 
 
 def _run_all(tasks: list[Task]) -> Iterator[tuple[Path, Outcome]]:
@@ -319,7 +426,14 @@ def _run_all(tasks: list[Task]) -> Iterator[tuple[Path, Outcome]]:
             outcome = job.result()
         except BrokenProcessPool:
             died = "a process died, perhaps for want of memory (or no `if __name__ == '__main__':` guards what called this)"
-            outcome = Outcome(path.stem, "failed", 0.0, out / "notebooks" / path.name, out / "logs" / f"{path.stem}.log", error=died)
+            outcome = Outcome(
+                path.stem,
+                "failed",
+                0.0,
+                out / "notebooks" / path.name,
+                out / "logs" / f"{path.stem}.log",
+                error=died,
+            )
         yield path, outcome
 
 
@@ -327,7 +441,11 @@ def _run(path: Path, parameters: dict[str, Any], out: Path, key: str) -> Outcome
     """Execute one notebook. It appears under its name when it has ended, well or badly; its stamp when all that it made is in place."""
     papermill = _papermill()
     chapter = path.stem
-    notebook, log, stamp = out / "notebooks" / f"{chapter}.ipynb", out / "logs" / f"{chapter}.log", out / "stamps" / f"{chapter}.json"
+    notebook, log, stamp = (
+        out / "notebooks" / f"{chapter}.ipynb",
+        out / "logs" / f"{chapter}.log",
+        out / "stamps" / f"{chapter}.json",
+    )
     stamp.unlink(missing_ok=True)
     running = notebook.with_name(f".{chapter}.running.ipynb")
     start = time.monotonic()
@@ -341,23 +459,35 @@ def _run(path: Path, parameters: dict[str, Any], out: Path, key: str) -> Outcome
                 cwd=str(path.parent),
                 extra_arguments=QUIET_KERNEL,
                 log_output=True,
-                progress_bar=sys.stderr.isatty() and multiprocessing.parent_process() is None,  # of several at a time, none
+                progress_bar=sys.stderr.isatty()
+                and multiprocessing.parent_process() is None,  # of several at a time, none
             )
         except Exception as error:  # whatever stops one notebook (its code, its kernel's death), the others get their turn
             logger.error(str(error))
             if running.exists():
                 os.replace(running, notebook)
-            return Outcome(chapter, "failed", time.monotonic() - start, notebook, log, error=_explain(error))
+            return Outcome(
+                chapter, "failed", time.monotonic() - start, notebook, log, error=_explain(error)
+            )
     seconds = time.monotonic() - start
     os.replace(running, notebook)
     figures = _extract_figures(executed, out / "figures" / chapter)
-    packages = ("alexnet-reproduced", "torch", "torchvision", "triton", "numpy", "matplotlib", "papermill")
+    packages = (
+        "alexnet-reproduced",
+        "torch",
+        "torchvision",
+        "triton",
+        "numpy",
+        "matplotlib",
+        "papermill",
+    )
     record = {
         "key": key,
         "parameters": parameters,
         "seconds": round(seconds, 1),
         "figures": [figure.name for figure in figures],
-        "versions": {"python": platform.python_version()} | {name: version for name in packages if (version := _version(name))},
+        "versions": {"python": platform.python_version()}
+        | {name: version for name in packages if (version := _version(name))},
     }
     partial = stamp.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=2, default=str) + "\n")
@@ -374,8 +504,14 @@ def _version(package: str) -> str | None:
 
 def _explain(error: Exception) -> str:
     """One line: the cell, by its place and its prompt, and the error's last line."""
-    cell: Any = error if hasattr(error, "cell_index") else None  # papermill's PapermillExecutionError
-    where = f"cell {cell.cell_index + 1}, In [{cell.exec_count}]: {cell.ename}" if cell else type(error).__name__
+    cell: Any = (
+        error if hasattr(error, "cell_index") else None
+    )  # papermill's PapermillExecutionError
+    where = (
+        f"cell {cell.cell_index + 1}, In [{cell.exec_count}]: {cell.ename}"
+        if cell
+        else type(error).__name__
+    )
     lines = str(cell.evalue if cell else error).strip().splitlines()
     return f"{where}: {lines[-1]}" if lines else where
 
@@ -405,12 +541,20 @@ def _extract_figures(notebook: Any, folder: Path) -> tuple[Path, ...]:
     fresh.mkdir()
     names: list[str] = []
     for cell in notebook.cells:
-        label = re.sub(r"[^\w.-]", "-", cell.metadata.get("mystnb", {}).get("figure", {}).get("name", ""))
+        label = re.sub(
+            r"[^\w.-]", "-", cell.metadata.get("mystnb", {}).get("figure", {}).get("name", "")
+        )
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
-                name = label if label and f"{label}.png" not in names else f"{label}-{len(names) + 1:02}".lstrip("-")
+                name = (
+                    label
+                    if label and f"{label}.png" not in names
+                    else f"{label}-{len(names) + 1:02}".lstrip("-")
+                )
                 names.append(f"{name}.png")
-                (fresh / names[-1]).write_bytes(base64.b64decode("".join(output["data"]["image/png"])))
+                (fresh / names[-1]).write_bytes(
+                    base64.b64decode("".join(output["data"]["image/png"]))
+                )
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(fresh, folder)
     return tuple(folder / name for name in names)

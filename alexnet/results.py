@@ -15,9 +15,20 @@ from typing import Any
 from alexnet.errors import InputError
 
 HERE = Path(__file__).resolve().parent.parent
-ROOT = HERE if (HERE / "book").is_dir() else Path.cwd()  # the repository; where it is absent, the working folder
+ROOT = (
+    HERE if (HERE / "book").is_dir() else Path.cwd()
+)  # the repository; where it is absent, the working folder
 ARCHIVE = ROOT / "results"
-PACKAGES = ("torch", "torchvision", "triton", "numpy", "pillow", "scikit-learn", "scikit-image", "opencv-python-headless")  # provenance
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "triton",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "scikit-image",
+    "opencv-python-headless",
+)  # provenance
 
 
 def runs(profile: str) -> Path:
@@ -42,11 +53,20 @@ def provenance(seconds: float) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     commit = _git("describe", "--always", "--exclude=*", "--abbrev=12")
     # archived results may be new ones, one after the other: they do not change what computes the next
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results", ":(top,exclude)benchmarks/results")
+    changed = _git(
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ":/",
+        ":(top,exclude)results",
+        ":(top,exclude)benchmarks/results",
+    )
     commit += "-dirty" * bool(commit and changed)
     return {
         "commit": commit or None,
-        "versions": {"python": platform.python_version()} | {package: known(package) for package in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {package: known(package) for package in PACKAGES},
         "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": gpu},
         "wall_seconds": round(seconds, 1),
     }
@@ -55,7 +75,9 @@ def provenance(seconds: float) -> dict[str, Any]:
 def _git(*words: str) -> str:
     """What git says of this folder; nothing where there is no git, or no repository."""
     try:
-        return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=HERE, capture_output=True, text=True, check=False
+        ).stdout.strip()
     except OSError:
         return ""
 
@@ -65,7 +87,10 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def save(result: dict[str, Any], folder: Path) -> Path:
@@ -86,9 +111,13 @@ def join(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     """
     for key in ("experiment", "profile", "config_hash", "data"):
         if earlier[key] != later[key]:
-            raise InputError(f"results of {earlier['experiment']} cannot be joined: their {key} differ")
+            raise InputError(
+                f"results of {earlier['experiment']} cannot be joined: their {key} differ"
+            )
     if shared := set(earlier["seeds"]) & set(later["seeds"]):
-        raise InputError(f"results of {earlier['experiment']} cannot be joined: both have seed {min(shared)}")
+        raise InputError(
+            f"results of {earlier['experiment']} cannot be joined: both have seed {min(shared)}"
+        )
     origin = dict(earlier["provenance"])
     parts = origin.pop("earlier", [])
     own = [seed for seed in earlier["seeds"] if not any(seed in part["seeds"] for part in parts)]
@@ -103,10 +132,15 @@ def join(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
 
 def _union(one: Any, other: Any, where: str) -> Any:
     if isinstance(one, dict) and isinstance(other, dict):
-        both = {key: _union(one[key], other[key], f"{where}, {key}") if key in other else one[key] for key in one}
+        both = {
+            key: _union(one[key], other[key], f"{where}, {key}") if key in other else one[key]
+            for key in one
+        }
         return both | {key: value for key, value in other.items() if key not in one}
     if one != other:
-        raise InputError(f"results cannot be joined: they differ in {where}; remove the archived one to run all seeds anew")
+        raise InputError(
+            f"results cannot be joined: they differ in {where}; remove the archived one to run all seeds anew"
+        )
     return one
 
 
@@ -120,7 +154,9 @@ def load(experiment: str, folder: Path) -> dict[str, Any] | None:
     except ValueError:
         found = None
     if not isinstance(found, dict) or "metrics" not in found:
-        raise InputError(f"{path} is damaged: remove it, and run `alexnet reproduce --only {experiment}` again")
+        raise InputError(
+            f"{path} is damaged: remove it, and run `alexnet reproduce --only {experiment}` again"
+        )
     return found
 
 

@@ -12,9 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.keep_mask import fits, keep_mask
+from alexnet_kernels.keep_mask import fits, keep_mask
 
-_MULTIPLY_1, _MULTIPLY_2, _GOLDEN = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64, 0x9E3779B97F4A7C15 - 2**64
+_MULTIPLY_1, _MULTIPLY_2, _GOLDEN = (
+    0xBF58476D1CE4E5B9 - 2**64,
+    0x94D049BB133111EB - 2**64,
+    0x9E3779B97F4A7C15 - 2**64,
+)
 
 Number = Any  # an int, or an int64 tensor
 

@@ -52,7 +52,14 @@ def tensor_descriptor(shape: tuple[int, ...], dtype: torch.dtype, form: int) -> 
 @lru_cache
 def norm_descriptor(size: int, alpha: float, beta: float, k: float) -> ctypes.c_void_p:
     made = new("LRNDescriptor")
-    call("cudnnSetLRNDescriptor", made, ctypes.c_uint(size), ctypes.c_double(alpha), ctypes.c_double(beta), ctypes.c_double(k))
+    call(
+        "cudnnSetLRNDescriptor",
+        made,
+        ctypes.c_uint(size),
+        ctypes.c_double(alpha),
+        ctypes.c_double(beta),
+        ctypes.c_double(k),
+    )
     return made
 
 
@@ -69,7 +76,13 @@ def _arguments(x: Tensor, norm: tuple[int, float, float, float]):
             raise ValueError("cuDNN is measured on tensors of one layout, without copies")
         return tensor_descriptor(tuple(t.shape), t.dtype, form), ctypes.c_void_p(t.data_ptr())
 
-    return handle(x.device.index), norm_descriptor(*norm), ctypes.byref(scalar(1)), ctypes.byref(scalar(0)), named
+    return (
+        handle(x.device.index),
+        norm_descriptor(*norm),
+        ctypes.byref(scalar(1)),
+        ctypes.byref(scalar(0)),
+        named,
+    )
 
 
 class _Normalize(torch.autograd.Function):
@@ -77,7 +90,16 @@ class _Normalize(torch.autograd.Function):
     def forward(ctx, x: Tensor, norm: tuple[int, float, float, float]) -> Tensor:
         y = torch.empty_like(x)
         cudnn, descriptor, one, zero, named = _arguments(x, norm)
-        call("cudnnLRNCrossChannelForward", cudnn, descriptor, ACROSS_MAPS, one, *named(x), zero, *named(y))
+        call(
+            "cudnnLRNCrossChannelForward",
+            cudnn,
+            descriptor,
+            ACROSS_MAPS,
+            one,
+            *named(x),
+            zero,
+            *named(y),
+        )
         ctx.save_for_backward(x, y)
         ctx.norm = norm
         return y
@@ -88,11 +110,24 @@ class _Normalize(torch.autograd.Function):
         x, y = ctx.saved_tensors
         dx = torch.empty_like(x)
         cudnn, descriptor, one, zero, named = _arguments(x, ctx.norm)
-        call("cudnnLRNCrossChannelBackward", cudnn, descriptor, ACROSS_MAPS, one, *named(y), *named(dy), *named(x), zero, *named(dx))
+        call(
+            "cudnnLRNCrossChannelBackward",
+            cudnn,
+            descriptor,
+            ACROSS_MAPS,
+            one,
+            *named(y),
+            *named(dy),
+            *named(x),
+            zero,
+            *named(dx),
+        )
         return dx, None
 
 
-def local_response_norm(x: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0) -> Tensor:
+def local_response_norm(
+    x: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
+) -> Tensor:
     """As kernels.local_response_norm: `alpha` is per squared term. x: (N, C, H, W) on a GPU, contiguous or channels_last; differentiable.
 
     Raises OSError where there is no libcudnn.so.9, and RuntimeError for what cuDNN refuses (a type, say).

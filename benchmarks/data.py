@@ -36,10 +36,10 @@ from alexnet.data.augment import Augment
 from alexnet.data.listing import File
 from alexnet.data.loader import Loader, order
 from alexnet.data.pack import Pack, open_splits
-from alexnet.data.parallel import cores
 from alexnet.data.prepare import prepare, read
 from alexnet.errors import InputError
 from alexnet.presets import get
+from alexnet.processes import cores
 from benchmarks import record, script
 from benchmarks.record import Row
 
@@ -49,8 +49,14 @@ COLUMNS = (
     *("against", "ratio", "wanted", "value", "unit", "note"),
 )
 FILE = record.ARCHIVE / "data.csv"
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(record.HERE.parent), *filter(None, sys.path)])}
-SOURCES = (record.HERE.parent / "alexnet" / "data", record.HERE / "data.py", record.HERE / "pillow_loop.py")
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.pathsep.join([str(record.HERE.parent), *filter(None, sys.path)])
+}
+SOURCES = (
+    record.HERE.parent / "alexnet" / "data",
+    record.HERE / "data.py",
+    record.HERE / "pillow_loop.py",
+)
 
 
 # --- images ---
@@ -59,7 +65,9 @@ SOURCES = (record.HERE.parent / "alexnet" / "data", record.HERE / "data.py", rec
 def photographs(folder: Path, count: int, classes: int = 4) -> Path:
     """`count` JPEG files as ImageNet's are, 500 x 375 in the middle, of patches of the photographs that the dependencies ship."""
     rng = np.random.default_rng(0)
-    pictures = [Image.fromarray(photograph.pixels) for photograph in pictographs.photographs().values()]
+    pictures = [
+        Image.fromarray(photograph.pixels) for photograph in pictographs.photographs().values()
+    ]
     for i in range(count):
         picture = pictures[int(rng.integers(len(pictures)))]
         size = (500, 375) if rng.random() < 0.7 else (375, 500)
@@ -68,13 +76,17 @@ def photographs(folder: Path, count: int, classes: int = 4) -> Path:
         left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - height)
         place = folder / f"class{i % classes}" / f"{i:06d}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
-        picture.resize(size, Image.Resampling.BICUBIC, (left, top, left + width, top + height)).save(place, quality=92)
+        picture.resize(
+            size, Image.Resampling.BICUBIC, (left, top, left + width, top + height)
+        ).save(place, quality=92)
     return folder
 
 
 def alone(*command: object) -> None:
     """A Python program of its own, as a user runs it: starting it counts."""
-    subprocess.run([sys.executable, *map(str, command)], env=ENVIRONMENT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, *map(str, command)], env=ENVIRONMENT, check=True, capture_output=True
+    )
 
 
 # --- the clock ---
@@ -96,14 +108,28 @@ def turns(contestants: dict[str, Contestant], rounds: int, title: str) -> dict[s
 
 
 def rows_of(
-    case: str, found: dict[str, list[float]], origin: Row, against: str = "", wanted: dict[str, float] | None = None, **facts
+    case: str,
+    found: dict[str, list[float]],
+    origin: Row,
+    against: str = "",
+    wanted: dict[str, float] | None = None,
+    **facts,
 ) -> list[Row]:
     """A row each. against: the contestant that the others' ratios refer to; wanted: the least ratio, or rate, asked of some."""
     middle = {name: float(np.median(rates)) for name, rates in found.items()}
     rows = []
     for name, rates in found.items():
         low, high = (float(q) for q in np.percentile(rates, [20, 80]))
-        row = dict.fromkeys(COLUMNS) | origin | {"case": case, "implementation": name, "runs": len(rates), "images_per_s": middle[name]}
+        row = (
+            dict.fromkeys(COLUMNS)
+            | origin
+            | {
+                "case": case,
+                "implementation": name,
+                "runs": len(rates),
+                "images_per_s": middle[name],
+            }
+        )
         row |= {"p20": low, "p80": high, "wanted": (wanted or {}).get(name)} | facts
         if against and name != against:
             row |= {"against": against, "ratio": middle[name] / middle[against]}
@@ -112,7 +138,12 @@ def rows_of(
 
 
 def value(case: str, implementation: str, origin: Row, number: float, unit: str, **facts) -> Row:
-    return dict.fromkeys(COLUMNS) | origin | {"case": case, "implementation": implementation, "value": number, "unit": unit} | facts
+    return (
+        dict.fromkeys(COLUMNS)
+        | origin
+        | {"case": case, "implementation": implementation, "value": number, "unit": unit}
+        | facts
+    )
 
 
 # --- preparing ---
@@ -127,33 +158,63 @@ def preparing(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
         place = small / f"class{i % 4}" / f"{i:06d}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
         if i < 500:
-            picture = Image.open(folder / "photographs" / f"class{i % args.count % 4}" / f"{i % args.count:06d}.jpg")
+            picture = Image.open(
+                folder / "photographs" / f"class{i % args.count % 4}" / f"{i % args.count:06d}.jpg"
+            )
             picture.resize((64, 64), Image.Resampling.BICUBIC).save(place, quality=90)
         else:
             place.hardlink_to(small / f"class{i % 500 % 4}" / f"{i % 500:06d}.jpg")
     for source, size, count in ((folder / "photographs", args.size, args.count), (small, 64, many)):
         out, array = folder / "out", folder / "array.npy"
 
-        def ours(workers: int, encoding: str = "raw", source: Path = source, out: Path = out, size: int = size, count: int = count) -> int:
+        def ours(
+            workers: int,
+            encoding: str = "raw",
+            source: Path = source,
+            out: Path = out,
+            size: int = size,
+            count: int = count,
+        ) -> int:
             shutil.rmtree(out, ignore_errors=True)
-            alone("-m", "alexnet", "prepare", source, out, "--size", size, "--workers", workers, "--encoding", encoding)
+            alone(
+                "-m",
+                "alexnet",
+                "prepare",
+                source,
+                out,
+                "--size",
+                size,
+                "--workers",
+                workers,
+                "--encoding",
+                encoding,
+            )
             return count
 
-        def theirs(source: Path = source, array: Path = array, size: int = size, count: int = count) -> int:
+        def theirs(
+            source: Path = source, array: Path = array, size: int = size, count: int = count
+        ) -> int:
             array.unlink(missing_ok=True)
             alone("-m", "benchmarks.pillow_loop", source, array, size)
             return count
 
         ours(2)
         theirs()
-        if not np.array_equal(Pack.open(out).gather(np.arange(count)), np.load(array, mmap_mode="r")):
+        if not np.array_equal(
+            Pack.open(out).gather(np.arange(count)), np.load(array, mmap_mode="r")
+        ):
             raise RuntimeError("the two ways make different pixels")
         contestants: dict[str, Contestant] = {"Pillow, one process": theirs}
-        contestants |= {"ours, 2 workers": functools.partial(ours, 2), "ours, 1 worker": functools.partial(ours, 1)}
+        contestants |= {
+            "ours, 2 workers": functools.partial(ours, 2),
+            "ours, 1 worker": functools.partial(ours, 1),
+        }
         contestants["ours, 2 workers, jpeg"] = functools.partial(ours, 2, "jpeg")
         found = turns(contestants, args.rounds, f"preparing at {size}")
         wanted = {"ours, 2 workers": 1.7}
-        rows += rows_of("prepare", found, origin, "Pillow, one process", wanted, images=count, size=size)
+        rows += rows_of(
+            "prepare", found, origin, "Pillow, one process", wanted, images=count, size=size
+        )
         shutil.rmtree(out)
         array.unlink()
     return rows
@@ -169,10 +230,15 @@ def torchvisions(folder: Path, crop: int, floats: bool, batch_size: int, workers
 
     steps: list[Any] = [v2.PILToTensor(), v2.RandomCrop(crop), v2.RandomHorizontalFlip()]
     if floats:
-        steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+        steps += [
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
     data = datasets.ImageFolder(str(folder), v2.Compose(steps))
     more: Any = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
-    warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than processors are tried too
+    warnings.filterwarnings(
+        "ignore", "This DataLoader will create"
+    )  # more workers than processors are tried too
     return torch.utils.data.DataLoader(data, batch_size, shuffle=True, num_workers=workers, **more)
 
 
@@ -180,7 +246,9 @@ def whole(loader) -> int:
     return sum(len(labels) for _, labels in loader)
 
 
-def crops(pack: Pack, augment: Augment, batch_size: int, threads: int, few: int = 16) -> Iterator[torch.Tensor]:
+def crops(
+    pack: Pack, augment: Augment, batch_size: int, threads: int, few: int = 16
+) -> Iterator[torch.Tensor]:
     """uint8 crops (n, c, c, 3), mirrored by coins, as threads cut them where no device does: each gathers a few images at a time, so that
     they are cut while they are in its cache."""
     size, rng = augment.size, np.random.default_rng(0)
@@ -213,30 +281,62 @@ def feeding(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
     raw = Pack.open(prepare(source, folder / "raw", size=size))
     jpeg = Pack.open(prepare(source, folder / "jpeg", size=size, encoding="jpeg"))
     files = folder / "files"
-    for i, (label, begin, end) in enumerate(zip(jpeg.labels.tolist(), jpeg._offsets[:-1], jpeg._offsets[1:], strict=True)):
+    for i, (label, begin, end) in enumerate(
+        zip(jpeg.labels.tolist(), jpeg._offsets[:-1], jpeg._offsets[1:], strict=True)
+    ):
         place = files / f"class{label}" / f"{i:06d}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(bytes(jpeg._shards[0][begin:end]))
     some = np.arange(min(200, len(jpeg)))
-    if not np.array_equal(jpeg.gather(some), [np.asarray(read(File(str(path)))) for path in sorted(files.glob("*/*"))[: len(some)]]):
+    if not np.array_equal(
+        jpeg.gather(some),
+        [np.asarray(read(File(str(path)))) for path in sorted(files.glob("*/*"))[: len(some)]],
+    ):
         raise RuntimeError("the files hold other pixels than the pack")
     before, after = (pack.gather(some).astype(np.float64) for pack in (raw, jpeg))
     psnr = float(np.mean(10 * np.log10(255**2 / ((before - after) ** 2).mean((1, 2, 3)))))
-    rows = [value("encoding", "jpeg", origin, psnr, "dB PSNR against raw", size=size, images=len(some))]
+    rows = [
+        value("encoding", "jpeg", origin, psnr, "dB PSNR against raw", size=size, images=len(some))
+    ]
     for pack in (raw, jpeg):
         each = sum(shard["bytes"] for shard in pack.manifest["shards"]) / len(pack)
-        rows.append(value("encoding", pack.encoding, origin, each, "bytes an image", size=size, images=len(pack)))
+        rows.append(
+            value(
+                "encoding",
+                pack.encoding,
+                origin,
+                each,
+                "bytes an image",
+                size=size,
+                images=len(pack),
+            )
+        )
 
     ids = np.random.default_rng(0).permutation(len(raw))
-    pieces, buffer = [ids[i : i + n] for i in range(0, len(ids), n)], np.empty((n, size, size, 3), np.uint8)
+    pieces, buffer = (
+        [ids[i : i + n] for i in range(0, len(ids), n)],
+        np.empty((n, size, size, 3), np.uint8),
+    )
 
     def gather(pack: Pack) -> int:
         for piece in pieces:
             pack.gather(piece, buffer[: len(piece)])
         return len(ids)
 
-    found = turns({"raw": lambda: sum(gather(raw) for _ in range(4)), "jpeg": lambda: gather(jpeg)}, args.rounds, "gathering")
-    rows += rows_of("gather, one core", found, origin, wanted={"raw": 15000}, images=len(raw), size=size, workers=1)
+    found = turns(
+        {"raw": lambda: sum(gather(raw) for _ in range(4)), "jpeg": lambda: gather(jpeg)},
+        args.rounds,
+        "gathering",
+    )
+    rows += rows_of(
+        "gather, one core",
+        found,
+        origin,
+        wanted={"raw": 15000},
+        images=len(raw),
+        size=size,
+        workers=1,
+    )
 
     preset = get("paper").recipe
     augments = {pack.encoding: Augment(preset, pack.mean, crop, pack.color) for pack in (raw, jpeg)}
@@ -249,7 +349,10 @@ def feeding(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
 
     def floats(pack: Pack) -> int:
         augment = augments[pack.encoding]
-        return sum(len(augment.train(images, ids, at, 0)) for images, _, ids, at in Loader(pack, n, 0, threads=cores()).epoch(0))
+        return sum(
+            len(augment.train(images, ids, at, 0))
+            for images, _, ids, at in Loader(pack, n, 0, threads=cores()).epoch(0)
+        )
 
     for case, want_floats, contestants, wanted in (
         ("uint8", False, {"ours, raw, whole images": lambda: uint8(raw), "ours, raw, crops": lambda: cropped(raw),
@@ -266,7 +369,9 @@ def feeding(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
         best = max(rates, key=rates.__getitem__)
         loader = torchvisions(files, crop, want_floats, n, best)
         peer = f"torchvision, {best} workers"
-        found = turns({peer: functools.partial(whole, loader), **contestants}, args.rounds, f"feeding {case}")
+        found = turns(
+            {peer: functools.partial(whole, loader), **contestants}, args.rounds, f"feeding {case}"
+        )
         note = "best of " + ", ".join(f"{workers}: {rate:.0f}/s" for workers, rate in rates.items())
         rows += rows_of(f"feed {case}", found, origin, peer, wanted, images=len(raw), size=crop)
         rows[-len(found)]["note"] = note
@@ -292,7 +397,11 @@ def tiny(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
             pack.verify()
         steps["verify"] = time.perf_counter() - began
         began = time.perf_counter()
-        count = sum(len(labels) for pack in packs.values() for _, labels, _, _ in Loader(pack, 128, 0, threads=cores()).epoch(0))
+        count = sum(
+            len(labels)
+            for pack in packs.values()
+            for _, labels, _, _ in Loader(pack, 128, 0, threads=cores()).epoch(0)
+        )
         steps["load"] = time.perf_counter() - began
         images = sum(map(len, packs.values()))
         if count != images:
@@ -312,12 +421,18 @@ def tiny(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
 def memory(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
     """Peak memory of preparing, in processes of their own, and how long a pack of a million takes to open."""
     if args.images is None:
-        raise InputError("name a folder of images of 64 x 64 pixels by --images; they are linked to")
-    sources = sorted(path for path in args.images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))[:2000]
+        raise InputError(
+            "name a folder of images of 64 x 64 pixels by --images; they are linked to"
+        )
+    sources = sorted(
+        path for path in args.images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    )[:2000]
     rows, peaks = [], {}
     for count in args.counts:
         tree = folder / f"tree {count}"
-        for i in tqdm(range(count), desc=f"linking {count:,}", unit=" images", leave=False, disable=None):
+        for i in tqdm(
+            range(count), desc=f"linking {count:,}", unit=" images", leave=False, disable=None
+        ):
             place = tree / f"class{i % 200:03d}"
             if i < 200:
                 place.mkdir(parents=True)
@@ -339,25 +454,61 @@ def memory(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
         )
         script, out = folder / "script.py", folder / f"pack {count}"
         script.write_text(code)
-        done = subprocess.run([sys.executable, script, tree, out], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, script, tree, out],
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
         seconds, parent, child = map(float, done.stdout.split()[1:])
         facts = {"images": count, "size": 64, "workers": 2}
         peaks[count] = parent
-        rows.append(value("memory", "preparing, parent", origin, parent, "MB at most", images_per_s=count / seconds, **facts))
-        rows.append(value("memory", "preparing, largest worker", origin, child, "MB at most", **facts))
+        rows.append(
+            value(
+                "memory",
+                "preparing, parent",
+                origin,
+                parent,
+                "MB at most",
+                images_per_s=count / seconds,
+                **facts,
+            )
+        )
+        rows.append(
+            value("memory", "preparing, largest worker", origin, child, "MB at most", **facts)
+        )
         code = (
             "import sys, time; from alexnet.data.pack import Pack\n"
             "began = time.perf_counter(); pack = Pack.open(sys.argv[1]); pack.gather([len(pack) - 1])\n"
             "print(time.perf_counter() - began)\n"
         )
         command = [sys.executable, "-c", code, str(out)]
-        opened = [subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True).stdout for _ in range(5)]
+        opened = [
+            subprocess.run(
+                command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True
+            ).stdout
+            for _ in range(5)
+        ]
         took = float(np.median([float(text.split()[0]) for text in opened]))
-        rows.append(value("memory", "opening a pack, first image", origin, took, "s", wanted=2.0, runs=5, **facts))
+        rows.append(
+            value(
+                "memory",
+                "opening a pack, first image",
+                origin,
+                took,
+                "s",
+                wanted=2.0,
+                runs=5,
+                **facts,
+            )
+        )
         shutil.rmtree(tree)
         shutil.rmtree(out)
     growth = peaks[max(peaks)] - peaks[min(peaks)]
-    rows.append(value("memory", "preparing, parent", origin, growth, "MB between fewest and most images"))
+    rows.append(
+        value("memory", "preparing, parent", origin, growth, "MB between fewest and most images")
+    )
     return rows
 
 
@@ -368,9 +519,14 @@ def gpu(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
     """Images a second of augmentation alone, of streaming, and of both; training on what comes so is `python -m benchmarks.step pack`.
     Without a GPU this only shows that it runs: nothing of it is worth keeping."""
     device, n = args.device, args.batch_size
-    pack = Pack.open(prepare(photographs(folder / "photographs", args.count), folder / "raw", size=args.size))
+    pack = Pack.open(
+        prepare(photographs(folder / "photographs", args.count), folder / "raw", size=args.size)
+    )
     augment = Augment(get("paper").recipe, pack.mean, round(args.size * 7 / 64) * 8, pack.color)
-    loaders = {name: Loader(pack, n, 0, device, resident=name == "resident") for name in ("resident", "streamed")}
+    loaders = {
+        name: Loader(pack, n, 0, device, resident=name == "resident")
+        for name in ("resident", "streamed")
+    }
     fixed = next(iter(loaders["resident"].epoch(0)))
 
     def done(count: int) -> int:
@@ -379,11 +535,20 @@ def gpu(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
         return count
 
     def augmented(name: str) -> int:
-        return done(sum(len(augment.train(images, ids, at, 0)) for images, _, ids, at in loaders[name].epoch(0)))
+        return done(
+            sum(
+                len(augment.train(images, ids, at, 0))
+                for images, _, ids, at in loaders[name].epoch(0)
+            )
+        )
 
     contestants: dict[str, Contestant] = {
-        "augmentation alone": lambda: done(sum(len(augment.train(fixed[0], *fixed[2:], 0)) for _ in range(len(pack) // n))),
-        "streaming alone": lambda: done(sum(len(batch[0]) for batch in loaders["streamed"].epoch(0))),
+        "augmentation alone": lambda: done(
+            sum(len(augment.train(fixed[0], *fixed[2:], 0)) for _ in range(len(pack) // n))
+        ),
+        "streaming alone": lambda: done(
+            sum(len(batch[0]) for batch in loaders["streamed"].epoch(0))
+        ),
         "streaming and augmentation": lambda: augmented("streamed"),
         "resident and augmentation": lambda: augmented("resident"),
     }
@@ -395,29 +560,78 @@ def gpu(folder: Path, args: argparse.Namespace, origin: Row) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    lines = [["case ", "implementation ", "images", "size", "images/s", "times", "wanted", "value", "unit "]]
+    lines = [
+        [
+            "case ",
+            "implementation ",
+            "images",
+            "size",
+            "images/s",
+            "times",
+            "wanted",
+            "value",
+            "unit ",
+        ]
+    ]
     for row in rows:
         number = f"{row['value']:,.4g}" if row["value"] is not None else ""
         rate = f"{row['images_per_s']:,.0f}" if row["images_per_s"] else ""
         ratio, wanted = (f"{row[name]:,.3g}" if row[name] else "" for name in ("ratio", "wanted"))
         texts = [str(row[name] or "") for name in ("case", "implementation", "images", "size")]
         lines.append([*texts, rate, ratio, wanted, number, str(row["unit"] or "")])
-    notes = [f"{row['case']}, {row['implementation']}: {row['note']}" for row in rows if row["note"]]
+    notes = [
+        f"{row['case']}, {row['implementation']}: {row['note']}" for row in rows if row["note"]
+    ]
     return "\n".join([record.where(rows[0]), "", record.table(lines), *notes])
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m benchmarks.data", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", nargs="*", default=[], help="prepare, feed, tiny, memory, gpu (default: prepare feed)")
+    parser.add_argument(
+        "what",
+        nargs="*",
+        default=[],
+        help="prepare, feed, tiny, memory, gpu (default: prepare feed)",
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="images for tiny and memory")
-    parser.add_argument("--count", type=script.positive, default=4000, help="photographs (default: %(default)s)")
-    parser.add_argument("--counts", type=script.positive, nargs="+", default=[10_000, 1_000_000], help="images for memory")
-    parser.add_argument("--size", type=script.positive, default=256, help="of the packs' images (default: %(default)s)")
-    parser.add_argument("--most-workers", type=int, default=2 * cores(), help="of torch's DataLoader, to try (default: %(default)s)")
-    parser.add_argument("--rounds", type=script.positive, default=3, help="that are kept (default: %(default)s)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for gpu (default: %(default)s)")
-    parser.add_argument("--batch-size", type=script.positive, default=128, help="for gpu (default: %(default)s)")
-    parser.add_argument("--work", type=Path, help="folder for the images and packs (default: the system's for temporary files)")
+    parser.add_argument(
+        "--count", type=script.positive, default=4000, help="photographs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--counts",
+        type=script.positive,
+        nargs="+",
+        default=[10_000, 1_000_000],
+        help="images for memory",
+    )
+    parser.add_argument(
+        "--size",
+        type=script.positive,
+        default=256,
+        help="of the packs' images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--most-workers",
+        type=int,
+        default=2 * cores(),
+        help="of torch's DataLoader, to try (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rounds", type=script.positive, default=3, help="that are kept (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="for gpu (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch-size", type=script.positive, default=128, help="for gpu (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="folder for the images and packs (default: the system's for temporary files)",
+    )
     parser.add_argument("--out", type=Path, default=FILE, help="CSV (default: %(default)s)")
     args = parser.parse_args(arguments)
     kinds = {"prepare": preparing, "feed": feeding, "tiny": tiny, "memory": memory, "gpu": gpu}
@@ -427,8 +641,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> int:
         record.check(args.out, COLUMNS)
-        origin = record.machine("cuda" if args.device == "cuda" and "gpu" in chosen else "cpu", sources=SOURCES)
-        origin |= {"pillow": importlib.import_module("PIL").__version__, "time": record.now()}  # one for all that is measured now
+        origin = record.machine(
+            "cuda" if args.device == "cuda" and "gpu" in chosen else "cpu", sources=SOURCES
+        )
+        origin |= {
+            "pillow": importlib.import_module("PIL").__version__,
+            "time": record.now(),
+        }  # one for all that is measured now
         rows: list[Row] = []
         for name in chosen:
             with tempfile.TemporaryDirectory(dir=args.work) as place:

@@ -11,7 +11,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-import kernels
+import alexnet_kernels as kernels
 from benchmarks import cudnn_lrn, measure, script
 
 NAME = "local_response_norm"
@@ -32,21 +32,38 @@ def floor(dims: tuple[int, ...], batch: int, itemsize: int) -> dict[str, int]:
 
 def reference(x: Tensor, columns: int) -> Tensor:
     """The paper's equation. x: (N, C, H, W)."""
-    squares = F.pad(x.square().unflatten(1, (columns, -1)), (0, 0, 0, 0, SIZE // 2, SIZE // 2))  # (N, columns, C / columns + 4, H, W)
+    squares = F.pad(
+        x.square().unflatten(1, (columns, -1)), (0, 0, 0, 0, SIZE // 2, SIZE // 2)
+    )  # (N, columns, C / columns + 4, H, W)
     return x / (K + ALPHA * squares.unfold(2, SIZE, 1).sum(-1).flatten(1, 2)) ** BETA
 
 
 def eager(x: Tensor) -> Tensor:
-    return F.local_response_norm(x, SIZE, ALPHA * SIZE, BETA, K)  # torch's alpha is for the window's mean
+    return F.local_response_norm(
+        x, SIZE, ALPHA * SIZE, BETA, K
+    )  # torch's alpha is for the window's mean
 
 
 def entries(case: measure.Case) -> list[measure.Entry]:
-    x = case.normal(case.batch, *case.dims, scale=100.0)  # so that the sum of squares outweighs k, as behind the real conv1
+    x = case.normal(
+        case.batch, *case.dims, scale=100.0
+    )  # so that the sum of squares outweighs k, as behind the real conv1
     across, within = (partial(reference, columns=columns) for columns in (1, COLUMNS))
-    peers = measure.ours(partial(kernels.local_response_norm, size=SIZE, alpha=ALPHA, beta=BETA, k=K, columns=COLUMNS), within)
+    peers = measure.ours(
+        partial(
+            kernels.local_response_norm, size=SIZE, alpha=ALPHA, beta=BETA, k=K, columns=COLUMNS
+        ),
+        within,
+    )
     peers += measure.torchs(eager, across)
     if case.device == "cuda":
-        peers.append(measure.Peer("cudnn", partial(cudnn_lrn.local_response_norm, size=SIZE, alpha=ALPHA, beta=BETA, k=K), across))
+        peers.append(
+            measure.Peer(
+                "cudnn",
+                partial(cudnn_lrn.local_response_norm, size=SIZE, alpha=ALPHA, beta=BETA, k=K),
+                across,
+            )
+        )
     return measure.differentiable(case, peers, x, case.normal(*x.shape))
 
 

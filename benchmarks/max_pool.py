@@ -7,11 +7,15 @@ import sys
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import kernels
+import alexnet_kernels as kernels
 from benchmarks import measure, script
 
 NAME = "max_pool"
-SHAPES = {"conv1": (96, 55, 55), "conv2": (256, 27, 27), "conv5": (256, 13, 13)}  # maps, height, width
+SHAPES = {
+    "conv1": (96, 55, 55),
+    "conv2": (256, 27, 27),
+    "conv5": (256, 13, 13),
+}  # maps, height, width
 TINY = {"conv1": (6, 7, 9), "conv2": (5, 5, 6), "conv5": (4, 3, 3)}
 SIZE, STRIDE = 3, 2
 
@@ -32,12 +36,16 @@ def floor(dims: tuple[int, ...], batch: int, itemsize: int) -> dict[str, int]:
 
 
 def reference(x: Tensor) -> Tensor:
-    return F.max_pool2d(x, SIZE, STRIDE)  # in float64, a well-tried definition; the first of a tie wins
+    return F.max_pool2d(
+        x, SIZE, STRIDE
+    )  # in float64, a well-tried definition; the first of a tie wins
 
 
 def entries(case: measure.Case) -> list[measure.Entry]:
     x = case.normal(case.batch, *case.dims)
-    peers = measure.ours(lambda x: kernels.max_pool(x, SIZE, STRIDE), reference) + measure.torchs(nn.MaxPool2d(SIZE, STRIDE), reference)
+    peers = measure.ours(lambda x: kernels.max_pool(x, SIZE, STRIDE), reference) + measure.torchs(
+        nn.MaxPool2d(SIZE, STRIDE), reference
+    )
     return measure.differentiable(case, peers, x, case.normal(case.batch, *pooled(case.dims)))
 
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import kernels
+import alexnet_kernels as kernels
 from benchmarks import record
 from benchmarks.record import Row
 
@@ -60,7 +60,13 @@ class Case:
     def key(self) -> Row:
         """The columns CASE."""
         shape = self.operator.label(self.dims)
-        return {"operator": self.operator.NAME, "layer": self.layer, "shape": shape, "batch": self.batch, "dtype": self.dtype}
+        return {
+            "operator": self.operator.NAME,
+            "layer": self.layer,
+            "shape": shape,
+            "batch": self.batch,
+            "dtype": self.dtype,
+        }
 
     def floor(self) -> dict[str, int]:
         """The fewest bytes that each direction must move."""
@@ -69,11 +75,18 @@ class Case:
 
     def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
         """Random numbers of the case's type."""
-        return torch.randn(shape, device=self.device, dtype=DTYPES[self.dtype], generator=self.generator) * scale
+        return (
+            torch.randn(
+                shape, device=self.device, dtype=DTYPES[self.dtype], generator=self.generator
+            )
+            * scale
+        )
 
     def integers(self, high: int, *shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
         """Random integers from 0 to high - 1."""
-        return torch.randint(0, high, shape, dtype=dtype, device=self.device, generator=self.generator)
+        return torch.randint(
+            0, high, shape, dtype=dtype, device=self.device, generator=self.generator
+        )
 
     def __str__(self) -> str:
         return " ".join(str(value) for value in self.key().values() if value)
@@ -111,21 +124,39 @@ def ours(call: Callable[..., Tensor], reference: Callable[..., Tensor]) -> list[
 
 
 def torchs(eager: Callable[..., Tensor], reference: Callable[..., Tensor]) -> list[Peer]:
-    return [Peer("torch", eager, reference), Peer("torch.compile", torch.compile(eager, dynamic=False, fullgraph=True), reference)]
+    return [
+        Peer("torch", eager, reference),
+        Peer("torch.compile", torch.compile(eager, dynamic=False, fullgraph=True), reference),
+    ]
 
 
-def differentiable(case: Case, peers: Sequence[Peer], x: Tensor, dy: Tensor, *weights: Tensor) -> list[Entry]:
+def differentiable(
+    case: Case, peers: Sequence[Peer], x: Tensor, dy: Tensor, *weights: Tensor
+) -> list[Entry]:
     """Every peer in every layout. x: (N, C, H, W); dy: the gradient of the result; weights: have gradients too."""
-    expected = {each: in_float64(each, x, dy, *weights) for each in dict.fromkeys(peer.reference for peer in peers)}
+    expected = {
+        each: in_float64(each, x, dy, *weights)
+        for each in dict.fromkeys(peer.reference for peer in peers)
+    }
     entries = []
     for layout in case.layouts:
         form = LAYOUTS[layout]
-        leaves = [x.contiguous(memory_format=form).requires_grad_(), *(w.detach().requires_grad_() for w in weights)]
-        entries += [_entry(peer, layout, leaves, dy.contiguous(memory_format=form), expected[peer.reference]) for peer in peers]
+        leaves = [
+            x.contiguous(memory_format=form).requires_grad_(),
+            *(w.detach().requires_grad_() for w in weights),
+        ]
+        entries += [
+            _entry(
+                peer, layout, leaves, dy.contiguous(memory_format=form), expected[peer.reference]
+            )
+            for peer in peers
+        ]
     return entries
 
 
-def _entry(peer: Peer, layout: str, leaves: list[Tensor], dy: Tensor, expected: list[Tensor]) -> Entry:
+def _entry(
+    peer: Peer, layout: str, leaves: list[Tensor], dy: Tensor, expected: list[Tensor]
+) -> Entry:
     def forward() -> Tensor:
         with using(peer.mode):
             return peer.call(*leaves)
@@ -137,18 +168,26 @@ def _entry(peer: Peer, layout: str, leaves: list[Tensor], dy: Tensor, expected: 
     def check() -> float:
         poison(dy, *leaves)
         y = forward()
-        return worst(error(got, right) for got, right in zip((y, *backward(y)), expected, strict=True))
+        return worst(
+            error(got, right) for got, right in zip((y, *backward(y)), expected, strict=True)
+        )
 
     return Entry(peer.name, layout, forward, backward, check)
 
 
-def in_float64(reference: Callable[..., Tensor], x: Tensor, dy: Tensor, *weights: Tensor, images: int = 32) -> list[Tensor]:
+def in_float64(
+    reference: Callable[..., Tensor], x: Tensor, dy: Tensor, *weights: Tensor, images: int = 32
+) -> list[Tensor]:
     """The result, and the gradients of x and the weights, in float64, some images at a time."""
     parts = []
     for first in range(0, len(x), images):
-        leaves = [t.double().detach().requires_grad_() for t in (x[first : first + images], *weights)]
+        leaves = [
+            t.double().detach().requires_grad_() for t in (x[first : first + images], *weights)
+        ]
         y = reference(*leaves)
-        parts.append((y.detach(), *torch.autograd.grad(y, leaves, dy[first : first + images].double())))
+        parts.append(
+            (y.detach(), *torch.autograd.grad(y, leaves, dy[first : first + images].double()))
+        )
     ys, dxs, *rest = zip(*parts)
     return [torch.cat(ys), torch.cat(dxs), *(torch.stack(each).sum(0) for each in rest)]
 
@@ -164,8 +203,12 @@ def error(got: Tensor, expected: Tensor) -> float:
     if got.dim() == 1:
         got, expected = got[:, None], expected[:, None]
     others = [d for d in range(got.dim()) if d != 1]
-    off, size = (t.square().sum(others).sqrt() for t in (got.detach().double() - expected, expected))
-    typical = size.square().mean().sqrt()  # maps that are all but zero are held to a hundredth of this
+    off, size = (
+        t.square().sum(others).sqrt() for t in (got.detach().double() - expected, expected)
+    )
+    typical = (
+        size.square().mean().sqrt()
+    )  # maps that are all but zero are held to a hundredth of this
     return float((off / size.clamp(min=1e-2 * typical)).max())
 
 
@@ -206,7 +249,9 @@ class Clock:
             self.flush = torch.empty(2**30, dtype=torch.int8, device=device)
             self.start, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
-    def sample(self, call: Callable[[], Any], cold: bool = True, repeat: int = 1) -> tuple[float, Any]:
+    def sample(
+        self, call: Callable[[], Any], cold: bool = True, repeat: int = 1
+    ) -> tuple[float, Any]:
         """Milliseconds per call, and what the last call returned."""
         result = None
         if not self.cuda:
@@ -251,7 +296,14 @@ def copier(case: Case) -> Entry:
 # --- one case ---
 
 
-def measure(case: Case, clock: Clock, copy_gb_per_s: float, args: argparse.Namespace, origin: Row, say: Callable[[str], None]) -> list[Row]:
+def measure(
+    case: Case,
+    clock: Clock,
+    copy_gb_per_s: float,
+    args: argparse.Namespace,
+    origin: Row,
+    say: Callable[[str], None],
+) -> list[Row]:
     """Checks and times all implementations of a case. Returns one row per implementation, layout and direction, and one for each that
     cannot run here, with the reason."""
     say("inputs and float64 reference")
@@ -261,8 +313,17 @@ def measure(case: Case, clock: Clock, copy_gb_per_s: float, args: argparse.Names
         torch.cuda.empty_cache()
     seed = args.seed if args.seed is not None else random.randrange(2**31)
     case.generator.manual_seed(seed)
-    base = dict.fromkeys(record.COLUMNS) | origin | case.key() | {"seed": seed, "copy_gb_per_s": copy_gb_per_s}
-    entries = [e for e in case.operator.entries(case) if not args.implementations or e.implementation in args.implementations]
+    base = (
+        dict.fromkeys(record.COLUMNS)
+        | origin
+        | case.key()
+        | {"seed": seed, "copy_gb_per_s": copy_gb_per_s}
+    )
+    entries = [
+        e
+        for e in case.operator.entries(case)
+        if not args.implementations or e.implementation in args.implementations
+    ]
     rows: list[Row] = []
     ready: list[tuple[Entry, Row]] = []
     for entry in [*entries, copier(case)]:
@@ -270,7 +331,9 @@ def measure(case: Case, clock: Clock, copy_gb_per_s: float, args: argparse.Names
         facts = base | {"implementation": entry.implementation, "layout": entry.layout}
         try:
             facts |= examine(entry, case)
-        except Exception as problem:  # an implementation that cannot run here is a finding, not the end
+        except (
+            Exception
+        ) as problem:  # an implementation that cannot run here is a finding, not the end
             facts["note"] = f"skipped: {first_line(problem)}"
         if facts.get("note"):
             rows.append(facts)
@@ -280,20 +343,33 @@ def measure(case: Case, clock: Clock, copy_gb_per_s: float, args: argparse.Names
     gc.collect()
     gc.disable()
     try:
-        methods = {"cold" if clock.cuda else "wall": rounds([e for e, _ in ready], clock, args, say)}
+        methods = {
+            "cold" if clock.cuda else "wall": rounds([e for e, _ in ready], clock, args, say)
+        }
         if clock.cuda:
             methods["graph"] = replays([e for e, _ in ready], clock, args, say)
     finally:
         gc.enable()
-    sm_mhz = record.nvidia_smi("clocks.sm") if clock.cuda else ""  # at once, while the clocks are still those of the work
+    sm_mhz = (
+        record.nvidia_smi("clocks.sm") if clock.cuda else ""
+    )  # at once, while the clocks are still those of the work
     floor = case.floor()
     for method, samples in methods.items():
         for (number, direction), times in samples.items():
             low, median, high = (float(q) for q in np.percentile(times, [20, 50, 80]))
             speed = floor[direction] / median / 1e6
-            share = {"floor_bytes": floor[direction], "gb_per_s": speed, "percent_of_copy": 100 * speed / copy_gb_per_s}
+            share = {
+                "floor_bytes": floor[direction],
+                "gb_per_s": speed,
+                "percent_of_copy": 100 * speed / copy_gb_per_s,
+            }
             quantiles = {"runs": len(times), "median_ms": median, "p20_ms": low, "p80_ms": high}
-            rows.append(ready[number][1] | {"direction": direction, "method": method, "sm_mhz": sm_mhz} | quantiles | share)
+            rows.append(
+                ready[number][1]
+                | {"direction": direction, "method": method, "sm_mhz": sm_mhz}
+                | quantiles
+                | share
+            )
     return rows
 
 
@@ -303,7 +379,10 @@ def examine(entry: Entry, case: Case) -> Row:
         return {}
     off = entry.check()
     if not off <= TOLERANCE[case.dtype]:  # so that NaN is wrong
-        return {"error": off, "note": f"wrong, not timed: off by {off:.2g}, more than the {TOLERANCE[case.dtype]:.0e} allowed"}
+        return {
+            "error": off,
+            "note": f"wrong, not timed: off by {off:.2g}, more than the {TOLERANCE[case.dtype]:.0e} allowed",
+        }
     facts: Row = {"error": off}
     if entry.backward:
         facts["saved_bytes"] = saved_bytes(entry.forward)
@@ -341,7 +420,9 @@ def turns(runs: int, seconds: float) -> Iterator[int]:
 Samples = dict[tuple[int, str], list[float]]
 
 
-def rounds(entries: Sequence[Entry], clock: Clock, args: argparse.Namespace, say: Callable[[str], None]) -> Samples:
+def rounds(
+    entries: Sequence[Entry], clock: Clock, args: argparse.Namespace, say: Callable[[str], None]
+) -> Samples:
     """Single calls, taking turns. Returns the samples by number of the entry and direction."""
     samples: Samples = {}
     for kept in turns(args.runs, args.seconds):
@@ -359,9 +440,13 @@ def rounds(entries: Sequence[Entry], clock: Clock, args: argparse.Namespace, say
     return dict(sorted(samples.items(), key=lambda item: item[0][0]))
 
 
-def replays(entries: Sequence[Entry], clock: Clock, args: argparse.Namespace, say: Callable[[str], None]) -> Samples:
+def replays(
+    entries: Sequence[Entry], clock: Clock, args: argparse.Namespace, say: Callable[[str], None]
+) -> Samples:
     """The same for CUDA graphs of the forward pass, and of forward and backward. What cannot be captured is left out."""
-    pool = torch.cuda.graph_pool_handle()  # one for all: they never run at once, and nobody reads their results
+    pool = (
+        torch.cuda.graph_pool_handle()
+    )  # one for all: they never run at once, and nobody reads their results
     graphs: dict[tuple[int, str], tuple[torch.cuda.CUDAGraph, int]] = {}
     for number, entry in enumerate(entries):
         calls: dict[str, Callable[[], Any]] = {"forward": entry.forward}
@@ -374,12 +459,20 @@ def replays(entries: Sequence[Entry], clock: Clock, args: argparse.Namespace, sa
                 with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()):
                     call()
             except Exception as problem:
-                tqdm.write(f"no CUDA graph of {entry.implementation} {entry.layout}, {direction}: {first_line(problem)}", sys.stderr)
-                pool = torch.cuda.graph_pool_handle()  # torch thinks that the old one is still recorded into
+                tqdm.write(
+                    f"no CUDA graph of {entry.implementation} {entry.layout}, {direction}: {first_line(problem)}",
+                    sys.stderr,
+                )
+                pool = (
+                    torch.cuda.graph_pool_handle()
+                )  # torch thinks that the old one is still recorded into
                 continue
             graph.replay()
             alone, _ = clock.sample(graph.replay, cold=False)
-            graphs[number, direction] = graph, max(1, min(50, math.ceil(1.0 / max(alone, 1e-3))))  # some 1 ms per sample
+            graphs[number, direction] = (
+                graph,
+                max(1, min(50, math.ceil(1.0 / max(alone, 1e-3)))),
+            )  # some 1 ms per sample
     samples: Samples = {key: [] for key in graphs}
     for kept in turns(args.runs, args.seconds / 2):
         say(f"replaying, round {kept} of {args.runs}")

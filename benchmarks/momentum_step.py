@@ -12,7 +12,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-import kernels
+import alexnet_kernels as kernels
 from alexnet import AlexNet
 from benchmarks import measure, script
 
@@ -37,7 +37,9 @@ def floor(dims: tuple[int, ...], batch: int, itemsize: int) -> dict[str, int]:
     return {"forward": 5 * itemsize * sum(shape.numel() for shape in shapes(dims))}
 
 
-def eager(params: list[Tensor], grads: list[Tensor], velocities: list[Tensor], decays: list[float]) -> None:
+def eager(
+    params: list[Tensor], grads: list[Tensor], velocities: list[Tensor], decays: list[float]
+) -> None:
     for w, g, v, decay in zip(params, grads, velocities, decays):
         v.mul_(MOMENTUM).sub_(g, alpha=RATE)
         if decay:
@@ -50,7 +52,13 @@ def entries(case: measure.Case) -> list[measure.Entry]:
     speed = [RATE * v for v in speed]
     decays = [DECAY if w.dim() > 1 else 0.0 for w in start]
 
-    def checked(name: str, step: Callable[[], None], params: list[Tensor], velocities: list[Tensor], scale: float = 1.0) -> measure.Entry:
+    def checked(
+        name: str,
+        step: Callable[[], None],
+        params: list[Tensor],
+        velocities: list[Tensor],
+        scale: float = 1.0,
+    ) -> measure.Entry:
         """scale: what turns `velocities` into the paper's."""
 
         def check() -> float:
@@ -64,7 +72,9 @@ def entries(case: measure.Case) -> list[measure.Entry]:
 
         return measure.Entry(name, "", step, None, check)
 
-    def rule(name: str, call: Callable[..., None], mode: str | None = None, capture: bool = True) -> measure.Entry:
+    def rule(
+        name: str, call: Callable[..., None], mode: str | None = None, capture: bool = True
+    ) -> measure.Entry:
         params, velocities = [w.clone() for w in start], [v.clone() for v in speed]
 
         def step() -> None:
@@ -75,7 +85,10 @@ def entries(case: measure.Case) -> list[measure.Entry]:
 
     def sgd(name: str, **kind: bool) -> measure.Entry:
         params = [w.clone().requires_grad_() for w in start]
-        groups = [{"params": [w for w, d in zip(params, decays) if d == decay], "weight_decay": decay} for decay in (DECAY, 0.0)]
+        groups = [
+            {"params": [w for w, d in zip(params, decays) if d == decay], "weight_decay": decay}
+            for decay in (DECAY, 0.0)
+        ]
         optimizer = torch.optim.SGD(groups, lr=RATE, momentum=MOMENTUM, **kind)
         for w, g, v in zip(params, grads, speed):
             w.grad = g
@@ -84,7 +97,12 @@ def entries(case: measure.Case) -> list[measure.Entry]:
         return checked(name, optimizer.step, params, velocities, -RATE)
 
     on_device = partial(torch.tensor, device=case.device)  # which a CUDA graph needs
-    ours = partial(kernels.momentum_step_, lr=on_device(RATE), momentum=MOMENTUM, weight_decay=[on_device(decay) for decay in decays])
+    ours = partial(
+        kernels.momentum_step_,
+        lr=on_device(RATE),
+        momentum=MOMENTUM,
+        weight_decay=[on_device(decay) for decay in decays],
+    )
     plain = partial(eager, decays=decays)
     return [
         rule("ours", ours, "auto"),

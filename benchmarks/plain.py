@@ -14,7 +14,13 @@ from alexnet.presets import LRN, Activation, Dropout, Operation, Pool, SameMapNo
 class Plain(nn.Sequential):
     """A preset's net in the layout of one device: its state_dict is what `AlexNet.export_merged` gives."""
 
-    def __init__(self, preset: str = "paper", num_classes: int = 1000, width: float = 1.0, image_size: int = 224):
+    def __init__(
+        self,
+        preset: str = "paper",
+        num_classes: int = 1000,
+        width: float = 1.0,
+        image_size: int = 224,
+    ):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         maps = 3
         for row in shapes(get(preset), num_classes, width, image_size):
@@ -25,7 +31,14 @@ class Plain(nn.Sequential):
                 if before != after:
                     layers[f"{name}_pad"] = nn.ZeroPad2d((before, after, before, after))
                 groups = columns if row.layer.reads == "own" else 1
-                layers[name] = nn.Conv2d(maps, out, kernel, row.layer.stride, before if before == after else 0, groups=groups)
+                layers[name] = nn.Conv2d(
+                    maps,
+                    out,
+                    kernel,
+                    row.layer.stride,
+                    before if before == after else 0,
+                    groups=groups,
+                )
             else:
                 layers.setdefault("flatten", nn.Flatten())
                 layers[name] = nn.Linear(maps * row.in_size**2, out)
@@ -57,7 +70,10 @@ class ResponseNorm(nn.Module):
         self.norm, self.columns = norm, columns
 
     def forward(self, x: Tensor) -> Tensor:
-        norm, apart = self.norm, x.unflatten(1, (self.columns, -1)).flatten(0, 1)  # windows stay within a column
+        norm, apart = (
+            self.norm,
+            x.unflatten(1, (self.columns, -1)).flatten(0, 1),
+        )  # windows stay within a column
         y = F.local_response_norm(apart, norm.size, norm.alpha * norm.size, norm.beta, norm.k)
         return y.unflatten(0, (-1, self.columns)).flatten(1, 2)
 
@@ -86,9 +102,16 @@ class Drop(nn.Module):
         return x if self.dropout.inverted else x * keep
 
 
-def sgd(net: nn.Module, rate: float = 1e-4, momentum: float = 0.9, weight_decay: float = 5e-4) -> torch.optim.SGD:
+def sgd(
+    net: nn.Module, rate: float = 1e-4, momentum: float = 0.9, weight_decay: float = 5e-4
+) -> torch.optim.SGD:
     """torch's SGD over weights and, without decay, biases."""
     named = dict(net.named_parameters())
-    weights, biases = ([p for name, p in named.items() if name.endswith("bias") is bias] for bias in (False, True))
-    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}]
+    weights, biases = (
+        [p for name, p in named.items() if name.endswith("bias") is bias] for bias in (False, True)
+    )
+    groups = [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": biases, "weight_decay": 0.0},
+    ]
     return torch.optim.SGD(groups, lr=rate, momentum=momentum)

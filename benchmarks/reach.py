@@ -46,12 +46,26 @@ from benchmarks.step import PEER, SOURCES
 
 COLUMNS = (
     *("time", "commit", "dirty", "source", *record.MACHINE, "busy_percent"),
-    *("profile", "data", "preset", "width", "image_size", "batch", "precision", "budget", "implementation", "seed", "error"),
+    *(
+        "profile",
+        "data",
+        "preset",
+        "width",
+        "image_size",
+        "batch",
+        "precision",
+        "budget",
+        "implementation",
+        "seed",
+        "error",
+    ),
     *("reached", "epochs", "seconds", "images_per_s", "note"),
 )
 FILE = record.ARCHIVE / "reach.csv"
 
-Curve = list[tuple[float, float, float]]  # after each epoch: epochs, seconds of steps so far, error on the validation images
+Curve = list[
+    tuple[float, float, float]
+]  # after each epoch: epochs, seconds of steps so far, error on the validation images
 
 
 def ours(config: Config, splits: dict[str, Pack], device: str, folder: Path) -> Curve:
@@ -72,8 +86,15 @@ def theirs(config: Config, splits: dict[str, Pack], device: str) -> Curve:
     judge = config.network().to(device)
     net = Plain(config.preset, config.num_classes, config.width, config.image_size)
     net.load_state_dict(judge.export_merged())
-    net = net.to(device).to(memory_format=torch.channels_last if device == "cuda" else torch.contiguous_format).train()
-    optimizer, schedule = sgd(net, recipe.rate, recipe.momentum, recipe.weight_decay), Schedule.of(config.epochs)
+    net = (
+        net.to(device)
+        .to(memory_format=torch.channels_last if device == "cuda" else torch.contiguous_format)
+        .train()
+    )
+    optimizer, schedule = (
+        sgd(net, recipe.rate, recipe.momentum, recipe.weight_decay),
+        Schedule.of(config.epochs),
+    )
     augment, loader = (
         Augment(recipe, pack.mean, config.image_size, pack.color, config.seed),
         Loader(pack, config.batch_size, config.seed, device),
@@ -112,8 +133,18 @@ def measure(profile: Profile, config: Config, args: argparse.Namespace, origin: 
     code, machine, net and budget; they share one time."""
     splits = profile.splits()
     name = "ours" if config.mode == "plain" else f"ours, {config.mode}"
-    facts: Row = {"profile": profile.name, "data": profile.title(), "preset": config.preset, "width": config.width, "budget": config.epochs}
-    facts |= {"image_size": config.image_size, "batch": config.batch_size, "precision": config.precision}
+    facts: Row = {
+        "profile": profile.name,
+        "data": profile.title(),
+        "preset": config.preset,
+        "width": config.width,
+        "budget": config.epochs,
+    }
+    facts |= {
+        "image_size": config.image_size,
+        "batch": config.batch_size,
+        "precision": config.precision,
+    }
     run = {each: origin[each] for each in ("source", *record.MACHINE)} | facts
     what = sorted(run.items())
     if args.fresh:
@@ -123,7 +154,11 @@ def measure(profile: Profile, config: Config, args: argparse.Namespace, origin: 
     for seed in range(args.seeds):
         for each in sorted((name, PEER), reverse=seed % 2 == 1):  # who begins
             own: Row = run | {"implementation": each, "seed": seed}
-            wanted = [error for error in args.error if not record.held(args.out, own | {"error": error}, COLUMNS)]
+            wanted = [
+                error
+                for error in args.error
+                if not record.held(args.out, own | {"error": error}, COLUMNS)
+            ]
             if not wanted:
                 continue
             here = replace(config, seed=seed)
@@ -132,7 +167,11 @@ def measure(profile: Profile, config: Config, args: argparse.Namespace, origin: 
             with arithmetic(config.precision, torch.device(args.device)):
                 curve = contestant(here, splits, args.device)
             base = dict.fromkeys(COLUMNS) | origin | own
-            record.append(args.out, [base | row for row in points(curve, wanted, len(splits["train"]))], COLUMNS)
+            record.append(
+                args.out,
+                [base | row for row in points(curve, wanted, len(splits["train"]))],
+                COLUMNS,
+            )
             shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(args.folder, ignore_errors=True)  # also what other code began and did not end
     return record.held(args.out, run, COLUMNS)
@@ -144,7 +183,9 @@ def points(curve: Curve, errors: Sequence[float], images: int) -> Iterator[Row]:
     for error in errors:
         row: Row = {"error": error, "images_per_s": epochs * images / seconds}
         if (point := reached(curve, error)) is None:
-            row["note"] = f"not within {epochs:g} epochs; {min(one[2] for one in curve):.3f} at best"
+            row["note"] = (
+                f"not within {epochs:g} epochs; {min(one[2] for one in curve):.3f} at best"
+            )
         else:
             row["epochs"], row["seconds"], row["reached"] = point
         yield row
@@ -160,12 +201,18 @@ def latest(cuda: bool, path: Path = FILE) -> list[Row]:
 def table(rows: Sequence[Row]) -> str:
     """A table for each profile."""
     profiles = dict.fromkeys(row["profile"] for row in rows)
-    return "\n\n".join(_one_table([row for row in rows if row["profile"] == profile]) for profile in profiles)
+    return "\n\n".join(
+        _one_table([row for row in rows if row["profile"] == profile]) for profile in profiles
+    )
 
 
 def _one_table(rows: Sequence[Row]) -> str:
-    lines = [["implementation ", "seed", "error", "epochs", "seconds", "times", "images/s", "note "]]
-    theirs = {(row["seed"], row["error"]): row["seconds"] for row in rows if row["implementation"] == PEER}
+    lines = [
+        ["implementation ", "seed", "error", "epochs", "seconds", "times", "images/s", "note "]
+    ]
+    theirs = {
+        (row["seed"], row["error"]): row["seconds"] for row in rows if row["implementation"] == PEER
+    }
     for row in rows:
         peer = theirs.get((row["seed"], row["error"])) if row["implementation"] != PEER else None
         ratio = float(peer) / float(row["seconds"]) if peer and row["seconds"] else None
@@ -179,9 +226,18 @@ def _one_table(rows: Sequence[Row]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    form = Parser("python -m benchmarks.reach", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = Parser(
+        "python -m benchmarks.reach",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = form.add_argument
-    add("--profile", default="embedded", metavar="P", help="whose images, net, rate and epochs (default: %(default)s)")
+    add(
+        "--profile",
+        default="embedded",
+        metavar="P",
+        help="whose images, net, rate and epochs (default: %(default)s)",
+    )
     add(
         "--error",
         type=share,
@@ -191,22 +247,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="stated, of the validation images, 0 to 1 (default: 0.7 0.6)",
     )
     add("--epochs", type=script.positive, metavar="N", help="the budget (default: the profile's)")
-    add("--mode", choices=tuple(MODES), default="plain", help="of our trainer (default: %(default)s)")
-    add("--seeds", type=script.positive, default=1, metavar="N", help="from 0 on (default: %(default)s)")
     add(
-        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="default: cuda where there is one"
+        "--mode",
+        choices=tuple(MODES),
+        default="plain",
+        help="of our trainer (default: %(default)s)",
     )
-    add("--threads", type=script.positive, metavar="N", help="of the CPU (default: torch's own choice)")
+    add(
+        "--seeds",
+        type=script.positive,
+        default=1,
+        metavar="N",
+        help="from 0 on (default: %(default)s)",
+    )
+    add(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="default: cuda where there is one",
+    )
+    add(
+        "--threads",
+        type=script.positive,
+        metavar="N",
+        help="of the CPU (default: torch's own choice)",
+    )
     add("--fresh", action="store_true", help="begin anew, whatever the file holds")
-    add("--commit", metavar="ID", help="what to write as commit where the folder is no git checkout")
-    add("--out", type=Path, default=FILE, metavar="CSV", help=f"append the rows here; default: {FILE.relative_to(record.HERE.parent)}")
+    add(
+        "--commit", metavar="ID", help="what to write as commit where the folder is no git checkout"
+    )
+    add(
+        "--out",
+        type=Path,
+        default=FILE,
+        metavar="CSV",
+        help=f"append the rows here; default: {FILE.relative_to(record.HERE.parent)}",
+    )
     args = form.parse_args(argv)
 
     def work() -> int:
         record.check(args.out, COLUMNS)
         profile = load(args.profile)
         if "val" not in profile.splits():
-            raise InputError(f"profile {args.profile!r} has no validation images, whose error is to be reached")
+            raise InputError(
+                f"profile {args.profile!r} has no validation images, whose error is to be reached"
+            )
         if args.device == "cuda" and not torch.cuda.is_available():
             raise InputError("there is no CUDA device here; use --device cpu")
         if args.threads:
@@ -214,7 +299,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = models.base(profile)
         config = replace(config, mode=args.mode, epochs=args.epochs or config.epochs)
         if config.epochs != int(config.epochs):
-            raise InputError(f"profile {args.profile!r} has {config.epochs:g} epochs, and whole ones are compared; give --epochs N")
+            raise InputError(
+                f"profile {args.profile!r} has {config.epochs:g} epochs, and whole ones are compared; give --epochs N"
+            )
         args.folder = profile.runs / "benchmarks" / "reach"
         rows = measure(profile, config, args, record.machine(args.device, args.commit, SOURCES))
         print(f"{table(rows)}\n\nrows: {args.out}")

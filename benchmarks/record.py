@@ -28,14 +28,58 @@ HERE = Path(__file__).resolve().parent
 ARCHIVE = HERE / "results"
 SOURCES = (HERE.parent / "kernels", HERE)  # what a time depends on
 
-MACHINE = ("device", "processor", "cores", "threads", "memory_gb", "driver", "python", "torch", "triton", "cuda", "cudnn")
+MACHINE = (
+    "device",
+    "processor",
+    "cores",
+    "threads",
+    "memory_gb",
+    "driver",
+    "python",
+    "torch",
+    "triton",
+    "cuda",
+    "cudnn",
+)
 CASE = ("operator", "layer", "shape", "batch", "dtype")
 COLUMNS = (
     *("time", "commit", "dirty", "source", *MACHINE, "busy_percent"),
-    *(*CASE, "implementation", "layout", "direction", "method", "seed", "runs", "median_ms", "p20_ms", "p80_ms"),
-    *("floor_bytes", "gb_per_s", "copy_gb_per_s", "percent_of_copy", "error", "saved_bytes", "peak_bytes", "sm_mhz", "note"),
+    *(
+        *CASE,
+        "implementation",
+        "layout",
+        "direction",
+        "method",
+        "seed",
+        "runs",
+        "median_ms",
+        "p20_ms",
+        "p80_ms",
+    ),
+    *(
+        "floor_bytes",
+        "gb_per_s",
+        "copy_gb_per_s",
+        "percent_of_copy",
+        "error",
+        "saved_bytes",
+        "peak_bytes",
+        "sm_mhz",
+        "note",
+    ),
 )
-NUMBERS = {"batch", "threads", "runs", "median_ms", "p20_ms", "p80_ms", "floor_bytes", "gb_per_s", "copy_gb_per_s", "percent_of_copy"}
+NUMBERS = {
+    "batch",
+    "threads",
+    "runs",
+    "median_ms",
+    "p20_ms",
+    "p80_ms",
+    "floor_bytes",
+    "gb_per_s",
+    "copy_gb_per_s",
+    "percent_of_copy",
+}
 NUMBERS |= {"error", "saved_bytes", "peak_bytes", "busy_percent", "memory_gb"}
 
 
@@ -46,7 +90,9 @@ def machine(device: str, commit: str | None = None, sources: Sequence[Path] = SO
 
     def git(*args: str) -> str | None:
         try:
-            done = subprocess.run(["git", *args], cwd=HERE, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                ["git", *args], cwd=HERE, capture_output=True, text=True, check=False
+            )
         except OSError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -87,7 +133,9 @@ def nvidia_smi(field: str) -> str:
     """What the driver says of device 0, or "" where it says nothing."""
     command = ["nvidia-smi", "--id=0", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
 
@@ -103,24 +151,35 @@ def read(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
             raise InputError(f"{path} is no file; name another with --out")
         text = path.read_text() if path.exists() else ""
     except (OSError, UnicodeDecodeError) as problem:
-        raise InputError(f"{path} cannot be read as a CSV ({_reason(problem)}); name another file with --out") from None
+        raise InputError(
+            f"{path} cannot be read as a CSV ({_reason(problem)}); name another file with --out"
+        ) from None
     if not text:
         return []
     reader = csv.reader(io.StringIO(text, newline=""))
     rows: list[Row] = []
     try:
         if tuple(next(reader)) != tuple(columns):
-            raise InputError(f"{path} has other columns than this version writes; move it away, or name another file with --out")
+            raise InputError(
+                f"{path} has other columns than this version writes; move it away, or name another file with --out"
+            )
         for values in reader:
             if len(values) != len(columns):
                 raise ValueError(f"{len(values)} fields of {len(columns)}")
-            rows.append({name: _number(name, value) if name in NUMBERS else value for name, value in zip(columns, values, strict=True)})
+            rows.append(
+                {
+                    name: _number(name, value) if name in NUMBERS else value
+                    for name, value in zip(columns, values, strict=True)
+                }
+            )
         if not text.endswith("\n"):
             raise ValueError("cut off at its end")
     except InputError:
         raise
     except (ValueError, csv.Error) as problem:
-        raise InputError(f"{path}, line {reader.line_num}: {problem}; mend or remove that line, or name another file with --out") from None
+        raise InputError(
+            f"{path}, line {reader.line_num}: {problem}; mend or remove that line, or name another file with --out"
+        ) from None
     return rows
 
 
@@ -128,7 +187,11 @@ def held(path: Path, wanted: Row, columns: Sequence[str] = COLUMNS) -> list[Row]
     """The rows of a CSV with these values, as they are once written."""
     texts = {name: "" if value is None else str(_text(value)) for name, value in wanted.items()}
     told = {name: _number(name, text) if name in NUMBERS else text for name, text in texts.items()}
-    return [row for row in read(path, columns) if all(row[name] == value for name, value in told.items())]
+    return [
+        row
+        for row in read(path, columns)
+        if all(row[name] == value for name, value in told.items())
+    ]
 
 
 def check(path: Path, columns: Sequence[str] = COLUMNS) -> None:
@@ -147,7 +210,10 @@ def append(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) ->
     if not there:
         writer.writeheader()
     stamp = now()
-    writer.writerows({name: _text(value) for name, value in row.items()} | {"time": row.get("time") or stamp} for row in rows)
+    writer.writerows(
+        {name: _text(value) for name, value in row.items()} | {"time": row.get("time") or stamp}
+        for row in rows
+    )
     with _writing(path) as part:
         part.write_text(there + text.getvalue())
         part.replace(path)
@@ -168,7 +234,9 @@ def _writing(path: Path) -> Iterator[Path]:
     except OSError as problem:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written ({_reason(problem)}); name another file with --out") from None
+        raise InputError(
+            f"{path} cannot be written ({_reason(problem)}); name another file with --out"
+        ) from None
 
 
 def _reason(problem: Exception) -> str:
@@ -194,7 +262,10 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     left = [name.endswith(" ") for name in rows[0]]
     rows = [[name.strip() for name in rows[0]], *rows[1:]]
     widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["  ".join(c.ljust(w) if f else c.rjust(w) for c, w, f in zip(row, widths, left)).rstrip() for row in rows]
+    lines = [
+        "  ".join(c.ljust(w) if f else c.rjust(w) for c, w, f in zip(row, widths, left)).rstrip()
+        for row in rows
+    ]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
@@ -205,23 +276,48 @@ def summary(rows: Sequence[Row]) -> str:
     is from 1 is how finely the table can be read."""
     blocks = []
     for (method, *_), own in cases(rows).items():
-        timed = {(row["implementation"], row["layout"], row["direction"]): row for row in own if row["method"] == method}
+        timed = {
+            (row["implementation"], row["layout"], row["direction"]): row
+            for row in own
+            if row["method"] == method
+        }
         directions = [d for d in ("forward", "backward", "both") if any(k[2] == d for k in timed)]
         layout = next((k[1] for k in timed if k[0] == "ours"), None)
         lines = [
-            ["implementation ", "layout ", *(text for d in directions for text in (f"{d} ms", "of copy", "x ours")), "saved MB", "error"]
+            [
+                "implementation ",
+                "layout ",
+                *(text for d in directions for text in (f"{d} ms", "of copy", "x ours")),
+                "saved MB",
+                "error",
+            ]
         ]
         for name, form in dict.fromkeys(k[:2] for k in timed):
             line = [name, form]
             for direction in directions:
-                row, ours = timed.get((name, form, direction)), timed.get(("ours", layout, direction))
-                line += [f"{row['median_ms']:.4g}", f"{row['percent_of_copy']:.0f} %"] if row else ["", ""]
+                row, ours = (
+                    timed.get((name, form, direction)),
+                    timed.get(("ours", layout, direction)),
+                )
+                line += (
+                    [f"{row['median_ms']:.4g}", f"{row['percent_of_copy']:.0f} %"]
+                    if row
+                    else ["", ""]
+                )
                 line += [f"{row['median_ms'] / ours['median_ms']:.2f}" if row and ours else ""]
             facts = next(row for k, row in timed.items() if k[:2] == (name, form))
             saved, error = facts["saved_bytes"], facts["error"]
-            lines.append([*line, f"{saved / 1e6:.4g}" if saved else "", f"{error:.1e}" if error is not None else ""])
+            lines.append(
+                [
+                    *line,
+                    f"{saved / 1e6:.4g}" if saved else "",
+                    f"{error:.1e}" if error is not None else "",
+                ]
+            )
         heading = f"{title(own[0])}, {method}: copy {own[0]['copy_gb_per_s']:.4g} GB/s"
-        notes = dict.fromkeys(f"{r['implementation']} {r['layout']}: {r['note']}" for r in own if r["note"])
+        notes = dict.fromkeys(
+            f"{r['implementation']} {r['layout']}: {r['note']}" for r in own if r["note"]
+        )
         blocks.append("\n".join([heading, table(lines), *notes]))
     return f"{where(rows[0])}\n\n" + "\n\n".join(blocks) if blocks else "Nothing was measured."
 
@@ -229,13 +325,32 @@ def summary(rows: Sequence[Row]) -> str:
 def digest(rows: Sequence[Row]) -> str:
     """One line per case and direction: ours in the case's first layout, and how many times as long each peer takes in its fastest
     layout."""
-    lines = [["case ", "direction ", "ours ms", "of copy", "again", "torch", "torch.compile", "cudnn", "others "]]
+    lines = [
+        [
+            "case ",
+            "direction ",
+            "ours ms",
+            "of copy",
+            "again",
+            "torch",
+            "torch.compile",
+            "cudnn",
+            "others ",
+        ]
+    ]
     for (method, *_), own in cases(rows).items():
         timed = [row for row in own if row["method"] == method]
         layout = next((row["layout"] for row in timed if row["implementation"] == "ours"), None)
         for direction in ("forward", "backward", "both"):
             here = [row for row in timed if row["direction"] == direction]
-            ours = next((row for row in here if row["implementation"] == "ours" and row["layout"] == layout), None)
+            ours = next(
+                (
+                    row
+                    for row in here
+                    if row["implementation"] == "ours" and row["layout"] == layout
+                ),
+                None,
+            )
             if ours is None or (direction == "both" and method != "graph"):
                 continue
             fastest: dict[str, float] = {}
@@ -244,9 +359,18 @@ def digest(rows: Sequence[Row]) -> str:
                 if name != "ours" and (name != "ours, again" or row["layout"] == layout):
                     fastest[name] = min(row["median_ms"], fastest.get(name, float("inf")))
             ratio = {name: f"{ms / ours['median_ms']:.2f}" for name, ms in fastest.items()}
-            known = [ratio.pop(name, "") for name in ("ours, again", "torch", "torch.compile", "cudnn")]
-            others = ", ".join(f"{name.removeprefix('ours, ')} {value}" for name, value in ratio.items())
-            values = [f"{ours['median_ms']:.4g}", f"{ours['percent_of_copy']:.0f} %", *known, others]
+            known = [
+                ratio.pop(name, "") for name in ("ours, again", "torch", "torch.compile", "cudnn")
+            ]
+            others = ", ".join(
+                f"{name.removeprefix('ours, ')} {value}" for name, value in ratio.items()
+            )
+            values = [
+                f"{ours['median_ms']:.4g}",
+                f"{ours['percent_of_copy']:.0f} %",
+                *known,
+                others,
+            ]
             lines.append([f"{title(own[0])}, {method}", direction, *values])
     return f"{where(rows[0])}\n\n{table(lines)}" if len(lines) > 1 else "Nothing was measured."
 
@@ -256,13 +380,19 @@ def cases(rows: Sequence[Row]) -> dict[tuple, list[Row]]:
     that measure the same thing the last counts."""
     latest: dict[tuple, Row] = {}
     for row in rows:
-        latest[tuple(row[name] for name in (*CASE, "implementation", "layout", "direction", "method"))] = row
+        latest[
+            tuple(row[name] for name in (*CASE, "implementation", "layout", "direction", "method"))
+        ] = row
     found: dict[tuple, list[Row]] = {}
     for row in latest.values():
         if row["method"]:
             found.setdefault((row["method"], *(row[name] for name in CASE)), []).append(row)
     for (_, *key), own in found.items():
-        own += [row for row in latest.values() if not row["method"] and [row[name] for name in CASE] == key]
+        own += [
+            row
+            for row in latest.values()
+            if not row["method"] and [row[name] for name in CASE] == key
+        ]
     return found
 
 
@@ -275,5 +405,9 @@ def where(row: Row) -> str:
     """The machine in words, with a warning where it was not ours alone."""
     threads = "" if row["cuda"] else f", threads: {row['threads']:.0f}"
     changes = " with changes" if row["dirty"] == "yes" else ""
-    busy = f"\nOther programs kept {row['busy_percent']:.0f} % of the processors busy at the start." if row["busy_percent"] > 10 else ""
+    busy = (
+        f"\nOther programs kept {row['busy_percent']:.0f} % of the processors busy at the start."
+        if row["busy_percent"] > 10
+        else ""
+    )
     return f"{row['device']}{threads}, torch {row['torch']}, commit {row['commit']}{changes}{busy}"

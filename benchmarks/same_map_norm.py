@@ -7,7 +7,7 @@ import sys
 import torch.nn.functional as F
 from torch import Tensor
 
-import kernels
+import alexnet_kernels as kernels
 from benchmarks import measure, script
 
 NAME = "same_map_norm"
@@ -27,18 +27,24 @@ def floor(dims: tuple[int, ...], batch: int, itemsize: int) -> dict[str, int]:
 
 
 def reference(x: Tensor) -> Tensor:
-    squares = F.pad(x.square(), (SIZE // 2,) * 4).unfold(2, SIZE, 1).unfold(3, SIZE, 1)  # (N, C, H, W, 5, 5)
+    squares = (
+        F.pad(x.square(), (SIZE // 2,) * 4).unfold(2, SIZE, 1).unfold(3, SIZE, 1)
+    )  # (N, C, H, W, 5, 5)
     return x / (K + ALPHA * squares.sum((-2, -1))) ** BETA
 
 
 def eager(x: Tensor) -> Tensor:
-    mean = F.avg_pool2d(x * x, SIZE, stride=1, padding=SIZE // 2)  # zeros beyond the border count, so the mean is the sum over 25
+    mean = F.avg_pool2d(
+        x * x, SIZE, stride=1, padding=SIZE // 2
+    )  # zeros beyond the border count, so the mean is the sum over 25
     return x / (K + ALPHA * SIZE**2 * mean) ** BETA
 
 
 def entries(case: measure.Case) -> list[measure.Entry]:
     x = case.normal(case.batch, *case.dims, scale=100.0)
-    peers = measure.ours(lambda x: kernels.same_map_norm(x, SIZE, ALPHA, BETA, K), reference) + measure.torchs(eager, reference)
+    peers = measure.ours(
+        lambda x: kernels.same_map_norm(x, SIZE, ALPHA, BETA, K), reference
+    ) + measure.torchs(eager, reference)
     return measure.differentiable(case, peers, x, case.normal(*x.shape))
 
 

@@ -22,7 +22,13 @@ from benchmarks.record import Row
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "cpu": {"batch": [16], "dtype": ["fp32"], "layouts": ["nchw"], "runs": 20, "seconds": 10.0},
-    "cuda": {"batch": [1024, 128], "dtype": ["bf16", "fp32"], "layouts": ["nhwc", "nchw"], "runs": 50, "seconds": 4.0},
+    "cuda": {
+        "batch": [1024, 128],
+        "dtype": ["bf16", "fp32"],
+        "layouts": ["nhwc", "nchw"],
+        "runs": 50,
+        "seconds": 4.0,
+    },
 }
 TINY: dict[str, Any] = {"batch": [2], "runs": 2, "seconds": 0.5}
 TINY_FOLDER = ROOT / "runs" / "benchmarks"
@@ -33,11 +39,20 @@ of the device's copy bandwidth that the fewest possible bytes make of it, and ea
 
 def main(operator: Any, argv: Sequence[str] | None = None) -> int:
     """The whole of one operator's script. Returns the exit status."""
-    shapes = ", ".join(f"{layer} {'x'.join(map(str, dims))}" for layer, dims in operator.SHAPES.items())
+    shapes = ", ".join(
+        f"{layer} {'x'.join(map(str, dims))}" for layer, dims in operator.SHAPES.items()
+    )
     default = record.ARCHIVE / f"{operator.NAME}.csv"
     form = parser(operator.NAME, f"{operator.__doc__}{EPILOG}")
-    form.add_argument("--shapes", nargs="+", metavar="SHAPE", help=f"names or sizes; default: {shapes}")
-    form.add_argument("--out", type=Path, metavar="CSV", help=f"append the rows here; default: {default.relative_to(record.HERE.parent)}")
+    form.add_argument(
+        "--shapes", nargs="+", metavar="SHAPE", help=f"names or sizes; default: {shapes}"
+    )
+    form.add_argument(
+        "--out",
+        type=Path,
+        metavar="CSV",
+        help=f"append the rows here; default: {default.relative_to(record.HERE.parent)}",
+    )
     args = form.parse_args(argv)
 
     def work() -> int:
@@ -51,21 +66,56 @@ def main(operator: Any, argv: Sequence[str] | None = None) -> int:
 
 
 def parser(name: str, doc: str) -> argparse.ArgumentParser:
-    form = Parser(f"python -m benchmarks.{name}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = Parser(
+        f"python -m benchmarks.{name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = form.add_argument
     add("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    add("--batch", type=positive, nargs="+", metavar="N", help="images; default: 16 on a CPU, 1024 and 128 on a GPU")
-    add("--dtype", choices=tuple(measure.DTYPES), nargs="+", help="default: fp32 on a CPU, bf16 and fp32 on a GPU")
+    add(
+        "--batch",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="images; default: 16 on a CPU, 1024 and 128 on a GPU",
+    )
+    add(
+        "--dtype",
+        choices=tuple(measure.DTYPES),
+        nargs="+",
+        help="default: fp32 on a CPU, bf16 and fp32 on a GPU",
+    )
     layouts = "memory formats; ratios are to ours in the first; default: nchw on a CPU, nhwc and nchw on a GPU"
     add("--layouts", choices=tuple(measure.LAYOUTS), nargs="+", help=layouts)
-    add("--implementations", nargs="+", metavar="NAME", help='only these, e.g. ours "ours, composite" torch torch.compile; default: all')
-    add("--runs", type=positive, metavar="N", help="rounds at most; default: 20 on a CPU, 50 on a GPU")
+    add(
+        "--implementations",
+        nargs="+",
+        metavar="NAME",
+        help='only these, e.g. ours "ours, composite" torch torch.compile; default: all',
+    )
+    add(
+        "--runs",
+        type=positive,
+        metavar="N",
+        help="rounds at most; default: 20 on a CPU, 50 on a GPU",
+    )
     limit = f"begin no round of a case after S seconds, once there are {measure.FEWEST}; default: 10 on a CPU, 4 on a GPU"
     add("--seconds", type=seconds, metavar="S", help=limit)
     add("--threads", type=positive, metavar="N", help="of the CPU; default: torch's own choice")
-    add("--seed", type=int, help="of the random inputs; default: a new one for each case, written into its rows")
-    add("--commit", metavar="ID", help="what to write as commit where the folder is no git checkout")
-    add("--tiny", action="store_true", help="sizes whose times mean nothing, to test the script; rows go to runs/benchmarks/")
+    add(
+        "--seed",
+        type=int,
+        help="of the random inputs; default: a new one for each case, written into its rows",
+    )
+    add(
+        "--commit", metavar="ID", help="what to write as commit where the folder is no git checkout"
+    )
+    add(
+        "--tiny",
+        action="store_true",
+        help="sizes whose times mean nothing, to test the script; rows go to runs/benchmarks/",
+    )
     return form
 
 
@@ -81,19 +131,37 @@ def settle(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
 
 
-def cases(operator: Any, args: argparse.Namespace, shapes: Sequence[str] | None = None) -> list[Case]:
+def cases(
+    operator: Any, args: argparse.Namespace, shapes: Sequence[str] | None = None
+) -> list[Case]:
     known = operator.TINY if args.tiny else operator.SHAPES
-    wanted = {text: known[text] if text in known else _dims(text, operator) for text in shapes or known}
+    wanted = {
+        text: known[text] if text in known else _dims(text, operator) for text in shapes or known
+    }
     fixed = getattr(operator, "FIXED", {})  # what the operator does not vary in
-    batch, dtype, layouts = (fixed.get(name, getattr(args, name)) for name in ("batch", "dtype", "layouts"))
+    batch, dtype, layouts = (
+        fixed.get(name, getattr(args, name)) for name in ("batch", "dtype", "layouts")
+    )
     return [
-        Case(operator, layer if layer in known else "", dims, n, kind, tuple(layouts), args.device, torch.Generator(args.device))
+        Case(
+            operator,
+            layer if layer in known else "",
+            dims,
+            n,
+            kind,
+            tuple(layouts),
+            args.device,
+            torch.Generator(args.device),
+        )
         for (layer, dims), kind, n in product(wanted.items(), dtype, batch)
     ]
 
 
 def run(
-    cases: Sequence[Case], args: argparse.Namespace, file: Callable[[Case], Path], budget: float = math.inf
+    cases: Sequence[Case],
+    args: argparse.Namespace,
+    file: Callable[[Case], Path],
+    budget: float = math.inf,
 ) -> tuple[list[Row], list[Case]]:
     """Measures cases and appends each one's rows to its file as soon as it is done. Returns the rows, and the cases that remain because
     they failed or because the budget, in seconds, would not hold another as long as the longest."""
@@ -103,12 +171,19 @@ def run(
     rows: list[Row] = []
     left: list[Case] = []
     longest = 0.0
-    stream = torch.cuda.Stream() if args.device == "cuda" else None  # not the default stream, which no CUDA graph can capture
-    with torch.cuda.stream(stream), tqdm(total=len(cases), unit="case", disable=None, leave=False) as bar:
+    stream = (
+        torch.cuda.Stream() if args.device == "cuda" else None
+    )  # not the default stream, which no CUDA graph can capture
+    with (
+        torch.cuda.stream(stream),
+        tqdm(total=len(cases), unit="case", disable=None, leave=False) as bar,
+    ):
         bar.set_description("copy bandwidth")
         origin = record.machine(args.device, args.commit)
         clock = measure.Clock(args.device)
-        ceiling = measure.copy_bandwidth(clock, args.device, 2**23 if args.tiny else 2**30 if clock.cuda else 2**28)
+        ceiling = measure.copy_bandwidth(
+            clock, args.device, 2**23 if args.tiny else 2**30 if clock.cuda else 2**28
+        )
         for number, case in enumerate(cases, 1):
             start = time.perf_counter()
             if start - began + longest > budget:
@@ -124,13 +199,18 @@ def run(
                 left.append(case)
             longest = max(longest, time.perf_counter() - start)
             bar.update()
-            tqdm.write(f"{time.perf_counter() - began:5.0f} s  {number} of {len(cases)}  {case}", sys.stderr)
+            tqdm.write(
+                f"{time.perf_counter() - began:5.0f} s  {number} of {len(cases)}  {case}",
+                sys.stderr,
+            )
     return rows, left
 
 
 def guarded(work: Callable[[], int]) -> int:
     """Exit status: 0 done, 1 something failed or is left, 2 bad input, 130 Ctrl-C or SIGTERM."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that what is under way is put in order
+    before = signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # as Ctrl-C, so that what is under way is put in order
     try:
         return work()
     except InputError as problem:
@@ -168,5 +248,7 @@ def _dims(text: str, operator: Any) -> tuple[int, ...]:
     except argparse.ArgumentTypeError:
         dims = ()
     if len(dims) != len(example):
-        raise InputError(f"--shapes {text}: give {', '.join(operator.SHAPES)} or a size such as {'x'.join(map(str, example))}")
+        raise InputError(
+            f"--shapes {text}: give {', '.join(operator.SHAPES)} or a size such as {'x'.join(map(str, example))}"
+        )
     return dims

@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-import kernels
+import alexnet_kernels as kernels
 from alexnet import AlexNet, presets, rng
 from alexnet.cli import Parser
 from alexnet.data.augment import Augment
@@ -54,7 +54,19 @@ from benchmarks.record import Row
 
 COLUMNS = (
     *("time", "commit", "dirty", "source", *record.MACHINE, "busy_percent", "torchvision"),
-    *("case", "preset", "width", "image_size", "batch", "precision", "implementation", "runs", "median_ms", "p20_ms", "p80_ms"),
+    *(
+        "case",
+        "preset",
+        "width",
+        "image_size",
+        "batch",
+        "precision",
+        "implementation",
+        "runs",
+        "median_ms",
+        "p20_ms",
+        "p80_ms",
+    ),
     *("images_per_s", "peak_mb", "against", "ratio", "wanted", "floor_ms", "note"),
 )
 FILE = record.ARCHIVE / "step.csv"
@@ -72,7 +84,9 @@ class Case:
     image_size: int
     batch: int
     precision: str
-    wanted: tuple[tuple[str, float], ...] = ()  # (implementation, how many times as fast as its peer)
+    wanted: tuple[
+        tuple[str, float], ...
+    ] = ()  # (implementation, how many times as fast as its peer)
     repeat: int = 1  # steps of a turn
 
     @property
@@ -81,8 +95,16 @@ class Case:
 
     def key(self, kind: str) -> Row:
         """The columns that tell what is measured. kind: "steps", "parts" or "pack"."""
-        facts = {"case": self.name if kind == "steps" else kind, "preset": self.preset, "width": self.width}
-        return facts | {"image_size": self.image_size, "batch": self.batch, "precision": self.precision}
+        facts = {
+            "case": self.name if kind == "steps" else kind,
+            "preset": self.preset,
+            "width": self.width,
+        }
+        return facts | {
+            "image_size": self.image_size,
+            "batch": self.batch,
+            "precision": self.precision,
+        }
 
     def __str__(self) -> str:
         return f"{self.name}, {self.preset}, batch {self.batch}, {self.precision}"
@@ -114,10 +136,23 @@ TINY = Case("tiny", "paper", 1 / 16, 64, 2, "fp32")
 Step = Callable[[], object]
 
 
-def ours(case: Case, device: str, x: Tensor, labels: Tensor, mode: str | None = None, compiled: bool = False) -> Step:
+def ours(
+    case: Case,
+    device: str,
+    x: Tensor,
+    labels: Tensor,
+    mode: str | None = None,
+    compiled: bool = False,
+) -> Step:
     """As the trainer does it. mode: of kernels.using."""
     net = AlexNet(case.preset, case.classes, case.width, case.image_size)
-    learner = Learner(net, presets.get(case.preset).recipe, Ranks(device), PRECISIONS[case.precision], compiled=compiled)
+    learner = Learner(
+        net,
+        presets.get(case.preset).recipe,
+        Ranks(device),
+        PRECISIONS[case.precision],
+        compiled=compiled,
+    )
     rates = [1e-4] * len(learner.parameters)
     keys = rng.key(rng.DROPOUT, 0, 0, torch.arange(case.batch))
 
@@ -132,7 +167,12 @@ def ours(case: Case, device: str, x: Tensor, labels: Tensor, mode: str | None = 
 def graph(case: Case, device: str, labels: Tensor) -> Step:
     """As the trainer does it in the mode graph: from bytes, augmentation included."""
     recipe, size = presets.get(case.preset).recipe, round(case.image_size * 8 / 7)
-    learner = Learner(AlexNet(case.preset, case.classes, case.width, case.image_size), recipe, Ranks(device), PRECISIONS[case.precision])
+    learner = Learner(
+        AlexNet(case.preset, case.classes, case.width, case.image_size),
+        recipe,
+        Ranks(device),
+        PRECISIONS[case.precision],
+    )
     augment = any_augment(recipe, size, case.image_size)
     whole = WholeStep(learner, augment, size, case.batch)
     images = torch.randint(256, (case.batch, size, size, 3), dtype=torch.uint8).to(device)
@@ -146,7 +186,9 @@ def any_augment(recipe: presets.Recipe, size: int, crop: int) -> Augment:
     return Augment(recipe, np.full((size, size, 3), 120, np.float32), crop, color)
 
 
-def torchs(net: nn.Module, case: Case, device: str, x: Tensor, labels: Tensor, compiled: bool = False) -> Step:
+def torchs(
+    net: nn.Module, case: Case, device: str, x: Tensor, labels: Tensor, compiled: bool = False
+) -> Step:
     """Any net, torch's loss and torch's SGD; bf16 by autocast, as is usual."""
     net = net.to(device).train()
     if device == "cuda":
@@ -165,7 +207,9 @@ def torchs(net: nn.Module, case: Case, device: str, x: Tensor, labels: Tensor, c
     return step
 
 
-def contestants(case: Case, device: str, x: Tensor, labels: Tensor) -> dict[str, Callable[[], Step]]:
+def contestants(
+    case: Case, device: str, x: Tensor, labels: Tensor
+) -> dict[str, Callable[[], Step]]:
     sizes = (case.classes, case.width, case.image_size)
     if device == "cuda":
         x = x.contiguous(memory_format=torch.channels_last)
@@ -184,7 +228,10 @@ def contestants(case: Case, device: str, x: Tensor, labels: Tensor) -> dict[str,
     found |= {name: lambda net=net: there(net()) for name, net in nets.items()}  # type: ignore[misc]
     if compiles(case, device):
         found["ours, compiled"] = partial(here, compiled=True)
-        found |= {f"{name}, compiled": lambda net=net: there(net(), compiled=True) for name, net in nets.items()}  # type: ignore[misc]
+        found |= {
+            f"{name}, compiled": lambda net=net: there(net(), compiled=True)
+            for name, net in nets.items()
+        }  # type: ignore[misc]
     return found
 
 
@@ -240,7 +287,9 @@ def serve(case: Case, name: str, threads: int, there: Connection) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     try:
-        contestants(TINY, "cpu", *inputs(TINY, "cpu"))[name.replace("torchvision", PEER)]()()  # libraries, which are no step's memory
+        contestants(TINY, "cpu", *inputs(TINY, "cpu"))[
+            name.replace("torchvision", PEER)
+        ]()()  # libraries, which are no step's memory
         gc.collect()
         torch.compiler.reset()
         before = resident("VmRSS")
@@ -264,7 +313,11 @@ def serve(case: Case, name: str, threads: int, there: Connection) -> None:
 def resident(which: str) -> float | None:
     """Memory of this process in MiB, now ("VmRSS") or at most so far ("VmHWM"); None on systems without /proc."""
     try:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{which}:"))
+        line = next(
+            line
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith(f"{which}:")
+        )
     except (OSError, StopIteration):
         return None
     return int(line.split()[1]) / 1024
@@ -284,7 +337,9 @@ def compare(case: Case, device: str, x: Tensor) -> None:
     with torch.no_grad():
         got, right = net(x[:4]), plain.to(device)(x[:4])
     if not torch.allclose(got, right, rtol=1e-3, atol=1e-3 * float(right.abs().max())):
-        raise RuntimeError(f"{case}: the nets' outputs differ by {float((got - right).abs().max()):.2g}")
+        raise RuntimeError(
+            f"{case}: the nets' outputs differ by {float((got - right).abs().max()):.2g}"
+        )
 
 
 def steps(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
@@ -314,16 +369,31 @@ def steps(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
                 peaks[name] = torch.cuda.max_memory_allocated() / 2**20
                 ready[name] = step
             except Exception as problem:  # what cannot run here is a finding
-                rows.append(base | {"implementation": name, "note": f"skipped: {measure.first_line(problem)}"})
-        times = {name: [ms / case.repeat for ms in found] for name, found in clocked(ready, args).items()}
+                rows.append(
+                    base
+                    | {"implementation": name, "note": f"skipped: {measure.first_line(problem)}"}
+                )
+        times = {
+            name: [ms / case.repeat for ms in found] for name, found in clocked(ready, args).items()
+        }
     for step in ready.values():
         if isinstance(step, Apart):
             step.stop()
     middle = {name: float(np.median(ms)) for name, ms in times.items()}
     for name, ms in times.items():
         low, high = (float(q) for q in np.percentile(ms, [20, 80]))
-        row = base | {"implementation": name, "runs": len(ms), "median_ms": middle[name], "p20_ms": low, "p80_ms": high}
-        row |= {"images_per_s": 1e3 * case.batch / middle[name], "peak_mb": peaks.get(name), "wanted": dict(case.wanted).get(name)}
+        row = base | {
+            "implementation": name,
+            "runs": len(ms),
+            "median_ms": middle[name],
+            "p20_ms": low,
+            "p80_ms": high,
+        }
+        row |= {
+            "images_per_s": 1e3 * case.batch / middle[name],
+            "peak_mb": peaks.get(name),
+            "wanted": dict(case.wanted).get(name),
+        }
         if name != PEER and PEER in middle:
             row |= {"against": PEER, "ratio": middle[PEER] / middle[name]}
         rows.append(row)
@@ -345,7 +415,12 @@ def parts(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
     that its multiplications or its bytes take at the rates of a large matrix product and a large copy, measured in the same run."""
     device, dtype = args.device, PRECISIONS[case.precision]
     clock = measure.Clock(device)
-    copy = measure.copy_bandwidth(clock, device, 2**30 if device == "cuda" else 2**23 if case is TINY else 2**28) * 1e6  # bytes a ms
+    copy = (
+        measure.copy_bandwidth(
+            clock, device, 2**30 if device == "cuda" else 2**23 if case is TINY else 2**28
+        )
+        * 1e6
+    )  # bytes a ms
     side = 8192 if device == "cuda" else 256 if case is TINY else 1024
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
 
@@ -355,7 +430,11 @@ def parts(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
         return x.contiguous(memory_format=form).requires_grad_(wants_gradient)
 
     with arithmetic(case.precision, torch.device(device)):
-        product = 2 * side**3 / float(np.median([clock.sample(lambda: a @ b, cold=False)[0] for _ in range(10)][3:]))  # FLOP a ms
+        product = (
+            2
+            * side**3
+            / float(np.median([clock.sample(lambda: a @ b, cold=False)[0] for _ in range(10)][3:]))
+        )  # FLOP a ms
         net = AlexNet(case.preset, case.classes, case.width, case.image_size)
         recipe = presets.get(case.preset).recipe
         learner = Learner(net, recipe, Ranks(device), dtype)
@@ -367,18 +446,33 @@ def parts(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
             shape = (case.batch, maps, at, at) if row.layer.kernel else (case.batch, row.fan_in)
             first, stages = row is net.table[0], net.stages(row.layer.name)
             shared = first or row.layer.reads == "both"
-            xs = [given(shape, not first)] * len(stages) if shared else [given(shape) for _ in stages]
+            xs = (
+                [given(shape, not first)] * len(stages)
+                if shared
+                else [given(shape) for _ in stages]
+            )
             passes = 2 if first else 3  # no gradient for the image
             sums = [partial(s.weighted_sums, x, None) for s, x in zip(stages, xs, strict=True)]
             calls[f"{row.layer.name}, sums"] = partial(both, sums, leaves(xs, stages))
             floors[f"{row.layer.name}, sums"] = passes * 2 * row.macs * case.batch / product
             if row.layer.then:
-                outs = [given((case.batch, row.maps, row.size, row.size) if row.layer.kernel else (case.batch, row.maps)) for _ in stages]
+                outs = [
+                    given(
+                        (case.batch, row.maps, row.size, row.size)
+                        if row.layer.kernel
+                        else (case.batch, row.maps)
+                    )
+                    for _ in stages
+                ]
                 rest = [partial(after, s, out, keys) for s, out in zip(stages, outs, strict=True)]
                 calls[f"{row.layer.name}, rest"] = partial(both, rest, leaves(outs, stages))
-                kept = row.out_size**2 / row.size**2  # forward reads x and writes y and a byte each; backward reads both and writes dx
+                kept = (
+                    row.out_size**2 / row.size**2
+                )  # forward reads x and writes y and a byte each; backward reads both and writes dx
                 each = outs[0].numel() * len(stages)
-                floors[f"{row.layer.name}, rest"] = each * (outs[0].element_size() * (3 + 2 * kept) + 2 * kept) / copy
+                floors[f"{row.layer.name}, rest"] = (
+                    each * (outs[0].element_size() * (3 + 2 * kept) + 2 * kept) / copy
+                )
         for parameter in net.parameters():
             parameter.grad = torch.zeros_like(parameter)
         grads = {name: p.grad for name, p in net.named_parameters()}
@@ -391,10 +485,15 @@ def parts(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
         calls["update"] = update
         half = 2 if dtype == torch.bfloat16 else 0  # the copies that the net computes with
         total = sum(p.numel() for p in net.parameters())
-        floors["update"] = total * (4 * 4 + (half or 4) + half) / copy  # w and v read and written, g read
+        floors["update"] = (
+            total * (4 * 4 + (half or 4) + half) / copy
+        )  # w and v read and written, g read
         size = round(case.image_size * 8 / 7)
         augment = any_augment(recipe, size, case.image_size)
-        images, ids = torch.randint(256, (case.batch, size, size, 3), dtype=torch.uint8).to(device), torch.arange(case.batch)
+        images, ids = (
+            torch.randint(256, (case.batch, size, size, 3), dtype=torch.uint8).to(device),
+            torch.arange(case.batch),
+        )
         calls["augmentation"] = lambda: augment.train(images, ids, ids, 0)
         floors["augmentation"] = case.batch * 3 * case.image_size**2 * 5 / copy
         times = clocked(calls, args)
@@ -402,7 +501,14 @@ def parts(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
     rows = []
     for name, ms in times.items():
         low, middle, high = (float(q) for q in np.percentile(ms, [20, 50, 80]))
-        facts = {"implementation": name, "runs": len(ms), "median_ms": middle, "p20_ms": low, "p80_ms": high, "floor_ms": floors[name]}
+        facts = {
+            "implementation": name,
+            "runs": len(ms),
+            "median_ms": middle,
+            "p20_ms": low,
+            "p80_ms": high,
+            "floor_ms": floors[name],
+        }
         rows.append(base | facts)
     return rows
 
@@ -441,26 +547,44 @@ def pack(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder, arithmetic(case.precision, device) as dtype:
         source = random_pack(Path(folder) / "pack", size, min(4096, 64 * case.batch), case.classes)
         torch.manual_seed(0)
-        learner = Learner(AlexNet(case.preset, case.classes, case.width, case.image_size), recipe, Ranks(args.device), dtype)
-        augment, rates = any_augment(recipe, size, case.image_size), [1e-4] * len(learner.parameters)
+        learner = Learner(
+            AlexNet(case.preset, case.classes, case.width, case.image_size),
+            recipe,
+            Ranks(args.device),
+            dtype,
+        )
+        augment, rates = (
+            any_augment(recipe, size, case.image_size),
+            [1e-4] * len(learner.parameters),
+        )
         whole = WholeStep(learner, augment, size, case.batch) if device.type == "cuda" else None
         fed = {"streamed": Images(source, device, resident=False)}
         if device.type == "cuda":
             fed["resident"] = Images(source, device, resident=True)
         fixed = next(iter(Loader(source, case.batch, 0, device, resident=False).epoch(0)))
 
-        def endless(images: Images) -> Iterator[Batch]:  # epochs without a seam: those of a real pack have thousands of steps
-            plan, ahead = tee(chain.from_iterable(order(source, case.batch, 0, epoch) for epoch in count()))
-            for batch, (ids, positions) in zip(images.of(ids for ids, _ in ahead), plan, strict=False):
+        def endless(
+            images: Images,
+        ) -> Iterator[Batch]:  # epochs without a seam: those of a real pack have thousands of steps
+            plan, ahead = tee(
+                chain.from_iterable(order(source, case.batch, 0, epoch) for epoch in count())
+            )
+            for batch, (ids, positions) in zip(
+                images.of(ids for ids, _ in ahead), plan, strict=False
+            ):
                 yield batch, images.labels(ids), ids, positions
 
         def turn(name: str) -> None:
-            for images, labels, ids, positions in islice(endless(fed[name]) if name in fed else repeat(fixed), per_turn):
+            for images, labels, ids, positions in islice(
+                endless(fed[name]) if name in fed else repeat(fixed), per_turn
+            ):
                 keys = rng.key(rng.DROPOUT, 0, 0, ids)
                 if whole is not None:
                     whole(images, augment.draw(ids, positions, 0), labels, keys, rates)
                 else:
-                    learner.backward(augment.train(images, ids, positions, 0), labels, keys, case.batch)
+                    learner.backward(
+                        augment.train(images, ids, positions, 0), labels, keys, case.batch
+                    )
                     learner.update(rates)
 
         times = clocked({name: partial(turn, name) for name in ("one batch", *fed)}, args)
@@ -469,7 +593,13 @@ def pack(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
     rows = []
     for name, ms in times.items():
         low, high = (float(q) / per_turn for q in np.percentile(ms, [20, 80]))
-        row = base | {"implementation": name, "runs": len(ms), "median_ms": middle[name], "p20_ms": low, "p80_ms": high}
+        row = base | {
+            "implementation": name,
+            "runs": len(ms),
+            "median_ms": middle[name],
+            "p20_ms": low,
+            "p80_ms": high,
+        }
         row["images_per_s"] = 1e3 * case.batch / middle[name]
         if name != "one batch":
             row |= {"against": "one batch", "ratio": middle["one batch"] / middle[name]}
@@ -498,7 +628,11 @@ def latest(kind: str, cuda: bool, path: Path = FILE) -> list[Row]:
     """The last row of each contestant in each case, "steps", "parts" or "pack", of the device that was measured last; none where nothing
     was."""
     rows = [row for row in record.read(path, COLUMNS) if bool(row["cuda"]) is cuda]
-    rows = [row for row in rows if kind == (row["case"] if row["case"] in ("parts", "pack") else "steps")]
+    rows = [
+        row
+        for row in rows
+        if kind == (row["case"] if row["case"] in ("parts", "pack") else "steps")
+    ]
     if not rows:
         return []
     device = max(rows, key=lambda row: row["time"])["device"]
@@ -507,15 +641,28 @@ def latest(kind: str, cuda: bool, path: Path = FILE) -> list[Row]:
 
 def last(rows: Iterable[Row]) -> list[Row]:
     """The last row of each contestant in each case."""
-    return list({tuple(str(row[name]) for name in (*TINY.key("steps"), "implementation")): row for row in rows}.values())
+    return list(
+        {
+            tuple(str(row[name]) for name in (*TINY.key("steps"), "implementation")): row
+            for row in rows
+        }.values()
+    )
 
 
 def plot(rows: Sequence[Row]) -> Figure:
     """What a step is made of: a pair of bars for each part, its time and, over it, the least that its multiplications or bytes take."""
-    figure, axes = plt.subplots(figsize=(6.4, 0.8 + 0.26 * len(rows)), dpi=100, layout="constrained")
+    figure, axes = plt.subplots(
+        figsize=(6.4, 0.8 + 0.26 * len(rows)), dpi=100, layout="constrained"
+    )
     places = range(len(rows))
     axes.barh(places, [number(row["median_ms"]) for row in rows], color="#8fb3d9", label="time")
-    axes.barh(places, [number(row["floor_ms"]) for row in rows], height=0.35, color="#1f5a96", label="floor")
+    axes.barh(
+        places,
+        [number(row["floor_ms"]) for row in rows],
+        height=0.35,
+        color="#1f5a96",
+        label="floor",
+    )
     axes.set_yticks(places, [str(row["implementation"]) for row in rows], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("ms, forward and backward")
@@ -553,8 +700,16 @@ def verdicts(rows: Sequence[Row]) -> str:
     lines = [["target ", "wanted", "measured", " "]]
     for target in GPU_TARGETS:
         what = f"full net, paper, batch {target.batch}, bf16: {f'over {target.peer}' if target.peer else 'images/s'}"
-        here = [row for row in rows if (row["case"], row["preset"], row["precision"]) == ("full net", "paper", "bf16")]
-        rates = {row["implementation"]: number(row["images_per_s"]) for row in here if number(row["batch"]) == target.batch}
+        here = [
+            row
+            for row in rows
+            if (row["case"], row["preset"], row["precision"]) == ("full net", "paper", "bf16")
+        ]
+        rates = {
+            row["implementation"]: number(row["images_per_s"])
+            for row in here
+            if number(row["batch"]) == target.batch
+        }
         ours = max((rates.get(name, 0.0) for name in OURS if name != "ours, again"), default=0.0)
         beside = rates.get(target.peer, 0.0) if target.peer else 1.0
         value = ours / beside if beside else 0.0
@@ -567,40 +722,106 @@ def verdicts(rows: Sequence[Row]) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    lines = [["case ", "implementation ", "ms", "images/s", "times", "wanted", "floor ms", "peak MB"]]
+    lines = [
+        ["case ", "implementation ", "ms", "images/s", "times", "wanted", "floor ms", "peak MB"]
+    ]
     for row in rows:
         case = f"{row['case']}, {row['preset']}, {number(row['image_size']):.0f} px, batch {number(row['batch']):.0f}, {row['precision']}"
-        shown = [row[name] for name in ("median_ms", "images_per_s", "ratio", "wanted", "floor_ms", "peak_mb")]
-        ms, rate, ratio, wanted, floor, peak = ("" if value in (None, "") else f"{number(value):,.3g}" for value in shown)
+        shown = [
+            row[name]
+            for name in ("median_ms", "images_per_s", "ratio", "wanted", "floor_ms", "peak_mb")
+        ]
+        ms, rate, ratio, wanted, floor, peak = (
+            "" if value in (None, "") else f"{number(value):,.3g}" for value in shown
+        )
         rate = "" if row["images_per_s"] in (None, "") else f"{number(row['images_per_s']):,.0f}"
         lines.append([case, str(row["implementation"]), ms, rate, ratio, wanted, floor, peak])
-    notes = [f"{row['case']}, {row['implementation']}: {row['note']}" for row in rows if row["note"]]
-    notes += dict.fromkeys(f"{row['case']}: commit {row['commit']}" for row in rows if row["commit"] != rows[0]["commit"])
+    notes = [
+        f"{row['case']}, {row['implementation']}: {row['note']}" for row in rows if row["note"]
+    ]
+    notes += dict.fromkeys(
+        f"{row['case']}: commit {row['commit']}"
+        for row in rows
+        if row["commit"] != rows[0]["commit"]
+    )
     heading = f"times: how many times as fast as {PEER} in the same case; from a pack, as one batch that stays"
     return "\n".join([record.where(rows[0]), heading, "", record.table(lines), *notes])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    form = Parser("python -m benchmarks.step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = Parser(
+        "python -m benchmarks.step",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add = form.add_argument
     add("what", nargs="*", default=[], help="steps, parts, pack (default: steps)")
     add("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
-    add("--implementations", nargs="+", choices=IMPLEMENTATIONS, metavar="NAME", help=f'only these, as "ours, compiled", and {PEER}')
-    add("--runs", type=script.positive, default=20, metavar="N", help="rounds at most (default: %(default)s)")
-    add("--seconds", type=script.seconds, default=90.0, metavar="S", help="begin no round of a case after this (default: %(default)s)")
-    add("--budget", type=script.seconds, default=math.inf, metavar="S", help="begin no case that might end later (default: none)")
-    add("--fresh", action="store_true", help="measure again what the file holds already, of this code on this machine")
-    add("--threads", type=script.positive, metavar="N", help="of the CPU (default: torch's own choice)")
-    add("--commit", metavar="ID", help="what to write as commit where the folder is no git checkout")
-    add("--tiny", action="store_true", help="sizes whose times mean nothing, to test the script; rows go to runs/benchmarks/")
-    add("--out", type=Path, metavar="CSV", help=f"append the rows here; default: {FILE.relative_to(record.HERE.parent)}")
+    add(
+        "--implementations",
+        nargs="+",
+        choices=IMPLEMENTATIONS,
+        metavar="NAME",
+        help=f'only these, as "ours, compiled", and {PEER}',
+    )
+    add(
+        "--runs",
+        type=script.positive,
+        default=20,
+        metavar="N",
+        help="rounds at most (default: %(default)s)",
+    )
+    add(
+        "--seconds",
+        type=script.seconds,
+        default=90.0,
+        metavar="S",
+        help="begin no round of a case after this (default: %(default)s)",
+    )
+    add(
+        "--budget",
+        type=script.seconds,
+        default=math.inf,
+        metavar="S",
+        help="begin no case that might end later (default: none)",
+    )
+    add(
+        "--fresh",
+        action="store_true",
+        help="measure again what the file holds already, of this code on this machine",
+    )
+    add(
+        "--threads",
+        type=script.positive,
+        metavar="N",
+        help="of the CPU (default: torch's own choice)",
+    )
+    add(
+        "--commit", metavar="ID", help="what to write as commit where the folder is no git checkout"
+    )
+    add(
+        "--tiny",
+        action="store_true",
+        help="sizes whose times mean nothing, to test the script; rows go to runs/benchmarks/",
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="CSV",
+        help=f"append the rows here; default: {FILE.relative_to(record.HERE.parent)}",
+    )
     args = form.parse_args(argv)
     kinds = {"steps": steps, "parts": parts, "pack": pack}
 
     def work() -> int:
-        chosen, args.device = args.what or ["steps"], args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        chosen, args.device = (
+            args.what or ["steps"],
+            args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        )
         if unknown := set(chosen) - set(kinds):
-            raise InputError(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(kinds)}")
+            raise InputError(
+                f"there is no {', '.join(sorted(unknown))}; there are {', '.join(kinds)}"
+            )
         if args.device == "cuda" and not torch.cuda.is_available():
             raise InputError("there is no CUDA device here; use --device cpu")
         if args.threads:
@@ -612,7 +833,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         def held(kind: str, case: Case) -> list[Row]:
             """What the file holds of a case, of this code on this machine; none unless it is all that is asked."""
-            rows = record.held(path, {name: origin[name] for name in ("source", *record.MACHINE)} | case.key(kind), COLUMNS)
+            rows = record.held(
+                path,
+                {name: origin[name] for name in ("source", *record.MACHINE)} | case.key(kind),
+                COLUMNS,
+            )
             if kind != "steps":
                 return last(rows)
             names = asked(case, args)
@@ -620,10 +845,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return rows if len(rows) == len(names) else []
 
         cases = (TINY,) if args.tiny else GPU if args.device == "cuda" else CPU
-        plan = [(name, case) for case in cases for name in dict.fromkeys(chosen)]  # of each kind some, where the budget does not hold all
+        plan = [
+            (name, case) for case in cases for name in dict.fromkeys(chosen)
+        ]  # of each kind some, where the budget does not hold all
         todo = [(name, case) for name, case in plan if args.fresh or not held(name, case)]
         if len(todo) < len(plan):
-            print(f"{len(plan) - len(todo)} of {len(plan)} are in {path} already; --fresh measures them again", file=sys.stderr)
+            print(
+                f"{len(plan) - len(todo)} of {len(plan)} are in {path} already; --fresh measures them again",
+                file=sys.stderr,
+            )
         left: list[str] = []
         began, longest = time.perf_counter(), dict[tuple[str, bool], float]()
         for name, case in todo:

@@ -40,13 +40,37 @@ RESERVE = 20  # seconds of a limit that a program has to end by itself
 
 def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
     """Commands of each part."""
-    python, small, limit = [sys.executable, "-m"], ["--tiny"] if tiny else [], ["--budget", str(budget - RESERVE)]
+    python, small, limit = (
+        [sys.executable, "-m"],
+        ["--tiny"] if tiny else [],
+        ["--budget", str(budget - RESERVE)],
+    )
     profile = ["--profile", "visit" if tiny else "tiny-imagenet"]
     archive = [] if tiny else ["--archive"]
-    tests = ["tests/test_kernels.py", "tests/test_kernels_gpu.py", "tests/test_whole.py", "tests/test_ranks.py", "tests/test_learner.py"]
+    tests = [
+        "tests/test_kernels.py",
+        "tests/test_kernels_gpu.py",
+        "tests/test_whole.py",
+        "tests/test_ranks.py",
+        "tests/test_learner.py",
+    ]
     sanitizer = [found] if (found := shutil.which("compute-sanitizer")) else []
-    checked = [*python, "benchmarks.operators", "--tiny", "--operators", "local_response_norm", "max_pool", "response_norm_pool"]
-    sizes = {"count": 40, "size": 72, "batch-size": 8, "rounds": 1, "out": script.TINY_FOLDER / "data.csv"}
+    checked = [
+        *python,
+        "benchmarks.operators",
+        "--tiny",
+        "--operators",
+        "local_response_norm",
+        "max_pool",
+        "response_norm_pool",
+    ]
+    sizes = {
+        "count": 40,
+        "size": 72,
+        "batch-size": 8,
+        "rounds": 1,
+        "out": script.TINY_FOLDER / "data.csv",
+    }
     data = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
     short = ["--seconds", "1", "--runs", "1"] if tiny else ["--seconds", "6"]
     reach = (
@@ -60,8 +84,21 @@ def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
         "operators": [[*python, "benchmarks.operators", *small, *limit]],
         "steps": [[*python, "benchmarks.step", "steps", "pack", "parts", *small, *short, *limit]],
         "data": [[*python, "benchmarks.data", "gpu", *(data if tiny else [])]],
-        "ranks": [[*python, "alexnet", "reproduce", "--profile", "visit" if tiny else "embedded", "--only", "devices"]],
-        "images": [[*python, "alexnet", "reproduce", *profile, "--only", name, *archive] for name in ("figure3", "figure4", "ablations")],
+        "ranks": [
+            [
+                *python,
+                "alexnet",
+                "reproduce",
+                "--profile",
+                "visit" if tiny else "embedded",
+                "--only",
+                "devices",
+            ]
+        ],
+        "images": [
+            [*python, "alexnet", "reproduce", *profile, "--only", name, *archive]
+            for name in ("figure3", "figure4", "ablations")
+        ],
         "reach": [[*python, "benchmarks.reach", *profile, *reach]],
     }
 
@@ -90,10 +127,16 @@ def run(command: list[str], seconds: float, environment: dict[str, str]) -> str:
     """One program, and what it started; "done", "failed", or "out of time": then all of it is asked to end, as by Ctrl-C, and keeps what it
     has. Nothing of it outlives this call, also where the visit itself is stopped."""
     print(f"\n$ {' '.join(command)}", flush=True)
-    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell has what it starts with & ignore it
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=listen)
+    listen = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # a shell has what it starts with & ignore it
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=listen
+    )
     try:
-        return "done" if process.wait(seconds) in (0, 5) else "failed"  # pytest's 5: no test for what is here
+        return (
+            "done" if process.wait(seconds) in (0, 5) else "failed"
+        )  # pytest's 5: no test for what is here
     except subprocess.TimeoutExpired:
         return "out of time: ask for it again"
     finally:
@@ -110,16 +153,30 @@ def run(command: list[str], seconds: float, environment: dict[str, str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    form = Parser("python -m benchmarks.visit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    form.add_argument("parts", nargs="*", metavar="PART", help=f"default: {' '.join(parts(True, 60))}")
-    form.add_argument("--budget", type=script.positive, default=470, metavar="S", help="seconds for each part (default: %(default)s)")
+    form = Parser(
+        "python -m benchmarks.visit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    form.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"default: {' '.join(parts(True, 60))}"
+    )
+    form.add_argument(
+        "--budget",
+        type=script.positive,
+        default=470,
+        metavar="S",
+        help="seconds for each part (default: %(default)s)",
+    )
     form.add_argument("--tiny", action="store_true", help="a rehearsal, on a CPU as well")
     args = form.parse_args(argv)
 
     def work() -> int:
         plan = parts(args.tiny, args.budget)
         if unknown := set(args.parts) - set(plan):
-            raise InputError(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(plan)}")
+            raise InputError(
+                f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(plan)}"
+            )
         if not args.tiny and not torch.cuda.is_available():
             raise InputError("there is no CUDA device here; --tiny rehearses without one")
         environment = dict(os.environ)
@@ -134,7 +191,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             began, outcomes = time.monotonic(), list[str]()
             for command in plan[name]:
                 left = args.budget - (time.monotonic() - began)
-                outcomes.append(run(command, left, environment) if left > RESERVE else "out of time: ask for it again")
+                outcomes.append(
+                    run(command, left, environment)
+                    if left > RESERVE
+                    else "out of time: ask for it again"
+                )
             worst = next((one for one in outcomes if one != "done"), "done")
             lines.append([name, f"{time.monotonic() - began:.0f}", worst])
         print("\n" + script.record.table(lines))

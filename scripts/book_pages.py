@@ -20,9 +20,15 @@ def write_data(app: Any) -> None:
 
 def mend(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     scripts = context["script_files"]
-    scripts[:] = [script for script in scripts if "thebe" not in f"{script.filename} {script.attributes.get('body', '')}".lower()]
+    scripts[:] = [
+        script
+        for script in scripts
+        if "thebe" not in f"{script.filename} {script.attributes.get('body', '')}".lower()
+    ]
     if "body" in context:
-        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')  # docutils still writes it
+        context["body"] = context["body"].replace(
+            'role="doc-biblioentry"', 'role="listitem"'
+        )  # docutils still writes it
 
 
 def marked_up(text: str) -> list[str]:
@@ -36,7 +42,10 @@ def marked_up(text: str) -> list[str]:
         else:
             whole = " ".join(row.strip() for row in rows)
             parts = whole.split("`")
-            escaped = [re.sub(r"([\\*_|])", r"\\\1", part) if i % 2 == 0 else f"``{part}``" for i, part in enumerate(parts)]
+            escaped = [
+                re.sub(r"([\\*_|])", r"\\\1", part) if i % 2 == 0 else f"``{part}``"
+                for i, part in enumerate(parts)
+            ]
             lines += ["".join(escaped), ""]
     return lines
 

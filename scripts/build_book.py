@@ -23,30 +23,55 @@ from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
 
-from alexnet.data.parallel import as_they_end, cores
-from alexnet.reproduce import ARCHIVE, PACKAGE, QUIET_KERNEL, chapters, code_length, kernel_environment, tree_digest
+from alexnet.processes import as_they_end, cores
+from alexnet.reproduce import (
+    ARCHIVE,
+    PACKAGE,
+    QUIET_KERNEL,
+    chapters,
+    code_length,
+    kernel_environment,
+    tree_digest,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
-MATHJAX_USED = ("tex-chtml.js", "input/tex/extensions/", "output/chtml/fonts/woff-v2/")  # extensions: \\color and the like load when used
+MATHJAX_USED = (
+    "tex-chtml.js",
+    "input/tex/extensions/",
+    "output/chtml/fonts/woff-v2/",
+)  # extensions: \\color and the like load when used
 
 
 def main() -> int:
     BUILD.mkdir(exist_ok=True)
     forget_if_changed()
     written = yaml.safe_load((ROOT / "_config.yml").read_text())
-    local = written["sphinx"]["local_extensions"]  # whose paths are relative to the configuration's folder
+    local = written["sphinx"][
+        "local_extensions"
+    ]  # whose paths are relative to the configuration's folder
     written["sphinx"]["local_extensions"] = {name: str(ROOT / path) for name, path in local.items()}
     config = BUILD / "_config.yml"
     config.write_text(yaml.safe_dump(with_buttons(written, os.environ.get("ALEXNET_REPOSITORY"))))
-    build = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT), "--config", str(config)]
+    build = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        str(ROOT),
+        "--config",
+        str(config),
+    ]
     with kernel_environment(ROOT, threads=1):
         execute_ahead(written["execute"]["timeout"])
         status = subprocess.run([*build, "-n", "-W", "--keep-going"], cwd=ROOT).returncode
     if status:
         # Sphinx says each warning once: without what it remembers, the next build warns again instead of succeeding in silence.
         shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
-        print("The book was not built: see the warnings above; a notebook's traceback lies in _build/html/reports/.", file=sys.stderr)
+        print(
+            "The book was not built: see the warnings above; a notebook's traceback lies in _build/html/reports/.",
+            file=sys.stderr,
+        )
         return status
     prune_mathjax(BUILD / "html" / "_static" / "mathjax")
     print(f"The book: {BUILD / 'html' / 'index.html'}")
@@ -56,10 +81,19 @@ def main() -> int:
 def forget_if_changed() -> None:
     """Delete executed notebooks and parsed pages if they were made with other code, results or versions than there are now."""
     code = tree_digest(ROOT, (*PACKAGE, *ARCHIVE))
-    versions = sorted({f"{each.metadata['Name']} {each.version}" for each in importlib.metadata.distributions()})
-    current = hashlib.sha256("\n".join([code, platform.python_version(), *versions]).encode()).hexdigest()
-    pages = tree_digest(ROOT, ("scripts/*.py", "book/_static/**/*"))  # what changes pages but no numbers
-    for name, digest, caches in ((".code_hash", current, (".jupyter_cache", ".doctrees")), (".pages_hash", pages, (".doctrees",))):
+    versions = sorted(
+        {f"{each.metadata['Name']} {each.version}" for each in importlib.metadata.distributions()}
+    )
+    current = hashlib.sha256(
+        "\n".join([code, platform.python_version(), *versions]).encode()
+    ).hexdigest()
+    pages = tree_digest(
+        ROOT, ("scripts/*.py", "book/_static/**/*")
+    )  # what changes pages but no numbers
+    for name, digest, caches in (
+        (".code_hash", current, (".jupyter_cache", ".doctrees")),
+        (".pages_hash", pages, (".doctrees",)),
+    ):
         remembered = BUILD / name
         if not remembered.is_file() or remembered.read_text() != digest:
             for cache in caches:
@@ -75,11 +109,16 @@ def execute_ahead(timeout: int) -> None:
     """
     cache = get_cache(BUILD / ".jupyter_cache")
     notebooks = [cache.add_nb_to_project(str(path)).uri for path in chapters(ROOT)]
-    lacking = sorted((record.uri for record in cache.list_unexecuted(filter_uris=notebooks)), key=lambda uri: -code_length(Path(uri)))
+    lacking = sorted(
+        (record.uri for record in cache.list_unexecuted(filter_uris=notebooks)),
+        key=lambda uri: -code_length(Path(uri)),
+    )
     if not lacking:
         return
     print(f"Executing {len(lacking)} notebooks", flush=True)
-    execute = partial(single_nb_execution, timeout=timeout, allow_errors=False, extra_arguments=QUIET_KERNEL)
+    execute = partial(
+        single_nb_execution, timeout=timeout, allow_errors=False, extra_arguments=QUIET_KERNEL
+    )
     tasks = [(cache.get_project_notebook(uri).nb, str(Path(uri).parent)) for uri in lacking]
     for number, job in as_they_end(execute, tasks, min(cores(), len(tasks))):
         if job.exception() is None and (done := job.result()).err is None:
@@ -93,7 +132,9 @@ def with_buttons(config: dict[str, Any], url: str | None) -> dict[str, Any]:
     if not url:
         return config
     repository = {"path_to_book": "", "branch": "main", **config.get("repository", {}), "url": url}
-    buttons = dict.fromkeys(("use_repository_button", "use_issues_button", "use_edit_page_button"), True)
+    buttons = dict.fromkeys(
+        ("use_repository_button", "use_issues_button", "use_edit_page_button"), True
+    )
     config = {**config, "repository": repository, "html": {**config.get("html", {}), **buttons}}
     if url.startswith("https://github.com/"):  # Colab opens notebooks of GitHub only
         config["launch_buttons"] = {
@@ -111,7 +152,9 @@ def prune_mathjax(folder: Path) -> None:
         if path.is_dir():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif not name.startswith(MATHJAX_USED) or path.name == "all-packages.js":  # one file of all extensions, which nothing loads
+        elif (
+            not name.startswith(MATHJAX_USED) or path.name == "all-packages.js"
+        ):  # one file of all extensions, which nothing loads
             path.unlink()
     (folder / "LICENSE.txt").write_text(
         "MathJax 3 (https://www.mathjax.org), copyright The MathJax Consortium, unmodified.\n"

@@ -11,4 +11,6 @@ FLAGS = ("--no-sandbox", "--disable-gpu")
 def find() -> str | None:
     """The program, or what ALEXNET_CHROMIUM names; None where there is none."""
     known = ("chromium", "chromium-browser", "google-chrome")
-    return os.environ.get("ALEXNET_CHROMIUM") or next((path for path in map(shutil.which, known) if path), None)
+    return os.environ.get("ALEXNET_CHROMIUM") or next(
+        (path for path in map(shutil.which, known) if path), None
+    )

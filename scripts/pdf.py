@@ -26,16 +26,23 @@ OPEN = "document.querySelectorAll('details').forEach((one) => one.open = true)"
 
 
 def main() -> int:
-    paths = [HTML / f"{name}.html" for name in pages(yaml.safe_load((ROOT / "_toc.yml").read_text()))]
+    paths = [
+        HTML / f"{name}.html" for name in pages(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+    ]
     if lacking := [page for page in paths if not page.exists()]:
         print(f"There is no {lacking[0]}: make book", file=sys.stderr)
         return 2
     if chromium.find() is None:
-        print("The PDF needs Chromium: apt install chromium, or name one in ALEXNET_CHROMIUM", file=sys.stderr)
+        print(
+            "The PDF needs Chromium: apt install chromium, or name one in ALEXNET_CHROMIUM",
+            file=sys.stderr,
+        )
         return 2
     book, starts = PdfWriter(), dict[str, int]()
     with sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium.find(), args=list(chromium.FLAGS))
+        browser = running.chromium.launch(
+            executable_path=chromium.find(), args=list(chromium.FLAGS)
+        )
         page = browser.new_page(viewport={"width": 900, "height": 1200}, color_scheme="light")
         for each in tqdm(paths, unit="page", disable=None):
             starts[each.as_uri()] = len(book.pages)
@@ -67,7 +74,9 @@ def keep_inside(book: PdfWriter, starts: dict[str, int]) -> None:
             target = str(link.get("/A", {}).get("/URI", "")).split("#")[0]
             if target in starts:
                 del link["/A"]
-                link[NameObject("/Dest")] = ArrayObject([book.pages[starts[target]].indirect_reference, NameObject("/Fit")])
+                link[NameObject("/Dest")] = ArrayObject(
+                    [book.pages[starts[target]].indirect_reference, NameObject("/Fit")]
+                )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The README's picture of the book: the cover, a chapter in the dark, and a page on a phone, from _build/html, in Chromium.
 
-    python scripts/picture.py        # after `make book`; writes .github/book.png
+python scripts/picture.py        # after `make book`; writes .github/book.png
 """
 
 import sys
@@ -30,17 +30,25 @@ def main() -> int:
         return 2
     pictures = []
     with sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium.find(), args=list(chromium.FLAGS))
+        browser = running.chromium.launch(
+            executable_path=chromium.find(), args=list(chromium.FLAGS)
+        )
         for name, width, scheme, place in SHOTS:
-            page = browser.new_page(viewport={"width": width, "height": HEIGHT}, color_scheme=scheme)
+            page = browser.new_page(
+                viewport={"width": width, "height": HEIGHT}, color_scheme=scheme
+            )
             page.goto((PAGES / name).as_uri(), wait_until="load")
             page.wait_for_function(chromium.READY)
             if place:
-                page.locator(place).first.evaluate("(there) => window.scrollTo(0, there.getBoundingClientRect().top + scrollY - 90)")
+                page.locator(place).first.evaluate(
+                    "(there) => window.scrollTo(0, there.getBoundingClientRect().top + scrollY - 90)"
+                )
             page.wait_for_timeout(500)  # until it has scrolled
             pictures.append(Image.open(BytesIO(page.screenshot())).convert("RGB"))
         browser.close()
-    sheet = Image.new("RGB", (sum(p.width for p in pictures) + GAP * (len(pictures) + 1), HEIGHT + 2 * GAP), PAPER)
+    sheet = Image.new(
+        "RGB", (sum(p.width for p in pictures) + GAP * (len(pictures) + 1), HEIGHT + 2 * GAP), PAPER
+    )
     left = GAP
     for picture in pictures:
         sheet.paste(picture, (left, GAP))

@@ -36,16 +36,22 @@ except ModuleNotFoundError:  # in Colab, say, which has torch and all else that 
 
 def bootstrap(notebook: Any, url: str) -> None:
     """Begin a notebook, in place, with the cell that fetches the package from `url`; without one, take the cell away."""
-    notebook.cells = [cell for cell in notebook.cells if "bootstrap" not in cell.metadata.get("tags", [])]
+    notebook.cells = [
+        cell for cell in notebook.cells if "bootstrap" not in cell.metadata.get("tags", [])
+    ]
     if url:
-        cell = nbformat.v4.new_code_cell(BOOTSTRAP.format(url=url), metadata={"tags": ["bootstrap", "remove-cell"]})
+        cell = nbformat.v4.new_code_cell(
+            BOOTSTRAP.format(url=url), metadata={"tags": ["bootstrap", "remove-cell"]}
+        )
         cell["id"] = "bootstrap"
         notebook.cells.insert(0, cell)
 
 
 def repository() -> str:
     """The repository's address in _config.yml, or nothing."""
-    return (yaml.safe_load((ROOT / "_config.yml").read_text()).get("repository") or {}).get("url") or ""
+    return (yaml.safe_load((ROOT / "_config.yml").read_text()).get("repository") or {}).get(
+        "url"
+    ) or ""
 
 
 def refresh(path: Path, url: str = "") -> None:
@@ -82,7 +88,12 @@ def clean(notebook: Any) -> None:
 def _merge_streams(outputs: list[Any]) -> list[Any]:
     merged: list[Any] = []
     for output in outputs:
-        if output.output_type == "stream" and merged and merged[-1].output_type == "stream" and merged[-1].name == output.name:
+        if (
+            output.output_type == "stream"
+            and merged
+            and merged[-1].output_type == "stream"
+            and merged[-1].name == output.name
+        ):
             merged[-1].text += output.text
         else:
             merged.append(output)
@@ -90,7 +101,9 @@ def _merge_streams(outputs: list[Any]) -> list[Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Run the notebooks anew and store their outputs in place.")
+    parser = argparse.ArgumentParser(
+        description="Run the notebooks anew and store their outputs in place."
+    )
     parser.add_argument("chapter", nargs="*", help="as in 03-architecture; all of _toc.yml without")
     wanted = parser.parse_args().chapter
     notebooks = {path.stem: path for path in chapters(ROOT)}
@@ -99,7 +112,10 @@ def main() -> int:
     for name in wanted or notebooks:
         before = notebooks[name].read_bytes()
         refresh(notebooks[name], repository())
-        print(f"{name}: {'unchanged' if notebooks[name].read_bytes() == before else 'changed'}", flush=True)
+        print(
+            f"{name}: {'unchanged' if notebooks[name].read_bytes() == before else 'changed'}",
+            flush=True,
+        )
     return 0
 
 

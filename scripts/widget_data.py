@@ -35,16 +35,26 @@ KINDS = {LRN: "lrn", SameMapNorm: "same_map", Pool: "pool", Dropout: "dropout"}
 PHOTOGRAPH, SIDE, TEST_PICTURES = "flower", 256, 20
 # The colors of ImageNet as cuda-convnet2 ships them (make-data/input_meta): standard deviations, and axes as columns, here largest first.
 IMAGENET_SPREAD = (121.7801, 37.0939, 19.7208)
-IMAGENET_AXES = ((-0.56351, -0.71258, 0.41796), (-0.57618, -0.02354, -0.81698), (-0.59200, 0.70120, 0.39731))
+IMAGENET_AXES = (
+    (-0.56351, -0.71258, 0.41796),
+    (-0.57618, -0.02354, -0.81698),
+    (-0.59200, 0.70120, 0.39731),
+)
 IMAGENET_MEAN = (127.30, 119.72, 104.91)
 
 
 def network() -> dict[str, Any]:
     """The tables of some presets, layer by layer."""
-    return {"presets": {name: {"title": title} | described(presets.get(name)) for name, title in PRESETS.items()}}
+    return {
+        "presets": {
+            name: {"title": title} | described(presets.get(name)) for name, title in PRESETS.items()
+        }
+    }
 
 
-def described(preset: Preset, num_classes: int = 1000, width: float = 1.0, image_size: int = 224) -> dict[str, Any]:
+def described(
+    preset: Preset, num_classes: int = 1000, width: float = 1.0, image_size: int = 224
+) -> dict[str, Any]:
     """A preset's table and its sums."""
     table = presets.shapes(preset, num_classes, width, image_size)
     crossing = presets.crossings(table)
@@ -59,8 +69,14 @@ def described(preset: Preset, num_classes: int = 1000, width: float = 1.0, image
             "columns": row.columns,
             "then": [operation(op) for op in row.layer.then],
             "crossing": crossing.get(row.layer.name, 0),
-            **{name: getattr(row, name) for name in ("in_maps", "in_size", "pad", "maps", "size", "out_size", "fan_in")},
-            **{name: getattr(row, name) for name in ("neurons", "weights", "biases", "parameters", "macs")},
+            **{
+                name: getattr(row, name)
+                for name in ("in_maps", "in_size", "pad", "maps", "size", "out_size", "fan_in")
+            },
+            **{
+                name: getattr(row, name)
+                for name in ("neurons", "weights", "biases", "parameters", "macs")
+            },
         }
         for row in table
     ]
@@ -75,14 +91,29 @@ def operation(op: Operation) -> dict[str, Any]:
 def photo() -> dict[str, Any]:
     """A photograph, and the principal axes of two sets of colors."""
     everything = [each.pixels for each in pictographs.photographs().values()]
-    color = Moments.of(np.stack([np.asarray(fit(Image.fromarray(pixels), SIDE)) for pixels in everything])).color()
-    color["eigenvectors"] *= np.where(color["eigenvectors"].sum(0) < 0, -1, 1)  # a slider to the right is brighter, whichever the colors
+    color = Moments.of(
+        np.stack([np.asarray(fit(Image.fromarray(pixels), SIDE)) for pixels in everything])
+    ).color()
+    color["eigenvectors"] *= np.where(
+        color["eigenvectors"].sum(0) < 0, -1, 1
+    )  # a slider to the right is brighter, whichever the colors
     axes = (np.array(IMAGENET_AXES) * np.where(np.sum(IMAGENET_AXES, 0) < 0, -1, 1)).tolist()
-    imagenet = {"title": "ImageNet", "mean": IMAGENET_MEAN, "eigenvalues": [s**2 for s in IMAGENET_SPREAD], "eigenvectors": axes}
-    rounded = {name: np.round(color[name], 5).tolist() for name in ("mean", "eigenvalues", "eigenvectors")}
+    imagenet = {
+        "title": "ImageNet",
+        "mean": IMAGENET_MEAN,
+        "eigenvalues": [s**2 for s in IMAGENET_SPREAD],
+        "eigenvectors": axes,
+    }
+    rounded = {
+        name: np.round(color[name], 5).tolist() for name in ("mean", "eigenvalues", "eigenvectors")
+    }
     ours = {"title": f"{len(everything)} photographs", **rounded}
     picture = center_square(Image.fromarray(pictographs.photographs()[PHOTOGRAPH].pixels), SIDE)
-    return {"photo": data_uri(picture), "name": PHOTOGRAPH, "axes": {"imagenet": imagenet, "photographs": ours}}
+    return {
+        "photo": data_uri(picture),
+        "name": PHOTOGRAPH,
+        "axes": {"imagenet": imagenet, "photographs": ours},
+    }
 
 
 def kernels() -> dict[str, Any]:
@@ -94,7 +125,15 @@ def kernels() -> dict[str, Any]:
             kernels = {seed: each["kernels"] for seed, each in found["metrics"]["seeds"].items()}
             maps, _, side, _ = next(iter(kernels.values()))["shape"]
             seeds = {seed: each["bytes"] for seed, each in kernels.items()}
-            sets.append({"title": profile["title"], "columns": found["metrics"]["columns"], "maps": maps, "side": side, "seeds": seeds})
+            sets.append(
+                {
+                    "title": profile["title"],
+                    "columns": found["metrics"]["columns"],
+                    "maps": maps,
+                    "side": side,
+                    "seeds": seeds,
+                }
+            )
         elif name in claims.contents()["profiles"] and "ablations" in profile.settings:
             missing.append(profile["title"])
     return {"sets": sets, "missing": missing}
@@ -105,7 +144,9 @@ def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
     if metrics is None:
         result = results.archived("page", "embedded")
         if result is None:
-            raise InputError("results/embedded/page.json is missing: make it, `alexnet reproduce --only page --archive`")
+            raise InputError(
+                "results/embedded/page.json is missing: make it, `alexnet reproduce --only page --archive`"
+            )
         metrics = result["metrics"]
     packed = metrics["net"]
     names = packed["names"]
@@ -119,7 +160,12 @@ def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
         name = known[i % len(known)]
         picture = pictographs.draw(codes[name], "test", np.random.default_rng([2012, i]), prepared)
         samples.append({"src": data_uri(center_square(picture, prepared)), "label": name})
-    return {"net": packed | {"layers": table["layers"]}, "samples": samples, "prepared": prepared, "note": said_of(metrics, table)}
+    return {
+        "net": packed | {"layers": table["layers"]},
+        "samples": samples,
+        "prepared": prepared,
+        "note": said_of(metrics, table),
+    }
 
 
 def said_of(metrics: dict[str, Any], table: dict[str, Any]) -> str:
@@ -137,7 +183,9 @@ def said_of(metrics: dict[str, Any], table: dict[str, Any]) -> str:
 def center_square(picture: Image.Image, side: int) -> Image.Image:
     short = min(picture.size)
     left, top = (picture.width - short) // 2, (picture.height - short) // 2
-    return picture.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + short, top + short))
+    return picture.resize(
+        (side, side), Image.Resampling.BILINEAR, (left, top, left + short, top + short)
+    )
 
 
 def data_uri(picture: Image.Image) -> str:
@@ -166,16 +214,27 @@ def of_run(run: Path) -> dict[str, Any]:
     from alexnet.training.trainer import load_run
 
     trained, augment, _ = load_run(run)
-    unknown = {type(op).__name__ for row in trained.table for op in row.layer.then if isinstance(op, SameMapNorm)}
-    if unknown or any(isinstance(op, Dropout) and op.inverted for row in trained.table for op in row.layer.then):
-        raise InputError(f"{run}: a page runs nets of preset paper; this one is {trained.preset.name}")
+    unknown = {
+        type(op).__name__
+        for row in trained.table
+        for op in row.layer.then
+        if isinstance(op, SameMapNorm)
+    }
+    if unknown or any(
+        isinstance(op, Dropout) and op.inverted for row in trained.table for op in row.layer.then
+    ):
+        raise InputError(
+            f"{run}: a page runs nets of preset paper; this one is {trained.preset.name}"
+        )
     return {"net": page.pack(trained, augment, json.loads((run / "classes.json").read_text()))}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write what the book's figures to play with show.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--run", type=Path, metavar="RUN", help="a finished run of yours, for net.js alone")
+    parser.add_argument(
+        "--run", type=Path, metavar="RUN", help="a finished run of yours, for net.js alone"
+    )
     given = parser.parse_args()
     try:
         if given.run:

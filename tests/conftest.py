@@ -26,7 +26,9 @@ def _packs(folder, classes, train, size):
     from alexnet.data import pictographs
     from alexnet.data.prepare import prepare
 
-    pictographs.write(folder / "images", classes=classes, train=train, val=2, test=2, size=size, workers=1)
+    pictographs.write(
+        folder / "images", classes=classes, train=train, val=2, test=2, size=size, workers=1
+    )
     return prepare(folder / "images", folder / "packs", size=size, workers=1)
 
 

@@ -34,7 +34,14 @@ def train_here(profile, planned, title="", starts=None):
     folders = [models.folder(profile, config) for config, _ in planned]
     for (config, splits), folder in zip(planned, folders, strict=True):
         used = {name: pack for name, pack in splits.items() if name in config.data}
-        trainer.train(config, used, folder, start=(starts or {}).get(config.start), resume=True, progress=False)
+        trainer.train(
+            config,
+            used,
+            folder,
+            start=(starts or {}).get(config.start),
+            resume=True,
+            progress=False,
+        )
     return folders
 
 

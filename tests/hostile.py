@@ -1,6 +1,6 @@
 """Files as they are found in the wild, and damaged ones by the hundred: what preparing images must survive, and account for.
 
-    python -m tests.hostile        # 2000 damaged files; the table goes to results/hostile.json
+python -m tests.hostile        # 2000 damaged files; the table goes to results/hostile.json
 """
 
 import csv
@@ -97,22 +97,35 @@ def bomb() -> bytes:
     """A PNG of 30000 x 30000 black pixels in about a megabyte."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        return (
+            len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        )
 
     header = (30_000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 # name: (bytes, what rejected.csv says, or None where the image is taken). In class folder a.
 FILES: dict[str, tuple[bytes, str | None]] = {
     "truncated.jpg": (file()[:-200], "image file is truncated"),
     "empty.jpg": (b"", "no image that Pillow can read"),
-    "page.jpg": (b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n", "no image that Pillow can read"),
+    "page.jpg": (
+        b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n",
+        "no image that Pillow can read",
+    ),
     "text.png": (b"not an image", "no image that Pillow can read"),
     "bomb.png": (bomb(), "decompression bomb"),
     "png in jpeg's clothes.jpg": (file("PNG"), None),
     "jpeg in png's clothes.png": (file("JPEG"), None),
-    "program.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n", "no image that Pillow can read"),
+    "program.jpg": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n",
+        "no image that Pillow can read",
+    ),
     "notes.txt": (b"by hand", "no image by its ending"),
     "image.jpg.part": (file(), "no image by its ending"),
     "no ending": (file(), "no image by its ending"),
@@ -130,10 +143,17 @@ def main(count: int = 2000, seed: int = 1) -> None:
     from alexnet.data.pack import Pack
     from alexnet.data.prepare import decoders, prepare
 
-    began, config = time.monotonic(), {"files": count, "seed": seed, "size": 64, "decoders": decoders()}
+    began, config = (
+        time.monotonic(),
+        {"files": count, "seed": seed, "size": 64, "decoders": decoders()},
+    )
     with tempfile.TemporaryDirectory() as folder:
         made = fuzz(Path(folder) / "source", count, seed)
-        pack = Pack.open(prepare(Path(folder) / "source", Path(folder) / "out", size=64, skip_bad=True, workers=2))
+        pack = Pack.open(
+            prepare(
+                Path(folder) / "source", Path(folder) / "out", size=64, skip_bad=True, workers=2
+            )
+        )
         with open(pack.path / "rejected.csv", newline="", encoding="utf-8") as lines:
             rejected = dict(list(csv.reader(lines))[1:])
     metrics = {

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
 
-import kernels
+import alexnet_kernels as kernels
 from alexnet import presets, rng
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
@@ -56,7 +56,15 @@ def train(
     if fault is not None and fault.pop("rank") == here.rank:
         options["on_steps"] = break_down(**fault)
     folder = Path(out) / str(here.rank) if apart else Path(out)
-    trainer.train(made, open_splits(Path(data)), folder, start=Path(start) if start else None, ranks=here, progress=False, **options)
+    trainer.train(
+        made,
+        open_splits(Path(data)),
+        folder,
+        start=Path(start) if start else None,
+        ranks=here,
+        progress=False,
+        **options,
+    )
     here.leave()
 
 
@@ -80,7 +88,10 @@ def break_down(kind: str, at: int):
 
                 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
             else:
-                os.kill(os.getpid(), {"term": signal.SIGTERM, "int": signal.SIGINT, "stop": signal.SIGSTOP}[kind])
+                os.kill(
+                    os.getpid(),
+                    {"term": signal.SIGTERM, "int": signal.SIGINT, "stop": signal.SIGSTOP}[kind],
+                )
 
     def half_a_file(tensors, path):
         save_file(tensors, path)
@@ -94,7 +105,9 @@ def break_down(kind: str, at: int):
         settle(path)
 
     def full(*_):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
 
     save_file, settle = checkpoint.save_file, checkpoint.sync
     if kind == "file":
@@ -118,7 +131,10 @@ def meet(channels_last: bool) -> None:
     weights = torch.randn(2, 3, 8, 5, 4, dtype=torch.float64)  # another use on each rank
     mine = whole.chunk(2, 1)[here.rank].clone(memory_format=torch.preserve_format).requires_grad_()
     read = across.gather([mine], "conv3")
-    assert torch.equal(read, whole) and read.is_contiguous(memory_format=torch.channels_last) == channels_last
+    assert (
+        torch.equal(read, whole)
+        and read.is_contiguous(memory_format=torch.channels_last) == channels_last
+    )
     (read * weights[here.rank]).sum().backward()
     assert torch.equal(mine.grad, weights.sum(0).chunk(2, 1)[here.rank])
     logits = torch.randn(2, 3, 7, dtype=torch.float64)
@@ -127,7 +143,11 @@ def meet(channels_last: bool) -> None:
     assert torch.equal(whole, logits.sum(0))
     whole.square().sum().backward()
     assert torch.equal(part.grad, 2 * logits.sum(0))
-    assert across.sent == {("conv3", "forward"): 240, ("conv3", "backward"): 240, ("fc8", "forward"): 21}
+    assert across.sent == {
+        ("conv3", "forward"): 240,
+        ("conv3", "backward"): 240,
+        ("fc8", "forward"): 21,
+    }
     assert across.seconds() > 0 == across.seconds()
     empty = across.gather([torch.empty(0, 4, 5, 4, requires_grad=True)], "conv3")
     empty.sum().backward()
@@ -145,7 +165,11 @@ def full_net() -> None:
     """One step of the full net at batch 2, dropout on: each column as in one process; and what crosses, per image."""
     here = join(2, "cpu")
     torch.manual_seed(3)
-    images, labels, keys = 60 * torch.randn(2, 3, 224, 224), torch.tensor([3, 977]), rng.key(rng.DROPOUT, 0, 0, torch.arange(2))
+    images, labels, keys = (
+        60 * torch.randn(2, 3, 224, 224),
+        torch.tensor([3, 977]),
+        rng.key(rng.DROPOUT, 0, 0, torch.arange(2)),
+    )
 
     def stepped(exchange, ranks):
         torch.manual_seed(4)
@@ -159,19 +183,32 @@ def full_net() -> None:
     assert abs(loss - wanted) <= 1e-6 * abs(wanted), (loss, wanted)
     for name, value in apart.weights.items():
         torch.testing.assert_close(value, together.weights[name], rtol=1e-6, atol=1e-9)
-        torch.testing.assert_close(apart.velocities[name], together.velocities[name], rtol=1e-4, atol=1e-9)
+        torch.testing.assert_close(
+            apart.velocities[name], together.velocities[name], rtol=1e-4, atol=1e-9
+        )
     if here.is_first:
-        print(json.dumps({f"{layer} {direction}": n // 2 for (layer, direction), n in here.exchange.sent.items()}))
+        print(
+            json.dumps(
+                {
+                    f"{layer} {direction}": n // 2
+                    for (layer, direction), n in here.exchange.sent.items()
+                }
+            )
+        )
     here.leave()
 
 
 # --- forking ------------------------------------------------------------------------------------------------------------------------------
 
 
-def fork(world: int, job: str, limit: float = 120.0, kill: tuple[int, float] | None = None, **options) -> dict:
+def fork(
+    world: int, job: str, limit: float = 120.0, kill: tuple[int, float] | None = None, **options
+) -> dict:
     """Runs one job in `world` ranks. kill: a rank, and after how many seconds it is killed. Returns each rank's exit status (negative: the
     signal's number), output, and the seconds it took."""
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # a launcher's, which no rank's end takes away
+    store = dist.TCPStore(
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False
+    )  # a launcher's, which no rank's end takes away
     began, children, outputs = time.monotonic(), [], []
     for rank in range(world):
         output = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when the rank has ended)
@@ -182,9 +219,18 @@ def fork(world: int, job: str, limit: float = 120.0, kill: tuple[int, float] | N
             os.dup2(output.fileno(), 2)
             torch.set_num_threads(1)
             if world > 1:
-                place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+                place = {
+                    "RANK": rank,
+                    "LOCAL_RANK": rank,
+                    "WORLD_SIZE": world,
+                    "LOCAL_WORLD_SIZE": world,
+                }
                 os.environ |= {name: str(value) for name, value in place.items()}
-                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+                os.environ |= {
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(store.port),
+                    "TORCHELASTIC_USE_AGENT_STORE": "True",
+                }
             status = 1
             try:
                 globals()[job](**options)
@@ -206,14 +252,19 @@ def fork(world: int, job: str, limit: float = 120.0, kill: tuple[int, float] | N
     while len(statuses) < world:
         for rank, child in enumerate(children):
             if rank not in statuses and (found := os.waitpid(child, os.WNOHANG))[0]:
-                statuses[rank], ended[rank] = os.waitstatus_to_exitcode(found[1]), time.monotonic() - began
+                statuses[rank], ended[rank] = (
+                    os.waitstatus_to_exitcode(found[1]),
+                    time.monotonic() - began,
+                )
         if kill and time.monotonic() - began > kill[1]:
             if kill[0] not in statuses:
                 os.kill(children[kill[0]], signal.SIGKILL)
             kill = None
         # what a launcher does: the first failure, or too long a time, ends them all
         failed = [rank for rank, status in statuses.items() if status]
-        if (failed and time.monotonic() - began - min(ended[r] for r in failed) > 10) or time.monotonic() - began > limit:
+        if (
+            failed and time.monotonic() - began - min(ended[r] for r in failed) > 10
+        ) or time.monotonic() - began > limit:
             for rank, child in enumerate(children):
                 if rank not in statuses:
                     os.kill(child, signal.SIGKILL)
@@ -222,11 +273,17 @@ def fork(world: int, job: str, limit: float = 120.0, kill: tuple[int, float] | N
     for output in outputs:
         output.seek(0)
         texts.append(output.read())
-    return {"statuses": [statuses[r] for r in range(world)], "outputs": texts, "seconds": [round(ended[r], 2) for r in range(world)]}
+    return {
+        "statuses": [statuses[r] for r in range(world)],
+        "outputs": texts,
+        "seconds": [round(ended[r], 2) for r in range(world)],
+    }
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    kernels.max_pool(torch.zeros(1, 1, 3, 3))  # the first call of an operator imports much, which all ranks then have
+    kernels.max_pool(
+        torch.zeros(1, 1, 3, 3)
+    )  # the first call of an operator imports much, which all ranks then have
     for argument in sys.argv[1:]:
         print(json.dumps(fork(**json.loads(argument))), flush=True)

@@ -1,7 +1,7 @@
 """What a run survives: several ranks are killed at random moments and resumed, and must end as the run that nothing disturbed, to the bit.
 
-    python -m tests.survival                    # 25 moments, and the table of what was tried and what was lost
-    python -m tests.survival --archive          # the same, kept in results/
+python -m tests.survival                    # 25 moments, and the table of what was tried and what was lost
+python -m tests.survival --archive          # the same, kept in results/
 """
 
 import argparse
@@ -30,9 +30,16 @@ WORLDS = {1: "one process", 2: "two columns", 4: "two columns, two rows"}
 
 def run(*jobs: dict) -> list[dict]:
     """The outcomes of jobs of tests/rank_jobs.py."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "TRITON_INTERPRET": "0",
+    }
     command = [sys.executable, "-m", "tests.rank_jobs", *map(json.dumps, jobs)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
+    )
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(outcomes) == len(jobs), done.stderr
     return outcomes
@@ -47,12 +54,22 @@ def configure(packs: Path, preset: str = "paper/constant-rate", **fields) -> Con
 
 
 def job(packs: Path, out: Path, world: int, config: Config, **options) -> dict:
-    return {"job": "train", "world": world, "config": asdict(config), "data": str(packs), "out": str(out), **options}
+    return {
+        "job": "train",
+        "world": world,
+        "config": asdict(config),
+        "data": str(packs),
+        "out": str(out),
+        **options,
+    }
 
 
 def rows(folder: Path) -> list[dict]:
     """A run's log without what depends on the clock."""
-    return [{k: v for k, v in row.items() if not k.startswith("seconds") and k != "images_per_second"} for row in log.read(folder)]
+    return [
+        {k: v for k, v in row.items() if not k.startswith("seconds") and k != "images_per_second"}
+        for row in log.read(folder)
+    ]
 
 
 def lost(run: Path, undisturbed: Path) -> str:
@@ -70,19 +87,29 @@ def moments(packs: Path, folder: Path, count: int, seed: int, progress: bool = F
     straight = run(*(job(packs, out, world, config) for world, out in undisturbed.items()))
     took = {world: min(outcome["seconds"]) for world, outcome in zip(WORLDS, straight, strict=True)}
     table = []
-    for number in tqdm(range(count), desc="kill -9", unit="run", disable=None if progress else True):
+    for number in tqdm(
+        range(count), desc="kill -9", unit="run", disable=None if progress else True
+    ):
         world = list(WORLDS)[number % len(WORLDS)]
-        victim, moment, out = draw.randrange(world), draw.uniform(0.1, 0.9) * took[world], folder / f"killed-{number}"
+        victim, moment, out = (
+            draw.randrange(world),
+            draw.uniform(0.1, 0.9) * took[world],
+            folder / f"killed-{number}",
+        )
         (killed,) = run(job(packs, out, world, config, kill=[victim, moment]))
         done = checkpoint.steps(out / "checkpoints")
-        reached = [row["step"] for row in log.read(out, "step")] if (out / "log.jsonl").exists() else []
+        reached = (
+            [row["step"] for row in log.read(out, "step")] if (out / "log.jsonl").exists() else []
+        )
         halves = list((out / "checkpoints").glob(".step-*"))
         (resumed,) = run(job(packs, out, world, config, resume=True))
         assert set(resumed["statuses"]) == {0}, resumed["outputs"]
         table.append(
             {
                 "ranks": WORLDS[world],
-                "killed": victim if killed["statuses"][victim] == -9 else None,  # None: the run had ended before
+                "killed": victim
+                if killed["statuses"][victim] == -9
+                else None,  # None: the run had ended before
                 "others_ended_within": round(max(killed["seconds"]) - killed["seconds"][victim], 1),
                 "log_reached": max(reached, default=0),
                 "checkpoint": int(done[-1].name.removeprefix("step-")) if done else 0,
@@ -94,7 +121,14 @@ def moments(packs: Path, folder: Path, count: int, seed: int, progress: bool = F
 
 
 def text(table: list[dict]) -> str:
-    names = {"ranks": 22, "killed": 7, "others_ended_within": 12, "checkpoint": 11, "half_written": 13, "lost": 8}
+    names = {
+        "ranks": 22,
+        "killed": 7,
+        "others_ended_within": 12,
+        "checkpoint": 11,
+        "half_written": 13,
+        "lost": 8,
+    }
     heads = {"killed": "killed", "others_ended_within": "others, s", "half_written": "half-written"}
     lines = ["".join(heads.get(name, name).ljust(width) for name, width in names.items())]
     for row in table:
@@ -111,9 +145,15 @@ def packs(folder: Path) -> Path:
 
 
 def main() -> int:
-    form = argparse.ArgumentParser("python -m tests.survival", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.ArgumentParser(
+        "python -m tests.survival",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     form.add_argument("--moments", type=int, default=25, help="runs to kill (default: %(default)s)")
-    form.add_argument("--seed", type=int, default=0, help="of ranks and moments (default: %(default)s)")
+    form.add_argument(
+        "--seed", type=int, default=0, help="of ranks and moments (default: %(default)s)"
+    )
     form.add_argument("--archive", action="store_true", help="keep the table in results/")
     args = form.parse_args()
     began = time.monotonic()
@@ -123,7 +163,13 @@ def main() -> int:
     losses = sum(row["lost"] != "nothing" for row in table)
     print(f"\n{len(table)} runs killed and resumed; {losses or 'none'} lost anything")
     if args.archive:
-        config = {"moments": args.moments, "preset": "paper", "width": 1 / 16, "steps": 20, "checkpoint": "after every step"}
+        config = {
+            "moments": args.moments,
+            "preset": "paper",
+            "width": 1 / 16,
+            "steps": 20,
+            "checkpoint": "after every step",
+        }
         result = {
             "experiment": "survival",
             "profile": "embedded",

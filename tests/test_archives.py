@@ -44,7 +44,9 @@ def test_ilsvrc2012_from_its_archives(ilsvrc, tmp_path):
     order = np.argsort(ours["val"].labels, kind="stable")
     assert np.array_equal(ours["val"].gather(order), theirs["val"].gather(range(6)))
     assert ours["train"].manifest["source"]["layout"] == "ILSVRC-2012"
-    assert ours["val"].numbers == [3, 2, 1] and theirs["val"].numbers is None  # the development kit's order is another
+    assert (
+        ours["val"].numbers == [3, 2, 1] and theirs["val"].numbers is None
+    )  # the development kit's order is another
     assert ours["test"].labels.tolist() == [-1] and not ours["test"].labeled and ours["val"].labeled
     with Image.open(io.BytesIO(picture(5))) as image:
         assert np.array_equal(ours["test"].gather([0])[0], np.asarray(fit(image, 24)))
@@ -52,14 +54,23 @@ def test_ilsvrc2012_from_its_archives(ilsvrc, tmp_path):
 
 def test_test_images_without_labels_are_in_the_order_of_their_numbers(ilsvrc, tmp_path):
     files = [(f"test/ILSVRC2012_test_{i:08d}.JPEG", picture(i)) for i in (3, 1, 5, 2)]
-    pack(ilsvrc / "ILSVRC2012_img_test_v10102019.tar", [*files, ("test/notes.JPEG", b"none")])  # the newer one is taken
+    pack(
+        ilsvrc / "ILSVRC2012_img_test_v10102019.tar", [*files, ("test/notes.JPEG", b"none")]
+    )  # the newer one is taken
     listing = list_source(ilsvrc)
-    assert listed(listing.splits["test"]) == [(f"ILSVRC2012_test_{i:08d}.JPEG", -1) for i in (1, 2, 3, 5)]
+    assert listed(listing.splits["test"]) == [
+        (f"ILSVRC2012_test_{i:08d}.JPEG", -1) for i in (1, 2, 3, 5)
+    ]
     out = prepare(ilsvrc, tmp_path / "packs", size=24, encoding="jpeg")
     packs = open_splits(out)
     assert len(packs["test"]) == 4 and packs["test"].labels.tolist() == [-1] * 4
-    assert [reason for _, reason in rejected(out / "test")] == ["no number in its name", "missing among the others"]
-    with pytest.raises(InputError, match=r"packs/test lacks 2 of its images, listed in .*rejected.csv"):
+    assert [reason for _, reason in rejected(out / "test")] == [
+        "no number in its name",
+        "missing among the others",
+    ]
+    with pytest.raises(
+        InputError, match=r"packs/test lacks 2 of its images, listed in .*rejected.csv"
+    ):
         check_submission(with_classes(packs["test"], 5))
     assert prepare(ilsvrc, out, size=24, encoding="jpeg") == out  # it is there
 
@@ -76,7 +87,9 @@ def test_of_a_part_there_are_no_test_images_without_labels(ilsvrc):
 
 
 def test_workers_read_archives(ilsvrc, tmp_path):
-    packs = [Pack.open(prepare(ilsvrc, tmp_path / str(n), size=24, workers=n) / "train") for n in (1, 2)]
+    packs = [
+        Pack.open(prepare(ilsvrc, tmp_path / str(n), size=24, workers=n) / "train") for n in (1, 2)
+    ]
     assert packs[0].digest == packs[1].digest
 
 
@@ -91,9 +104,19 @@ def test_ilsvrc2010_with_its_patches(tmp_path):
     assert (listing.layout, list(listing.splits)) == ("ILSVRC-2010", ["train", "val", "test"])
     assert [label for _, label in listing.splits["val"]] == [2, 0, 1]
     assert [label for _, label in listing.splits["test"]] == [1, 2, 0]
-    files = {reference.path.rpartition("/")[2]: reference.file() for reference, _ in listing.splits["train"]}
-    assert files[f"{WNIDS[1]}_7.JPEG"] == picture(77) and files[f"{WNIDS[1]}_9.JPEG"] == dict(TRAIN[WNIDS[1]])[f"{WNIDS[1]}_9.JPEG"]
-    assert [reference.file() for reference, _ in listing.splits["val"]] == [archives.VAL[0], picture(78), archives.VAL[2]]
+    files = {
+        reference.path.rpartition("/")[2]: reference.file()
+        for reference, _ in listing.splits["train"]
+    }
+    assert (
+        files[f"{WNIDS[1]}_7.JPEG"] == picture(77)
+        and files[f"{WNIDS[1]}_9.JPEG"] == dict(TRAIN[WNIDS[1]])[f"{WNIDS[1]}_9.JPEG"]
+    )
+    assert [reference.file() for reference, _ in listing.splits["val"]] == [
+        archives.VAL[0],
+        picture(78),
+        archives.VAL[2],
+    ]
 
 
 def test_one_archive_of_all_classes(tmp_path):
@@ -102,9 +125,20 @@ def test_one_archive_of_all_classes(tmp_path):
     (tmp_path / "words.txt").write_text(f"{WNIDS[0]}\t{WORDS[0]}\n")
     listing = list_source(tmp_path / "fall11_whole.tar")
     assert (listing.layout, listing.names) == ("archive", [WORDS[0], *WNIDS[1:]])
-    expected = [(f"{wnid}_{i}.JPEG", label) for label, wnid in enumerate(WNIDS) for i in (10, 3, 7, 9)]
+    expected = [
+        (f"{wnid}_{i}.JPEG", label) for label, wnid in enumerate(WNIDS) for i in (10, 3, 7, 9)
+    ]
     assert listed(listing.splits["train"]) == expected
-    assert len(Pack.open(prepare(tmp_path / "fall11_whole.tar", tmp_path / "out", size=24, classes=2, limit=3))) == 6
+    assert (
+        len(
+            Pack.open(
+                prepare(
+                    tmp_path / "fall11_whole.tar", tmp_path / "out", size=24, classes=2, limit=3
+                )
+            )
+        )
+        == 6
+    )
 
 
 def test_what_an_archive_should_not_hold(tmp_path):
@@ -114,8 +148,19 @@ def test_what_an_archive_should_not_hold(tmp_path):
         ("a.JPEG", picture(2)), ("b.JPEG", good), ("a.JPEG", good), ("name with spaces é 鯉.JPEG", good), ("page.JPEG", b"<html>"),
         ("./b.JPEG", good), ("f.txt", good),
     ]  # fmt: skip
-    leading_out = [("../n0.tar", packed([("a.JPEG", good)])), ("/abs/n9.tar", packed([("a.JPEG", good)]))]
-    pack(tmp_path / "x.tar", [("n1.tar", packed(hostile)), ("readme.txt", b"hello"), ("n2.tar", packed(TRAIN[WNIDS[0]])), *leading_out])
+    leading_out = [
+        ("../n0.tar", packed([("a.JPEG", good)])),
+        ("/abs/n9.tar", packed([("a.JPEG", good)])),
+    ]
+    pack(
+        tmp_path / "x.tar",
+        [
+            ("n1.tar", packed(hostile)),
+            ("readme.txt", b"hello"),
+            ("n2.tar", packed(TRAIN[WNIDS[0]])),
+            *leading_out,
+        ],
+    )
     out = Pack.open(prepare(tmp_path / "x.tar", tmp_path / "out", size=24, skip_bad=True))
     assert len(out) == 3 + 4
     images = out.gather([0, 1, 2])
@@ -152,7 +197,9 @@ def test_an_archive_with_a_broken_header(ilsvrc):
 
 
 def test_an_archive_at_odds_with_the_ground_truth(ilsvrc, tmp_path):
-    val = [(f"ILSVRC2012_val_{i:08d}.JPEG", picture(i)) for i in (1, 2, 4, 5, 6, 9)] + [("notes.txt", b"")]
+    val = [(f"ILSVRC2012_val_{i:08d}.JPEG", picture(i)) for i in (1, 2, 4, 5, 6, 9)] + [
+        ("notes.txt", b"")
+    ]
     pack(ilsvrc / "ILSVRC2012_img_val.tar", val)
     out = prepare(ilsvrc, tmp_path / "out", size=24)
     assert open_splits(out)["val"].labels.tolist() == [2, 0, 1, 2, 0]
@@ -199,4 +246,6 @@ def test_what_lacks(ilsvrc, tmp_path):
 
 def test_the_manifest_tells_no_path_of_this_machine(ilsvrc, tmp_path):
     out = prepare(ilsvrc, tmp_path / "out", size=24)
-    assert str(tmp_path) not in json.dumps(json.loads((out / "train" / "manifest.json").read_text()))
+    assert str(tmp_path) not in json.dumps(
+        json.loads((out / "train" / "manifest.json").read_text())
+    )

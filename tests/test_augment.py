@@ -25,7 +25,13 @@ def crops(x: torch.Tensor, mean: np.ndarray = MEAN) -> list[tuple[int, int, bool
             for t in range(5)
             for left in range(5)
             for flip in (False, True)
-            if np.allclose(((image - mean)[t : t + 16, left : left + 16][:, :: -1 if flip else 1]).transpose(2, 0, 1), out, atol=1e-3)
+            if np.allclose(
+                ((image - mean)[t : t + 16, left : left + 16][:, :: -1 if flip else 1]).transpose(
+                    2, 0, 1
+                ),
+                out,
+                atol=1e-3,
+            )
         ]
         assert len(hits) == 1
         found.append(hits[0])
@@ -36,11 +42,17 @@ def test_crops_depend_on_seed_epoch_and_image_alone():
     augment = Augment(Recipe(color=None), MEAN, 16, COLOR, seed=3)
     x = augment.train(IMAGES, IDS, IDS, epoch=2)
     found = crops(x)
-    assert len(set(found)) > 25 and {t for t, _, _ in found} == set(range(5)) and 16 < sum(flip for _, _, flip in found) < 48
+    assert (
+        len(set(found)) > 25
+        and {t for t, _, _ in found} == set(range(5))
+        and 16 < sum(flip for _, _, flip in found) < 48
+    )
     part = augment.train(IMAGES[10:20], IDS[10:20], IDS[:10], epoch=2)
     assert torch.equal(part, x[10:20])
     assert not torch.equal(augment.train(IMAGES, IDS, IDS, epoch=3), x)
-    assert not torch.equal(Augment(Recipe(color=None), MEAN, 16, COLOR, seed=4).train(IMAGES, IDS, IDS, epoch=2), x)
+    assert not torch.equal(
+        Augment(Recipe(color=None), MEAN, 16, COLOR, seed=4).train(IMAGES, IDS, IDS, epoch=2), x
+    )
 
 
 def test_the_source_shares_crops_among_32_consecutive_images_and_centers_the_mean():
@@ -50,23 +62,36 @@ def test_the_source_shares_crops_among_32_consecutive_images_and_centers_the_mea
     found = []
     for image, out in zip(IMAGES.numpy().astype(np.float32), x.numpy(), strict=True):
         views = {
-            (t, left, flip): (image[t : t + 16, left : left + 16] - MEAN[2:18, 2:18])[:, :: -1 if flip else 1].transpose(2, 0, 1)
+            (t, left, flip): (image[t : t + 16, left : left + 16] - MEAN[2:18, 2:18])[
+                :, :: -1 if flip else 1
+            ].transpose(2, 0, 1)
             for t in range(5)
             for left in range(5)
             for flip in (False, True)
         }
-        found.append(next(place for place, view in views.items() if np.allclose(view, out, atol=1e-3)))
+        found.append(
+            next(place for place, view in views.items() if np.allclose(view, out, atol=1e-3))
+        )
     assert len(set(found[:32])) == len(set(found[32:])) == 1 and found[0] != found[32]
 
 
 @pytest.mark.parametrize(
     ("reading", "reach"),
-    [("text", [9000 / 255, 900 / 255, 90 / 255]), ("text-255", [9000, 900, 90]), ("source", [9000**0.5, 30, 90**0.5])],
+    [
+        ("text", [9000 / 255, 900 / 255, 90 / 255]),
+        ("text-255", [9000, 900, 90]),
+        ("source", [9000**0.5, 30, 90**0.5]),
+    ],
 )
 def test_color_shifts_have_the_stated_spread(reading, reach):
     """One shift per image, along the eigenvectors, with standard deviations 0.1 times the reading's reach, in gray levels."""
     images = torch.full((4000, 20, 20, 3), 128, dtype=torch.uint8)
-    augment = Augment(Recipe(color=reading, crops="center", flips=False), np.full((20, 20, 3), 128.0, np.float32), 16, COLOR)
+    augment = Augment(
+        Recipe(color=reading, crops="center", flips=False),
+        np.full((20, 20, 3), 128.0, np.float32),
+        16,
+        COLOR,
+    )
     x = augment.train(images, torch.arange(4000), torch.arange(4000), epoch=0)
     assert torch.equal(x[:, :, 0, 0], x[:, :, 9, 5])
     shift = x[:, :, 0, 0].double().numpy() * (1.1 if reading == "source" else 1.0)
@@ -86,7 +111,9 @@ def test_ten_views_are_corners_center_and_reflections():
     views = list(augment.views(IMAGES, 10))
     assert len(views) == 10
     places = ((0, 0), (0, 4), (2, 2), (4, 0), (4, 4))
-    assert [crops(view)[0] for view in views] == [(t, left, f) for t, left in places for f in (False, True)]
+    assert [crops(view)[0] for view in views] == [
+        (t, left, f) for t, left in places for f in (False, True)
+    ]
     (one,) = augment.views(IMAGES, 1)
     assert torch.equal(one, views[4])
 

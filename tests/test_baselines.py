@@ -19,7 +19,10 @@ from alexnet.evaluation import Errors
 
 ROWS = {
     "sparse coding": (sparse_coding.sparse_coding_errors, {"atoms": 32, "patches": 4000}),
-    "SIFT + FVs": (fisher_vectors.fisher_vector_errors, {"components": 24, "gaussians": 8, "descriptors": 8000}),
+    "SIFT + FVs": (
+        fisher_vectors.fisher_vector_errors,
+        {"components": 24, "gaussians": 8, "descriptors": 8000},
+    ),
 }
 
 
@@ -35,17 +38,25 @@ def noise(folder, count, size, seed=0):
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     writer = PackWriter(folder, size, count)
-    writer.append(rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8), (np.arange(count) % 3).tolist())
+    writer.append(
+        rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
+        (np.arange(count) % 3).tolist(),
+    )
     writer.finish(["a", "b", "c"], ["a", "b", "c"])
     return Pack.open(folder)
 
 
 def learned(row, splits, seed=0, **more):
     """An encoder from at most 160 images; the same only once."""
-    module, settings = {"sparse coding": sparse_coding, "SIFT + FVs": fisher_vectors}[row], ROWS[row][1] | more
+    module, settings = (
+        {"sparse coding": sparse_coding, "SIFT + FVs": fisher_vectors}[row],
+        ROWS[row][1] | more,
+    )
     key = (row, splits["train"].digest, seed, *sorted(more.items()))
     if key not in LEARNED:
-        LEARNED[key] = module.learn(pipeline.sample(splits["train"], 160), module.Settings(**settings), seed)
+        LEARNED[key] = module.learn(
+            pipeline.sample(splits["train"], 160), module.Settings(**settings), seed
+        )
     return LEARNED[key]
 
 
@@ -60,8 +71,15 @@ def test_a_row_beats_chance_and_follows_from_its_seed(row, splits):
     errors, settings = ROWS[row]
     first = errors(splits, seed=1, **settings)
     assert first == errors(splits, seed=1, **settings) and json.loads(json.dumps(first)) == first
-    assert first["top1"] < 0.5 and first["top5"] == 0 and first["nll"] > 0  # chance: 0.75, and 0 of four classes
-    assert (first["split"], first["test_images"], first["train_images"], first["chosen_on"]) == ("test", 40, 160, "val")
+    assert (
+        first["top1"] < 0.5 and first["top5"] == 0 and first["nll"] > 0
+    )  # chance: 0.75, and 0 of four classes
+    assert (first["split"], first["test_images"], first["train_images"], first["chosen_on"]) == (
+        "test",
+        40,
+        160,
+        "val",
+    )
     tried = {float(cost): error for cost, error in first["top1_by_cost"].items()}
     assert len(tried) >= 3 and first["cost"] == min(sorted(tried), key=tried.get)
     one, other = (learned(row, splits, seed).arrays() for seed in (0, 1))
@@ -71,7 +89,12 @@ def test_a_row_beats_chance_and_follows_from_its_seed(row, splits):
 @pytest.mark.parametrize("row", ROWS)
 def test_samples_are_bounded_and_without_a_split_to_spare_a_fifth_of_train_chooses(row, splits):
     errors, settings = ROWS[row]
-    found = errors({"train": splits["train"], "val": splits["val"]}, train_images=120, test_images=30, **settings)
+    found = errors(
+        {"train": splits["train"], "val": splits["val"]},
+        train_images=120,
+        test_images=30,
+        **settings,
+    )
     assert (found["split"], found["test_images"], found["train_images"]) == ("val", 30, 120)
     assert found["chosen_on"] == "every fifth training image" and found["top1"] < 0.6
 
@@ -118,15 +141,23 @@ def test_work_in_processes_gives_the_same_features(splits, tmp_path, monkeypatch
 def test_what_cannot_be_worked_on_is_named(row, tmp_path):
     errors, settings = ROWS[row]
     small = {"train": noise(tmp_path / "train", 6, 12), "test": noise(tmp_path / "test", 3, 12)}
-    with pytest.raises(InputError, match=f"{row.replace('+', '.')}: images of 12 pixels are too small for .*: 1[47] at least"):
+    with pytest.raises(
+        InputError,
+        match=f"{row.replace('+', '.')}: images of 12 pixels are too small for .*: 1[47] at least",
+    ):
         errors(small, **settings)
-    with pytest.raises(InputError, match="needs train and test or val; there is train: prepare a source with splits"):
+    with pytest.raises(
+        InputError,
+        match="needs train and test or val; there is train: prepare a source with splits",
+    ):
         errors({"train": noise(tmp_path / "alone", 6, 32)}, **settings)
 
 
 def test_without_opencv_the_command_that_installs_it_is_told(splits, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(InputError, match=r"SIFT \+ FVs need OpenCV: pip install opencv-python-headless"):
+    with pytest.raises(
+        InputError, match=r"SIFT \+ FVs need OpenCV: pip install opencv-python-headless"
+    ):
         fisher_vectors.fisher_vector_errors(splits)
 
 
@@ -158,7 +189,9 @@ def test_soft_thresholds_solve_the_lasso_of_an_orthonormal_dictionary_and_rebuil
     np.testing.assert_allclose(codes, lasso, atol=1e-6)
     assert 0.1 < (codes == 0).mean() < 0.9
     assert np.abs(codes @ dictionary - signals).max() < np.sqrt(16) * 0.7
-    np.testing.assert_allclose(sparse_coding.soft_threshold(signals @ dictionary.T, 0.0) @ dictionary, signals, atol=1e-12)
+    np.testing.assert_allclose(
+        sparse_coding.soft_threshold(signals @ dictionary.T, 0.0) @ dictionary, signals, atol=1e-12
+    )
 
 
 def test_the_dictionary_rebuilds_patches_it_has_not_seen_with_few_atoms(splits):
@@ -190,14 +223,18 @@ def test_features_are_the_maxima_of_thresholded_codes_over_each_cell(splits):
             patch = gray[2 * row : 2 * row + 8, 2 * column : 2 * column + 8].ravel().astype(float)
             patch = (patch - patch.mean()) / np.sqrt(patch.var() + 10)
             white = (patch - encoder.mean) @ encoder.whitening
-            codes[row, column] = np.abs(sparse_coding.soft_threshold(encoder.dictionary @ white, 0.5))
+            codes[row, column] = np.abs(
+                sparse_coding.soft_threshold(encoder.dictionary @ white, 0.5)
+            )
     edges = {1: [0, 29], 2: [0, 14, 29], 4: [0, 7, 14, 22, 29]}
     cells = []
     for each, at in edges.items():
         for i in range(each):
             cells += [codes[at[i] : at[i + 1], at[j] : at[j + 1]].max((0, 1)) for j in range(each)]
     expected = np.concatenate(cells)
-    np.testing.assert_allclose(encoder(image[None])[0], expected / np.sqrt((expected**2).mean()), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        encoder(image[None])[0], expected / np.sqrt((expected**2).mean()), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_levels_halve_the_image_and_small_ones_are_left_out():
@@ -216,14 +253,27 @@ def test_levels_halve_the_image_and_small_ones_are_left_out():
 def test_a_fisher_vector_is_the_gradient_of_the_log_likelihood_in_units_of_its_information(splits):
     encoder = learned("SIFT + FVs", splits)
     image = splits["test"].gather([3])
-    x = torch.from_numpy((fisher_vectors.sift(image, encoder.settings)[0] - encoder.mean) @ encoder.basis).double()
-    weights, means, variances = (torch.from_numpy(getattr(encoder, name)).double() for name in ("weights", "means", "variances"))
-    logits, mu, sigma = weights.log().requires_grad_(), means.clone().requires_grad_(), variances.sqrt().requires_grad_()
+    x = torch.from_numpy(
+        (fisher_vectors.sift(image, encoder.settings)[0] - encoder.mean) @ encoder.basis
+    ).double()
+    weights, means, variances = (
+        torch.from_numpy(getattr(encoder, name)).double()
+        for name in ("weights", "means", "variances")
+    )
+    logits, mu, sigma = (
+        weights.log().requires_grad_(),
+        means.clone().requires_grad_(),
+        variances.sqrt().requires_grad_(),
+    )
     density = torch.distributions.Normal(mu, sigma).log_prob(x[:, None]).sum(2)  # (keypoints, K)
     (logits.log_softmax(0) + density).logsumexp(1).mean().backward()
     root = weights.sqrt()[:, None]
     # Of the deviations scikit-image gives the gradient's opposite.
-    parts = logits.grad / root[:, 0], mu.grad * variances.sqrt() / root, -sigma.grad * variances.sqrt() / (root * 2**0.5)
+    parts = (
+        logits.grad / root[:, 0],
+        mu.grad * variances.sqrt() / root,
+        -sigma.grad * variances.sqrt() / (root * 2**0.5),
+    )
     expected = torch.cat([part.ravel() for part in parts])
     expected = expected.sign() * expected.abs().sqrt()
     expected = expected / (expected**2).mean().sqrt()
@@ -236,9 +286,13 @@ def test_descriptors_lie_within_the_image_at_scales_half_an_octave_apart():
     assert len(grid) == 14**2 + 13**2 + 10**2 + 7**2
     sides = 1.5 * grid[:, 2]
     assert np.unique(sides.round(4)).tolist() == [4, 5.6569, 8, 11.3137]
-    assert (grid[:, :2].min(1) >= 2 * sides - 1e-6).all() and (grid[:, :2].max(1) <= 71 - 2 * sides + 1e-6).all()
+    assert (grid[:, :2].min(1) >= 2 * sides - 1e-6).all() and (
+        grid[:, :2].max(1) <= 71 - 2 * sides + 1e-6
+    ).all()
     np.testing.assert_allclose(np.sort(grid[:, 0]), np.sort(71 - grid[:, 0]), atol=1e-6)  # centered
-    assert np.unique([side for _, _, side, _ in settings.grid(32)]).size == 2  # the others do not fit
+    assert (
+        np.unique([side for _, _, side, _ in settings.grid(32)]).size == 2
+    )  # the others do not fit
 
 
 def test_descriptors_see_gradients_alone_and_an_octave_up_what_is_twice_as_large():
@@ -253,10 +307,27 @@ def test_descriptors_see_gradients_alone_and_an_octave_up_what_is_twice_as_large
     assert not fisher_vectors.sift(np.full((1, 64, 64, 3), 9, np.uint8), settings).any()
 
     large = np.asarray(Image.fromarray(picture).resize((128, 128), Image.Resampling.BICUBIC))
-    over = fisher_vectors.sift(np.repeat(large[None, :, :, None], 3, axis=3), fisher_vectors.Settings(step=16))[0]
-    above = {(x, y): row for row, (x, y, _, octave) in zip(over, fisher_vectors.Settings(step=16).grid(128), strict=True) if octave == 1}
-    below = {(x, y): row for row, (x, y, _, octave) in zip(found[0], settings.grid(64), strict=True) if octave == 0}
-    alike = [row @ other for at, row in below.items() for to, other in above.items() if np.abs(2 * np.array(at) + 0.5 - to).max() < 0.1]
+    over = fisher_vectors.sift(
+        np.repeat(large[None, :, :, None], 3, axis=3), fisher_vectors.Settings(step=16)
+    )[0]
+    above = {
+        (x, y): row
+        for row, (x, y, _, octave) in zip(
+            over, fisher_vectors.Settings(step=16).grid(128), strict=True
+        )
+        if octave == 1
+    }
+    below = {
+        (x, y): row
+        for row, (x, y, _, octave) in zip(found[0], settings.grid(64), strict=True)
+        if octave == 0
+    }
+    alike = [
+        row @ other
+        for at, row in below.items()
+        for to, other in above.items()
+        if np.abs(2 * np.array(at) + 0.5 - to).max() < 0.1
+    ]
     assert len(alike) == len(below) == 36 and min(alike) > 0.95
 
 
@@ -277,7 +348,9 @@ def test_features_come_in_order_whatever_the_chunks_and_the_time_is_told_first(t
     found = pipeline.features("a row", samples, Count(), tmp_path)
     assert "a row: 1,210 images, about 1 seconds for their features" in capfd.readouterr().err
     np.testing.assert_array_equal(found["train"], Count()(pack.gather(range(1203))))
-    np.testing.assert_array_equal(found["test"], Count()(pack.gather([0, 200, 400, 601, 801, 1001, 1202])))
+    np.testing.assert_array_equal(
+        found["test"], Count()(pack.gather([0, 200, 400, 601, 801, 1001, 1202]))
+    )
     pipeline.features("a row", samples, Count(), tmp_path)
     assert capfd.readouterr().err == ""  # all there
 
@@ -288,7 +361,9 @@ def test_a_cost_is_chosen_by_the_other_images_alone():
     x = np.eye(3)[labels] + rng.normal(size=(300, 3)) * 0.3
     noisy = np.concatenate([x, rng.normal(size=(300, 200)) * 3], axis=1).astype(np.float32)
     chosen = pipeline.choose(noisy[:150], labels[:150], noisy[150:], labels[150:])
-    assert chosen.top1[chosen.cost] == min(chosen.top1.values()) and len(set(chosen.top1.values())) > 1
+    assert (
+        chosen.top1[chosen.cost] == min(chosen.top1.values()) and len(set(chosen.top1.values())) > 1
+    )
     plain = np.eye(3)[labels]
     assert pipeline.choose(plain, labels, plain, labels).cost == 10.0**-7  # of equals the smallest
 
@@ -297,10 +372,18 @@ def test_a_cost_is_chosen_by_the_other_images_alone():
 def test_the_search_for_a_cost_goes_on_until_the_best_lies_between_others(best, monkeypatch):
     fitted = []
     monkeypatch.setattr(pipeline, "_fit", lambda x, y, cost: fitted.append(cost) or cost)
-    monkeypatch.setattr(pipeline, "measure", lambda cost, x, y, classes: Errors(abs(np.log10(cost / best)) / 10, 0, 0, 1))
+    monkeypatch.setattr(
+        pipeline,
+        "measure",
+        lambda cost, x, y, classes: Errors(abs(np.log10(cost / best)) / 10, 0, 0, 1),
+    )
     chosen = pipeline.choose(np.ones((3, 1)), np.arange(3), np.ones((3, 1)), np.arange(3))
-    assert chosen.cost == chosen.classifier == best and len(fitted) == len(set(fitted)) == len(chosen.top1)
-    assert ({min(fitted), max(fitted)} & {best}) == ({1e-7, 1e3} & {best})  # at an end only where the search may go no further
+    assert chosen.cost == chosen.classifier == best and len(fitted) == len(set(fitted)) == len(
+        chosen.top1
+    )
+    assert ({min(fitted), max(fitted)} & {best}) == (
+        {1e-7, 1e3} & {best}
+    )  # at an end only where the search may go no further
 
 
 @pytest.mark.parametrize("classes", [5, 500])
@@ -311,16 +394,26 @@ def test_many_classes_do_not_end_a_fit_before_it_has_begun(classes):
     labels = np.repeat(np.arange(classes), 4)
     x = pipeline.unit(center[labels] + 0.2 * rng.normal(size=(len(labels), 64)))
     exact = LogisticRegression(C=1e-2, max_iter=1000, tol=1e-10).fit(x, labels).coef_
-    assert np.linalg.norm(pipeline._fit(x, labels, 1e-2).coef_ - exact) < 0.005 * np.linalg.norm(exact)
+    assert np.linalg.norm(pipeline._fit(x, labels, 1e-2).coef_ - exact) < 0.005 * np.linalg.norm(
+        exact
+    )
 
 
 def test_a_class_that_was_never_seen_is_an_error():
     x = np.array([[1.0, 0], [0, 1.0]] * 10, np.float32)
     classifier = pipeline._fit(x, np.array([0, 2] * 10), 10.0)
-    found = pipeline.measure(classifier, np.array([[1.0, 0], [0, 1], [1, 0], [0, 1]]), np.array([0, 2, 1, 3]), 8)
+    found = pipeline.measure(
+        classifier, np.array([[1.0, 0], [0, 1], [1, 0], [0, 1]]), np.array([0, 2, 1, 3]), 8
+    )
     assert (found.top1, found.count) == (0.5, 4) and found.nll > 10
 
 
 def test_durations_are_told_in_what_one_counts_them_in():
-    told = {0.2: "1 seconds", 40: "40 seconds", 95: "2 minutes", 360: "6 minutes", 9000: "2.5 hours"}
+    told = {
+        0.2: "1 seconds",
+        40: "40 seconds",
+        95: "2 minutes",
+        360: "6 minutes",
+        9000: "2.5 hours",
+    }
     assert {seconds: pipeline._duration(seconds) for seconds in told} == told

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import kernels
+import alexnet_kernels as kernels
 from alexnet.errors import InputError
 from benchmarks import (
     chart,
@@ -40,7 +40,13 @@ CONV1 = (96, 55, 55)
     [
         # 290,400 numbers an image, 2 bytes each, twice and three times
         (local_response_norm, CONV1, 1, 2, {"forward": 1_161_600, "backward": 1_742_400}),
-        (local_response_norm, CONV1, 1024, 2, {"forward": 1_189_478_400, "backward": 1_784_217_600}),
+        (
+            local_response_norm,
+            CONV1,
+            1024,
+            2,
+            {"forward": 1_189_478_400, "backward": 1_784_217_600},
+        ),
         (same_map_norm, (256, 27, 27), 1, 4, {"forward": 1_492_992, "backward": 2_239_488}),
         # 69,984 maxima, 2 bytes each and one for the place
         (max_pool, CONV1, 1, 2, {"forward": 790_752, "backward": 790_752}),
@@ -71,7 +77,9 @@ def test_error_is_that_of_the_worst_map():
 
 
 def test_the_reference_in_parts_is_the_reference():
-    x, dy, bias = (torch.randn(shape, dtype=torch.float64) for shape in [(5, 4, 3, 3), (5, 4, 3, 3), (4,)])
+    x, dy, bias = (
+        torch.randn(shape, dtype=torch.float64) for shape in [(5, 4, 3, 3), (5, 4, 3, 3), (4,)]
+    )
 
     def f(x: Tensor, bias: Tensor) -> Tensor:
         return (x + bias.view(1, -1, 1, 1)) ** 2
@@ -83,14 +91,22 @@ def test_the_reference_in_parts_is_the_reference():
 
 def test_the_lrn_reference_is_torchs_within_each_column():
     x = torch.randn(2, 12, 3, 3, dtype=torch.float64) * 100
-    halves = [torch.nn.functional.local_response_norm(half, 5, 5e-4, 0.75, 2.0) for half in x.chunk(2, 1)]
-    torch.testing.assert_close(local_response_norm.reference(x, 2), torch.cat(halves, 1), rtol=1e-12, atol=0)
-    torch.testing.assert_close(local_response_norm.reference(x, 1), local_response_norm.eager(x), rtol=1e-12, atol=0)
+    halves = [
+        torch.nn.functional.local_response_norm(half, 5, 5e-4, 0.75, 2.0) for half in x.chunk(2, 1)
+    ]
+    torch.testing.assert_close(
+        local_response_norm.reference(x, 2), torch.cat(halves, 1), rtol=1e-12, atol=0
+    )
+    torch.testing.assert_close(
+        local_response_norm.reference(x, 1), local_response_norm.eager(x), rtol=1e-12, atol=0
+    )
 
 
 def test_a_window_that_stays_in_the_wrong_column_is_far_beyond_every_tolerance():
     x = torch.randn(2, 96, 10, 10, dtype=torch.float64) * 100
-    assert measure.error(local_response_norm.reference(x, 1), local_response_norm.reference(x, 2)) > 5 * max(measure.TOLERANCE.values())
+    assert measure.error(
+        local_response_norm.reference(x, 1), local_response_norm.reference(x, 2)
+    ) > 5 * max(measure.TOLERANCE.values())
 
 
 def test_close_races():
@@ -102,14 +118,27 @@ def test_close_races():
 def test_saved_bytes_counts_each_piece_of_memory_once():
     x = torch.randn(2, 3, 4, 5, requires_grad=True)
     assert measure.saved_bytes(lambda: x * x) == 480
-    assert measure.saved_bytes(lambda: torch.max_pool2d(x, 3, 2)) == 480 + 12 * 8  # x, and torch's int64 for each maximum
+    assert (
+        measure.saved_bytes(lambda: torch.max_pool2d(x, 3, 2)) == 480 + 12 * 8
+    )  # x, and torch's int64 for each maximum
     assert measure.saved_bytes(lambda: kernels.max_pool(x)) == 12  # a byte for each
 
 
 # --- the run ---
 
 
-TINY = ["--device", "cpu", "--tiny", "--implementations", "ours", "ours, again", "ours, composite", "torch", "torchvision", "SGD, fused"]
+TINY = [
+    "--device",
+    "cpu",
+    "--tiny",
+    "--implementations",
+    "ours",
+    "ours, again",
+    "ours, composite",
+    "torch",
+    "torchvision",
+    "SGD, fused",
+]
 
 
 @pytest.mark.parametrize("operator", operators.OPERATORS, ids=lambda operator: operator.NAME)
@@ -118,26 +147,47 @@ def test_every_script_measures_and_tells(operator, tmp_path, capsys, monkeypatch
     path = tmp_path / "rows.csv"
     assert script.main(operator, [*TINY, "--out", str(path), "--seed", "3"]) == 0
     rows = record.read(path)
-    assert {(row["operator"], row["layer"]) for row in rows} == {(operator.NAME, layer) for layer in operator.TINY}
+    assert {(row["operator"], row["layer"]) for row in rows} == {
+        (operator.NAME, layer) for layer in operator.TINY
+    }
     timed = [row for row in rows if row["median_ms"]]
     assert {"ours", "ours, again", "torch", "copy"} <= {row["implementation"] for row in timed}
-    directions = {"forward", "backward", "both"} if operator not in (crop_flip_color, momentum_step) else {"forward"}
+    directions = (
+        {"forward", "backward", "both"}
+        if operator not in (crop_flip_color, momentum_step)
+        else {"forward"}
+    )
     assert {row["direction"] for row in timed} == directions
     for row in timed:
-        assert row["p20_ms"] <= row["median_ms"] <= row["p80_ms"] and row["runs"] == 2 and row["seed"] == "3"
-        assert row["gb_per_s"] == pytest.approx(row["floor_bytes"] / row["median_ms"] / 1e6, rel=1e-3)
+        assert (
+            row["p20_ms"] <= row["median_ms"] <= row["p80_ms"]
+            and row["runs"] == 2
+            and row["seed"] == "3"
+        )
+        assert row["gb_per_s"] == pytest.approx(
+            row["floor_bytes"] / row["median_ms"] / 1e6, rel=1e-3
+        )
         assert row["implementation"] == "copy" or row["error"] <= 1e-4
-    assert all(row["source"] == record.source_digest() and row["torch"] == torch.__version__ and row["processor"] for row in rows)
+    assert all(
+        row["source"] == record.source_digest()
+        and row["torch"] == torch.__version__
+        and row["processor"]
+        for row in rows
+    )
     out = capsys.readouterr().out
     assert operator.NAME in out and "ours, again" in out and str(path) in out
 
 
 def test_a_wrong_implementation_is_reported_and_not_timed(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(kernels, "max_pool", lambda x, size, stride: torch.nn.functional.avg_pool2d(x, size, stride))
+    monkeypatch.setattr(
+        kernels, "max_pool", lambda x, size, stride: torch.nn.functional.avg_pool2d(x, size, stride)
+    )
     path = tmp_path / "rows.csv"
     assert script.main(max_pool, [*TINY, "--out", str(path), "--shapes", "conv5"]) == 0
     rows = [row for row in record.read(path) if row["implementation"] == "ours"]
-    assert [row["median_ms"] for row in rows] == [None] and rows[0]["note"].startswith("wrong, not timed")
+    assert [row["median_ms"] for row in rows] == [None] and rows[0]["note"].startswith(
+        "wrong, not timed"
+    )
     assert "wrong, not timed" in capsys.readouterr().out
 
 
@@ -149,7 +199,9 @@ def test_an_implementation_that_cannot_run_is_skipped_with_the_reason(tmp_path, 
     path = tmp_path / "rows.csv"
     assert script.main(max_pool, [*TINY, "--out", str(path), "--shapes", "conv5"]) == 0
     rows = record.read(path)
-    assert "skipped: RuntimeError: no compiler" in {row["note"] for row in rows if row["implementation"] == "ours"}
+    assert "skipped: RuntimeError: no compiler" in {
+        row["note"] for row in rows if row["implementation"] == "ours"
+    }
     assert any(row["median_ms"] for row in rows if row["implementation"] == "torch")
 
 
@@ -172,11 +224,15 @@ def test_the_run_over_all_goes_on_where_it_ended(tmp_path, capsys, monkeypatch):
     first = done.copy()
     assert [case.split()[1] for case in first] == ["conv1", "conv1"]  # what matters most
     done.clear()
-    monkeypatch.setattr(measure, "measure", lambda case, *rest: [done.append(str(case)), measured(case, *rest)][1])
+    monkeypatch.setattr(
+        measure, "measure", lambda case, *rest: [done.append(str(case)), measured(case, *rest)][1]
+    )
     assert operators.main(options) == 0
     assert len(done) == 3 and not set(done) & set(first)
     out = capsys.readouterr().out
-    assert out.rstrip().splitlines()[-1].startswith("CPU") and out.count("not measured") == len(operators.GPU_TARGETS)
+    assert out.rstrip().splitlines()[-1].startswith("CPU") and out.count("not measured") == len(
+        operators.GPU_TARGETS
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,8 +254,22 @@ def test_bad_input_is_one_line(argv, message, capsys):
 
 def row(**values):
     blank = dict.fromkeys(record.COLUMNS)
-    usual = {"operator": "local_response_norm", "layer": "conv1", "shape": "96x55x55", "batch": 1024, "dtype": "bf16", "method": "cold"}
-    usual |= {"layout": "nhwc", "direction": "forward", "device": "NVIDIA H200", "cuda": "13.0", "torch": "2.15.0", "copy_gb_per_s": 4300.0}
+    usual = {
+        "operator": "local_response_norm",
+        "layer": "conv1",
+        "shape": "96x55x55",
+        "batch": 1024,
+        "dtype": "bf16",
+        "method": "cold",
+    }
+    usual |= {
+        "layout": "nhwc",
+        "direction": "forward",
+        "device": "NVIDIA H200",
+        "cuda": "13.0",
+        "torch": "2.15.0",
+        "copy_gb_per_s": 4300.0,
+    }
     usual |= {"implementation": "ours", "busy_percent": 0.0, "note": "", "percent_of_copy": 50.0}
     return blank | usual | values
 
@@ -210,7 +280,11 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     record.append(path, [row(note='skipped: "quoted", with a comma'), row(median_ms=2.0)])
     first, second, third = record.read(path)
     assert first["median_ms"] == 0.12346 and first["batch"] == 1024 and first["time"].endswith("Z")
-    assert second["median_ms"] is None and second["note"] == 'skipped: "quoted", with a comma' and third["median_ms"] == 2
+    assert (
+        second["median_ms"] is None
+        and second["note"] == 'skipped: "quoted", with a comma'
+        and third["median_ms"] == 2
+    )
     assert [file.name for file in path.parent.iterdir()] == ["rows.csv"]
     assert record.read(tmp_path / "absent.csv") == []
 
@@ -218,7 +292,11 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 def test_the_machine_is_named_without_git_and_without_a_driver(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     found = record.machine("cpu")
-    assert (found["commit"], found["dirty"]) == ("unknown", "unknown") and found["processor"] and record.nvidia_smi("clocks.sm") == ""
+    assert (
+        (found["commit"], found["dirty"]) == ("unknown", "unknown")
+        and found["processor"]
+        and record.nvidia_smi("clocks.sm") == ""
+    )
     assert record.machine("cpu", "abc")["commit"] == "abc"
     assert len(found["source"]) == 12
 
@@ -235,7 +313,10 @@ def test_a_file_that_is_not_ours_is_left_alone(tmp_path):
     ("damage", "said"),
     [
         (lambda text: text[:-1], "line 3: cut off at its end"),
-        (lambda text: text[: text.rindex("local_response_norm") + len("local_response_norm,")], "line 3: 18 fields of 39"),
+        (
+            lambda text: text[: text.rindex("local_response_norm") + len("local_response_norm,")],
+            "line 3: 18 fields of 39",
+        ),
         (lambda text: text + "\n", "line 4: 0 fields of 39"),
         (lambda text: text.replace(",2,", ",two,"), "line 3: 'two' is no number for median_ms"),
         (lambda text: "\udcff\udcfe" + text, "cannot be read as a CSV (it is no text)"),
@@ -266,11 +347,16 @@ def test_a_full_disk_is_told_and_leaves_the_file_as_it_was(tmp_path, monkeypatch
     assert path.read_text() == before and len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("out", ["/proc/rows.csv", "/dev/null", ".", f"{__file__}/rows.csv", "/bin/sh"])
+@pytest.mark.parametrize(
+    "out", ["/proc/rows.csv", "/dev/null", ".", f"{__file__}/rows.csv", "/bin/sh"]
+)
 @pytest.mark.parametrize(
     ("main", "worker"),
     [
-        (lambda *argv: script.main(max_pool, [*argv, "--tiny", "--device", "cpu"]), (measure, "measure")),
+        (
+            lambda *argv: script.main(max_pool, [*argv, "--tiny", "--device", "cpu"]),
+            (measure, "measure"),
+        ),
         (lambda *argv: step.main([*argv, "--tiny", "--device", "cpu"]), (step, "steps")),
         (lambda *argv: reach.main([*argv, "--device", "cpu"]), (reach, "train")),
         (lambda *argv: data.main([*argv]), (data, "photographs")),
@@ -285,7 +371,10 @@ def test_where_nothing_can_be_written_nothing_is_measured(main, worker, out, cap
 
 
 def test_table():
-    assert record.table([["name ", "ms"], ["a", "10.5"], ["long", "3"]]) == "name    ms\n----------\na     10.5\nlong     3"
+    assert (
+        record.table([["name ", "ms"], ["a", "10.5"], ["long", "3"]])
+        == "name    ms\n----------\na     10.5\nlong     3"
+    )
 
 
 def test_summary_and_digest():
@@ -294,7 +383,12 @@ def test_summary_and_digest():
         row(median_ms=0.3, percent_of_copy=90.0, implementation="ours", layout="nchw"),
         row(median_ms=3.0, percent_of_copy=9.0, implementation="torch"),
         row(median_ms=2.4, percent_of_copy=11.0, implementation="torch", layout="nchw"),
-        row(implementation="cudnn", direction=None, method=None, note="skipped: CUDNN_STATUS_NOT_SUPPORTED"),
+        row(
+            implementation="cudnn",
+            direction=None,
+            method=None,
+            note="skipped: CUDNN_STATUS_NOT_SUPPORTED",
+        ),
     ]
     text = record.summary(rows)
     assert "local_response_norm, conv1 96x55x55, batch 1024, bf16, cold: copy 4300 GB/s" in text
@@ -302,20 +396,37 @@ def test_summary_and_digest():
     lines = {tuple(line.split()[:2]): line.split() for line in text.splitlines() if line}
     assert lines["ours", "nhwc"] == ["ours", "nhwc", "0.3", "90", "%", "1.00", "500", "1.0e-03"]
     assert lines["torch", "nhwc"][-1] == "10.00" and lines["torch", "nchw"][-1] == "8.00"
-    assert record.digest(rows).splitlines()[-1].split()[-5:] == ["forward", "0.3", "90", "%", "8.00"]  # the peer's faster layout
+    assert record.digest(rows).splitlines()[-1].split()[-5:] == [
+        "forward",
+        "0.3",
+        "90",
+        "%",
+        "8.00",
+    ]  # the peer's faster layout
     assert record.summary([]) == record.digest([]) == "Nothing was measured."
 
 
 def test_chart(tmp_path):
-    record.append(tmp_path / "max_pool.csv", [row(operator="max_pool", device="older", median_ms=9.0)])
+    record.append(
+        tmp_path / "max_pool.csv", [row(operator="max_pool", device="older", median_ms=9.0)]
+    )
     rows = [
         row(median_ms=0.3, percent_of_copy=90.0),
         row(median_ms=0.2, percent_of_copy=95.0, layout="nchw"),  # ours counts in its first layout
         row(median_ms=3.0, percent_of_copy=9.0, implementation="torch"),
-        row(median_ms=2.4, percent_of_copy=11.25, implementation="torch", layout="nchw"),  # a peer in its fastest
+        row(
+            median_ms=2.4, percent_of_copy=11.25, implementation="torch", layout="nchw"
+        ),  # a peer in its fastest
         row(median_ms=0.3, percent_of_copy=90.0, method="graph"),
         row(median_ms=0.5, percent_of_copy=60.0, dtype="fp32", direction="backward"),
-        row(median_ms=1.0, percent_of_copy=60.0, dtype="fp32", cuda="", method="wall", device="a CPU"),
+        row(
+            median_ms=1.0,
+            percent_of_copy=60.0,
+            dtype="fp32",
+            cuda="",
+            method="wall",
+            device="a CPU",
+        ),
     ]
     for each in rows:
         record.append(tmp_path / "local_response_norm.csv", [each])
@@ -327,19 +438,33 @@ def test_chart(tmp_path):
         ["LRN, conv1, fp32", "backward", "0.5", "60 %"],
     ]
     axes = chart.roofline(gpu).axes[0]
-    drawn = {dots.get_label(): [tuple(map(float, at)) for at in dots.get_offsets()] for dots in axes.collections}
+    drawn = {
+        dots.get_label(): [tuple(map(float, at)) for at in dots.get_offsets()]
+        for dots in axes.collections
+    }
     assert drawn["ours"] == [pytest.approx((100 / 90, 0)), pytest.approx((100 / 60, 1))]
     assert drawn["torch, eager"] == [pytest.approx((100 / 11.25, 0))]
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["LRN, conv1, bf16, forward", "LRN, conv1, fp32, backward"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "LRN, conv1, bf16, forward",
+        "LRN, conv1, fp32, backward",
+    ]
     assert chart.rows(True, tmp_path / "absent") == []
 
 
 def test_verdicts():
     def block(implementation, layer, saved):
-        return row(operator="response_norm_pool", implementation=implementation, layer=layer, saved_bytes=saved, median_ms=1.0)
+        return row(
+            operator="response_norm_pool",
+            implementation=implementation,
+            layer=layer,
+            saved_bytes=saved,
+            median_ms=1.0,
+        )
 
     rows = [
-        row(median_ms=9.9, percent_of_copy=1.0),  # an older measurement of the same thing does not count
+        row(
+            median_ms=9.9, percent_of_copy=1.0
+        ),  # an older measurement of the same thing does not count
         row(median_ms=0.3, percent_of_copy=86.0),
         row(median_ms=0.1, percent_of_copy=99.0, layout="nchw"),  # nor does ours in another layout
         row(implementation="torch", median_ms=2.4),
@@ -347,7 +472,12 @@ def test_verdicts():
         row(implementation="cudnn", median_ms=0.33),
         row(median_ms=0.5, direction="backward", percent_of_copy=74.0),
         row(implementation="cudnn", median_ms=0.45, direction="backward"),
-        *(block("ours", "conv1", 10.0), block("ours", "conv2", 5.0), block("torch", "conv1", 60.0), block("torch", "conv2", 20.0)),
+        *(
+            block("ours", "conv1", 10.0),
+            block("ours", "conv2", 5.0),
+            block("torch", "conv1", 60.0),
+            block("torch", "conv2", 20.0),
+        ),
     ]
     lines = [re.split(r"  +", line) for line in operators.verdicts(rows).splitlines()[3:]]
     assert len(lines) == len(operators.GPU_TARGETS) + len(operators.CPU_TARGETS)
@@ -380,7 +510,9 @@ def test_cudnn_is_called_as_its_header_says(monkeypatch):
     calls = []
     monkeypatch.setattr(cudnn_lrn, "call", lambda name, *args: calls.append((name, args)))
     monkeypatch.setattr(cudnn_lrn, "handle", lambda device: "handle")
-    monkeypatch.setattr(cudnn_lrn, "tensor_descriptor", lambda shape, dtype, form: ("descriptor", form))
+    monkeypatch.setattr(
+        cudnn_lrn, "tensor_descriptor", lambda shape, dtype, form: ("descriptor", form)
+    )
     monkeypatch.setattr(cudnn_lrn, "norm_descriptor", lambda *norm: norm)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
     x = torch.randn(2, 6, 3, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -390,7 +522,10 @@ def test_cudnn_is_called_as_its_header_says(monkeypatch):
     # handle, norm, mode, one, xDesc, x, zero, yDesc, y; handle, norm, mode, one, yDesc, y, dyDesc, dy, xDesc, x, zero, dxDesc, dx
     assert len(forward) == 9 and len(backward) == 13
     assert forward[1] == (5, 5e-4, 0.75, 2.0) and forward[4] == ("descriptor", cudnn_lrn.NHWC)
-    assert forward[5].value == backward[9].value == x.data_ptr() and forward[8].value == backward[5].value == y.data_ptr()
+    assert (
+        forward[5].value == backward[9].value == x.data_ptr()
+        and forward[8].value == backward[5].value == y.data_ptr()
+    )
 
 
 def test_the_graph_path_on_a_pretended_gpu(monkeypatch):
@@ -413,11 +548,19 @@ def test_the_graph_path_on_a_pretended_gpu(monkeypatch):
     def capture(graph, pool, stream):
         yield
 
-    for name, fake in {"Event": Event, "CUDAGraph": Graph, "graph": capture, "graph_pool_handle": int, "current_stream": int}.items():
+    for name, fake in {
+        "Event": Event,
+        "CUDAGraph": Graph,
+        "graph": capture,
+        "graph_pool_handle": int,
+        "current_stream": int,
+    }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(measure, "WARM_SECONDS", 0)
-    args = script.parser("x", "").parse_args(["--tiny", "--device", "cpu", "--seed", "1", "--implementations", "ours", "torch"])
+    args = script.parser("x", "").parse_args(
+        ["--tiny", "--device", "cpu", "--seed", "1", "--implementations", "ours", "torch"]
+    )
     script.settle(args)
     clock = measure.Clock("cpu")
     clock.cuda, clock.flush, clock.start, clock.end = True, torch.zeros(1), Event(), Event()
@@ -427,7 +570,13 @@ def test_the_graph_path_on_a_pretended_gpu(monkeypatch):
     assert found == {
         (name, direction, method)
         for name in ("ours", "torch", "copy")
-        for direction, method in [("forward", "cold"), ("backward", "cold"), ("both", "cold"), ("forward", "graph"), ("both", "graph")]
+        for direction, method in [
+            ("forward", "cold"),
+            ("backward", "cold"),
+            ("both", "cold"),
+            ("forward", "graph"),
+            ("both", "graph"),
+        ]
     }
     assert {row["median_ms"] for row in rows if row["method"] == "graph"} == {0.25 / 4}
 
@@ -435,4 +584,7 @@ def test_the_graph_path_on_a_pretended_gpu(monkeypatch):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(torch.cuda, "graph", fail)
-    assert {row["method"] for row in measure.measure(case, clock, 100.0, args, {"cuda": "13.0"}, lambda what: None)} == {"cold"}
+    assert {
+        row["method"]
+        for row in measure.measure(case, clock, 100.0, args, {"cuda": "13.0"}, lambda what: None)
+    } == {"cold"}

@@ -12,7 +12,20 @@ from tests.test_sources import tiny_imagenet
 
 def run(tmp_path, *arguments):
     out = tmp_path / "data.csv"
-    sizes = ["--count", 12, "--size", 32, "--rounds", 1, "--most-workers", 0, "--batch-size", 8, "--device", "cpu"]
+    sizes = [
+        "--count",
+        12,
+        "--size",
+        32,
+        "--rounds",
+        1,
+        "--most-workers",
+        0,
+        "--batch-size",
+        8,
+        "--device",
+        "cpu",
+    ]
     assert data.main([str(a) for a in (*sizes, "--out", out, "--work", tmp_path, *arguments)]) == 0
     assert list(tmp_path.glob("tmp*")) == []
     with out.open(newline="") as file:
@@ -25,7 +38,9 @@ def test_prepare_and_feed(tmp_path, capsys):
     cases = {"prepare": 8, "encoding": 3, "gather, one core": 2, "feed uint8": 4, "feed floats": 3}
     assert Counter(row["case"] for row in rows) == cases
     assert all(float(row["images_per_s"] or row["value"]) > 0 for row in rows)
-    ratios = {(row["case"], row["implementation"], row["size"]): row for row in rows if row["ratio"]}
+    ratios = {
+        (row["case"], row["implementation"], row["size"]): row for row in rows if row["ratio"]
+    }
     assert float(ratios["prepare", "ours, 2 workers", "32"]["wanted"]) == 1.7
     assert ratios["feed floats", "ours, raw", "32"]["against"] == "torchvision, 0 workers"
     assert "ours, raw, crops" in capsys.readouterr().out
@@ -35,8 +50,12 @@ def test_the_real_case_in_small(tmp_path):
     images = tmp_path / "tiny"
     tiny_imagenet(images)
     rows = run(tmp_path, "tiny", "--images", images)
-    assert [row["case"] for row in rows] == [f"Tiny ImageNet, {step}" for step in ("prepare", "verify", "load")] * 2
-    assert {row["images"] for row in rows} == {"5"} and rows[0]["note"].startswith("0 rejected; train ")
+    assert [row["case"] for row in rows] == [
+        f"Tiny ImageNet, {step}" for step in ("prepare", "verify", "load")
+    ] * 2
+    assert {row["images"] for row in rows} == {"5"} and rows[0]["note"].startswith(
+        "0 rejected; train "
+    )
 
 
 def test_memory(tmp_path):
@@ -55,10 +74,18 @@ def test_what_a_gpu_would_be_asked(tmp_path):
 
 def test_pixels_are_compared_first(tmp_path, monkeypatch):
     def other(*command):
-        alone(*(16 if word == 32 and "benchmarks.pillow_loop" in command else word for word in command))
+        alone(
+            *(
+                16 if word == 32 and "benchmarks.pillow_loop" in command else word
+                for word in command
+            )
+        )
 
     alone = data.alone
     monkeypatch.setattr(data, "alone", other)
     with pytest.raises(RuntimeError, match="different pixels"):
         run(tmp_path, "prepare")
-    assert not (tmp_path / "data.csv").exists() and record.read(tmp_path / "data.csv", data.COLUMNS) == []
+    assert (
+        not (tmp_path / "data.csv").exists()
+        and record.read(tmp_path / "data.csv", data.COLUMNS) == []
+    )

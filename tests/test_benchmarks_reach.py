@@ -36,26 +36,63 @@ def profiles(tmp_path, runs, monkeypatch):
 
 def test_both_are_trained(profiles, runs, tmp_path, capsys):
     out = tmp_path / "reach.csv"
-    assert reach.main(["--profile", "few", "--error", "1", "0", "--device", "cpu", "--threads", "1", "--out", str(out)]) == 0
+    assert (
+        reach.main(
+            [
+                "--profile",
+                "few",
+                "--error",
+                "1",
+                "0",
+                "--device",
+                "cpu",
+                "--threads",
+                "1",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == reach.COLUMNS and [row["implementation"] for row in rows] == ["ours", "ours", reach.PEER, reach.PEER]
+    assert tuple(rows[0]) == reach.COLUMNS and [row["implementation"] for row in rows] == [
+        "ours",
+        "ours",
+        reach.PEER,
+        reach.PEER,
+    ]
     for row in rows[::2]:  # any error at all is at most 1, after the first epoch
         assert float(row["epochs"]) == 1 and float(row["seconds"]) > 0 and not row["note"]
     assert {row["budget"] for row in rows} == {"3"} and len({row["time"] for row in rows}) == 1
     for row in rows[1::2]:
         assert not row["seconds"] and row["note"].startswith("not within 3 epochs; 0.")
-    assert list((runs / "few" / "benchmarks").rglob("*.json*")) == []  # nothing that a second run would find
+    assert (
+        list((runs / "few" / "benchmarks").rglob("*.json*")) == []
+    )  # nothing that a second run would find
     assert len(reach.latest(False, out)) == 4 and reach.latest(True, out) == []
     shown = capsys.readouterr().out
     assert "a few pictographs" in shown
     line = next(line.split() for line in shown.splitlines() if line.startswith("ours "))
-    assert float(line[5]) == pytest.approx(float(rows[2]["seconds"]) / float(rows[0]["seconds"]), rel=6e-3)
+    assert float(line[5]) == pytest.approx(
+        float(rows[2]["seconds"]) / float(rows[0]["seconds"]), rel=6e-3
+    )
 
 
 def test_a_run_that_was_stopped_goes_on(profiles, tmp_path, monkeypatch):
     out, begun = tmp_path / "reach.csv", []
-    options = ["--profile", "few", "--error", "1", "--device", "cpu", "--seeds", "2", "--out", str(out)]
+    options = [
+        "--profile",
+        "few",
+        "--error",
+        "1",
+        "--device",
+        "cpu",
+        "--seeds",
+        "2",
+        "--out",
+        str(out),
+    ]
 
     def quick(name, stop_at=None):
         def train(config, splits, device, **rest):
@@ -69,7 +106,11 @@ def test_a_run_that_was_stopped_goes_on(profiles, tmp_path, monkeypatch):
     monkeypatch.setattr(reach, "ours", quick("ours"))
     monkeypatch.setattr(reach, "theirs", quick("theirs", ("theirs", 1)))
     assert reach.main(options) == 130
-    assert len(reach.latest(False, out)) == 2 and begun == [("ours", 0), ("theirs", 0), ("theirs", 1)]
+    assert len(reach.latest(False, out)) == 2 and begun == [
+        ("ours", 0),
+        ("theirs", 0),
+        ("theirs", 1),
+    ]
     monkeypatch.setattr(reach, "theirs", quick("theirs"))
     monkeypatch.setattr(reach.record, "now", lambda: "2999-01-01T00:00:00Z")
     assert reach.main(options) == 0 and begun[3:] == [("theirs", 1), ("ours", 1)]
@@ -80,9 +121,15 @@ def test_a_run_that_was_stopped_goes_on(profiles, tmp_path, monkeypatch):
     (tmp_path / "profiles" / "same.yml").write_text(PROFILE)
     assert reach.main(["--profile", "same", *options[2:]]) == 0 and len(begun) == 13
     last = reach.latest(False, out)
-    assert [(row["profile"], row["budget"]) for row in last[::4]] == [("few", "2"), ("same", "3")] and len(last) == 8
+    assert [(row["profile"], row["budget"]) for row in last[::4]] == [
+        ("few", "2"),
+        ("same", "3"),
+    ] and len(last) == 8
     assert reach.table(last).count("a few pictographs") == 2
-    assert reach.main([*options[:-1], str(tmp_path / "other.csv"), "--fresh"]) == 0 and len(begun) == 17
+    assert (
+        reach.main([*options[:-1], str(tmp_path / "other.csv"), "--fresh"]) == 0
+        and len(begun) == 17
+    )
 
 
 def test_the_trainer_resumes(profiles, tmp_path, monkeypatch):
@@ -97,7 +144,12 @@ def test_the_trainer_resumes(profiles, tmp_path, monkeypatch):
 
     monkeypatch.setattr(reach, "train", stopped)
     for _ in range(2):
-        assert reach.main(["--profile", "few", "--device", "cpu", "--out", str(tmp_path / "reach.csv")]) == 130
+        assert (
+            reach.main(
+                ["--profile", "few", "--device", "cpu", "--out", str(tmp_path / "reach.csv")]
+            )
+            == 130
+        )
     assert len(set(folders)) == 1
 
 
@@ -120,7 +172,10 @@ def test_the_peer_learns_from_the_same_steps(profiles):
         (["--error", "half"], "half is no share of images"),
         (["--threads", "0"], "--threads: 0 is no whole number"),
         *((["--seeds", text], f"--seeds: {text} is no whole number") for text in ("0", "-2")),
-        *((["--epochs", text], f"--epochs: {text} is no whole number") for text in ("0", "-1", "nan", "inf", "0.4")),
+        *(
+            (["--epochs", text], f"--epochs: {text} is no whole number")
+            for text in ("0", "-1", "nan", "inf", "0.4")
+        ),
     ],
 )
 def test_bad_input(arguments, said, capsys, monkeypatch):
@@ -135,5 +190,8 @@ def test_bad_input(arguments, said, capsys, monkeypatch):
 
 def test_a_profiles_part_of_an_epoch_is_refused(profiles, tmp_path, capsys):
     (tmp_path / "profiles" / "few.yml").write_text(PROFILE.replace("epochs: 3", "epochs: 1.5"))
-    assert reach.main(["--profile", "few", "--device", "cpu", "--out", str(tmp_path / "reach.csv")]) == 2
+    assert (
+        reach.main(["--profile", "few", "--device", "cpu", "--out", str(tmp_path / "reach.csv")])
+        == 2
+    )
     assert "has 1.5 epochs" in capsys.readouterr().err

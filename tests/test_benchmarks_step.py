@@ -12,7 +12,9 @@ from benchmarks import step
 
 def run(tmp_path, *arguments):
     out = tmp_path / "step.csv"
-    assert step.main([*arguments, "--tiny", "--device", "cpu", "--runs", "1", "--out", str(out)]) == 0
+    assert (
+        step.main([*arguments, "--tiny", "--device", "cpu", "--runs", "1", "--out", str(out)]) == 0
+    )
     with out.open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -21,14 +23,23 @@ def test_steps(tmp_path, capsys):
     rows = run(tmp_path, "steps", "--implementations", "ours", "ours, no compiler")
     assert tuple(rows[0]) == step.COLUMNS
     assert [row["implementation"] for row in rows] == ["ours", "ours, no compiler", step.PEER]
-    assert all(float(row["images_per_s"]) > 0 and float(row["peak_mb"]) >= 0 and not row["note"] for row in rows)
-    assert float(rows[0]["ratio"]) == pytest.approx(float(rows[2]["median_ms"]) / float(rows[0]["median_ms"]), rel=1e-3)
+    assert all(
+        float(row["images_per_s"]) > 0 and float(row["peak_mb"]) >= 0 and not row["note"]
+        for row in rows
+    )
+    assert float(rows[0]["ratio"]) == pytest.approx(
+        float(rows[2]["median_ms"]) / float(rows[0]["median_ms"]), rel=1e-3
+    )
     assert "torch layers" in capsys.readouterr().out
 
 
 def test_parts(tmp_path):
     rows = run(tmp_path, "parts")
-    layers = [f"{kind}{i}" for kind, numbers in (("conv", range(1, 6)), ("fc", range(6, 9))) for i in numbers]
+    layers = [
+        f"{kind}{i}"
+        for kind, numbers in (("conv", range(1, 6)), ("fc", range(6, 9)))
+        for i in numbers
+    ]
     names = {f"{layer}, {what}" for layer in layers for what in ("sums", "rest")} - {"fc8, rest"}
     assert {row["implementation"] for row in rows} == names | {"update", "augmentation"}
     assert all(float(row["median_ms"]) > 0 and float(row["floor_ms"]) > 0 for row in rows)
@@ -36,15 +47,23 @@ def test_parts(tmp_path):
 
 def test_from_a_pack(tmp_path):
     one, streamed = run(tmp_path, "pack")
-    assert (one["implementation"], streamed["implementation"], streamed["against"]) == ("one batch", "streamed", "one batch")
-    assert float(streamed["ratio"]) == pytest.approx(float(one["median_ms"]) / float(streamed["median_ms"]), rel=1e-3)
+    assert (one["implementation"], streamed["implementation"], streamed["against"]) == (
+        "one batch",
+        "streamed",
+        "one batch",
+    )
+    assert float(streamed["ratio"]) == pytest.approx(
+        float(one["median_ms"]) / float(streamed["median_ms"]), rel=1e-3
+    )
 
 
 @pytest.mark.skipif(step.resident("VmHWM") is None, reason="the system does not tell")
 def test_the_most_memory_is_told_also_when_it_is_gone():
     step.forget_peak()
     before, piece = step.resident("VmRSS"), b"x" * 2**20
-    with mmap.mmap(-1, 72 * len(piece)) as memory:  # given back at once, whatever the allocator keeps; the system counts to some pages
+    with (
+        mmap.mmap(-1, 72 * len(piece)) as memory
+    ):  # given back at once, whatever the allocator keeps; the system counts to some pages
         for _ in range(72):
             memory.write(piece)
     assert 64 <= step.resident("VmHWM") - before < 64 + 16
@@ -58,7 +77,9 @@ def test_the_last_rows_are_shown(tmp_path):
     path = tmp_path / "step.csv"
     found = {kind: step.latest(kind, False, path) for kind in ("steps", "parts")}
     last = rows[len(rows) // 2 :]
-    assert [row["median_ms"] for kind in found.values() for row in kind] == [step.number(row["median_ms"]) for row in last]
+    assert [row["median_ms"] for kind in found.values() for row in kind] == [
+        step.number(row["median_ms"]) for row in last
+    ]
     assert step.latest("steps", True, path) == [] and "torch layers" in step.table(found["steps"])
     assert len(step.plot(found["parts"]).axes[0].patches) == 2 * len(found["parts"])
 
@@ -73,7 +94,10 @@ def test_the_nets_are_compared_first(tmp_path, monkeypatch):
 @pytest.fixture
 def pretended(monkeypatch):
     """Kinds that take as many seconds as `seconds` says, on a clock of their own, and are told in `done`."""
-    cases = tuple(step.Case("full net", preset, 1.0, 64, batch, "fp32") for preset, batch in (("paper", 1), ("paper", 2), ("source", 1)))
+    cases = tuple(
+        step.Case("full net", preset, 1.0, 64, batch, "fp32")
+        for preset, batch in (("paper", 1), ("paper", 2), ("source", 1))
+    )
     monkeypatch.setattr(step, "CPU", cases)
     monkeypatch.setattr(step, "compiles", lambda case, device: case.preset == "paper")
     found = SimpleNamespace(done=[], seconds={}, now=0.0)
@@ -84,7 +108,10 @@ def pretended(monkeypatch):
             found.done.append((kind, case.preset, case.batch))
             found.now += found.seconds.get((kind, case.preset), 1)
             base = dict.fromkeys(step.COLUMNS) | origin | case.key(kind)
-            return [base | {"implementation": name} for name in (step.asked(case, args) if kind == "steps" else ("streamed",))]
+            return [
+                base | {"implementation": name}
+                for name in (step.asked(case, args) if kind == "steps" else ("streamed",))
+            ]
 
         monkeypatch.setattr(step, kind, measured)
 
@@ -98,22 +125,44 @@ def again(tmp_path, *arguments):
 
 
 def test_what_the_file_holds_is_not_measured_again(pretended, tmp_path, capsys):
-    assert again(tmp_path, "steps", "pack", "--implementations", "ours") == 0 and len(pretended.done) == 6
-    assert again(tmp_path, "steps", "pack", "--implementations", "ours") == 0 and len(pretended.done) == 6
+    assert (
+        again(tmp_path, "steps", "pack", "--implementations", "ours") == 0
+        and len(pretended.done) == 6
+    )
+    assert (
+        again(tmp_path, "steps", "pack", "--implementations", "ours") == 0
+        and len(pretended.done) == 6
+    )
     assert "6 of 6 are in" in capsys.readouterr().err
     assert again(tmp_path, "steps", "pack") == 0  # more contestants
-    assert pretended.done[6:] == [("steps", "paper", 1), ("steps", "paper", 2), ("steps", "source", 1)]
+    assert pretended.done[6:] == [
+        ("steps", "paper", 1),
+        ("steps", "paper", 2),
+        ("steps", "source", 1),
+    ]
     assert again(tmp_path, "pack", "--fresh") == 0 and len(pretended.done) == 12
 
 
-def test_a_long_case_keeps_neither_other_kinds_nor_shorter_cases_from_their_turn(pretended, tmp_path, capsys):
+def test_a_long_case_keeps_neither_other_kinds_nor_shorter_cases_from_their_turn(
+    pretended, tmp_path, capsys
+):
     pretended.seconds = {("steps", "paper"): 100}
     assert again(tmp_path, "steps", "pack", "parts", "--budget", "150") == 1
     assert "run again to go on: steps of full net, paper, batch 2, fp32" in capsys.readouterr().out
-    everything = {(kind, *case) for kind in ("steps", "pack", "parts") for case in (("paper", 1), ("paper", 2), ("source", 1))}
-    assert pretended.done[:3] == [("steps", "paper", 1), ("pack", "paper", 1), ("parts", "paper", 1)]
+    everything = {
+        (kind, *case)
+        for kind in ("steps", "pack", "parts")
+        for case in (("paper", 1), ("paper", 2), ("source", 1))
+    }
+    assert pretended.done[:3] == [
+        ("steps", "paper", 1),
+        ("pack", "paper", 1),
+        ("parts", "paper", 1),
+    ]
     assert set(pretended.done) == everything - {("steps", "paper", 2)}
-    assert again(tmp_path, "steps", "pack", "parts", "--budget", "150") == 0 and pretended.done[8:] == [("steps", "paper", 2)]
+    assert again(tmp_path, "steps", "pack", "parts", "--budget", "150") == 0 and pretended.done[
+        8:
+    ] == [("steps", "paper", 2)]
 
 
 def test_no_gradient_stays_for_the_next_call():
@@ -131,7 +180,12 @@ def test_no_gradient_stays_for_the_next_call():
 def test_verdicts():
     def row(batch, implementation, rate, **values):
         case = {"case": "full net", "preset": "paper", "precision": "bf16", "batch": float(batch)}
-        return dict.fromkeys(step.COLUMNS) | case | {"implementation": implementation, "images_per_s": rate} | values
+        return (
+            dict.fromkeys(step.COLUMNS)
+            | case
+            | {"implementation": implementation, "images_per_s": rate}
+            | values
+        )
 
     rows = [
         row(128, "ours", "40000"),
@@ -156,8 +210,13 @@ def test_verdicts():
 
 def test_a_table_tells_of_another_commit():
     base = dict.fromkeys(step.COLUMNS, "") | {"busy_percent": 0.0, "threads": 1.0}
-    one, other = base | {"case": "full net", "commit": "abc"}, base | {"case": "pack", "commit": "def"}
-    assert "commit def" not in step.table([one]) and step.table([one, other, other]).endswith("\npack: commit def")
+    one, other = (
+        base | {"case": "full net", "commit": "abc"},
+        base | {"case": "pack", "commit": "def"},
+    )
+    assert "commit def" not in step.table([one]) and step.table([one, other, other]).endswith(
+        "\npack: commit def"
+    )
 
 
 def test_a_contestants_process_ends_quietly_when_all_is_stopped(monkeypatch):
@@ -171,7 +230,9 @@ def test_a_contestants_process_ends_quietly_when_all_is_stopped(monkeypatch):
 def test_all_names_are_known():
     for case in (*step.CPU, *step.GPU):
         for device in ("cpu", "cuda"):
-            assert set(step.contestants(case, device, torch.empty(0, 3, 1, 1), torch.empty(0))) <= set(step.IMPLEMENTATIONS)
+            assert set(
+                step.contestants(case, device, torch.empty(0, 3, 1, 1), torch.empty(0))
+            ) <= set(step.IMPLEMENTATIONS)
 
 
 @pytest.mark.parametrize(

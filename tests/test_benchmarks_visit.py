@@ -17,7 +17,11 @@ def python(code):
 
 
 def test_a_program_is_done_or_failed_or_stopped_as_by_ctrl_c(monkeypatch, tmp_path):
-    assert python("pass") == "done" and python("raise SystemExit(5)") == "done" and python("raise SystemExit(1)") == "failed"
+    assert (
+        python("pass") == "done"
+        and python("raise SystemExit(5)") == "done"
+        and python("raise SystemExit(1)") == "failed"
+    )
     kept = tmp_path / "kept"
     patient = f"import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: open({str(kept)!r}, 'w').close()"
     assert python(patient) == "out of time: ask for it again" and kept.exists()
@@ -30,7 +34,9 @@ def test_what_a_shell_has_ignore_ctrl_c_is_stopped_all_the_same(tmp_path):
     kept = tmp_path / "kept"
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        python(f"import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: open({str(kept)!r}, 'w').close()")
+        python(
+            f"import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: open({str(kept)!r}, 'w').close()"
+        )
     finally:
         signal.signal(signal.SIGINT, before)
     assert kept.exists()
@@ -45,7 +51,9 @@ def gone(pid):
         return file.read().split(") ")[1][0] == "Z"
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="asks /proc whether a process is still there")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/stat"), reason="asks /proc whether a process is still there"
+)
 def test_nothing_outlives_a_visit_that_is_stopped(tmp_path):
     """SIGTERM, while a program has a program of its own."""
     pids = tmp_path / "pids"
@@ -60,7 +68,12 @@ def test_nothing_outlives_a_visit_that_is_stopped(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop, daemon=True).start()
-    assert visit.script.guarded(lambda: visit.run([sys.executable, "-c", code], 60, dict(os.environ)) == "done") == 130
+    assert (
+        visit.script.guarded(
+            lambda: visit.run([sys.executable, "-c", code], 60, dict(os.environ)) == "done"
+        )
+        == 130
+    )
     until = time.monotonic() + 5  # whoever inherits a grandchild has to bury it
     while not all(map(gone, map(int, pids.read_text().split()))) and time.monotonic() < until:
         time.sleep(0.02)
@@ -68,14 +81,22 @@ def test_nothing_outlives_a_visit_that_is_stopped(tmp_path):
 
 
 def test_a_part_that_is_not_there_and_a_gpu_that_is_not(capsys):
-    assert visit.main(["lunch", "--tiny"]) == 2 and "there are check, operators, steps, data, ranks, images" in capsys.readouterr().err
+    assert (
+        visit.main(["lunch", "--tiny"]) == 2
+        and "there are check, operators, steps, data, ranks, images" in capsys.readouterr().err
+    )
     if not visit.torch.cuda.is_available():
-        assert visit.main(["steps"]) == 2 and "--tiny rehearses without one" in capsys.readouterr().err
+        assert (
+            visit.main(["steps"]) == 2 and "--tiny rehearses without one" in capsys.readouterr().err
+        )
 
 
 def test_what_has_no_time_left_is_not_begun(capsys, monkeypatch):
     monkeypatch.setattr(visit, "run", lambda *rest: pytest.fail("began"))
-    assert visit.main(["steps", "--tiny", "--budget", "10"]) == 1 and "out of time: ask for it again" in capsys.readouterr().out
+    assert (
+        visit.main(["steps", "--tiny", "--budget", "10"]) == 1
+        and "out of time: ask for it again" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.slow

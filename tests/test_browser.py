@@ -31,7 +31,12 @@ HTML = ROOT / "_build" / "html"
 WIDGETS = ROOT / "book" / "_static" / "widgets"
 NAMES = ("architecture", "puzzle", "lrn", "pooling", "augment", "kernels", "momentum", "classify")
 WEIGHT_LIMIT = 5_000_000  # bytes of all that a page loads the first time; 2.5 MB of them are the theme's fonts and styles, and MathJax
-FLAGS = (*chromium.FLAGS, "--disable-quic", "--disable-background-networking", "--disable-component-update")
+FLAGS = (
+    *chromium.FLAGS,
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+)
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -50,7 +55,13 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens an address and waits for what it loads; at the end nothing may have been complained of, and nothing asked of another host."""
     contexts, complaints = [], []
 
-    def open_page(address: str, viewport: dict[str, int] = DESKTOP, theme: str = "light", strict: bool = True, **settings: Any) -> Any:
+    def open_page(
+        address: str,
+        viewport: dict[str, int] = DESKTOP,
+        theme: str = "light",
+        strict: bool = True,
+        **settings: Any,
+    ) -> Any:
         context = browser.new_context(viewport=viewport, color_scheme=theme, **settings)
         contexts.append(context)
         page = context.new_page()
@@ -58,9 +69,23 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         here = urlsplit(address)[:2]
         if strict:
             page.on("pageerror", lambda error: complaints.append(f"{address}: {error}"))
-            page.on("console", lambda said: complaints.append(f"{address}: {said.text}") if said.type in ("error", "warning") else None)
+            page.on(
+                "console",
+                lambda said: (
+                    complaints.append(f"{address}: {said.text}")
+                    if said.type in ("error", "warning")
+                    else None
+                ),
+            )
             page.on("requestfailed", lambda asked: complaints.append(f"{address}: no {asked.url}"))
-            page.on("response", lambda got: complaints.append(f"{address}: {got.status} {got.url}") if got.status >= 400 else None)
+            page.on(
+                "response",
+                lambda got: (
+                    complaints.append(f"{address}: {got.status} {got.url}")
+                    if got.status >= 400
+                    else None
+                ),
+            )
         page.on("request", lambda asked: page.asked.append(asked.url))
         page.on("request", lambda asked: None if asked.url.startswith(("data:", "blob:")) or urlsplit(asked.url)[:2] == here
                 else complaints.append(f"{address}: asks for {asked.url}"))  # fmt: skip
@@ -79,7 +104,9 @@ WCAG = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "w
 
 def audit(page: Any, **options: Any) -> list[str]:
     """What axe-core holds against a page, by WCAG 2.2 A and AA and best practices, unless `options` say less; one line an element."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the package axe-playwright-python").Axe()
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="needs the package axe-playwright-python"
+    ).Axe()
     found = axe.run(page, options={"preload": False, **options}).response["violations"]
     return [f"{one['id']}: {node['html'][:160]}" for one in found for node in one["nodes"]]
 
@@ -111,8 +138,12 @@ def test_every_figure_of_the_folder_is_tested() -> None:
     assert scripts - {"common", "net"} == set(NAMES)
 
 
-@pytest.mark.parametrize(("viewport", "theme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
-def test_figures_are_drawn_and_pass_the_audit(viewport: dict[str, int], theme: str, figures: Path, visit: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("viewport", "theme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"]
+)
+def test_figures_are_drawn_and_pass_the_audit(
+    viewport: dict[str, int], theme: str, figures: Path, visit: Callable[..., Any]
+) -> None:
     page = visit((figures / "all.html").as_uri(), viewport, theme)
     assert page.locator("[data-ready=yes]").count() == len(NAMES)
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
@@ -131,7 +162,9 @@ def state(page: Any) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_figure_answers_the_keyboard(name: str, figures: Path, visit: Callable[..., Any]) -> None:
-    page = visit((figures / f"{name}.html").as_uri(), reduced_motion="reduce")  # nothing goes on by itself
+    page = visit(
+        (figures / f"{name}.html").as_uri(), reduced_motion="reduce"
+    )  # nothing goes on by itself
     before, reached = state(page), 0
     said = page.locator(".widget-result").inner_text()
     answers = set()
@@ -150,22 +183,48 @@ def test_a_figure_answers_the_keyboard(name: str, figures: Path, visit: Callable
         assert focused[2].strip(), f"no name: {focused}"
         kind = focused[1] if focused[0] == "INPUT" else focused[0]
         if kind != "file":
-            page.keyboard.press({"range": "ArrowRight", "radio": "ArrowRight", "checkbox": " ", "BUTTON": "Enter"}.get(kind, "ArrowRight"))
+            page.keyboard.press(
+                {
+                    "range": "ArrowRight",
+                    "radio": "ArrowRight",
+                    "checkbox": " ",
+                    "BUTTON": "Enter",
+                }.get(kind, "ArrowRight")
+            )
             answers.add(page.locator(".widget-result").inner_text())
     assert reached >= 2 and state(page) != before
     assert answers - {said}, "the result says nothing new"
-    page.wait_for_function("document.querySelector('.widget-spoken').textContent !== ''")  # for who listens, once the hand rests
+    page.wait_for_function(
+        "document.querySelector('.widget-spoken').textContent !== ''"
+    )  # for who listens, once the hand rests
 
 
 @pytest.mark.parametrize(
     ("name", "first", "keys", "answer"),
     [
-        ("architecture", "svg g[tabindex='0']", ["ArrowRight", "End"], ["conv2: 186,624 neurons", "fc8: 1,000 neurons"]),
-        ("pooling", "svg g[tabindex='0']", ["ArrowRight", "ArrowDown", "Home"], ["Row 1, column 2", "Row 2, column 2", "Row 1, column 1"]),
+        (
+            "architecture",
+            "svg g[tabindex='0']",
+            ["ArrowRight", "End"],
+            ["conv2: 186,624 neurons", "fc8: 1,000 neurons"],
+        ),
+        (
+            "pooling",
+            "svg g[tabindex='0']",
+            ["ArrowRight", "ArrowDown", "Home"],
+            ["Row 1, column 2", "Row 2, column 2", "Row 1, column 1"],
+        ),
         ("kernels", "canvas[tabindex='0']", ["ArrowRight", "ArrowLeft"], ["Map 1:", "Map 0:"]),
     ],
 )
-def test_arrow_keys_walk(name: str, first: str, keys: list[str], answer: list[str], figures: Path, visit: Callable[..., Any]) -> None:
+def test_arrow_keys_walk(
+    name: str,
+    first: str,
+    keys: list[str],
+    answer: list[str],
+    figures: Path,
+    visit: Callable[..., Any],
+) -> None:
     page = visit((figures / f"{name}.html").as_uri())
     assert page.locator(first).count() == 1  # one of them at a time is a stop of the Tab key
     page.locator(first).focus()
@@ -182,7 +241,10 @@ POINT = {
     "augment": ("label:has-text('released source')", "divided by 1.1"),
     "kernels": ("canvas[aria-label^='map 5']", "Map 5:"),
     "momentum": ("button", "Step "),
-    "classify": ("button[aria-label='Test picture 10: umbrella']", "test picture 10, which shows umbrella"),
+    "classify": (
+        "button[aria-label='Test picture 10: umbrella']",
+        "test picture 10, which shows umbrella",
+    ),
 }
 
 
@@ -194,21 +256,31 @@ def test_a_figure_answers_the_pointer(name: str, figures: Path, visit: Callable[
     playwright.expect(page.locator(".widget-result")).to_contain_text(answer)
 
 
-def test_the_224_puzzle_and_the_presets_say_what_is_right(figures: Path, visit: Callable[..., Any]) -> None:
+def test_the_224_puzzle_and_the_presets_say_what_is_right(
+    figures: Path, visit: Callable[..., Any]
+) -> None:
     page = visit((figures / "puzzle.html").as_uri())
     said = page.locator(".widget-result")
-    playwright.expect(said).to_contain_text("54 windows; the last pixel is never read. Sides of the maps: 54 → 26 → 12 → 5")
+    playwright.expect(said).to_contain_text(
+        "54 windows; the last pixel is never read. Sides of the maps: 54 → 26 → 12 → 5"
+    )
     page.get_by_label("round up").check()
     playwright.expect(said).to_contain_text("55 windows; the last lacks 3 pixels and reads zeros.")
     playwright.expect(said).to_contain_text("Sides of the maps: 55 → 27 → 13 → 6; fc6 reads 9,216")
     page = visit((figures / "architecture.html").as_uri())
     page.get_by_label("what crosses").check()
-    playwright.expect(page.locator(".widget-result")).to_contain_text("21,632 for conv3, 4,608 for fc6, 2,048 for fc7, 1,000 for fc8")
+    playwright.expect(page.locator(".widget-result")).to_contain_text(
+        "21,632 for conv3, 4,608 for fc6, 2,048 for fc7, 1,000 for fc8"
+    )
     page.get_by_label("normalization", exact=True).check()
-    playwright.expect(page.locator(".widget-result")).to_contain_text("after conv1: n = 5, k = 2, α = 0.0001, β = 0.75; after conv2")
+    playwright.expect(page.locator(".widget-result")).to_contain_text(
+        "after conv1: n = 5, k = 2, α = 0.0001, β = 0.75; after conv2"
+    )
 
 
-def test_a_picture_of_ones_own_is_classified_and_stays_here(figures: Path, visit: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_picture_of_ones_own_is_classified_and_stays_here(
+    figures: Path, visit: Callable[..., Any], tmp_path: Path
+) -> None:
     import numpy as np
 
     from alexnet.data import pictographs
@@ -226,10 +298,17 @@ def test_a_picture_of_ones_own_is_classified_and_stays_here(figures: Path, visit
     assert len(set(given.evaluate(drawn))) > 2
     Image.new("RGBA", (300, 200), (200, 10, 10, 0)).save(tmp_path / "nothing.png")
     page.locator("input[type=file]").set_input_files(tmp_path / "nothing.png")
-    page.wait_for_function(f"new Set(({drawn})(document.querySelector('.widget canvas'))).size === 2")  # black: nothing of the last one
+    page.wait_for_function(
+        f"new Set(({drawn})(document.querySelector('.widget canvas'))).size === 2"
+    )  # black: nothing of the last one
     page.locator("input[type=file]").set_input_files(tmp_path / "not a picture.png")
-    playwright.expect(page.locator(".widget-result")).to_contain_text("no picture that this browser can read")
-    assert set(given.evaluate(drawn)) == {0} and page.get_by_label("The five most probable classes").text_content() == ""
+    playwright.expect(page.locator(".widget-result")).to_contain_text(
+        "no picture that this browser can read"
+    )
+    assert (
+        set(given.evaluate(drawn)) == {0}
+        and page.get_by_label("The five most probable classes").text_content() == ""
+    )
 
 
 def test_reduced_motion_goes_step_by_step_by_hand(figures: Path, visit: Callable[..., Any]) -> None:
@@ -241,7 +320,9 @@ def test_reduced_motion_goes_step_by_step_by_hand(figures: Path, visit: Callable
     playwright.expect(page.locator(".widget-result")).to_contain_text("Step 1:")
 
 
-def test_without_scripts_or_data_a_sentence_stands_there(figures: Path, visit: Callable[..., Any], tmp_path: Path) -> None:
+def test_without_scripts_or_data_a_sentence_stands_there(
+    figures: Path, visit: Callable[..., Any], tmp_path: Path
+) -> None:
     shutil.copytree(figures, tmp_path / "copy", ignore=shutil.ignore_patterns("data"))
     page = visit((tmp_path / "copy" / "kernels.html").as_uri(), strict=False)
     playwright.expect(page.locator("[data-widget]")).to_contain_text("a figure, kernels")
@@ -250,8 +331,14 @@ def test_without_scripts_or_data_a_sentence_stands_there(figures: Path, visit: C
 
 # --- the book -----------------------------------------------------------------------------------------------------------------------------
 
-PAGES = [*sorted(path.relative_to(HTML).as_posix() for path in (HTML / "book").glob("*.html")), "search.html", "genindex.html"]
-book = pytest.mark.skipif(not (HTML / "index.html").exists(), reason="needs the built book: make book")
+PAGES = [
+    *sorted(path.relative_to(HTML).as_posix() for path in (HTML / "book").glob("*.html")),
+    "search.html",
+    "genindex.html",
+]
+book = pytest.mark.skipif(
+    not (HTML / "index.html").exists(), reason="needs the built book: make book"
+)
 
 
 @pytest.fixture(scope="session")
@@ -272,12 +359,18 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 @pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_loads_in_silence_and_passes_the_audit(name: str, theme: str, served: str, visit: Callable[..., Any]) -> None:
+def test_a_page_loads_in_silence_and_passes_the_audit(
+    name: str, theme: str, served: str, visit: Callable[..., Any]
+) -> None:
     page = visit(served + name, theme=theme)
     assert page.locator("[data-ready=no]").count() == 0
     assert page.evaluate("document.documentElement.dataset.theme") == theme
-    assert page.locator("#pst-header input:visible").count() == 0  # the second search bar that the theme has by itself
-    unnamed = page.evaluate("[...document.images].filter((one) => !one.alt && !one.closest('button')).map((one) => one.src)")
+    assert (
+        page.locator("#pst-header input:visible").count() == 0
+    )  # the second search bar that the theme has by itself
+    unnamed = page.evaluate(
+        "[...document.images].filter((one) => !one.alt && !one.closest('button')).map((one) => one.src)"
+    )
     assert unnamed == []
     assert audit(page, runOnly=WCAG) == []  # of best practices, the theme misses two
 
@@ -285,10 +378,16 @@ def test_a_page_loads_in_silence_and_passes_the_audit(name: str, theme: str, ser
 @book
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_fits_a_phone_and_has_its_weight(name: str, served: str, visit: Callable[..., Any]) -> None:
+def test_a_page_fits_a_phone_and_has_its_weight(
+    name: str, served: str, visit: Callable[..., Any]
+) -> None:
     page = visit(served + name, PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    loaded = {unquote(urlsplit(asked).path).lstrip("/") for asked in page.asked if asked.startswith(served)}
+    loaded = {
+        unquote(urlsplit(asked).path).lstrip("/")
+        for asked in page.asked
+        if asked.startswith(served)
+    }
     weight = sum((HTML / path).stat().st_size for path in loaded)
     assert weight < WEIGHT_LIMIT, f"{weight:,} bytes"
 
@@ -335,7 +434,12 @@ def test_the_book_is_one_pdf_whose_links_stay_inside(browser: Any) -> None:
     from pypdf import PdfReader, PdfWriter
 
     toc = ["book/intro", "book/claims"]
-    assert list(pdf.pages({"root": toc[0], "parts": [{"chapters": [{"file": toc[1], "sections": []}]}]})) == toc
+    assert (
+        list(
+            pdf.pages({"root": toc[0], "parts": [{"chapters": [{"file": toc[1], "sections": []}]}]})
+        )
+        == toc
+    )
     made, starts = PdfWriter(), {}
     page = browser.new_page()
     for name in toc:
@@ -382,7 +486,9 @@ def test_links_and_anchors_resolve() -> None:
                 continue
             count += 1
             target = Path(unquote(to.path))
-            if not target.is_file() or (to.fragment and target in pages and unquote(to.fragment) not in pages[target].ids):
+            if not target.is_file() or (
+                to.fragment and target in pages and unquote(to.fragment) not in pages[target].ids
+            ):
                 broken.append(f"{path.relative_to(HTML)}: {link}")
     assert count > 100 and broken == []
 
@@ -390,7 +496,9 @@ def test_links_and_anchors_resolve() -> None:
 @book
 def test_no_table_is_shown_as_its_text() -> None:
     pages = {path.name: path.read_text(encoding="utf-8") for path in (HTML / "book").glob("*.html")}
-    shown = {name: re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL) for name, text in pages.items()}
+    shown = {
+        name: re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL) for name, text in pages.items()
+    }
     assert sum(text.count("<table") for text in shown.values()) > 40
     assert [name for name, text in shown.items() if re.search(r"\|\s*:?(—|–|---)", text)] == []
 
@@ -399,13 +507,25 @@ def test_no_table_is_shown_as_its_text() -> None:
 def test_links_to_other_hosts_were_written_by_somebody() -> None:
     """The name of a file, layer.py say, is not taken for a domain."""
     kinds = (".md", ".ipynb", ".bib", ".py")
-    sources = [path for part in ("book", "alexnet", "kernels") for path in (ROOT / part).rglob("*") if path.suffix in kinds]
+    sources = [
+        path
+        for part in ("book", "alexnet", "kernels")
+        for path in (ROOT / part).rglob("*")
+        if path.suffix in kinds
+    ]
     written = "".join(path.read_text() for path in [*sources, ROOT / "_config.yml"])
-    linked = {urlsplit(link).netloc for path in HTML.rglob("*.html") if "_static" not in path.parts for link in _Page(path).links}
+    linked = {
+        urlsplit(link).netloc
+        for path in HTML.rglob("*.html")
+        if "_static" not in path.parts
+        for link in _Page(path).links
+    }
     assert {host for host in linked - {""} if f"//{host}" not in written} == set()
 
 
 def test_the_link_checker_sees_what_is_broken(tmp_path: Path) -> None:
-    (tmp_path / "page.html").write_text('<a href="#there">x</a><p id="there"></p><img src="none.png">')
+    (tmp_path / "page.html").write_text(
+        '<a href="#there">x</a><p id="there"></p><img src="none.png">'
+    )
     page = _Page(tmp_path / "page.html")
     assert page.ids == {"there"} and page.links == ["#there", "none.png"]

@@ -13,7 +13,13 @@ import torch
 from alexnet.errors import InputError
 from alexnet.training import checkpoint
 
-COLUMNS = {str(n): {"conv1.weight": torch.randn(4, 3, 2, 2), "velocity.conv1.weight": torch.randn(4, 3, 2, 2)} for n in (0, 1)}
+COLUMNS = {
+    str(n): {
+        "conv1.weight": torch.randn(4, 3, 2, 2),
+        "velocity.conv1.weight": torch.randn(4, 3, 2, 2),
+    }
+    for n in (0, 1)
+}
 STATE = {"step": 7, "loss_sum": 0.1 + 0.2, "schedule": {"best": None}}
 
 
@@ -26,7 +32,11 @@ def test_what_is_saved_comes_back_to_the_bit(saved):
     columns, state = checkpoint.load(saved)
     assert state == STATE
     assert columns.keys() == COLUMNS.keys()
-    assert all(torch.equal(columns[n][name], value) for n, column in COLUMNS.items() for name, value in column.items())
+    assert all(
+        torch.equal(columns[n][name], value)
+        for n, column in COLUMNS.items()
+        for name, value in column.items()
+    )
 
 
 def test_a_checkpoint_is_one_file_a_column_and_a_manifest_of_all(saved):
@@ -34,7 +44,8 @@ def test_a_checkpoint_is_one_file_a_column_and_a_manifest_of_all(saved):
     assert names == {"column-0.safetensors", "column-1.safetensors", "state.json", "manifest.json"}
     manifest = json.loads((saved / "manifest.json").read_text())
     assert manifest["step"] == 7 and manifest["sha256"] == {
-        name: hashlib.sha256((saved / name).read_bytes()).hexdigest() for name in names - {"manifest.json"}
+        name: hashlib.sha256((saved / name).read_bytes()).hexdigest()
+        for name in names - {"manifest.json"}
     }
 
 
@@ -44,7 +55,11 @@ def test_the_last_two_are_kept_in_order_and_leftovers_swept(tmp_path):
     for step in (5, 90, 1000):
         checkpoint.save(tmp_path, step, COLUMNS, STATE)
     kept = ["step-000000090", "step-000001000"]
-    assert [path.name for path in checkpoint.steps(tmp_path)] == kept == sorted(path.name for path in tmp_path.iterdir())
+    assert (
+        [path.name for path in checkpoint.steps(tmp_path)]
+        == kept
+        == sorted(path.name for path in tmp_path.iterdir())
+    )
     assert checkpoint.steps(tmp_path / "nowhere") == []
 
 
@@ -86,12 +101,26 @@ def test_damage_is_named_with_its_remedy(saved, name, damage):
         file.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
     else:
         file.write_bytes(data[:-1] if damage == "cut" else b"")
-    with pytest.raises(InputError, match=f"{name} is missing or damaged; remove {saved} to go on from the checkpoint before it") as told:
+    with pytest.raises(
+        InputError,
+        match=f"{name} is missing or damaged; remove {saved} to go on from the checkpoint before it",
+    ) as told:
         checkpoint.load(saved)
     assert "\n" not in str(told.value)
 
 
-NO_MANIFESTS = [None, "", '{"step": 7, "sha2', "[]", "7", '{"step": 7}', '{"sha256": {}}', '{"sha256": []}', '{"sha256": "x"}', "\udcff"]
+NO_MANIFESTS = [
+    None,
+    "",
+    '{"step": 7, "sha2',
+    "[]",
+    "7",
+    '{"step": 7}',
+    '{"sha256": {}}',
+    '{"sha256": []}',
+    '{"sha256": "x"}',
+    "\udcff",
+]
 
 
 @pytest.mark.parametrize("text", NO_MANIFESTS)
@@ -100,7 +129,10 @@ def test_a_damaged_manifest_is_named_with_its_remedy(saved, text):
         (saved / "manifest.json").unlink()
     else:
         (saved / "manifest.json").write_text(text, errors="surrogateescape")
-    with pytest.raises(InputError, match=f"manifest.json is missing or damaged; remove {saved} to go on from the checkpoint before it"):
+    with pytest.raises(
+        InputError,
+        match=f"manifest.json is missing or damaged; remove {saved} to go on from the checkpoint before it",
+    ):
         checkpoint.load(saved)
 
 
@@ -109,7 +141,10 @@ def test_a_half_removed_old_checkpoint_does_not_matter(tmp_path):
     checkpoint.save(tmp_path, 2, COLUMNS, STATE)
     (first / "manifest.json").unlink()  # a kill while the oldest was being removed
     checkpoint.save(tmp_path, 3, COLUMNS, STATE)
-    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-000000002", "step-000000003"]
+    assert [path.name for path in checkpoint.steps(tmp_path)] == [
+        "step-000000002",
+        "step-000000003",
+    ]
     shutil.rmtree(tmp_path / "step-000000003")
     assert checkpoint.load(checkpoint.steps(tmp_path)[-1])[1] == STATE
 
@@ -125,7 +160,14 @@ def forge(saved, name, data):
     (saved / "manifest.json").write_text(json.dumps(manifest))
 
 
-STRANGE = ["../secret", "/etc/hostname", "column-0.pt", "column-.safetensors", "state.json/x", "column-0.safetensors\n"]
+STRANGE = [
+    "../secret",
+    "/etc/hostname",
+    "column-0.pt",
+    "column-.safetensors",
+    "state.json/x",
+    "column-0.safetensors\n",
+]
 
 
 @pytest.mark.parametrize("name", STRANGE)
@@ -168,7 +210,9 @@ def test_one_column_alone_can_be_read_and_a_missing_one_is_named(saved):
 # --- while training goes on ---------------------------------------------------------------------------------------------------------------
 
 
-def test_saving_returns_before_the_bytes_are_written_and_keeps_what_they_were(tmp_path, monkeypatch):
+def test_saving_returns_before_the_bytes_are_written_and_keeps_what_they_were(
+    tmp_path, monkeypatch
+):
     gate, real = threading.Event(), checkpoint.save_file
     monkeypatch.setattr(checkpoint, "save_file", lambda *given: (gate.wait(10), real(*given)))
     writer = checkpoint.Writer(tmp_path, ["0"], "word")
@@ -178,22 +222,30 @@ def test_saving_returns_before_the_bytes_are_written_and_keeps_what_they_were(tm
     assert checkpoint.steps(tmp_path) == []
     gate.set()
     writer.wait()
-    assert torch.equal(checkpoint.load(tmp_path / "step-000000001")[0]["0"]["conv1.weight"], torch.zeros(3))
+    assert torch.equal(
+        checkpoint.load(tmp_path / "step-000000001")[0]["0"]["conv1.weight"], torch.zeros(3)
+    )
 
 
 def test_two_processes_write_one_checkpoint_which_is_there_when_both_are_done(tmp_path):
-    first, second = (checkpoint.Writer(tmp_path, ["0", "1"], "word", first=mine) for mine in (True, False))
+    first, second = (
+        checkpoint.Writer(tmp_path, ["0", "1"], "word", first=mine) for mine in (True, False)
+    )
     first.save(7, {"0": COLUMNS["0"]}, STATE)
     assert not first.failed(wait=True) and checkpoint.steps(tmp_path) == []
     second.save(7, {"1": COLUMNS["1"]}, STATE)
     second.wait()
     first.wait()
     columns, state = checkpoint.load(tmp_path / "step-000000007")
-    assert state == STATE and torch.equal(columns["1"]["conv1.weight"], COLUMNS["1"]["conv1.weight"])
+    assert state == STATE and torch.equal(
+        columns["1"]["conv1.weight"], COLUMNS["1"]["conv1.weight"]
+    )
 
 
 def test_a_part_that_is_not_written_leaves_no_checkpoint_and_nobody_waiting(tmp_path, monkeypatch):
-    first, second = (checkpoint.Writer(tmp_path, ["0", "1"], "word", first=mine) for mine in (True, False))
+    first, second = (
+        checkpoint.Writer(tmp_path, ["0", "1"], "word", first=mine) for mine in (True, False)
+    )
     checkpoint.save(tmp_path, 3, COLUMNS, STATE)
     first.save(7, {"0": COLUMNS["0"]}, STATE)
 
@@ -204,7 +256,10 @@ def test_a_part_that_is_not_written_leaves_no_checkpoint_and_nobody_waiting(tmp_
     monkeypatch.setattr(checkpoint, "save_file", full)
     second.save(7, {"1": COLUMNS["1"]}, STATE)
     assert second.failed(wait=True)
-    with pytest.raises(OSError, match="No space left on device; step-000000003 is kept: make room, and --resume goes on from there"):
+    with pytest.raises(
+        OSError,
+        match="No space left on device; step-000000003 is kept: make room, and --resume goes on from there",
+    ):
         second.wait()
     first.give_up()
     first.wait()

@@ -16,8 +16,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def entry(**fields):
-    made = {"id": "made-up", "section": "3.3", "claim": "Leaving it out costs a point.", "paper": "1 point", "unit": "points"}
-    test = {"experiment": "ablations", "difference": [["nets", "without", "*", "top1"], ["nets", "with", "*", "top1"]]}
+    made = {
+        "id": "made-up",
+        "section": "3.3",
+        "claim": "Leaving it out costs a point.",
+        "paper": "1 point",
+        "unit": "points",
+    }
+    test = {
+        "experiment": "ablations",
+        "difference": [["nets", "without", "*", "top1"], ["nets", "with", "*", "top1"]],
+    }
     return made | {"test": test, "agree": {"near": 1.0, "within": 0.5, "against": 0}} | fields
 
 
@@ -26,7 +35,10 @@ def parsed(**fields):
 
 
 def judged(without, base=(0.4, 0.41, 0.39, 0.4, 0.4), claim=None):
-    nets = {name: {str(i): {"top1": v} for i, v in enumerate(values)} for name, values in (("without", without), ("with", base))}
+    nets = {
+        name: {str(i): {"top1": v} for i, v in enumerate(values)}
+        for name, values in (("without", without), ("with", base))
+    }
     about = {"experiment": "ablations", "profile": "embedded", "data": {"title": "made up"}}
     return claims.judge(claim or parsed(), about | {"metrics": {"nets": nets}})
 
@@ -37,13 +49,26 @@ def judged(without, base=(0.4, 0.41, 0.39, 0.4, 0.4), claim=None):
 def test_there_are_many_claims_each_with_what_a_reader_needs():
     loaded = claims.load()
     assert len(loaded) >= 45 and len({claim.id for claim in loaded}) == len(loaded)
-    assert {claim.section for claim in loaded} >= {"3.1", "3.2", "3.3", "3.4", "3.5", "4.1", "4.2", "5", "6", "7"}
+    assert {claim.section for claim in loaded} >= {
+        "3.1",
+        "3.2",
+        "3.3",
+        "3.4",
+        "3.5",
+        "4.1",
+        "4.2",
+        "5",
+        "6",
+        "7",
+    }
     for claim in loaded:
         assert claim.claim.endswith((".", ")")) and claim.paper and claim.agreement()
         assert not claim.chapter or list((ROOT / "book").glob(f"{claim.chapter}.*")), claim.id
 
 
-@pytest.mark.parametrize("claim", [c for c in claims.load() if c.kind == "arithmetic"], ids=lambda c: c.id)
+@pytest.mark.parametrize(
+    "claim", [c for c in claims.load() if c.kind == "arithmetic"], ids=lambda c: c.id
+)
 def test_arithmetic_is_judged_always_and_never_not_run(claim):
     found = claims.judge(claim)
     assert found.verdict != "not yet run" and found.here and found.on == "exact"
@@ -56,7 +81,9 @@ def test_the_numbers_that_are_known_to_the_last_digit():
     assert found["parameters"].verdict == found["neurons"].verdict == "reproduced"
     slips = {name for name, one in found.items() if one.verdict == "paper's slip"}
     assert len(slips) >= 2 and all(found[name].claim.slip for name in slips)
-    assert any("290,400" in found[name].here for name in slips)  # conv1's neurons, printed as 253,440
+    assert any(
+        "290,400" in found[name].here for name in slips
+    )  # conv1's neurons, printed as 253,440
 
 
 def test_every_experiment_that_is_there_has_the_numbers_its_claims_ask_for():
@@ -64,7 +91,11 @@ def test_every_experiment_that_is_there_has_the_numbers_its_claims_ask_for():
     for claim in claims.load():
         if claim.kind == "experiment" and claim.test["experiment"] in experiments.NAMES:
             folders = (ROOT / "results").glob(f"*/{claim.test['experiment']}.json")
-            allowed = [path for path in folders if path.parent.name in claim.test.get("only_on", [path.parent.name])]
+            allowed = [
+                path
+                for path in folders
+                if path.parent.name in claim.test.get("only_on", [path.parent.name])
+            ]
             found = [claims.judge(claim, results.load(path.stem, path.parent)) for path in allowed]
             if found and all(one.verdict == "not yet run" for one in found):
                 assert claim.id in UNMEASURED, (claim.id, [one.why for one in found])
@@ -89,15 +120,27 @@ UNMEASURED = {"relu-logistic"}  # which Figure 1 has no arm for yet
 def test_a_difference_over_seeds(without, verdict, undecided):
     found = judged(without, base=(0.4, 0.41, 0.39, 0.4, 0.4)[: len(without)])
     assert (found.verdict, found.undecided) == (verdict, undecided)
-    assert found.mean == pytest.approx(100 * sum(a - b for a, b in zip(without, (0.4, 0.41, 0.39, 0.4, 0.4))) / len(without))
+    assert found.mean == pytest.approx(
+        100 * sum(a - b for a, b in zip(without, (0.4, 0.41, 0.39, 0.4, 0.4))) / len(without)
+    )
     assert ("undecided" in found.why) == undecided
 
 
 def test_seeds_are_paired_and_what_is_missing_is_named():
-    wide = judged((0.11, 0.51, 0.91), base=(0.1, 0.5, 0.9))  # one point each, though seeds differ by eighty
+    wide = judged(
+        (0.11, 0.51, 0.91), base=(0.1, 0.5, 0.9)
+    )  # one point each, though seeds differ by eighty
     assert wide.verdict == "reproduced" and wide.values == pytest.approx((1, 1, 1))
     assert claims.judge(parsed()).verdict == "not yet run"
-    missing = claims.judge(parsed(), {"experiment": "ablations", "profile": "p", "data": {"title": "t"}, "metrics": {"nets": {}}})
+    missing = claims.judge(
+        parsed(),
+        {
+            "experiment": "ablations",
+            "profile": "p",
+            "data": {"title": "t"},
+            "metrics": {"nets": {}},
+        },
+    )
     assert missing.verdict == "not yet run" and "nets > without" in missing.why
 
 
@@ -126,8 +169,17 @@ def test_the_papers_numbers_follow_from_its_logs():
     assert len(said) >= 8
     logged = {value for _, value in said.values()}
     assert {"37.47 %", "17.00 %", "39.02 %", "18.30 %", "40.66 %", "18.21 %"} <= logged
-    assert {"+1.70 points", "+1.23 points", "+1.37 points", "+1.15 points", "+0.39 points", "+0.30 points"} <= logged
-    assert labnotebook.sources(next(claim.log.split(".")[0] for claim in claims.load() if claim.log))
+    assert {
+        "+1.70 points",
+        "+1.23 points",
+        "+1.37 points",
+        "+1.15 points",
+        "+0.39 points",
+        "+0.30 points",
+    } <= logged
+    assert labnotebook.sources(
+        next(claim.log.split(".")[0] for claim in claims.load() if claim.log)
+    )
 
 
 # --- the command line ---------------------------------------------------------------------------------------------------------------------
@@ -137,13 +189,19 @@ def test_the_command_prints_a_table_and_the_scoreboard(capsys):
     assert main(["claims"]) == 0
     *_, board = capsys.readouterr().out.splitlines()
     judgements = claims.judge_all()
-    assert board == scoreboard.line(judgements) and board.startswith(f"{len(claims.load())} claims: ")
+    assert board == scoreboard.line(judgements) and board.startswith(
+        f"{len(claims.load())} claims: "
+    )
     assert main(["claims", "--section", "3", "--verdict", "slip", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)["claims"]
-    assert shown and all(one["section"].startswith("3") and one["verdict"] == "paper's slip" for one in shown)
+    assert shown and all(
+        one["section"].startswith("3") and one["verdict"] == "paper's slip" for one in shown
+    )
 
 
-@pytest.mark.parametrize(("option", "value"), [("--section", "9"), ("--verdict", "maybe"), ("--profile", "mars")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--section", "9"), ("--verdict", "maybe"), ("--profile", "mars")]
+)
 def test_what_there_is_not_is_said_in_one_line(capsys, option, value):
     assert main(["claims", option, value]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -157,20 +215,38 @@ def test_counts_are_those_of_the_network_itself():
     weights = AlexNet("paper").export_merged()
     sizes = {name: value.numel() for name, value in weights.items()}
     assert arithmetic.parameters() == sum(sizes.values())
-    shares = {name: sum(n for key, n in sizes.items() if key.startswith(name)) / sum(sizes.values()) for name in ("conv3", "conv4", "fc6")}
+    shares = {
+        name: sum(n for key, n in sizes.items() if key.startswith(name)) / sum(sizes.values())
+        for name in ("conv3", "conv4", "fc6")
+    }
     assert arithmetic.largest_convolution() == shares["conv3"] > 0.01 and shares["conv4"] > 0.01
     assert arithmetic.share("fc6") == shares["fc6"]
     shaped = [tuple(weights[f"conv{i}.weight"].shape) for i in range(1, 6)]
     assert arithmetic.kernels() == [f"{n} of {side}x{side}x{deep}" for n, deep, side, _ in shaped]
     units = [55**2 * 96, 27**2 * 256, 13**2 * 384, 13**2 * 384, 13**2 * 256, 4096, 4096, 1000]
-    assert [arithmetic.units("conv1", "conv1"), *arithmetic.units("conv2", "fc8")] == units and arithmetic.neurons() == sum(units)
-    uses = [weights[f"{name}.weight"].numel() * side**2 for name, side in zip(SIDES, SIDES.values(), strict=True)]
+    assert [
+        arithmetic.units("conv1", "conv1"),
+        *arithmetic.units("conv2", "fc8"),
+    ] == units and arithmetic.neurons() == sum(units)
+    uses = [
+        weights[f"{name}.weight"].numel() * side**2
+        for name, side in zip(SIDES, SIDES.values(), strict=True)
+    ]
     assert arithmetic.connections() == sum(uses)
     dense = [3 * 224**2, *units]
     assert arithmetic.dense_parameters() == sum(a * b + b for a, b in pairwise(dense))
 
 
-SIDES = {"conv1": 55, "conv2": 27, "conv3": 13, "conv4": 13, "conv5": 13, "fc6": 1, "fc7": 1, "fc8": 1}
+SIDES = {
+    "conv1": 55,
+    "conv2": 27,
+    "conv3": 13,
+    "conv4": 13,
+    "conv5": 13,
+    "fc6": 1,
+    "fc7": 1,
+    "fc8": 1,
+}
 
 
 def test_memory_by_hand():
@@ -180,22 +256,35 @@ def test_memory_by_hand():
     outputs = 2 * conv1 + pool1 + 2 * conv2 + pool2 + 2 * conv3 + conv5 + pool5 + 2048 + 2048 + 1000
     column, copies, image = 2 * outputs + conv1 + conv2, pool2 + pool5 + 2048, 3 * 224**2
     shared = 60_965_224 - 1000
-    assert arithmetic.memory(1) == 4 * (3 * (shared // 2 + 1000) + 128 * (image + column + 2 * copies))
+    assert arithmetic.memory(1) == 4 * (
+        3 * (shared // 2 + 1000) + 128 * (image + column + 2 * copies)
+    )
     assert arithmetic.memory(2) == 4 * (3 * 60_965_224 + 128 * (image + 2 * column))
     assert arithmetic.memory(2, batch=1) < arithmetic.memory(2)
 
 
 def test_the_other_functions_by_brute_force():
-    crops = {(top, left, mirrored) for top in range(256 - 223) for left in range(256 - 223) for mirrored in (0, 1)}
+    crops = {
+        (top, left, mirrored)
+        for top in range(256 - 223)
+        for left in range(256 - 223)
+        for mirrored in (0, 1)
+    }
     assert arithmetic.views() == len(crops) == 2178
     assert arithmetic.connections_of_net_120() == 628_615_616  # by the facts on the source
-    assert arithmetic.pooled_sides(True) == [(55 - 3) // 2 + 1, (27 - 3) // 2 + 1, (13 - 3) // 2 + 1] == arithmetic.pooled_sides(False)
+    assert (
+        arithmetic.pooled_sides(True)
+        == [(55 - 3) // 2 + 1, (27 - 3) // 2 + 1, (13 - 3) // 2 + 1]
+        == arithmetic.pooled_sides(False)
+    )
     assert arithmetic.label_bits() == pytest.approx(math.log(1000) / math.log(2))
     assert arithmetic.files("ILSVRC-2010", "val") == math.ceil(50_000 / 1024)
     assert arithmetic.files("ILSVRC-2010", "test") == math.ceil(150_000 / 1024)
     assert [arithmetic.dropout_error(6, 3, seed) for seed in range(5)] == [0.0] * 5
     assert arithmetic.one_column_ratio() == 59_798_312 / 60_965_224
-    assert arithmetic.sustained_teraflops(6) == pytest.approx(6 * 724_406_816 * 90 * 1.2e6 / (6 * 86400) / 1e12)
+    assert arithmetic.sustained_teraflops(6) == pytest.approx(
+        6 * 724_406_816 * 90 * 1.2e6 / (6 * 86400) / 1e12
+    )
 
 
 ARITHMETIC = {
@@ -207,14 +296,24 @@ ARITHMETIC = {
 
 
 def test_every_arithmetic_verdict_is_as_known():
-    found = {claim.id: claims.judge(claim).verdict for claim in claims.load() if claim.kind == "arithmetic"}
-    assert found == {name: verdict for verdict, names in ARITHMETIC.items() for name in names.split()}
+    found = {
+        claim.id: claims.judge(claim).verdict
+        for claim in claims.load()
+        if claim.kind == "arithmetic"
+    }
+    assert found == {
+        name: verdict for verdict, names in ARITHMETIC.items() for name in names.split()
+    }
 
 
 # --- what a claim says of itself ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("claim", [c for c in claims.load() if "near" in c.agree or "equals" in c.agree], ids=lambda c: c.id)
+@pytest.mark.parametrize(
+    "claim",
+    [c for c in claims.load() if "near" in c.agree or "equals" in c.agree],
+    ids=lambda c: c.id,
+)
 def test_the_number_to_agree_with_is_the_papers(claim):
     wanted = claim.agree.get("near", claim.agree.get("equals"))
     numbers = [float(n.replace(",", "")) for n in re.findall(r"-?\d[\d,]*(?:\.\d+)?", claim.paper)]
@@ -237,24 +336,40 @@ SAID_IN_WORDS += ["kernels", "columns-meet", "overlap-sizes"]
 def test_what_counts_as_agreement_is_said():
     assert parsed().agreement() == "agrees if 0.5 to 1.5 and the interval excludes 0"
     assert parsed(agree={"range": [2, None]}).agreement() == "agrees if at least 2"
-    assert parsed(agree={"range": [None, -2], "against": 0}).agreement() == "agrees if at most -2 and the interval excludes 0"
+    assert (
+        parsed(agree={"range": [None, -2], "against": 0}).agreement()
+        == "agrees if at most -2 and the interval excludes 0"
+    )
     assert parsed(agree={"near": 3, "within": 0}).agreement() == "agrees if 3"
     assert parsed(agree={"equals": 1.0}).agreement() == "agrees if equal"
     single = {"experiment": "devices", "ratio": [["a"], ["b"]]}
-    assert parsed(test=single, agree={"range": [0.5, 1], "against": 1}).agreement() == "agrees if 0.5 to 1"  # no seeds, no interval
+    assert (
+        parsed(test=single, agree={"range": [0.5, 1], "against": 1}).agreement()
+        == "agrees if 0.5 to 1"
+    )  # no seeds, no interval
 
 
 # --- other forms --------------------------------------------------------------------------------------------------------------------------
 
 
 def result(metrics, **more):
-    return {"experiment": "ablations", "profile": "embedded", "data": {"title": "made up"}, "metrics": metrics} | more
+    return {
+        "experiment": "ablations",
+        "profile": "embedded",
+        "data": {"title": "made up"},
+        "metrics": metrics,
+    } | more
 
 
 def faster(slow, fast, limit=20, **fields):
     test = {"experiment": "ablations", "ratio": [["slow", "*"], ["fast", "*"]], "limit": ["limit"]}
-    claim = parsed(unit="times", test=test, **{"agree": {"range": [5.5, None], "against": 1}} | fields)
-    numbers = {name: {str(i): v for i, v in enumerate(values)} for name, values in (("slow", slow), ("fast", fast))}
+    claim = parsed(
+        unit="times", test=test, **{"agree": {"range": [5.5, None], "against": 1}} | fields
+    )
+    numbers = {
+        name: {str(i): v for i, v in enumerate(values)}
+        for name, values in (("slow", slow), ("fast", fast))
+    }
     return claims.judge(claim, result(numbers | {"limit": limit}))
 
 
@@ -264,7 +379,13 @@ def faster(slow, fast, limit=20, **fields):
         ([18, 20], [3, 3], "reproduced", False, "6.3 ± 4.2 times, 2 seeds"),
         ([None, None], [3, 3], "reproduced", False, "more than 6.6 times, 2 seeds"),
         ([None, None], [14, 14], "same direction", False, "more than 1.42 times, 2 seeds"),
-        ([None, 16], [10, 10], "not reproduced", True, "more than 1.80 times, 2 seeds"),  # the interval of the least values holds 1
+        (
+            [None, 16],
+            [10, 10],
+            "not reproduced",
+            True,
+            "more than 1.80 times, 2 seeds",
+        ),  # the interval of the least values holds 1
         ([10, 10], [None, None], "not reproduced", False, "less than 0.50 times, 2 seeds"),
         ([None, None], [None, None], "not reproduced", True, "beyond the budget, 2 seeds"),
         ([None, 10], [10, None], "not reproduced", True, "beyond the budget, 2 seeds"),
@@ -286,12 +407,22 @@ def test_without_a_limit_what_did_not_arrive_is_missing():
     test = {"experiment": "ablations", "ratio": [["slow", "*"], ["fast", "*"]]}
     claim = parsed(unit="times", test=test, agree={"range": [5.5, None], "against": 1})
     found = claims.judge(claim, result({"slow": {"0": None}, "fast": {"0": 3}}))
-    assert found.verdict == "not yet run" and found.why == "ablations on made up has no number for seed 0"
+    assert (
+        found.verdict == "not yet run"
+        and found.why == "ablations on made up has no number for seed 0"
+    )
 
 
-@pytest.mark.parametrize(("steps", "verdict", "here"), [([3, 4], "reproduced", "2 of 2"), ([3, None], "not reproduced", "1 of 2")])
+@pytest.mark.parametrize(
+    ("steps", "verdict", "here"),
+    [([3, 4], "reproduced", "2 of 2"), ([3, None], "not reproduced", "1 of 2")],
+)
 def test_arriving_is_counted(steps, verdict, here):
-    claim = parsed(unit="seeds", test={"experiment": "ablations", "arrives": ["left", "*"]}, agree={"equals": 1.0})
+    claim = parsed(
+        unit="seeds",
+        test={"experiment": "ablations", "arrives": ["left", "*"]},
+        agree={"equals": 1.0},
+    )
     found = claims.judge(claim, result({"left": {str(i): step for i, step in enumerate(steps)}}))
     assert (found.verdict, found.here, found.undecided) == (verdict, f"{here} seeds", False)
 
@@ -301,7 +432,11 @@ def test_one_seed_decides_an_error(error, verdict):
     test = {"experiment": "ablations", "value": ["nets", "CNN", "*", "top1"]}
     claim = parsed(unit="percent", test=test, agree={"near": 37.5, "within": 0.5})
     found = claims.judge(claim, result({"nets": {"CNN": {"0": {"top1": error}}}}))
-    assert (found.verdict, found.undecided, found.here) == (verdict, False, f"{100 * error:.1f} %, 1 seed")
+    assert (found.verdict, found.undecided, found.here) == (
+        verdict,
+        False,
+        f"{100 * error:.1f} %, 1 seed",
+    )
 
 
 def test_a_gap_has_no_sign_and_what_has_no_seed_goes_with_each():
@@ -312,17 +447,26 @@ def test_a_gap_has_no_sign_and_what_has_no_seed_goes_with_each():
 
 
 def test_a_single_time_needs_no_interval_and_is_shown_with_its_machine():
-    test = {"experiment": "devices", "label": "hardware", "ratio": [["layouts", "two", 0], ["layouts", "one", 0]]}
+    test = {
+        "experiment": "devices",
+        "label": "hardware",
+        "ratio": [["layouts", "two", 0], ["layouts", "one", 0]],
+    }
     claim = parsed(unit="times", test=test, agree={"range": [0.7, 1.0], "against": 1})
     machine = {"hardware": {"processor": "slow", "cores": 2, "gpu": None}}
     for two, verdict in ((0.9, "reproduced"), (0.4, "same direction"), (1.1, "not reproduced")):
-        found = claims.judge(claim, result({"layouts": {"two": [two], "one": [1.0]}}, provenance=machine))
+        found = claims.judge(
+            claim, result({"layouts": {"two": [two], "one": [1.0]}}, provenance=machine)
+        )
         assert (found.verdict, found.undecided, found.data) == (verdict, False, "slow, 2 cores")
         assert found.half is None and "seed" not in found.here
 
 
 def test_a_path_that_ends_at_no_number_is_missing():
-    for metrics in ({"nets": {"without": {"0": {"top1": {}}}, "with": {"0": {"top1": 0.5}}}}, {"nets": {"without": 3, "with": {}}}):
+    for metrics in (
+        {"nets": {"without": {"0": {"top1": {}}}, "with": {"0": {"top1": 0.5}}}},
+        {"nets": {"without": 3, "with": {}}},
+    ):
         assert claims.judge(parsed(), result(metrics)).verdict == "not yet run"
 
 
@@ -332,7 +476,10 @@ def test_a_path_that_ends_at_no_number_is_missing():
         ({"experiment": "ablations", "difference": [["a", "*"]]}, "difference takes two paths"),
         ({"experiment": "ablations", "value": "a"}, "value takes one path"),
         ({"experiment": "ablations", "ratio": [["*", "*"], ["a"]]}, "one '\\*' at most"),
-        ({"experiment": "ablations", "value": ["a"], "gap": [["a"], ["b"]]}, "one of value, difference"),
+        (
+            {"experiment": "ablations", "value": ["a"], "gap": [["a"], ["b"]]},
+            "one of value, difference",
+        ),
     ],
 )
 def test_paths_that_make_no_sense_are_named(test, said):
@@ -351,7 +498,10 @@ def places(tmp_path, monkeypatch):
 
     def put(profile, where="archive", gain=0.01, **more):
         arms = (("full", 0.0), ("no-lrn", gain))
-        nets = {name: {str(i): {"views": {"10": {"top1": 0.4 + over, "top5": 0.2}}} for i in range(3)} for name, over in arms}
+        nets = {
+            name: {str(i): {"views": {"10": {"top1": 0.4 + over, "top5": 0.2}}} for i in range(3)}
+            for name, over in arms
+        }
         folder = tmp_path / where / profile / ("results" if where == "runs" else "")
         return results.save(result({"nets": nets}, profile=profile, **more), folder)
 
@@ -399,7 +549,9 @@ def test_a_damaged_result_is_named(places, capsys):
 def test_what_the_archive_says_of_figure_1_is_what_chapter_3_says():
     found = {one.claim.id: one for one in claims.judge_all()}["relu-six-times"]
     cells = json.loads((ROOT / "book" / "03-architecture.ipynb").read_text())["cells"]
-    printed = "".join("".join(out.get("text", "")) for cell in cells for out in cell.get("outputs", []))
+    printed = "".join(
+        "".join(out.get("text", "")) for cell in cells for out in cell.get("outputs", [])
+    )
     said = re.findall(r"^verdict: (.+)$", printed, flags=re.MULTILINE)
     assert said in ([], [found.verdict])  # the page may come to leave it to appendix D
 
@@ -416,31 +568,48 @@ def test_selecting_and_counting():
     assert {one.claim.section for one in scoreboard.select(every, section="4.1")} == {"4.1"}
     for asked in ("slip", "paper's slip", "Papers-Slip"):
         assert {one.verdict for one in scoreboard.select(every, verdict=asked)} == {"paper's slip"}
-    assert scoreboard.select(every, verdict="same-direction") == scoreboard.select(every, verdict="same direction")
+    assert scoreboard.select(every, verdict="same-direction") == scoreboard.select(
+        every, verdict="same direction"
+    )
     counts = scoreboard.count(every)
-    assert list(counts) == list(claims.VERDICTS) and sum(counts.values()) == len(every) == len(claims.load())
+    assert list(counts) == list(claims.VERDICTS) and sum(counts.values()) == len(every) == len(
+        claims.load()
+    )
 
 
 def test_the_line_is_one_and_the_block_the_same_in_several():
     one = claims.judge(claims.load()[0])
     assert scoreboard.line([]) == "0 claims" and scoreboard.line([one]) == "1 claim: 1 reproduced"
     every = claims.judge_all()
-    assert scoreboard.block(every).split("\n  ")[1:] == scoreboard.line(every).partition(": ")[2].split(", ")
+    assert scoreboard.block(every).split("\n  ")[1:] == scoreboard.line(every).partition(": ")[
+        2
+    ].split(", ")
     slips = scoreboard.select(every, verdict="slip")
-    assert scoreboard.line(slips) == "3 claims: 3 paper's slips" and scoreboard.line(slips[:1]) == "1 claim: 1 paper's slip"
+    assert (
+        scoreboard.line(slips) == "3 claims: 3 paper's slips"
+        and scoreboard.line(slips[:1]) == "1 claim: 1 paper's slip"
+    )
     undecided = [judged((0.41,), base=(0.4,)), judged((0.45, 0.35), base=(0.4, 0.4))]
     assert all(one.undecided for one in undecided)
-    assert scoreboard.line(undecided).endswith(f"{len(undecided)} not reproduced ({len(undecided)} undecided)")
+    assert scoreboard.line(undecided).endswith(
+        f"{len(undecided)} not reproduced ({len(undecided)} undecided)"
+    )
 
 
 def test_the_table_is_aligned_and_holds_every_claim():
     every = claims.judge_all()
     head, rule, *rows, again, last = scoreboard.table(every).splitlines()
-    assert set(rule) == {"-"} and rule == again and last == scoreboard.line(every) and len(rule) <= 160
+    assert (
+        set(rule) == {"-"} and rule == again and last == scoreboard.line(every) and len(rule) <= 160
+    )
     at = head.index("verdict")
     verdicts = [row[at:].split("  ")[0] for row in rows if row[at : at + 1].strip()]
-    assert verdicts == [one.verdict for one in every] and all(row[at - 2 : at].strip() == "" for row in rows)
-    told = " ".join(" ".join(row[head.index("claim") : head.index("paper")].split()) for row in rows)
+    assert verdicts == [one.verdict for one in every] and all(
+        row[at - 2 : at].strip() == "" for row in rows
+    )
+    told = " ".join(
+        " ".join(row[head.index("claim") : head.index("paper")].split()) for row in rows
+    )
     assert all(claim.claim in told for claim in claims.load())
 
 
@@ -455,10 +624,17 @@ def test_the_figure_has_a_square_for_each_claim():
     squares = figure.axes[0].patches
     assert len(squares) == len(every)
     for verdict, n in scoreboard.count(every).items():
-        assert sum(square.get_edgecolor() == to_rgba(scoreboard.COLORS[verdict]) for square in squares) == n
-    assert sum(square.get_facecolor() == to_rgba("white") for square in squares) == sum(one.undecided for one in every)
+        assert (
+            sum(square.get_edgecolor() == to_rgba(scoreboard.COLORS[verdict]) for square in squares)
+            == n
+        )
+    assert sum(square.get_facecolor() == to_rgba("white") for square in squares) == sum(
+        one.undecided for one in every
+    )
     low, high = figure.axes[0].get_xlim()
-    assert all(low <= square.get_x() and square.get_x() + square.get_width() <= high for square in squares)
+    assert all(
+        low <= square.get_x() and square.get_x() + square.get_width() <= high for square in squares
+    )
 
 
 def test_links_lead_to_pages_that_are_there(monkeypatch, tmp_path):
@@ -485,41 +661,64 @@ def test_appendix_d_shows_what_the_archive_holds():
         found = [one for one in every if one.claim.section == name]
         said = shown[f'show("{name}")']
         assert scoreboard.markdown(found) in said and scoreboard.notes(found) in said
-    prose = "".join("".join(cell["source"]) for cell in page("claims") if cell["cell_type"] == "markdown")
+    prose = "".join(
+        "".join(cell["source"]) for cell in page("claims") if cell["cell_type"] == "markdown"
+    )
     assert re.findall(r"\d+\.\d{2,}|\d,\d{3}", prose) == []  # numbers stand in the tables
 
 
 def test_a_chapters_table_tells_its_own_claims_and_what_the_page_has_measured():
     every = claims.judge_all()
     own = [one for one in every if one.claim.chapter == "06-results"]
-    head, rule, *rows = scoreboard.chapter(every, "06-results", {"ten-views-top1": "-5.0 points, 1 seed"}).splitlines()
+    head, rule, *rows = scoreboard.chapter(
+        every, "06-results", {"ten-views-top1": "-5.0 points, 1 seed"}
+    ).splitlines()
     assert head.count("|") == rule.count("|") == 7 and len(rows) == len(own) > 20
     by_id = dict(zip((one.claim.id for one in own), rows, strict=True))
-    assert "| -5.0 points, 1 seed |" in by_id["ten-views-top1"] and "-1.55 points" in by_id["ten-views-top1"]
-    (reckoned,) = (row for row in scoreboard.chapter(every, "03-architecture").splitlines() if "60 million" in row)
-    assert reckoned.endswith("| 60 million |  | 60,965,224 | reproduced |")  # no log says anything in that chapter
+    assert (
+        "| -5.0 points, 1 seed |" in by_id["ten-views-top1"]
+        and "-1.55 points" in by_id["ten-views-top1"]
+    )
+    (reckoned,) = (
+        row
+        for row in scoreboard.chapter(every, "03-architecture").splitlines()
+        if "60 million" in row
+    )
+    assert reckoned.endswith(
+        "| 60 million |  | 60,965,224 | reproduced |"
+    )  # no log says anything in that chapter
 
 
-NUMBERED = sorted({one.claim.chapter for one in claims.judge_all() if one.claim.chapter[:1].isdigit()})
+NUMBERED = sorted(
+    {one.claim.chapter for one in claims.judge_all() if one.claim.chapter[:1].isdigit()}
+)
 
 
 @pytest.mark.parametrize("name", NUMBERED)
 def test_each_chapter_shows_the_table_of_the_archive(name):
     (cell,) = (cell for cell in page(name) if "scoreboard.chapter" in "".join(cell["source"]))
-    shown = "".join("".join(out.get("data", {}).get("text/markdown", "")) for out in cell["outputs"]).splitlines()
+    shown = "".join(
+        "".join(out.get("data", {}).get("text/markdown", "")) for out in cell["outputs"]
+    ).splitlines()
     trains = "nbval-ignore-output" in cell["metadata"]["tags"]
-    mine = scoreboard.chapter(claims.judge_all(), name, {"ten-views-top1": "another number"} if trains else None).splitlines()
+    mine = scoreboard.chapter(
+        claims.judge_all(), name, {"ten-views-top1": "another number"} if trains else None
+    ).splitlines()
 
     def without_the_pages_own(row):
         cells = row.split(" | ")
         return [*cells[:-2], *cells[-1:]] if trains else cells
 
-    assert [without_the_pages_own(row) for row in shown] == [without_the_pages_own(row) for row in mine]
+    assert [without_the_pages_own(row) for row in shown] == [
+        without_the_pages_own(row) for row in mine
+    ]
 
 
 @pytest.mark.parametrize("name", ["intro", "claims"])
 def test_the_cover_and_appendix_d_show_the_scoreboard_of_the_archive(name):
-    printed = "".join("".join(out.get("text", "")) for cell in page(name) for out in cell.get("outputs", []))
+    printed = "".join(
+        "".join(out.get("text", "")) for cell in page(name) for out in cell.get("outputs", [])
+    )
     assert scoreboard.block(claims.judge_all()) in printed
 
 
@@ -527,9 +726,13 @@ def test_json_is_complete_and_standard(capsys, places):
     places("embedded")
     assert main(["claims", "--json"]) == 0
     told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
-    assert told["counts"] == scoreboard.count(claims.judge_all()) and len(told["claims"]) == len(claims.load())
+    assert told["counts"] == scoreboard.count(claims.judge_all()) and len(told["claims"]) == len(
+        claims.load()
+    )
     one = next(claim for claim in told["claims"] if claim["id"] == "ten-views-top1")
     assert one["log"] == "-1.55 points" and one["chapter"] == "06-results"
     one = next(claim for claim in told["claims"] if claim["id"] == "lrn-top1")
-    assert len(one["by_seed"]) == 3 and one["mean"] == pytest.approx(sum(one["by_seed"]) / 3) == pytest.approx(1)
+    assert len(one["by_seed"]) == 3 and one["mean"] == pytest.approx(
+        sum(one["by_seed"]) / 3
+    ) == pytest.approx(1)
     assert one["half_width"] == pytest.approx(0, abs=1e-9)

@@ -38,7 +38,9 @@ def alexnet(*arguments):
 def run(packs32, tmp_path_factory):
     """A finished run of five steps."""
     out = tmp_path_factory.mktemp("cli") / "run"
-    assert alexnet("train", "--data", packs32, "--out", out, *FOUR, "--epochs", 1, "--lr", 0.001) == 0
+    assert (
+        alexnet("train", "--data", packs32, "--out", out, *FOUR, "--epochs", 1, "--lr", 0.001) == 0
+    )
     return out
 
 
@@ -52,19 +54,31 @@ def test_prepare_train_evaluate_export(packs72, tmp_path, capsys):
     options = ["--width", 0.0625, "--batch-size", 16, "--steps", 4, "--seed", 3]
     assert alexnet("train", "--data", tmp_path / "pack", "--out", tmp_path / "run", *options) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == str(tmp_path / "pack") and re.fullmatch(rf"{tmp_path}/run: 4 steps, 1\.3 epochs, \d+ s; weights in .*", told[1])
+    assert told[0] == str(tmp_path / "pack") and re.fullmatch(
+        rf"{tmp_path}/run: 4 steps, 1\.3 epochs, \d+ s; weights in .*", told[1]
+    )
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["preset"], config["seed"], config["num_classes"]) == ("paper", 3, 3)
     assert config["image_size"] == 64  # 7/8 of 72, in eights
     assert len(list(log.read(tmp_path / "run", "step"))) == 4
     for views, how in ((1, "one view"), (10, "10 views")):
-        assert alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack", "--views", views) == 0
+        assert (
+            alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack", "--views", views)
+            == 0
+        )
         line = capsys.readouterr().out
-        assert re.fullmatch(rf"test, 6 images, {how}: top-1 error [\d.]+%, top-5 error 0.00%, [\d.]+ nats\n", line)
+        assert re.fullmatch(
+            rf"test, 6 images, {how}: top-1 error [\d.]+%, top-5 error 0.00%, [\d.]+ nats\n", line
+        )
     for split, count in (("train", 36), ("val", 6)):
-        assert alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack", "--split", split) == 0
+        assert (
+            alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack", "--split", split)
+            == 0
+        )
         assert capsys.readouterr().out.startswith(f"{split}, {count} images, one view: ")
-    assert alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack" / "val") == 0  # a single pack
+    assert (
+        alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack" / "val") == 0
+    )  # a single pack
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'pack' / 'val'}, 6 images, ")
     assert alexnet("export", tmp_path / "run", tmp_path / "new" / "net.safetensors") == 0
     net = AlexNet("paper", 3, 0.0625, 64)
@@ -81,14 +95,35 @@ def test_prepare_a_part_and_verify(packs72, tmp_path, capsys):
     names = sorted(path.name for path in (images / "train").iterdir())
     (tmp_path / "names.txt").write_text(f"{names[2]}\n{names[0]}\n")
     options = ["--size", 32, "--workers", 1, "--encoding", "jpeg", "--limit", 5, "--verify"]
-    assert alexnet("prepare", images, tmp_path / "a", "--classes", f"@{tmp_path / 'names.txt'}", *options) == 0
+    assert (
+        alexnet(
+            "prepare", images, tmp_path / "a", "--classes", f"@{tmp_path / 'names.txt'}", *options
+        )
+        == 0
+    )
     packs = open_splits(tmp_path / "a")
     assert packs["train"].classes == [names[0], names[2]] and packs["train"].encoding == "jpeg"
     assert {split: len(pack) for split, pack in packs.items()} == {"train": 10, "val": 4, "test": 4}
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == f"{tmp_path / 'a' / 'train'}: 10 images, as its manifest says; train has digest {packs['train'].digest[:16]}"
+    assert (
+        told[0]
+        == f"{tmp_path / 'a' / 'train'}: 10 images, as its manifest says; train has digest {packs['train'].digest[:16]}"
+    )
     for classes, expected in (("2", names[:2]), (f"{names[1]},", [names[1]])):
-        assert alexnet("prepare", images, tmp_path / classes, "--classes", classes, "--size", 16, "--workers", 1) == 0
+        assert (
+            alexnet(
+                "prepare",
+                images,
+                tmp_path / classes,
+                "--classes",
+                classes,
+                "--size",
+                16,
+                "--workers",
+                1,
+            )
+            == 0
+        )
         assert open_splits(tmp_path / classes)["val"].classes == expected
     capsys.readouterr()
     assert alexnet("prepare", "--verify", tmp_path / "a") == 0
@@ -97,7 +132,10 @@ def test_prepare_a_part_and_verify(packs72, tmp_path, capsys):
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     assert alexnet("prepare", "--verify", tmp_path / "a") == 2
     assert "images-00000.jpegs is not what its manifest says" in capsys.readouterr().err
-    assert alexnet("prepare", images) == 2 and "name the pack's folder as well" in capsys.readouterr().err
+    assert (
+        alexnet("prepare", images) == 2
+        and "name the pack's folder as well" in capsys.readouterr().err
+    )
     assert alexnet("prepare", images, tmp_path / "b", "--classes", "nothing", "--size", 16) == 2
     assert "has no class nothing; it has" in capsys.readouterr().err
 
@@ -112,7 +150,18 @@ def test_prepare_a_part_and_verify(packs72, tmp_path, capsys):
     ],
 )
 def test_columns(packs72, tmp_path, preset, columns, found, maps):
-    options = ["--width", 0.0625, "--batch-size", 16, "--steps", 1, "--preset", preset, "--columns", columns]
+    options = [
+        "--width",
+        0.0625,
+        "--batch-size",
+        16,
+        "--steps",
+        1,
+        "--preset",
+        preset,
+        "--columns",
+        columns,
+    ]
     assert alexnet("train", "--data", packs72, "--out", tmp_path / "run", *options) == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["preset"] == found
     assert len(load_file(tmp_path / "run" / "weights.safetensors")["conv1.bias"]) == maps
@@ -121,7 +170,23 @@ def test_columns(packs72, tmp_path, preset, columns, found, maps):
 def test_checkpoints_as_often_as_asked(packs32, tmp_path):
     for seconds, names in ((1e-6, ["step-000000003", "step-000000004"]), (1e6, ["step-000000004"])):
         out = tmp_path / str(seconds)
-        assert alexnet("train", "--data", packs32, "--out", out, *FOUR, "--steps", 4, "--lr", 0.001, "--checkpoint-every", seconds) == 0
+        assert (
+            alexnet(
+                "train",
+                "--data",
+                packs32,
+                "--out",
+                out,
+                *FOUR,
+                "--steps",
+                4,
+                "--lr",
+                0.001,
+                "--checkpoint-every",
+                seconds,
+            )
+            == 0
+        )
         assert sorted(path.name for path in (out / "checkpoints").iterdir()) == names
 
 
@@ -134,18 +199,40 @@ def test_a_finished_run_is_not_run_again(packs32, run, capsys):
     assert alexnet(*train) == 2
     assert alexnet(*train, "--resume", "--seed", 1) == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert first.endswith("already holds a run; add --resume to go on with it, or choose another folder")
+    assert first.endswith(
+        "already holds a run; add --resume to go on with it, or choose another folder"
+    )
     assert "holds a run with seed 0, not 1" in second
 
 
 def test_a_run_starts_from_another(packs32, run, tmp_path, capsys):
-    train = ["train", "--data", packs32, "--out", tmp_path / "tuned", *FOUR, "--epochs", 1, "--lr", 1e-9, "--seed", 4]
+    train = [
+        "train",
+        "--data",
+        packs32,
+        "--out",
+        tmp_path / "tuned",
+        *FOUR,
+        "--epochs",
+        1,
+        "--lr",
+        1e-9,
+        "--seed",
+        4,
+    ]
     assert alexnet(*train, "--init", run) == 0
-    before, after = load_file(run / "weights.safetensors"), load_file(tmp_path / "tuned" / "weights.safetensors")
-    moved = {name for name, value in after.items() if not torch.allclose(value, before[name], atol=1e-4)}
+    before, after = (
+        load_file(run / "weights.safetensors"),
+        load_file(tmp_path / "tuned" / "weights.safetensors"),
+    )
+    moved = {
+        name for name, value in after.items() if not torch.allclose(value, before[name], atol=1e-4)
+    }
     assert moved == {"fc4.weight", "fc4.bias"}  # drawn anew
     capsys.readouterr()
-    assert alexnet(*train, "--resume") == 2 and "holds a run with start '" in capsys.readouterr().err
+    assert (
+        alexnet(*train, "--resume") == 2 and "holds a run with start '" in capsys.readouterr().err
+    )
     assert alexnet(*train, "--init", run, "--resume") == 0
 
 
@@ -156,17 +243,31 @@ def contest(tmp_path_factory):
     wnids = [f"n0{i}" for i in range(1, 7)]
     root = folder / "archives"
     root.mkdir()
-    train = {w: [(f"{w}_{i}.JPEG", archives.picture(10 * c + i)) for i in range(3)] for c, w in enumerate(wnids)}
-    archives.pack(root / "ILSVRC2012_img_train.tar", [(f"{wnid}.tar", archives.packed(files)) for wnid, files in train.items()])
+    train = {
+        w: [(f"{w}_{i}.JPEG", archives.picture(10 * c + i)) for i in range(3)]
+        for c, w in enumerate(wnids)
+    }
+    archives.pack(
+        root / "ILSVRC2012_img_train.tar",
+        [(f"{wnid}.tar", archives.packed(files)) for wnid, files in train.items()],
+    )
     for split, count in (("val", 6), ("test", 5)):
-        files = [(f"ILSVRC2012_{split}_{i:08d}.JPEG", archives.picture(100 + i)) for i in range(1, count + 1)]
+        files = [
+            (f"ILSVRC2012_{split}_{i:08d}.JPEG", archives.picture(100 + i))
+            for i in range(1, count + 1)
+        ]
         archives.pack(root / f"ILSVRC2012_img_{split}.tar", files)
     kit, words = "ILSVRC2012_devkit_t12", [f"fish {i}" for i in range(6)]
     archives.devkit(root / f"{kit}.tar.gz", kit, 2012, [1, 2, 3, 4, 5, 6], wnids, words)
     assert alexnet("prepare", root, folder / "packs", "--size", 32, "--workers", 1) == 0
     for seed in (0, 1):
         options = ["--seed", seed, "--epochs", 1, "--lr", 0.001]
-        assert alexnet("train", "--data", folder / "packs", "--out", folder / f"run{seed}", *FOUR, *options) == 0
+        assert (
+            alexnet(
+                "train", "--data", folder / "packs", "--out", folder / f"run{seed}", *FOUR, *options
+            )
+            == 0
+        )
     return folder
 
 
@@ -174,28 +275,50 @@ def test_a_submission_names_five_classes_an_image_by_their_numbers(contest, tmp_
     capsys.readouterr()
     runs = [contest / "run0", contest / "run1"]
     file = tmp_path / "new" / "flat.txt"
-    assert alexnet("evaluate", *runs, "--data", contest / "packs", "--submission", file, "--views", 10) == 0
+    assert (
+        alexnet("evaluate", *runs, "--data", contest / "packs", "--submission", file, "--views", 10)
+        == 0
+    )
     told = capsys.readouterr().out
-    assert told == f"{file}: test, 5 images, 10 views, 2 nets averaged: five classes a line, by ILSVRC's numbers\n"
+    assert (
+        told
+        == f"{file}: test, 5 images, 10 views, 2 nets averaged: five classes a line, by ILSVRC's numbers\n"
+    )
     test = open_splits(contest / "packs")["test"]
     both = [predict(net, test, augment, 10)[0] for net, augment, _ in map(load_run, runs)]
     expected = ((both[0] + both[1]) / 2).topk(5).indices
     lines = [[int(word) for word in line.split(" ")] for line in file.read_text().splitlines()]
-    assert lines == (6 - expected).tolist()  # of six classes, the first by name is the last by number
+    assert (
+        lines == (6 - expected).tolist()
+    )  # of six classes, the first by name is the last by number
     assert [path.name for path in file.parent.iterdir()] == ["flat.txt"]
     # images whose labels are known are measured as well, and by the kit's own list the errors come out the same
-    assert alexnet("evaluate", *runs, "--data", contest / "packs", "--split", "val", "--submission", file) == 0
+    assert (
+        alexnet(
+            "evaluate", *runs, "--data", contest / "packs", "--split", "val", "--submission", file
+        )
+        == 0
+    )
     measured, _ = capsys.readouterr().out.splitlines()
     truth = [1, 2, 3, 4, 5, 6]
     best = [[int(word) for word in line.split()] for line in file.read_text().splitlines()]
-    missed = [sum(t not in line[:k] for t, line in zip(truth, best, strict=True)) / 6 for k in (1, 5)]
-    found = re.fullmatch(r"val, 6 images, one view, 2 nets averaged: top-1 error ([\d.]+)%, top-5 error ([\d.]+)%, [\d.]+ nats", measured)
-    assert [float(number) for number in found.groups()] == pytest.approx([100 * m for m in missed], abs=0.01)
+    missed = [
+        sum(t not in line[:k] for t, line in zip(truth, best, strict=True)) / 6 for k in (1, 5)
+    ]
+    found = re.fullmatch(
+        r"val, 6 images, one view, 2 nets averaged: top-1 error ([\d.]+)%, top-5 error ([\d.]+)%, [\d.]+ nats",
+        measured,
+    )
+    assert [float(number) for number in found.groups()] == pytest.approx(
+        [100 * m for m in missed], abs=0.01
+    )
 
 
 def test_images_without_labels_are_measured_by_nobody(contest, capsys):
     assert alexnet("evaluate", contest / "run0", "--data", contest / "packs") == 0
-    assert capsys.readouterr().out.startswith("val, 6 images, one view: ")  # test is there, and has no labels
+    assert capsys.readouterr().out.startswith(
+        "val, 6 images, one view: "
+    )  # test is there, and has no labels
     for arguments in (["evaluate", contest / "run0"], ["train", *FOUR, "--out", contest / "none"]):
         assert alexnet(*arguments, "--data", contest / "packs" / "test") == 2
         assert "test have no labels" in capsys.readouterr().err
@@ -204,7 +327,10 @@ def test_images_without_labels_are_measured_by_nobody(contest, capsys):
 def test_a_divergence_is_told_in_one_line_and_the_run_is_of_no_use(packs32, tmp_path, capsys):
     train = ["train", "--data", packs32, *FOUR, "--epochs", 9]
     out = tmp_path / "run"
-    for rate, batch, kept in ((1e9, 8, "no checkpoint had been made"), (1e4, 40, rf"{out}/checkpoints/step-\d+, the last good .* is kept")):
+    for rate, batch, kept in (
+        (1e9, 8, "no checkpoint had been made"),
+        (1e4, 40, rf"{out}/checkpoints/step-\d+, the last good .* is kept"),
+    ):
         assert alexnet(*train, "--out", out, "--lr", rate, "--batch-size", batch) == 1
         (line,) = capsys.readouterr().err.splitlines()
         told = r"alexnet: at step (\d) \(batch \d of \d in epoch \d\) the loss, or a weight before it, was no longer finite"
@@ -212,9 +338,16 @@ def test_a_divergence_is_told_in_one_line_and_the_run_is_of_no_use(packs32, tmp_
         assert found, line
         assert json.loads((out / "summary.json").read_text())["diverged_at"] == int(found[1])
         more = ["train", "--data", packs32, "--out", tmp_path / "more", *FOUR, "--init", out]
-        for command in (["evaluate", out, "--data", packs32], ["export", out, tmp_path / "x.safetensors"], more):
+        for command in (
+            ["evaluate", out, "--data", packs32],
+            ["export", out, tmp_path / "x.safetensors"],
+            more,
+        ):
             assert alexnet(*command) == 2
-            assert f"diverged at step {found[1]}, and its weights are of no use; train again" in capsys.readouterr().err
+            assert (
+                f"diverged at step {found[1]}, and its weights are of no use; train again"
+                in capsys.readouterr().err
+            )
         shutil.rmtree(out)
 
 
@@ -240,8 +373,14 @@ def broken(tmp_path):
         ("prepare {tmp}/empty {tmp}/out", "empty"),
         ("prepare {broken} {tmp}/out --workers 1", "0.jpg.*--skip-bad"),
         ("prepare {images} {tmp}/out --size 0", "size 0"),
-        ("prepare {images} {tmp}/out --size big", "--size big: give a whole number of pixels, or native"),
-        ("prepare {images} {tmp}/out --workers none", "argument --workers: none is not a whole number"),
+        (
+            "prepare {images} {tmp}/out --size big",
+            "--size big: give a whole number of pixels, or native",
+        ),
+        (
+            "prepare {images} {tmp}/out --workers none",
+            "argument --workers: none is not a whole number",
+        ),
         ("prepare {images} {tmp}/out --classes ,", "classes: name at least one"),
         ("prepare {images} {tmp}/out --classes @{tmp}/none.txt", "classes: name at least one"),
         ("prepare torchvision:FakeData:{tmp} {tmp}/out", "names no data set of torchvision"),
@@ -249,32 +388,71 @@ def broken(tmp_path):
         ("prepare {images} {tmp}/" + 300 * "x", "File name too long: .*; choose another name"),
         ("prepare {images} {tmp}/file/out", "file"),
         ("prepare {images} . --size 32 --workers 1", r"cannot make \.: .*; choose another name"),
-        ("train --data {tmp}/nowhere --out {tmp}/run", "nowhere does not exist: make one with `alexnet prepare"),
+        (
+            "train --data {tmp}/nowhere --out {tmp}/run",
+            "nowhere does not exist: make one with `alexnet prepare",
+        ),
         ("train --data {tmp}/empty --out {tmp}/run", "is not a pack"),
         ("train --data {pack}/train --out {tmp}/run", "without a val split"),
         ("train --data {only_test} --out {tmp}/run", "has no train split; it has test"),
-        ("train --data {pack} --out {tmp}/run --preset resnet", "no preset 'resnet'; there are paper, source, four-layer"),
+        (
+            "train --data {pack} --out {tmp}/run --preset resnet",
+            "no preset 'resnet'; there are paper, source, four-layer",
+        ),
         ("train --data {pack} --out {tmp}/run --preset paper/pink", "no variant 'pink'"),
         ("train --data {other} --out {tmp}/run --image-size 80", "choose --image-size 72 or less"),
         ("train --data {pack} --out {tmp}/run", "32 x 32 are too small for preset 'paper'"),
-        ("train --data {pack} --out {tmp}/run --device tpu", "no device 'tpu' here; use --device cpu"),
-        ("train --data {pack} --out {tmp}/run --preset four-layer --device meta", "no device 'meta' here; use --device cpu"),
-        ("train --data {pack} --out {tmp}/file --preset four-layer", "is a file; choose another name"),
+        (
+            "train --data {pack} --out {tmp}/run --device tpu",
+            "no device 'tpu' here; use --device cpu",
+        ),
+        (
+            "train --data {pack} --out {tmp}/run --preset four-layer --device meta",
+            "no device 'meta' here; use --device cpu",
+        ),
+        (
+            "train --data {pack} --out {tmp}/file --preset four-layer",
+            "is a file; choose another name",
+        ),
         ("train --data {pack} --out {tmp}/run --lr 0", "argument --lr: 0 is not a positive number"),
-        ("train --data {pack} --out {tmp}/run --lr fast", "argument --lr: fast is not a positive number"),
-        ("train --data {pack} --out {tmp}/run --steps 0", "argument --steps: 0 is not a whole number from 1"),
+        (
+            "train --data {pack} --out {tmp}/run --lr fast",
+            "argument --lr: fast is not a positive number",
+        ),
+        (
+            "train --data {pack} --out {tmp}/run --steps 0",
+            "argument --steps: 0 is not a whole number from 1",
+        ),
         ("train --data {pack} --out {tmp}/run --steps 3 --epochs 2", "not allowed with argument"),
         ("train --data {pack} --out {tmp}/run --epochs -1", "-1 is not a positive number"),
         ("train --data {pack} --out {tmp}/run --batch-size 1.5", "1.5 is not a whole number"),
         ("train --data {pack} --out {tmp}/run --seed 99999999999999999999", "argument --seed"),
-        ("train --data {pack} --out {tmp}/run --epochs 1e308", "argument --epochs: 1e308 is not a positive number of at most 1e12"),
-        ("train --data {pack} --out {tmp}/run --preset four-layer --width 1e6", "GiB of memory.*choose a smaller width"),
-        ("train --data {pack} --out {tmp}/run --preset paper/conv6/conv6", "variant 'conv6' more than once"),
+        (
+            "train --data {pack} --out {tmp}/run --epochs 1e308",
+            "argument --epochs: 1e308 is not a positive number of at most 1e12",
+        ),
+        (
+            "train --data {pack} --out {tmp}/run --preset four-layer --width 1e6",
+            "GiB of memory.*choose a smaller width",
+        ),
+        (
+            "train --data {pack} --out {tmp}/run --preset paper/conv6/conv6",
+            "variant 'conv6' more than once",
+        ),
         ("train --data {pack} --out {tmp}/run --columns 3", "argument --columns: invalid choice"),
         ("train --data {pack}", "required: --out"),
-        ("train --data {pack} --out {tmp}/run --preset four-layer --init {tmp}/empty", "holds no run; make one with `alexnet train"),
-        ("train --data {pack} --out {tmp}/run --preset four-layer --init {unfinished}", "is not finished"),
-        ("train --data {pack} --out {tmp}/run --preset four-layer --init {run}", r"another net: conv1.weight has shape \(8, 3, 5, 5\)"),
+        (
+            "train --data {pack} --out {tmp}/run --preset four-layer --init {tmp}/empty",
+            "holds no run; make one with `alexnet train",
+        ),
+        (
+            "train --data {pack} --out {tmp}/run --preset four-layer --init {unfinished}",
+            "is not finished",
+        ),
+        (
+            "train --data {pack} --out {tmp}/run --preset four-layer --init {run}",
+            r"another net: conv1.weight has shape \(8, 3, 5, 5\)",
+        ),
         ("evaluate {tmp}/empty --data {pack}", "holds no run; make one with `alexnet train"),
         ("evaluate {run} --data {tmp}/nowhere", "does not exist"),
         ("evaluate {run} --data {other}", "has 3 classes of 72-pixel images.*trained on 4 of 32"),
@@ -283,10 +461,19 @@ def broken(tmp_path):
         ("evaluate {hollow} --data {pack}", "weights.safetensors is missing"),
         ("evaluate {run} --data {pack} --views 5", "argument --views: invalid choice"),
         ("evaluate {run} {tmp}/nowhere --data {pack}", "nowhere holds no run"),
-        ("evaluate {run} --data {pack} --submission {tmp}/x.txt", "have no ILSVRC numbers: prepare it from ILSVRC's archives"),
-        ("evaluate {run} --data {fish} --submission {tmp}/x.txt", "fish/test has 4 classes, and a line of a submission names five"),
+        (
+            "evaluate {run} --data {pack} --submission {tmp}/x.txt",
+            "have no ILSVRC numbers: prepare it from ILSVRC's archives",
+        ),
+        (
+            "evaluate {run} --data {fish} --submission {tmp}/x.txt",
+            "fish/test has 4 classes, and a line of a submission names five",
+        ),
         ("export {tmp}/nowhere {tmp}/x.safetensors", "holds no run"),
-        ("evaluate {run} --data {renamed}", "renamed/test has other classes than .*, of which one is 'sun'"),
+        (
+            "evaluate {run} --data {renamed}",
+            "renamed/test has other classes than .*, of which one is 'sun'",
+        ),
         ("export {run} {tmp}/x.pt", r"should end in .safetensors or .onnx"),
         ("export {run} {tmp}/dir.safetensors", "dir.safetensors is a folder; name a file"),
         ("export {run} {tmp}/file/x.safetensors", "file.*choose another place"),
@@ -294,7 +481,9 @@ def broken(tmp_path):
         ("", "required: COMMAND"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_status_2(arguments, said, tmp_path, broken, packs32, packs72, run, capsys, monkeypatch):
+def test_bad_input_is_one_line_and_exit_status_2(
+    arguments, said, tmp_path, broken, packs32, packs72, run, capsys, monkeypatch
+):
     for folder in ("empty", "here", "dir.safetensors"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -303,21 +492,46 @@ def test_bad_input_is_one_line_and_exit_status_2(arguments, said, tmp_path, brok
         manifest.write_text(manifest.read_text().replace('"sun"', '"moon"'))
     shutil.copytree(packs32, tmp_path / "fish")
     for manifest in (tmp_path / "fish").glob("*/manifest.json"):
-        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"numbers": [4, 3, 2, 1]}))
+        manifest.write_text(
+            json.dumps(json.loads(manifest.read_text()) | {"numbers": [4, 3, 2, 1]})
+        )
     for name in ("file", "none.txt"):
         (tmp_path / name).write_text("")
     (tmp_path / "only_test").mkdir()
     (tmp_path / "only_test" / "test").symlink_to(packs32 / "test")
-    for name, missing in (("unfinished", ("summary.json", "weights.safetensors")), ("hollow", ("weights.safetensors",))):
+    for name, missing in (
+        ("unfinished", ("summary.json", "weights.safetensors")),
+        ("hollow", ("weights.safetensors",)),
+    ):
         shutil.copytree(run, tmp_path / name, ignore=shutil.ignore_patterns(*missing))
-    places = {"tmp": tmp_path, "broken": broken, "images": packs32.parent / "images", "pack": packs32, "other": packs72, "run": run}
-    places |= {name: tmp_path / name for name in ("only_test", "unfinished", "hollow", "renamed", "fish")}
+    places = {
+        "tmp": tmp_path,
+        "broken": broken,
+        "images": packs32.parent / "images",
+        "pack": packs32,
+        "other": packs72,
+        "run": run,
+    }
+    places |= {
+        name: tmp_path / name for name in ("only_test", "unfinished", "hollow", "renamed", "fish")
+    }
     capsys.readouterr()
     assert alexnet(*arguments.format(**places).split()) == 2
     out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if "images/s" not in line and "%|" not in line]  # progress of preparing
-    assert out == "" and len(lines) == 1 and lines[0].startswith("alexnet") and re.search(said, lines[0]), err
-    assert not (tmp_path / "run").exists() and not (tmp_path / "out").exists() and not any((tmp_path / "here").iterdir())
+    lines = [
+        line for line in err.splitlines() if "images/s" not in line and "%|" not in line
+    ]  # progress of preparing
+    assert (
+        out == ""
+        and len(lines) == 1
+        and lines[0].startswith("alexnet")
+        and re.search(said, lines[0])
+    ), err
+    assert (
+        not (tmp_path / "run").exists()
+        and not (tmp_path / "out").exists()
+        and not any((tmp_path / "here").iterdir())
+    )
 
 
 def test_names_of_files_do_not_command_the_terminal(tmp_path, capsys):
@@ -328,8 +542,14 @@ def test_names_of_files_do_not_command_the_terminal(tmp_path, capsys):
 
 
 def test_failures_of_ours_are_exit_status_1(monkeypatch, capsys, run, tmp_path):
-    full = OSError("cannot write a checkpoint to /data/igloo/NCCL: No space left on device")  # no message of gloo's
-    for error, said in ((RuntimeError("out of memory"), "out of memory"), (SafetensorError("disk full"), "disk full"), (full, str(full))):
+    full = OSError(
+        "cannot write a checkpoint to /data/igloo/NCCL: No space left on device"
+    )  # no message of gloo's
+    for error, said in (
+        (RuntimeError("out of memory"), "out of memory"),
+        (SafetensorError("disk full"), "disk full"),
+        (full, str(full)),
+    ):
 
         def fail(*_, error=error, **__):
             raise error
@@ -344,7 +564,9 @@ def test_failures_of_ours_are_exit_status_1(monkeypatch, capsys, run, tmp_path):
 
 
 def test_every_option_is_explained(capsys):
-    (commands,) = (action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
+    (commands,) = (
+        action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction)
+    )
     assert {"prepare", "train", "evaluate", "export", "reproduce"} <= set(commands.choices)
     explained = {choice.dest: choice.help for choice in commands._choices_actions}
     for name, sub in commands.choices.items():
@@ -357,21 +579,44 @@ def test_every_option_is_explained(capsys):
                 assert "%(default)s" in action.help, (name, action)
         assert alexnet(name, "--help") == 0
         text = capsys.readouterr().out
-        assert all(option in text for action in sub._actions for option in action.option_strings) and "default: None" not in text
+        assert (
+            all(option in text for action in sub._actions for option in action.option_strings)
+            and "default: None" not in text
+        )
 
 
 # --- as a program -------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_stopped_training_says_how_to_go_on_and_goes_on(packs32, tmp_path):
-    train = [sys.executable, "-m", "alexnet", "train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--lr", "1e-6"]
+    train = [
+        sys.executable,
+        "-m",
+        "alexnet",
+        "train",
+        "--data",
+        packs32,
+        "--out",
+        tmp_path / "run",
+        *FOUR,
+        "--lr",
+        "1e-6",
+    ]
     at = []
     for number, more in ((signal.SIGTERM, []), (signal.SIGINT, ["--resume"])):
-        command, environment = [*train, "--epochs", "100000", *more], os.environ | {"OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        command, environment = (
+            [*train, "--epochs", "100000", *more],
+            os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
         before = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
         for _ in range(6000):
-            if sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1:] != before[-1:] or process.poll() is not None:
+            if (
+                sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1:] != before[-1:]
+                or process.poll() is not None
+            ):
                 break
             time.sleep(0.01)
         process.send_signal(number)
@@ -406,10 +651,23 @@ sys.exit(cli.main(sys.argv[2:]))
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_an_import_is_not_lost(packs32, tmp_path, number):
     """At the moment when Python would swallow an exception and keep the lock of all imports."""
-    train = ["train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--lr", "1e-6", "--epochs", "60"]
+    train = [
+        "train",
+        "--data",
+        packs32,
+        "--out",
+        tmp_path / "run",
+        *FOUR,
+        "--lr",
+        "1e-6",
+        "--epochs",
+        "60",
+    ]
     command = [sys.executable, "-c", DURING_AN_IMPORT, str(number.value), *train]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 128 + number and done.stderr.splitlines()[-1].startswith("alexnet: stopped"), done.stderr
+    assert done.returncode == 128 + number and done.stderr.splitlines()[-1].startswith(
+        "alexnet: stopped"
+    ), done.stderr
 
 
 def test_sigterm_while_preparing_leaves_nothing_behind(packs72, tmp_path):
@@ -436,7 +694,16 @@ def test_ctrl_c_elsewhere_is_130(monkeypatch, capsys):
 
 
 def test_the_module_is_the_program(tmp_path):
-    command = [sys.executable, "-m", "alexnet", "train", "--data", tmp_path / "x", "--out", tmp_path / "run"]
+    command = [
+        sys.executable,
+        "-m",
+        "alexnet",
+        "train",
+        "--data",
+        tmp_path / "x",
+        "--out",
+        tmp_path / "run",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     (line,) = done.stderr.splitlines()

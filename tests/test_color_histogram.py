@@ -25,20 +25,30 @@ def test_histograms_count_each_color(tmp_path):
     pack = make(tmp_path / "pack", 2, 3, 1, True)
     got = histograms(pack, np.array([4, 0]), 4)
     for row, index in zip(got, (4, 0), strict=True):
-        counted, _ = np.histogramdd(pack.gather([index])[0].reshape(-1, 3), bins=4, range=[(0, 256)] * 3)
+        counted, _ = np.histogramdd(
+            pack.gather([index])[0].reshape(-1, 3), bins=4, range=[(0, 256)] * 3
+        )
         np.testing.assert_allclose(row**2, counted.ravel() / 144, atol=1e-6)
 
 
 @pytest.mark.parametrize("classes", [2, 12])
 def test_colors_that_tell_are_learned(tmp_path, classes):
-    errors = color_histogram_errors({s: make(tmp_path / s, classes, 30, i, True) for i, s in enumerate(("train", "test"))})
+    errors = color_histogram_errors(
+        {s: make(tmp_path / s, classes, 30, i, True) for i, s in enumerate(("train", "test"))}
+    )
     assert errors["top1_error"] < 0.1 and errors["top5_error"] <= errors["top1_error"]
-    assert (errors["split"], errors["test_images"], errors["train_images"]) == ("test", 30 * classes, 30 * classes)
+    assert (errors["split"], errors["test_images"], errors["train_images"]) == (
+        "test",
+        30 * classes,
+        30 * classes,
+    )
     assert errors["chance_top1_error"] == 1 - 1 / classes
 
 
 def test_colors_that_do_not_tell_leave_chance(tmp_path):
-    errors = color_histogram_errors({s: make(tmp_path / s, 12, 30, i, False) for i, s in enumerate(("train", "val"))}, limit=100)
+    errors = color_histogram_errors(
+        {s: make(tmp_path / s, 12, 30, i, False) for i, s in enumerate(("train", "val"))}, limit=100
+    )
     assert abs(errors["top1_error"] - 11 / 12) < 0.07 and abs(errors["top5_error"] - 7 / 12) < 0.12
     assert (errors["split"], errors["train_images"]) == ("val", 100)
 

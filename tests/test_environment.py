@@ -14,7 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+LOCK = [
+    line
+    for line in (ROOT / "requirements.lock").read_text().splitlines()
+    if not line.startswith("#")
+]
 
 
 def test_conda_offers_the_pythons_that_the_project_supports() -> None:
@@ -23,8 +27,14 @@ def test_conda_offers_the_pythons_that_the_project_supports() -> None:
 
 
 def test_the_supported_pythons_are_declared_as_classifiers() -> None:
-    declared = {c.rsplit(" ", 1)[1] for c in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", c)}
-    assert declared == {f"3.{minor}" for minor in range(30) if f"3.{minor}" in SpecifierSet(PROJECT["requires-python"])}
+    declared = {
+        c.rsplit(" ", 1)[1] for c in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", c)
+    }
+    assert declared == {
+        f"3.{minor}"
+        for minor in range(30)
+        if f"3.{minor}" in SpecifierSet(PROJECT["requires-python"])
+    }
 
 
 def test_conda_installs_the_project_with_extras_that_exist() -> None:
@@ -40,19 +50,34 @@ def test_jupyter_book_stays_below_2() -> None:
 
 
 def test_the_lock_pins_exact_versions_and_nothing_else() -> None:
-    assert [line for line in LOCK if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line)] == []
+    assert [
+        line for line in LOCK if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line)
+    ] == []
     names = [canonicalize_name(line.split("==")[0]) for line in LOCK]
     assert len(names) == len(set(names)) and "alexnet-reproduced" not in names
 
 
-@pytest.mark.parametrize("requirement", [*PROJECT["dependencies"], *EXTRAS["book"], *EXTRAS["test"], *EXTRAS["bench"], *EXTRAS["export"]])
+@pytest.mark.parametrize(
+    "requirement",
+    [
+        *PROJECT["dependencies"],
+        *EXTRAS["book"],
+        *EXTRAS["test"],
+        *EXTRAS["bench"],
+        *EXTRAS["export"],
+    ],
+)
 def test_the_lock_meets_every_requirement(requirement: str) -> None:
     wanted = Requirement(requirement)
-    locked = {canonicalize_name(name): version for name, version in (line.split("==") for line in LOCK)}
+    locked = {
+        canonicalize_name(name): version for name, version in (line.split("==") for line in LOCK)
+    }
     assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)])
 
 
 def test_the_citation_is_of_this_version_and_names_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == PROJECT["version"] and citation["license"] == PROJECT["license"]
-    assert "ImageNet Classification with Deep Convolutional Neural Networks" in [each["title"] for each in citation["references"]]
+    assert "ImageNet Classification with Deep Convolutional Neural Networks" in [
+        each["title"] for each in citation["references"]
+    ]

@@ -15,14 +15,23 @@ def test_top_k_errors_by_hand():
     p = torch.tensor([[0.1, 0.2, 0.3, 0.05, 0.05, 0.3 - 1e-3, 1e-3]] * 3)
     labels = torch.tensor([2, 0, 6])  # ranks 1, 4, 7
     found = errors(p, labels)
-    assert found.top1 == pytest.approx(2 / 3) and found.top5 == pytest.approx(1 / 3) and found.count == 3
-    assert found.nll == pytest.approx(-(torch.tensor([0.3, 0.1, 1e-3]).log().mean()).item(), rel=1e-5)
+    assert (
+        found.top1 == pytest.approx(2 / 3)
+        and found.top5 == pytest.approx(1 / 3)
+        and found.count == 3
+    )
+    assert found.nll == pytest.approx(
+        -(torch.tensor([0.3, 0.1, 1e-3]).log().mean()).item(), rel=1e-5
+    )
 
 
 def test_hits_are_told_image_by_image():
     p = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.4, 0.4], [torch.nan] * 3])
     assert hits(p, torch.tensor([0, 2, 1]), 1).tolist() == [1.0, 0.5, 0.0]
-    assert hits(p, torch.tensor([2, 0, 1]), 2).tolist() == [0.0, 0.0, 0.0] and hits(p, torch.tensor([2, 0, 1]), 1).dtype == torch.float64
+    assert (
+        hits(p, torch.tensor([2, 0, 1]), 2).tolist() == [0.0, 0.0, 0.0]
+        and hits(p, torch.tensor([2, 0, 1]), 1).dtype == torch.float64
+    )
 
 
 def test_ties_count_in_part():
@@ -34,7 +43,11 @@ def test_ties_count_in_part():
 
 def test_no_number_is_an_error():
     p = torch.tensor([[torch.nan, torch.nan, torch.nan], [0.2, 0.5, 0.3]])
-    assert top_k_error(p, torch.tensor([0, 1]), 1) == top_k_error(p, torch.tensor([0, 1]), 5) == pytest.approx(0.5)
+    assert (
+        top_k_error(p, torch.tensor([0, 1]), 1)
+        == top_k_error(p, torch.tensor([0, 1]), 5)
+        == pytest.approx(0.5)
+    )
 
 
 @pytest.mark.parametrize("preset", ["paper", "source"])
@@ -57,7 +70,10 @@ def test_ten_views_are_averaged_after_the_softmax(packs72, preset):
         views += [view, view[:, :, ::-1]]
     net.eval()
     with torch.no_grad():
-        outputs = [net(torch.from_numpy(view.transpose(0, 3, 1, 2).copy()).double()).softmax(1) for view in views]
+        outputs = [
+            net(torch.from_numpy(view.transpose(0, 3, 1, 2).copy()).double()).softmax(1)
+            for view in views
+        ]
     net.train()
     ten, labels = predict(net, pack, augment, views=10, batch_size=7)
     one, _ = predict(net, pack, augment)

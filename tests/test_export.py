@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-import kernels
+import alexnet_kernels as kernels
 from alexnet import AlexNet, export
 from alexnet.errors import InputError
 
@@ -28,13 +28,18 @@ def test_safetensors_hold_the_merged_layout_and_what_the_input_is(tmp_path):
     export.write(net, tmp_path / "deep" / "net.safetensors", ABOUT)
     merged = net.export_merged()
     found = load_file(tmp_path / "deep" / "net.safetensors")
-    assert found.keys() == merged.keys() and all(torch.equal(found[name], value) for name, value in merged.items())
+    assert found.keys() == merged.keys() and all(
+        torch.equal(found[name], value) for name, value in merged.items()
+    )
     with safe_open(tmp_path / "deep" / "net.safetensors", "pt") as file:
         assert file.metadata().items() >= ABOUT.items() and "mean image" in file.metadata()["input"]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["net.safetensors"]
 
 
-MORE = [pytest.param(preset, marks=pytest.mark.slow) for preset in ("paper", "paper/no-overlap", "four-layer")]
+MORE = [
+    pytest.param(preset, marks=pytest.mark.slow)
+    for preset in ("paper", "paper/no-overlap", "four-layer")
+]
 
 
 @pytest.mark.parametrize("preset", ["source", *MORE])
@@ -43,20 +48,27 @@ def test_onnx_runs_elsewhere_with_the_same_logits_for_any_number_of_images(tmp_p
     net = small(preset)
     export.write(net, tmp_path / "net.onnx", ABOUT)
     assert capfd.readouterr() == ("", "")
-    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        tmp_path / "net.onnx", providers=["CPUExecutionProvider"]
+    )
     assert session.get_modelmeta().custom_metadata_map.items() >= ABOUT.items()
     for count in (1, 2, 7):
         images = 50 * torch.randn(count, 3, 64, 64)
         (found,) = session.run(["logits"], {"images": images.numpy()})
         with torch.no_grad():
             expected = net.eval()(images)
-        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+        torch.testing.assert_close(
+            torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+        )
 
 
 def test_a_file_that_computes_something_else_is_not_left_behind(tmp_path, monkeypatch):
     """As when an exporter overlooks an argument of an operator."""
     monkeypatch.setattr(AlexNet, "load_merged", lambda self, state: None)
-    with pytest.raises(RuntimeError, match=r"computes other logits than the net, by .* of the largest; nothing was written"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"computes other logits than the net, by .* of the largest; nothing was written",
+    ):
         export.write(small(), tmp_path / "net.safetensors", ABOUT)
     assert not list(tmp_path.iterdir())
 
@@ -64,7 +76,11 @@ def test_a_file_that_computes_something_else_is_not_left_behind(tmp_path, monkey
 def test_what_cannot_be_written_is_said(tmp_path, monkeypatch):
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "file").touch()
-    for name, said in (("net.pt", r"end in .safetensors or .onnx"), ("folder.onnx", "is a folder"), ("file/net.onnx", "cannot write")):
+    for name, said in (
+        ("net.pt", r"end in .safetensors or .onnx"),
+        ("folder.onnx", "is a folder"),
+        ("file/net.onnx", "cannot write"),
+    ):
         with pytest.raises(InputError, match=said):
             export.write(small(), tmp_path / name, ABOUT)
 
@@ -75,6 +91,9 @@ def test_what_cannot_be_written_is_said(tmp_path, monkeypatch):
 
     real = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(InputError, match=r"needs the package onnxruntime: pip install 'alexnet-reproduced\[export\]'"):
+    with pytest.raises(
+        InputError,
+        match=r"needs the package onnxruntime: pip install 'alexnet-reproduced\[export\]'",
+    ):
         export.write(small(), tmp_path / "net.onnx", ABOUT)
     assert kernels.mode() == "auto" and not (tmp_path / "net.onnx").exists()

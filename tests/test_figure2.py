@@ -47,7 +47,11 @@ def test_every_box_says_its_size_once_in_each_column(drawn):
     net, figure = drawn
     expected: Counter = Counter()
     for row in net.table:
-        size = f"{row.maps} maps\n{row.size} × {row.size}" if row.layer.kernel else f"{row.maps:,}\n{'classes' if row.is_last else 'units'}"
+        size = (
+            f"{row.maps} maps\n{row.size} × {row.size}"
+            if row.layer.kernel
+            else f"{row.maps:,}\n{'classes' if row.is_last else 'units'}"
+        )
         expected[size] += 1 if row.is_last else row.columns
     found = Counter(words(figure))
     assert {size: found[size] for size in expected} == expected
@@ -57,9 +61,15 @@ def test_every_box_says_its_size_once_in_each_column(drawn):
 def test_arrows_cross_where_a_layer_reads_all_columns_and_nowhere_else(drawn):
     net, figure = drawn
     numbers = crossings(net.table)
-    assert arrows(figure, "crossing") == dict.fromkeys(numbers, 2)  # from each column to the other, or into the sum
-    assert Counter(word for word in words(figure) if "each way" in word) == Counter(f"{n:,}\neach way" for n in numbers.values())
-    inside = {row.layer.name: row.columns for row in net.table if not (row.is_last and row.columns > 1)}
+    assert arrows(figure, "crossing") == dict.fromkeys(
+        numbers, 2
+    )  # from each column to the other, or into the sum
+    assert Counter(word for word in words(figure) if "each way" in word) == Counter(
+        f"{n:,}\neach way" for n in numbers.values()
+    )
+    inside = {
+        row.layer.name: row.columns for row in net.table if not (row.is_last and row.columns > 1)
+    }
     assert arrows(figure, "inside") == inside
 
 
@@ -67,7 +77,12 @@ def test_what_follows_the_sums_is_noted(drawn):
     net, figure = drawn
     notes = "\n".join(words(figure)).split("\n")
     kinds = [type(op).__name__ for row in net.table for op in row.layer.then]
-    for kind, note in (("LRN", "LRN"), ("Dropout", "dropout"), ("Pool", "max pooling"), ("SameMapNorm", "same-map")):
+    for kind, note in (
+        ("LRN", "LRN"),
+        ("Dropout", "dropout"),
+        ("Pool", "max pooling"),
+        ("SameMapNorm", "same-map"),
+    ):
         assert notes.count(note) == kinds.count(kind)
     assert notes.count("tanh" if "tanh" in net.preset.name else "ReLU") == kinds.count("Activation")
 
@@ -76,8 +91,18 @@ def test_the_papers_numbers():
     figure = figure2.draw(AlexNet("paper"))
     found = words(figure)
     plt.close(figure)
-    assert [word.split("\n")[0] for word in found if "each way" in word] == ["21,632", "4,608", "2,048", "1,000"]
-    assert {"48 maps\n55 × 55", "128 maps\n27 × 27", "192 maps\n13 × 13", "128 maps\n13 × 13"} <= set(found)
+    assert [word.split("\n")[0] for word in found if "each way" in word] == [
+        "21,632",
+        "4,608",
+        "2,048",
+        "1,000",
+    ]
+    assert {
+        "48 maps\n55 × 55",
+        "128 maps\n27 × 27",
+        "192 maps\n13 × 13",
+        "128 maps\n13 × 13",
+    } <= set(found)
     assert {"11 × 11 × 3\nstride 4", "3 × 3 × 256", "reads\n9,216"} <= set(found)
 
 
@@ -89,7 +114,9 @@ def test_texts_keep_clear_of_each_other_and_inside_the_figure(drawn):
         assert not a.overlaps(b), f"{one.get_text()!r} lies on {two.get_text()!r}"
     edge = figure.bbox
     for text, box in boxes.items():
-        assert edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1, f"{text.get_text()!r} is cut"
+        assert (
+            edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1
+        ), f"{text.get_text()!r} is cut"
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))

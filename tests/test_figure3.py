@@ -19,7 +19,9 @@ RANDOM = np.random.default_rng(0)
 def grating(degrees: float, side: int = 11) -> np.ndarray:
     """(side, side, 1): three waves across, in one direction."""
     y, x = np.mgrid[:side, :side] / side
-    return np.cos(6 * np.pi * (x * np.cos(np.deg2rad(degrees)) + y * np.sin(np.deg2rad(degrees))))[..., None]
+    return np.cos(6 * np.pi * (x * np.cos(np.deg2rad(degrees)) + y * np.sin(np.deg2rad(degrees))))[
+        ..., None
+    ]
 
 
 def blob(side: int = 11) -> np.ndarray:
@@ -32,13 +34,17 @@ GRAY, OPPONENT = np.ones(3), np.array([1.0, -1.0, 0.0])
 
 def test_colorfulness_is_0_for_gray_and_1_for_pure_color():
     pattern = RANDOM.normal(size=(11, 11, 1))
-    some = np.stack([pattern * GRAY, pattern * OPPONENT, pattern * (GRAY + OPPONENT), np.zeros((11, 11, 3))])
+    some = np.stack(
+        [pattern * GRAY, pattern * OPPONENT, pattern * (GRAY + OPPONENT), np.zeros((11, 11, 3))]
+    )
     energy = [3, 2]  # of the two, in units of the pattern's
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = figure3.colorfulness(some)
     np.testing.assert_allclose(found, [0, 1, energy[1] / sum(energy), 0], atol=1e-12)
-    assert figure3.colorfulness(RANDOM.normal(size=(500, 11, 11, 3))).mean() == pytest.approx(2 / 3, abs=0.01)
+    assert figure3.colorfulness(RANDOM.normal(size=(500, 11, 11, 3))).mean() == pytest.approx(
+        2 / 3, abs=0.01
+    )
 
 
 def test_orientation_is_1_for_a_grating_and_0_for_what_has_no_direction():
@@ -50,10 +56,18 @@ def test_orientation_is_1_for_a_grating_and_0_for_what_has_no_direction():
         assert figure3.orientation(blob() * GRAY) < 1e-9
         # what has no gray has no direction, and neither has an empty or an even kernel
         assert figure3.orientation(grating(30) * OPPONENT) == 0.0
-        assert figure3.orientation(np.zeros((11, 11, 3))) == figure3.orientation(np.ones((11, 11, 3))) == 0.0
+        assert (
+            figure3.orientation(np.zeros((11, 11, 3)))
+            == figure3.orientation(np.ones((11, 11, 3)))
+            == 0.0
+        )
     turned = grating(20) * GRAY
-    assert figure3.orientation(np.swapaxes(turned, 0, 1)) == pytest.approx(figure3.orientation(turned))
-    assert figure3.orientation(turned + 5.0) == pytest.approx(figure3.orientation(turned))  # the mean has no direction
+    assert figure3.orientation(np.swapaxes(turned, 0, 1)) == pytest.approx(
+        figure3.orientation(turned)
+    )
+    assert figure3.orientation(turned + 5.0) == pytest.approx(
+        figure3.orientation(turned)
+    )  # the mean has no direction
     assert 0.05 < np.median(figure3.orientation(RANDOM.normal(size=(500, 11, 11, 3)))) < 0.15
 
 
@@ -62,11 +76,21 @@ def test_a_column_that_takes_the_colors_is_found():
     color = np.stack([blob() * OPPONENT * (1 + i) for i in range(12)])
     for number, both in enumerate((np.stack([color, gray]), np.stack([gray, color]))):
         found = figure3.measure(both, 2000)
-        assert found["specialized_column"] == number and found["luck"] == pytest.approx(1 / 2001, abs=1e-5)
-        assert found["color"][number] == 1.0 and found["color"][1 - number] == 0.0 and found["difference"] == 1.0
-        assert 0.8 < found["color_gap"] < 0.9  # of two twelves by lot, means differ by 0.16 on average
+        assert found["specialized_column"] == number and found["luck"] == pytest.approx(
+            1 / 2001, abs=1e-5
+        )
+        assert (
+            found["color"][number] == 1.0
+            and found["color"][1 - number] == 0.0
+            and found["difference"] == 1.0
+        )
+        assert (
+            0.8 < found["color_gap"] < 0.9
+        )  # of two twelves by lot, means differ by 0.16 on average
         assert found["orientation"][1 - number] > 0.7 and found["orientation"][number] == 0.0
-    mixed = np.concatenate([gray[::2], color[::2], gray[1::2], color[1::2]]).reshape(2, 12, 11, 11, 3)
+    mixed = np.concatenate([gray[::2], color[::2], gray[1::2], color[1::2]]).reshape(
+        2, 12, 11, 11, 3
+    )
     found = figure3.measure(mixed, 500)
     assert found["specialized_column"] is None and found["luck"] == 1.0 and found["color_gap"] < 0
 
@@ -75,17 +99,29 @@ def test_a_difference_that_is_sure_but_small_is_no_specialization():
     gray = np.stack([grating(angle) * GRAY for angle in range(0, 180, 15)])
     tinged = gray + 0.3 * np.stack([grating(angle) * OPPONENT for angle in range(0, 180, 15)])
     found = figure3.measure(np.stack([gray, tinged]), 1000)
-    assert found["luck"] < figure3.LUCK and 0 < found["difference"] < figure3.LEAST and found["specialized_column"] is None
+    assert (
+        found["luck"] < figure3.LUCK
+        and 0 < found["difference"] < figure3.LEAST
+        and found["specialized_column"] is None
+    )
 
 
 def test_luck_alone_is_rarely_taken_for_more():
     found = [figure3.measure(RANDOM.normal(size=(2, 12, 11, 11, 3)), 200) for _ in range(60)]
     assert abs(np.mean([one["color_gap"] for one in found])) < 0.003
-    assert np.mean([one["luck"] <= 0.1 for one in found]) < 0.25 and not any(one["specialized_column"] is not None for one in found)
+    assert np.mean([one["luck"] <= 0.1 for one in found]) < 0.25 and not any(
+        one["specialized_column"] is not None for one in found
+    )
 
 
 def test_figure3_stores_the_kernels_of_every_seeds_base_net(packs72):
-    settings = {"image_size": 64, "width": 1 / 8, "batch_size": 12, "base": "paper/sigma-0.03", "epochs": 1}
+    settings = {
+        "image_size": 64,
+        "width": 1 / 8,
+        "batch_size": 12,
+        "base": "paper/sigma-0.03",
+        "epochs": 1,
+    }
     profile = own(packs72, figure3={"shuffles": 50}, **settings)
     metrics = figure3.run(profile, [0, 3])
     json.dumps(metrics, allow_nan=False)
@@ -94,9 +130,15 @@ def test_figure3_stores_the_kernels_of_every_seeds_base_net(packs72):
     for seed, found in metrics["seeds"].items():
         net, _, _ = trainer.load_run(models.folder(profile, models.base(profile, int(seed))))
         for column, kernels in enumerate(figure3.columns(found["kernels"])):
-            learned = net.columns[str(column)]["conv1"].weight.detach().numpy().transpose(0, 2, 3, 1)
+            learned = (
+                net.columns[str(column)]["conv1"].weight.detach().numpy().transpose(0, 2, 3, 1)
+            )
             np.testing.assert_allclose(kernels, learned, atol=np.abs(learned).max() / 254 * 1.001)
-        assert found["color_gap"] <= found["difference"] <= 1 and found["specialized_column"] in (None, 0, 1)
+        assert found["color_gap"] <= found["difference"] <= 1 and found["specialized_column"] in (
+            None,
+            0,
+            1,
+        )
     drawn(figure3.plot, {"metrics": metrics, "seeds": [0, 3]})
     drawn(lambda result: figure3.plot(result, seed=3), {"metrics": metrics, "seeds": [0, 3]})
     metrics["seeds"]["0"]["kernels"]["scales"][2] = 0.0  # a kernel that died
@@ -104,8 +146,14 @@ def test_figure3_stores_the_kernels_of_every_seeds_base_net(packs72):
 
 
 def test_a_sheet_holds_every_kernel_on_its_own_scale():
-    kernels = RANDOM.normal(size=(5, 3, 3, 3)) * np.array([1, 10, 100, 1000, 0])[:, None, None, None]
+    kernels = (
+        RANDOM.normal(size=(5, 3, 3, 3)) * np.array([1, 10, 100, 1000, 0])[:, None, None, None]
+    )
     picture = figure3.sheet(kernels, 2)
     assert picture.shape == (11, 7, 3) and picture.min() >= 0 and picture.max() <= 1
     np.testing.assert_allclose(picture[4:7, 4:7], 0.5 + 0.5 * kernels[3] / np.abs(kernels[3]).max())
-    assert (picture[8:11, :3] == 0.5).all() and (picture[8:11, 4:] == 1).all() and (picture[3] == 1).all()
+    assert (
+        (picture[8:11, :3] == 0.5).all()
+        and (picture[8:11, 4:] == 1).all()
+        and (picture[3] == 1).all()
+    )

@@ -47,7 +47,13 @@ def test_images_are_spread_evenly():
 
 @pytest.fixture
 def made(packs72):
-    settings = {"image_size": 64, "width": 1 / 8, "batch_size": 12, "base": "paper/sigma-0.03", "epochs": 1}
+    settings = {
+        "image_size": 64,
+        "width": 1 / 8,
+        "batch_size": 12,
+        "base": "paper/sigma-0.03",
+        "epochs": 1,
+    }
     profile = own(packs72, figure4={"test_images": None, "thumbnail": 24}, **settings)
     return profile, {"metrics": figure4.run(profile, [2, 0]), "seeds": [2, 0]}
 
@@ -58,18 +64,31 @@ def test_figure4_finds_and_stores_what_it_draws(packs72, made):
     json.dumps(metrics, allow_nan=False)
     packs = open_splits(packs72)
     train, test = packs["train"], packs["test"]
-    assert (metrics["test_images"], metrics["train_images"], metrics["dimensions"]) == (6, 36, {"fc7": 512, "pixels": 12288})
-    assert list(metrics["neighbors"]) == ["2", "0"] and metrics["by_chance"] == pytest.approx(1 / 3, abs=1e-5)
+    assert (metrics["test_images"], metrics["train_images"], metrics["dimensions"]) == (
+        6,
+        36,
+        {"fc7": 512, "pixels": 12288},
+    )
+    assert list(metrics["neighbors"]) == ["2", "0"] and metrics["by_chance"] == pytest.approx(
+        1 / 3, abs=1e-5
+    )
 
     net, augment, _ = trainer.load_run(models.folder(profile, models.base(profile, 2)))
     with torch.no_grad():
-        views = {name: next(iter(augment.views(torch.from_numpy(p.gather(range(len(p))))))) for name, p in packs.items()}
+        views = {
+            name: next(iter(augment.views(torch.from_numpy(p.gather(range(len(p)))))))
+            for name, p in packs.items()
+        }
         for space, vectors in (("pixels", lambda view: view.flatten(1)), ("fc7", net.features)):
-            distances = torch.cdist(vectors(views["test"]).double(), vectors(views["train"]).double())
+            distances = torch.cdist(
+                vectors(views["test"]).double(), vectors(views["train"]).double()
+            )
             near = distances.argsort(1)[:, :6].numpy()
             share = float((train.labels[near] == test.labels[:, None]).mean())
             assert metrics["neighbors"]["2"][space] == pytest.approx(share, abs=1e-5), space
-            assert [shown[space] for shown in metrics["right"]] == near[[shown["image"] for shown in metrics["right"]]].tolist()
+            assert [shown[space] for shown in metrics["right"]] == near[
+                [shown["image"] for shown in metrics["right"]]
+            ].tolist()
     assert metrics["neighbors"]["2"]["pixels"] == metrics["neighbors"]["0"]["pixels"]
 
     assert [shown["image"] for shown in metrics["left"]] == [0, 1, 2, 3, 4, 5]
@@ -83,7 +102,9 @@ def test_figure4_finds_and_stores_what_it_draws(packs72, made):
             assert p == pytest.approx(float(probabilities[shown["image"], label]), abs=1e-4)
     assert metrics["names"] == {str(i): name for i, name in enumerate(test.names)}
     number = metrics["right"][0]["fc7"][0]
-    with Image.open(BytesIO(base64.b64decode(metrics["thumbnails"]["train"][str(number)]))) as image:
+    with Image.open(
+        BytesIO(base64.b64decode(metrics["thumbnails"]["train"][str(number)]))
+    ) as image:
         assert image.size == (24, 24)
         small = Image.fromarray(train.gather([number])[0]).resize((24, 24))
         assert np.abs(np.asarray(image).astype(float) - np.asarray(small)).mean() < 20
@@ -92,11 +113,28 @@ def test_figure4_finds_and_stores_what_it_draws(packs72, made):
 
 def test_figure4_is_drawn_without_the_data(made):
     _, result = made
-    for plot in (figure4.plot, figure4.plot_left, figure4.plot_right, lambda result: figure4.plot_left(result, seed=0)):
+    for plot in (
+        figure4.plot,
+        figure4.plot_left,
+        figure4.plot_right,
+        lambda result: figure4.plot_left(result, seed=0),
+    ):
         drawn(plot, json.loads(json.dumps(result)))
 
 
 def test_a_part_of_the_test_images_is_spread_and_holds_those_drawn(packs72):
-    settings = {"image_size": 64, "width": 1 / 8, "batch_size": 12, "base": "paper/sigma-0.03", "epochs": 1}
+    settings = {
+        "image_size": 64,
+        "width": 1 / 8,
+        "batch_size": 12,
+        "base": "paper/sigma-0.03",
+        "epochs": 1,
+    }
     metrics = figure4.run(own(packs72, figure4={"test_images": 1, "thumbnail": 8}, **settings), [0])
-    assert metrics["test_images"] == 5 and [shown["image"] for shown in metrics["right"]] == [0, 1, 3, 4, 5]
+    assert metrics["test_images"] == 5 and [shown["image"] for shown in metrics["right"]] == [
+        0,
+        1,
+        3,
+        4,
+        5,
+    ]

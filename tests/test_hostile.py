@@ -17,7 +17,9 @@ from tests import hostile
 
 
 def rejections(pack):
-    with open(pack.path / "rejected.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with open(
+        pack.path / "rejected.csv", newline="", encoding="utf-8", errors="surrogateescape"
+    ) as file:
         return {row[0]: row[1] for row in list(csv.reader(file))[1:]}
 
 
@@ -29,17 +31,26 @@ def test_every_kind_of_file(tmp_path):
     (tmp_path / "source" / "a" / "folder.jpg").mkdir()
     (tmp_path / "source" / "a" / "loop.jpg").symlink_to("loop.jpg")
     (tmp_path / "source" / "a" / "gone.jpg").symlink_to("nowhere.jpg")
-    (tmp_path / "source" / "a" / "same.jpg").hardlink_to(tmp_path / "source" / "a" / "name with spaces.jpg")  # twice is twice
+    (tmp_path / "source" / "a" / "same.jpg").hardlink_to(
+        tmp_path / "source" / "a" / "name with spaces.jpg"
+    )  # twice is twice
     (tmp_path / "source" / "b").mkdir()
-    (tmp_path / "source" / "b" / "name with spaces.jpg").write_bytes(hostile.file())  # the name of another class's image
-    with pytest.raises(InputError, match=r"a/.*; mend or remove it, or leave all such out with --skip-bad") as error:
+    (tmp_path / "source" / "b" / "name with spaces.jpg").write_bytes(
+        hostile.file()
+    )  # the name of another class's image
+    with pytest.raises(
+        InputError, match=r"a/.*; mend or remove it, or leave all such out with --skip-bad"
+    ) as error:
         prepare(tmp_path / "source", tmp_path / "out", size=16)
     assert "\n" not in str(error.value)
     pack = Pack.open(prepare(tmp_path / "source", tmp_path / "out", size=16, skip_bad=True))
     rows = rejections(pack)
     expected = {f"a/{name}": reason for name, (_, reason) in hostile.FILES.items() if reason}
     expected |= {"a/pipe.jpg": "not a regular file", "a/folder.jpg": "not a regular file"}
-    expected |= {"a/loop.jpg": "Too many levels of symbolic links", "a/gone.jpg": "No such file or directory"}
+    expected |= {
+        "a/loop.jpg": "Too many levels of symbolic links",
+        "a/gone.jpg": "No such file or directory",
+    }
     assert rows.keys() == expected.keys()
     assert {name: reason for name, reason in expected.items() if reason not in rows[name]} == {}
     everything = list((tmp_path / "source").glob("*/*"))
@@ -49,7 +60,9 @@ def test_every_kind_of_file(tmp_path):
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "PCX", "TGA", "ICO", "JPEG2000"])
 def test_only_listed_formats_are_opened(tmp_path, monkeypatch, kind):
     """An EPS file is a program, for which Pillow would start an interpreter."""
-    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
+    monkeypatch.setattr(
+        "subprocess.check_call", lambda *_, **__: pytest.fail("a program was started")
+    )
     path = tmp_path / "image.jpg"
     hostile.photograph(16, 16).save(path, kind)
     assert read(File(str(path))) == "no image that Pillow can read"
@@ -71,13 +84,20 @@ def test_what_may_not_be_read(tmp_path):
         hostile.photograph(9, 9).save(folder / name)
     (folder / "closed.png").chmod(0)
     done = alexnet(tmp_path / "out", "--size", 8)
-    assert done.returncode == 2 and "closed.png: Permission denied; mend or remove it" in done.stderr, done.stderr
+    assert (
+        done.returncode == 2 and "closed.png: Permission denied; mend or remove it" in done.stderr
+    ), done.stderr
     done = alexnet(tmp_path / "out", "--size", 8, "--skip-bad")
-    assert done.returncode == 0 and rejections(Pack.open(tmp_path / "out")) == {"a/closed.png": "Permission denied"}, done.stderr
+    assert done.returncode == 0 and rejections(Pack.open(tmp_path / "out")) == {
+        "a/closed.png": "Permission denied"
+    }, done.stderr
     folder.chmod(0)
     done = alexnet(tmp_path / "out2", "--size", 8, "--skip-bad")
     folder.chmod(0o755)
-    assert done.returncode == 2 and done.stderr == f"alexnet: cannot read {folder}: permission denied\n"
+    assert (
+        done.returncode == 2
+        and done.stderr == f"alexnet: cannot read {folder}: permission denied\n"
+    )
 
 
 def test_empty_classes_stop(tmp_path):
@@ -91,13 +111,18 @@ def test_empty_classes_stop(tmp_path):
 
 def fuzzed(folder, count, seed, workers):
     made = hostile.fuzz(folder / "source", count, seed)
-    pack = Pack.open(prepare(folder / "source", folder / "out", size=24, skip_bad=True, workers=workers))
+    pack = Pack.open(
+        prepare(folder / "source", folder / "out", size=24, skip_bad=True, workers=workers)
+    )
     rows = rejections(pack)
     assert rows.keys() <= made.keys() and all(rows.values()) and len(pack) + len(rows) == count
     # What was taken is what Pillow makes of it, in order.
     kept = [name for name in sorted(made) if name not in rows]
     for index in np.random.default_rng(seed).integers(len(kept), size=20).tolist():
-        assert np.array_equal(pack.gather([index])[0], np.asarray(read(File(str(folder / "source" / kept[index])), 24)))
+        assert np.array_equal(
+            pack.gather([index])[0],
+            np.asarray(read(File(str(folder / "source" / kept[index])), 24)),
+        )
     pack.verify()
     return hostile.table(made, rows)
 
@@ -110,4 +135,6 @@ def test_two_hundred_damaged_files(tmp_path):
 @pytest.mark.slow
 def test_two_thousand_damaged_files(tmp_path):
     table = fuzzed(tmp_path, 2000, 1, workers=2)
-    assert sum(row["files"] for row in table) == 2000 and len(table) == len(hostile.KINDS) * len(hostile.DAMAGES)
+    assert sum(row["files"] for row in table) == 2000 and len(table) == len(hostile.KINDS) * len(
+        hostile.DAMAGES
+    )

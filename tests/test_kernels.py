@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.library import opcheck
 
-import kernels
-from kernels import _native
-from kernels.max_pool import pool, pool_backward
+import alexnet_kernels as kernels
+from alexnet_kernels import _native
+from alexnet_kernels.max_pool import pool, pool_backward
 from tests import references as ref
 from tests.references import FORMS, LAYOUTS, assert_close, form
 
@@ -42,9 +42,13 @@ def with_gradient(operator, x, device="cpu", seed=7):
 
 def check_local_response_norm(x, size, alpha, beta, k, columns, relu, name):
     with form(name) as device:
-        y, dy, dx = with_gradient(lambda x: kernels.local_response_norm(x, size, alpha, beta, k, columns, relu), x, device)
+        y, dy, dx = with_gradient(
+            lambda x: kernels.local_response_norm(x, size, alpha, beta, k, columns, relu), x, device
+        )
     u = x.double().requires_grad_()
-    want = ref.local_response_norm(u.relu() if relu == "before" else u, size, alpha, beta, k, columns)
+    want = ref.local_response_norm(
+        u.relu() if relu == "before" else u, size, alpha, beta, k, columns
+    )
     want = want.relu() if relu == "after" else want
     (gradient,) = torch.autograd.grad(want, u, dy.double())
     assert y.dtype == x.dtype and dx.dtype == x.dtype and y.shape == dx.shape == x.shape
@@ -57,7 +61,9 @@ def check_local_response_norm(x, size, alpha, beta, k, columns, relu, name):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_local_response_norm(name, layout, dtype):
-    for (maps, columns, size), relu in zip([(8, 2, 5), (12, 1, 5), (7, 1, 3), (6, 3, 9), (32, 2, 5), (1, 1, 1)], RELU * 2):
+    for (maps, columns, size), relu in zip(
+        [(8, 2, 5), (12, 1, 5), (7, 1, 3), (6, 3, 9), (32, 2, 5), (1, 1, 1)], RELU * 2
+    ):
         x = rand(2, maps, 3, 4, dtype=dtype, layout=layout)
         check_local_response_norm(x, size, 1e-3, 0.75, 2.0, columns, relu, name)
     check_local_response_norm(x, 5, 1e-2, 0.5, 1.0, 1, "before", name)
@@ -67,7 +73,16 @@ def test_local_response_norm(name, layout, dtype):
 def test_maps_that_are_no_multiple_of_what_c_takes_at_once(height, width):
     """In planes native.c normalizes 32 pixels at a time, the last ones of a map once more, and copies smaller maps."""
     for (maps, columns, size), relu in zip([(6, 2, 5), (9, 3, 3), (130, 1, 9)], RELU, strict=True):
-        check_local_response_norm(rand(2, maps, height, width, dtype=torch.float32), size, 1e-3, 0.75, 2.0, columns, relu, "native")
+        check_local_response_norm(
+            rand(2, maps, height, width, dtype=torch.float32),
+            size,
+            1e-3,
+            0.75,
+            2.0,
+            columns,
+            relu,
+            "native",
+        )
 
 
 @pytest.mark.parametrize(("side", "maps"), [(3, 260), (5, 150), (7, 65), (15, 20), (40, 3)])
@@ -78,12 +93,16 @@ def test_pooling_takes_as_many_maps_at_once_as_stay_in_the_cache(side, maps):
         want, tap = ref.max_pool(x.double(), size, stride)
         with form("native"):
             y, code = pool(x, size, stride)
-        assert torch.equal(y.double().nan_to_num(123.0), want.nan_to_num(123.0)) and torch.equal(code.long(), tap)
+        assert torch.equal(y.double().nan_to_num(123.0), want.nan_to_num(123.0)) and torch.equal(
+            code.long(), tap
+        )
 
 
 def check_same_map_norm(x, size, alpha, beta, k, name):
     with form(name) as device:
-        y, dy, dx = with_gradient(lambda x: kernels.same_map_norm(x, size, alpha, beta, k), x, device)
+        y, dy, dx = with_gradient(
+            lambda x: kernels.same_map_norm(x, size, alpha, beta, k), x, device
+        )
     u = x.double().requires_grad_()
     want = ref.same_map_norm(u, size, alpha, beta, k)
     assert y.dtype == dx.dtype == x.dtype and y.shape == dx.shape == x.shape
@@ -96,7 +115,9 @@ def check_same_map_norm(x, size, alpha, beta, k, name):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_same_map_norm(name, layout, dtype):
     for maps, size, beta in ((8, 5, 0.75), (3, 3, 0.75), (1, 7, 0.5), (2, 13, 0.75)):
-        check_same_map_norm(rand(2, maps, 6, 5, dtype=dtype, layout=layout), size, 1e-3, beta, 1.0, name)
+        check_same_map_norm(
+            rand(2, maps, 6, 5, dtype=dtype, layout=layout), size, 1e-3, beta, 1.0, name
+        )
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -106,12 +127,21 @@ def test_max_pool_and_its_taps(name, layout, dtype):
     for size, stride, maps in ((3, 2, 8), (2, 2, 5), (3, 1, 4), (5, 3, 1), (1, 2, 3)):
         x = rand(2, maps, 9, 8, dtype=dtype, layout=layout, scale=1.0)
         with form(name) as device:
-            y, dy, dx = with_gradient(lambda x, size=size, stride=stride: kernels.max_pool(x, size, stride), x, device)
-            code = torch.ops.alexnet.max_pool(x.to(device), size, stride)[1] if name != "torch" else None
+            y, dy, dx = with_gradient(
+                lambda x, size=size, stride=stride: kernels.max_pool(x, size, stride), x, device
+            )
+            code = (
+                torch.ops.alexnet_kernels.max_pool(x.to(device), size, stride)[1]
+                if name != "torch"
+                else None
+            )
         want, tap = ref.max_pool(x.double(), size, stride)
         assert torch.equal(y.double().cpu(), want)
         assert code is None or torch.equal(code.cpu().long(), tap)
-        if name != "torch" or dtype not in (torch.bfloat16, torch.float16):  # torch adds up in the type itself
+        if name != "torch" or dtype not in (
+            torch.bfloat16,
+            torch.float16,
+        ):  # torch adds up in the type itself
             assert_close(dx, ref.max_pool_backward(dy, tap, x.shape, size, stride))
 
 
@@ -138,30 +168,40 @@ def test_response_norm_pool(name, layout, dtype, relu):
     assert_close(db, gradients[1], roundings=4)  # a sum over the batch
 
 
-@pytest.mark.parametrize("name", ["native", "composite", "interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    "name", ["native", "composite", "interpreter", pytest.param("cuda", marks=pytest.mark.gpu)]
+)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_block_in_half_types_is_its_parts(name, layout, dtype):
     """Rounding makes ties, so the float64 net's maxima may lie elsewhere: the parts, each held to a reference above, are the measure."""
-    x, bias, setting = rand(2, 8, 7, 7, dtype=dtype, layout=layout), rand(8, dtype=dtype), (5, 1e-3, 0.75, 2.0, 2, "before")
+    x, bias, setting = (
+        rand(2, 8, 7, 7, dtype=dtype, layout=layout),
+        rand(8, dtype=dtype),
+        (5, 1e-3, 0.75, 2.0, 2, "before"),
+    )
     with form(name) as device:
         x, bias = x.to(device), bias.to(device)
-        y, code = torch.ops.alexnet.response_norm_pool(x, bias, *setting, 3, 2)
-        spread = torch.ops.alexnet.max_pool_backward(y, code, 7, 7, 3, 2)
-        dx = torch.ops.alexnet.response_norm_pool_backward(x, bias, code, y, *setting, 3, 2)
+        y, code = torch.ops.alexnet_kernels.response_norm_pool(x, bias, *setting, 3, 2)
+        spread = torch.ops.alexnet_kernels.max_pool_backward(y, code, 7, 7, 3, 2)
+        dx = torch.ops.alexnet_kernels.response_norm_pool_backward(x, bias, code, y, *setting, 3, 2)
     u = (x.double() + bias.double().view(1, -1, 1, 1)).cpu().requires_grad_()
     want = ref.local_response_norm(u.relu(), *setting[:5])
     assert_close(y, torch.nn.functional.max_pool2d(want, 3, 2).detach(), dtype)
     assert_close(dx, torch.autograd.grad(want, u, spread.double().cpu())[0], dtype, roundings=2)
 
 
-@pytest.mark.parametrize("config", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 3))])
+@pytest.mark.parametrize(
+    "config", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 3))]
+)
 def test_the_fused_block_under_the_interpreter(config, monkeypatch):
     """On a device a measurement chooses between two kernels and one, in some configuration; here the one is called by name."""
     with form("interpreter"):
-        from kernels.gpu import response_norm_pool as gpu
+        from alexnet_kernels.gpu import response_norm_pool as gpu
     constants, warps = gpu.CONFIGS[config]
-    monkeypatch.setattr(gpu.kernel, "configs", [type(gpu.kernel.configs[0])(constants, num_warps=warps)])
+    monkeypatch.setattr(
+        gpu.kernel, "configs", [type(gpu.kernel.configs[0])(constants, num_warps=warps)]
+    )
     for dtype in (torch.float32, torch.bfloat16):
         for maps, columns, high, wide, relu in (
             (8, 2, 3, 3, "none"),
@@ -171,10 +211,15 @@ def test_the_fused_block_under_the_interpreter(config, monkeypatch):
         ):
             x, bias = rand(2, maps, high, wide, dtype=dtype, layout="nhwc"), rand(maps)
             shape = (2, maps, (high - 3) // 2 + 1, (wide - 3) // 2 + 1)
-            y, code = (torch.empty(shape, dtype=t, memory_format=torch.channels_last) for t in (dtype, torch.uint8))
+            y, code = (
+                torch.empty(shape, dtype=t, memory_format=torch.channels_last)
+                for t in (dtype, torch.uint8)
+            )
             gpu.forward(x, bias, y, code, 5, 1e-3, 0.75, 2.0, columns, relu)
             u = x.double() + bias.view(1, -1, 1, 1)
-            want = ref.local_response_norm(u.relu() if relu == "before" else u, 5, 1e-3, 0.75, 2.0, columns)
+            want = ref.local_response_norm(
+                u.relu() if relu == "before" else u, 5, 1e-3, 0.75, 2.0, columns
+            )
             maximum, tap = ref.max_pool(want, 3, 2)
             assert_close(y, maximum.relu() if relu == "after" else maximum)
             positive = maximum > 0  # after the ReLU the zeros tie, and no gradient passes them
@@ -184,7 +229,7 @@ def test_the_fused_block_under_the_interpreter(config, monkeypatch):
 def test_every_configuration_and_width_of_index_under_the_interpreter(monkeypatch):
     """What a device's measurement may choose from, and the 64-bit offsets of tensors that are too large for a test."""
     with form("interpreter"):
-        from kernels.gpu import local_response_norm, max_pool, same_map_norm
+        from alexnet_kernels.gpu import local_response_norm, max_pool, same_map_norm
     for module in (local_response_norm, max_pool, same_map_norm):
         monkeypatch.setattr(module, "is_wide", lambda *tensors: True)
     tuners = [
@@ -199,11 +244,19 @@ def test_every_configuration_and_width_of_index_under_the_interpreter(monkeypatc
     for i in range(4):
         for tuner, configs in tuners:
             constants, warps = configs[i % len(configs)]
-            monkeypatch.setattr(tuner, "configs", [type(tuner.configs[0])(constants, num_warps=warps)])
+            monkeypatch.setattr(
+                tuner, "configs", [type(tuner.configs[0])(constants, num_warps=warps)]
+            )
         with form("interpreter"):
-            results.append([with_gradient(f, x) for f in (kernels.response_norm_pool, kernels.same_map_norm)])
+            results.append(
+                [with_gradient(f, x) for f in (kernels.response_norm_pool, kernels.same_map_norm)]
+            )
     for other in results[1:]:
-        assert all(torch.equal(a, b) for first, second in zip(results[0], other) for a, b in zip(first, second))
+        assert all(
+            torch.equal(a, b)
+            for first, second in zip(results[0], other)
+            for a, b in zip(first, second)
+        )
     check_local_response_norm(x, 5, 1e-3, 0.75, 2.0, 2, "before", "interpreter")
 
 
@@ -220,8 +273,12 @@ def cases(draw, side=6):
         "columns": columns,
         "size": draw(st.sampled_from([1, 3, 5, 7, 9])),
         "relu": draw(st.sampled_from(RELU)),
-        "dtype": draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64])),
-        "memory": draw(st.sampled_from(["nchw", "nhwc", "sliced", "transposed", "every other map"])),
+        "dtype": draw(
+            st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64])
+        ),
+        "memory": draw(
+            st.sampled_from(["nchw", "nhwc", "sliced", "transposed", "every other map"])
+        ),
         "seed": draw(st.integers(0, 2**20)),
         "scale": draw(st.sampled_from([1e-3, 1.0, 100.0])),
         "pool": (draw(st.integers(1, 4)), draw(st.integers(1, 4))),
@@ -243,15 +300,23 @@ def in_memory(x, how):
 
 
 def check_case(case, name):
-    x = in_memory(rand(*case["shape"], scale=case["scale"], dtype=case["dtype"], seed=case["seed"]), case["memory"])
+    x = in_memory(
+        rand(*case["shape"], scale=case["scale"], dtype=case["dtype"], seed=case["seed"]),
+        case["memory"],
+    )
     if x.numel():
-        check_local_response_norm(x, case["size"], 1e-2, 0.75, 1.0, case["columns"], case["relu"], name)
+        check_local_response_norm(
+            x, case["size"], 1e-2, 0.75, 1.0, case["columns"], case["relu"], name
+        )
         check_same_map_norm(x, case["size"], 1e-2, 0.75, 1.0, name)
     size, stride = case["pool"]
     with form(name) as device:
         x = x.to(device)
         if not x.numel():
-            for y in (kernels.local_response_norm(x, columns=case["columns"]), kernels.same_map_norm(x)):
+            for y in (
+                kernels.local_response_norm(x, columns=case["columns"]),
+                kernels.same_map_norm(x),
+            ):
                 assert y.shape == x.shape
         if min(x.shape[2:]) < size:
             return
@@ -305,7 +370,9 @@ def test_any_shape_and_layout_on_a_device(case):
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy, which the interpreter computes with, remarks on overflow
+@pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning"
+)  # NumPy, which the interpreter computes with, remarks on overflow
 def test_extreme_values(name, layout, dtype):
     """Infinities, NaN, squares that overflow, denormals: what the equation gives in float64, rounded."""
     big, tiny = float(torch.finfo(dtype).max), float(torch.finfo(dtype).smallest_normal) / 8
@@ -319,7 +386,9 @@ def test_extreme_values(name, layout, dtype):
         if abs(value) == big / 4:  # its square has no float32: the denominator is infinite
             want[0, 1:6, 1, 1] = 0
         assert_close(y, want)
-        assert torch.equal(pooled.nan_to_num(-7), ref.max_pool(x.double(), 3, 2)[0].to(dtype).nan_to_num(-7))
+        assert torch.equal(
+            pooled.nan_to_num(-7), ref.max_pool(x.double(), 3, 2)[0].to(dtype).nan_to_num(-7)
+        )
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -340,14 +409,24 @@ def test_the_first_maximum_of_a_tie_gets_the_gradient(name, layout):
         x = torch.full((1, 4, 3, 3), value).contiguous(memory_format=LAYOUTS[layout])
         with form(name) as device:
             _, dy, dx = with_gradient(kernels.max_pool, x, device)
-        assert torch.equal(dx.cpu()[0, :, 0, 0], dy.flatten()) and dx.cpu().flatten(2)[..., 1:].abs().sum() == 0
+        assert (
+            torch.equal(dx.cpu()[0, :, 0, 0], dy.flatten())
+            and dx.cpu().flatten(2)[..., 1:].abs().sum() == 0
+        )
 
 
-@pytest.mark.parametrize("name", ["native", "composite", "interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    "name", ["native", "composite", "interpreter", pytest.param("cuda", marks=pytest.mark.gpu)]
+)
 def test_results_lie_in_memory_as_what_they_come_from(name):
     for layout in LAYOUTS:
         x = rand(2, 8, 7, 6, dtype=torch.float32, layout=layout)
-        for operator in (kernels.local_response_norm, kernels.same_map_norm, kernels.max_pool, kernels.response_norm_pool):
+        for operator in (
+            kernels.local_response_norm,
+            kernels.same_map_norm,
+            kernels.max_pool,
+            kernels.response_norm_pool,
+        ):
             with form(name) as device:
                 y, _, dx = with_gradient(operator, x, device)
             assert is_dense(y, layout) and is_dense(dx, layout)
@@ -359,9 +438,15 @@ def test_the_bits_do_not_depend_on_threads(one_thread):
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         with form("native"):
-            results.append([with_gradient(f, x) for f in (kernels.response_norm_pool, kernels.same_map_norm)])
+            results.append(
+                [with_gradient(f, x) for f in (kernels.response_norm_pool, kernels.same_map_norm)]
+            )
     for other in results[1:]:
-        assert all(torch.equal(a, b) for first, second in zip(results[0], other) for a, b in zip(first, second))
+        assert all(
+            torch.equal(a, b)
+            for first, second in zip(results[0], other)
+            for a, b in zip(first, second)
+        )
 
 
 def test_a_gradient_that_is_a_part_of_another_is_pooled_back_in_c_too(monkeypatch):
@@ -370,21 +455,32 @@ def test_a_gradient_that_is_a_part_of_another_is_pooled_back_in_c_too(monkeypatc
     whole = rand(3, 16, 3, 3, dtype=torch.float32)
     with form("native"):
         called, take = [], _native.call
-        monkeypatch.setattr(_native, "call", lambda name, *rest: called.append(name) or take(name, *rest))
+        monkeypatch.setattr(
+            _native, "call", lambda name, *rest: called.append(name) or take(name, *rest)
+        )
         part = pool_backward(whole[:, 8:], code, 7, 7, 3, 2)
-        assert called == ["max_pool_backward"] and torch.equal(part, pool_backward(whole[:, 8:].contiguous(), code, 7, 7, 3, 2))
+        assert called == ["max_pool_backward"] and torch.equal(
+            part, pool_backward(whole[:, 8:].contiguous(), code, 7, 7, 3, 2)
+        )
 
 
 # --- from uint8 to a batch; the update ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["native", "composite", "interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    "name", ["native", "composite", "interpreter", pytest.param("cuda", marks=pytest.mark.gpu)]
+)
 @pytest.mark.parametrize("mean_size", [10, 6])
 def test_crop_flip_color_to_the_bit(name, mean_size):
-    images = torch.randint(0, 256, (5, 10, 10, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    images = torch.randint(
+        0, 256, (5, 10, 10, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     offsets = torch.tensor([[0, 0], [4, 4], [1, 3], [4, 0], [2, 2]])
     flips = torch.tensor([False, True, True, False, False])
-    shift, mean = rand(5, 3, dtype=torch.float32), rand(mean_size, mean_size, 3, dtype=torch.float32)
+    shift, mean = (
+        rand(5, 3, dtype=torch.float32),
+        rand(mean_size, mean_size, 3, dtype=torch.float32),
+    )
     want = torch.empty(5, 3, 6, 6)
     for n in range(5):
         top, left = offsets[n].tolist()
@@ -396,7 +492,9 @@ def test_crop_flip_color_to_the_bit(name, mean_size):
             with form(name) as device:
                 given = [t.to(device) for t in (images, offsets, flips, shift, mean)]
                 got = kernels.crop_flip_color(*given, 6, 0.3, dtype, last)
-            assert torch.equal(got.cpu(), want.to(dtype)) and is_dense(got, "nhwc" if last else "nchw")
+            assert torch.equal(got.cpu(), want.to(dtype)) and is_dense(
+                got, "nhwc" if last else "nchw"
+            )
     with form(name) as device:  # a step through memory, and integers of another width
         wide = torch.zeros(5, 10, 20, 3, dtype=torch.uint8)
         wide[:, :, ::2] = images
@@ -404,7 +502,9 @@ def test_crop_flip_color_to_the_bit(name, mean_size):
         assert torch.equal(kernels.crop_flip_color(*given, 6, 0.3).cpu(), want)
 
 
-@pytest.mark.parametrize("name", ["native", "composite", "interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    "name", ["native", "composite", "interpreter", pytest.param("cuda", marks=pytest.mark.gpu)]
+)
 @pytest.mark.parametrize("grad_dtype", [torch.float32, torch.bfloat16])
 def test_momentum_step_is_the_papers_rule(name, grad_dtype):
     shapes, rates, decays = (
@@ -423,7 +523,9 @@ def test_momentum_step_is_the_papers_rule(name, grad_dtype):
             kernels.momentum_step_(w, g, v, lr, 0.9, decays, copies)
         for i, rate in enumerate(rates):
             w0, g0, v0 = (part[i].double() for part in first)
-            v1 = 0.9 * v0 - decays[i] * rate * w0 - rate * g0.to(grad_dtype).double() if rate else v0
+            v1 = (
+                0.9 * v0 - decays[i] * rate * w0 - rate * g0.to(grad_dtype).double() if rate else v0
+            )
             assert_close(v[i], v1)
             assert_close(w[i], w0 + v1 if rate else w0)
             assert torch.equal(copies[i], w[i].bfloat16()) or rate == 0
@@ -452,7 +554,7 @@ def test_an_update_tells_who_kept_a_weight_for_a_gradient(mode):
 
 STEP = """
 import sys, torch
-import kernels
+import alexnet_kernels as kernels
 x, bias = torch.randn(2, 8, 9, 9, requires_grad=True), torch.zeros(8, requires_grad=True)
 kernels.max_pool(kernels.same_map_norm(kernels.local_response_norm(x))).sum().backward()
 kernels.response_norm_pool(x, bias).sum().backward()
@@ -462,15 +564,21 @@ sys.exit("torch._dynamo" in sys.modules)
 
 
 def test_without_torch_compile_nobody_waits_for_its_import():
-    subprocess.run([sys.executable, "-c", STEP], check=True, cwd=Path(__file__).resolve().parents[1])
+    subprocess.run(
+        [sys.executable, "-c", STEP], check=True, cwd=Path(__file__).resolve().parents[1]
+    )
+
 
 LRN, POOL = (5, 1e-3, 0.75, 2.0, 2, "before"), (3, 2)
 
 
 def operator_calls(dtype, layout, batch=2):
-    x, bias = rand(batch, 8, 7, 6, dtype=dtype, layout=layout).requires_grad_(), rand(8, dtype=dtype).requires_grad_()
-    y, code = torch.ops.alexnet.max_pool(x.detach(), *POOL)
-    ops = torch.ops.alexnet
+    x, bias = (
+        rand(batch, 8, 7, 6, dtype=dtype, layout=layout).requires_grad_(),
+        rand(8, dtype=dtype).requires_grad_(),
+    )
+    y, code = torch.ops.alexnet_kernels.max_pool(x.detach(), *POOL)
+    ops = torch.ops.alexnet_kernels
     return [
         (ops.local_response_norm, (x, *LRN)),
         (ops.local_response_norm_backward, (x.detach(), x.detach(), *LRN)),
@@ -492,59 +600,106 @@ def test_opcheck(mode, layout):
             opcheck(op.default, args)
         for op, args in operator_calls(torch.float32, layout, batch=0):
             opcheck(op.default, args, test_utils=("test_schema", "test_faketensor"))
-        images = torch.zeros(2, 6, 6, 3, dtype=torch.uint8), torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, dtype=torch.bool)
-        crop = (*images, torch.zeros(2, 3), torch.zeros(6, 6, 3), 4, 1.0, torch.float32, layout == "nhwc")
-        opcheck(torch.ops.alexnet.crop_flip_color.default, crop)
+        images = (
+            torch.zeros(2, 6, 6, 3, dtype=torch.uint8),
+            torch.zeros(2, 2, dtype=torch.int64),
+            torch.zeros(2, dtype=torch.bool),
+        )
+        crop = (
+            *images,
+            torch.zeros(2, 3),
+            torch.zeros(6, 6, 3),
+            4,
+            1.0,
+            torch.float32,
+            layout == "nhwc",
+        )
+        opcheck(torch.ops.alexnet_kernels.crop_flip_color.default, crop)
         parts = [[torch.ones(3), torch.ones(2, 2)] for _ in range(3)]
         rates = torch.tensor([0.1, 0.2], dtype=torch.float64)
-        opcheck(torch.ops.alexnet.momentum_step_.default, (*parts, [t.bfloat16() for t in parts[0]], rates, rates, 0.9))
+        opcheck(
+            torch.ops.alexnet_kernels.momentum_step_.default,
+            (*parts, [t.bfloat16() for t in parts[0]], rates, rates, 0.9),
+        )
 
 
 @pytest.mark.parametrize("beta", [0.75, 0.5])
 def test_gradcheck(beta):
-    x, bias = rand(2, 6, 5, 5).requires_grad_(), torch.ones(6, dtype=torch.float64, requires_grad=True)
+    x, bias = (
+        rand(2, 6, 5, 5).requires_grad_(),
+        torch.ones(6, dtype=torch.float64, requires_grad=True),
+    )
     for relu in RELU:
-        assert torch.autograd.gradcheck(lambda x, relu=relu: kernels.local_response_norm(x, 5, 1e-2, beta, 2.0, 2, relu), x)
+        assert torch.autograd.gradcheck(
+            lambda x, relu=relu: kernels.local_response_norm(x, 5, 1e-2, beta, 2.0, 2, relu), x
+        )
     assert torch.autograd.gradcheck(lambda x: kernels.same_map_norm(x, 5, 1e-2, beta), x)
     assert torch.autograd.gradcheck(kernels.max_pool, x)
-    assert torch.autograd.gradcheck(lambda x, b: kernels.response_norm_pool(x, b, alpha=1e-2, columns=2), (x, bias))
+    assert torch.autograd.gradcheck(
+        lambda x, b: kernels.response_norm_pool(x, b, alpha=1e-2, columns=2), (x, bias)
+    )
 
 
 def test_only_the_input_and_the_taps_are_kept():
     x = rand(2, 8, 15, 15, dtype=torch.float32).requires_grad_()
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.nbytes) or t, lambda t: t
+    ):
         y = kernels.response_norm_pool(x)
     assert sum(kept) == x.nbytes + y.numel()
 
 
 def net(x, bias):
     u = kernels.response_norm_pool(x, bias, columns=2)
-    return kernels.max_pool(kernels.same_map_norm(kernels.local_response_norm(u, columns=2, relu="after"))).sum()
+    return kernels.max_pool(
+        kernels.same_map_norm(kernels.local_response_norm(u, columns=2, relu="after"))
+    ).sum()
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiles_as_one_graph(backend):
-    x, bias = rand(2, 8, 15, 15, dtype=torch.float32).requires_grad_(), torch.ones(8, requires_grad=True)
+    x, bias = (
+        rand(2, 8, 15, 15, dtype=torch.float32).requires_grad_(),
+        torch.ones(8, requires_grad=True),
+    )
     want = torch.autograd.grad(net(x, bias), (x, bias))
     torch._dynamo.reset()
-    got = torch.autograd.grad(torch.compile(net, fullgraph=True, backend=backend)(x, bias), (x, bias))
+    got = torch.autograd.grad(
+        torch.compile(net, fullgraph=True, backend=backend)(x, bias), (x, bias)
+    )
     assert all(torch.equal(a, b) for a, b in zip(got, want))
 
 
-@pytest.mark.parametrize("name", ["native", "composite", "interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    "name", ["native", "composite", "interpreter", pytest.param("cuda", marks=pytest.mark.gpu)]
+)
 def test_small_inputs_may_have_steps_and_other_types(name):
-    x, bias, flips = rand(2, 8, 7, 7, dtype=torch.float32), torch.arange(16.0), torch.tensor([True, False, False, False])
-    images, rest = torch.arange(2 * 48, dtype=torch.uint8).view(2, 4, 4, 3), (torch.zeros(2, 2), torch.zeros(2, 3), torch.zeros(4, 4, 3))
+    x, bias, flips = (
+        rand(2, 8, 7, 7, dtype=torch.float32),
+        torch.arange(16.0),
+        torch.tensor([True, False, False, False]),
+    )
+    images, rest = (
+        torch.arange(2 * 48, dtype=torch.uint8).view(2, 4, 4, 3),
+        (torch.zeros(2, 2), torch.zeros(2, 3), torch.zeros(4, 4, 3)),
+    )
     with form(name) as device:
-        x, bias, flips, images, offsets, shift, mean = (t.to(device) for t in (x, bias, flips, images, rest[0].long(), *rest[1:]))
+        x, bias, flips, images, offsets, shift, mean = (
+            t.to(device) for t in (x, bias, flips, images, rest[0].long(), *rest[1:])
+        )
         want = kernels.response_norm_pool(x, bias[::2].contiguous())
         for other in (bias[::2], bias[::2].double(), bias[::2].bfloat16(), bias[::2].long()):
             torch.testing.assert_close(kernels.response_norm_pool(x, other), want)
         leaf = bias[::2].bfloat16().requires_grad_()
-        (db,) = torch.autograd.grad(kernels.response_norm_pool(x, leaf).sum(), leaf)  # the bias alone
+        (db,) = torch.autograd.grad(
+            kernels.response_norm_pool(x, leaf).sum(), leaf
+        )  # the bias alone
         assert db.dtype == torch.bfloat16
-        crops = [kernels.crop_flip_color(images, offsets, f, shift, mean, 3) for f in (flips[::2], flips[::2].contiguous())]
+        crops = [
+            kernels.crop_flip_color(images, offsets, f, shift, mean, 3)
+            for f in (flips[::2], flips[::2].contiguous())
+        ]
         assert torch.equal(*crops)
 
 
@@ -552,7 +707,12 @@ def test_small_inputs_may_have_steps_and_other_types(name):
 def test_transforms_go_by_torchs_operators():
     """torch.func and forward mode do not know our operators: a jvp would be zero without a word."""
     x = rand(2, 8, 7, 7).requires_grad_()
-    for f in (kernels.local_response_norm, kernels.same_map_norm, kernels.max_pool, kernels.response_norm_pool):
+    for f in (
+        kernels.local_response_norm,
+        kernels.same_map_norm,
+        kernels.max_pool,
+        kernels.response_norm_pool,
+    ):
         y = f(x)
         (dx,) = torch.autograd.grad(y.sum(), x)
         torch.testing.assert_close(torch.func.grad(lambda x, f=f: f(x).sum())(x.detach()), dx)
@@ -561,12 +721,19 @@ def test_transforms_go_by_torchs_operators():
         torch.testing.assert_close(tangent.sum(), dx.sum())
         with torch.autograd.forward_ad.dual_level():
             dual = torch.autograd.forward_ad.make_dual(x.detach(), torch.ones_like(x))
-            torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(f(dual)).tangent, tangent)
+            torch.testing.assert_close(
+                torch.autograd.forward_ad.unpack_dual(f(dual)).tangent, tangent
+            )
 
 
 def test_second_derivatives_are_refused_except_by_torchs_operators():
     x = rand(1, 4, 5, 5).requires_grad_()
-    for f in (kernels.local_response_norm, kernels.same_map_norm, lambda x: kernels.max_pool(x) ** 2, kernels.response_norm_pool):
+    for f in (
+        kernels.local_response_norm,
+        kernels.same_map_norm,
+        lambda x: kernels.max_pool(x) ** 2,
+        kernels.response_norm_pool,
+    ):
         (dx,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
         with pytest.raises(RuntimeError, match="_backward has no gradient; with kernels"):
             dx.sum().backward()
@@ -599,11 +766,25 @@ ZERO = torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, dtype=torch.bool), t
         (lambda: kernels.max_pool(X, size=7), "at least the window"),
         (lambda: kernels.response_norm_pool(X, torch.zeros(3)), "4 maps"),
         (lambda: kernels.crop_flip_color(U8.float(), *ZERO, torch.zeros(5, 5, 3), 4), "uint8"),
-        (lambda: kernels.crop_flip_color(U8, ZERO[0] + 2, *ZERO[1:], torch.zeros(5, 5, 3), 4), "leaves the 5 x 5"),
-        (lambda: kernels.crop_flip_color(U8, *ZERO, torch.zeros(6, 6, 3), 6), "larger than the 5 x 5"),
+        (
+            lambda: kernels.crop_flip_color(U8, ZERO[0] + 2, *ZERO[1:], torch.zeros(5, 5, 3), 4),
+            "leaves the 5 x 5",
+        ),
+        (
+            lambda: kernels.crop_flip_color(U8, *ZERO, torch.zeros(6, 6, 3), 6),
+            "larger than the 5 x 5",
+        ),
         (lambda: kernels.crop_flip_color(U8, *ZERO, torch.zeros(3, 3, 3), 4), "mean must be"),
-        (lambda: kernels.crop_flip_color(U8, ZERO[0], ZERO[1].int(), ZERO[2], torch.zeros(5, 5, 3), 4), "flips must be bool"),
-        (lambda: kernels.crop_flip_color(U8, *ZERO, torch.zeros(5, 5, 3), -1), "size must be positive"),
+        (
+            lambda: kernels.crop_flip_color(
+                U8, ZERO[0], ZERO[1].int(), ZERO[2], torch.zeros(5, 5, 3), 4
+            ),
+            "flips must be bool",
+        ),
+        (
+            lambda: kernels.crop_flip_color(U8, *ZERO, torch.zeros(5, 5, 3), -1),
+            "size must be positive",
+        ),
         (lambda: kernels.momentum_step_([X], [X, X], [X], 0.1), "one length"),
         (lambda: kernels.momentum_step_([X], [X[0]], [X], 0.1), "one shape"),
         (lambda: kernels.momentum_step_([X], [None], [X], 0.1), "a gradient is None"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import kernels
+import alexnet_kernels as kernels
 from tests import references as ref
 from tests.references import LAYOUTS, assert_close
 
@@ -20,7 +20,9 @@ SHAPES = [(4, 96, 55, 55), (4, 256, 27, 27), (3, 48, 13, 17)]
 
 def fresh(*shape, dtype=torch.bfloat16, layout="nhwc"):
     """Other numbers in every run."""
-    return (torch.randn(shape, device="cuda") * 20).to(dtype).contiguous(memory_format=LAYOUTS[layout])
+    return (
+        (torch.randn(shape, device="cuda") * 20).to(dtype).contiguous(memory_format=LAYOUTS[layout])
+    )
 
 
 @pytest.fixture
@@ -46,10 +48,10 @@ def test_real_shapes_on_poisoned_memory(poisoned, shape, dtype, layout):
         want = want.relu() if relu == "after" else want
         assert_close(y.detach(), want.detach())
         assert_close(dx, torch.autograd.grad(want, u, dy.double())[0].cpu())
-    pooled, code = torch.ops.alexnet.max_pool(x.detach(), 3, 2)
+    pooled, code = torch.ops.alexnet_kernels.max_pool(x.detach(), 3, 2)
     want, tap = ref.max_pool(x.detach().double().cpu(), 3, 2)
     assert torch.equal(pooled.double().cpu(), want) and torch.equal(code.long().cpu(), tap)
-    spread = torch.ops.alexnet.max_pool_backward(pooled, code, *shape[2:], 3, 2)
+    spread = torch.ops.alexnet_kernels.max_pool_backward(pooled, code, *shape[2:], 3, 2)
     assert_close(spread, ref.max_pool_backward(pooled.cpu(), tap, shape, 3, 2))
     y = kernels.same_map_norm(x)
     u = x.detach().double().requires_grad_()
@@ -59,27 +61,37 @@ def test_real_shapes_on_poisoned_memory(poisoned, shape, dtype, layout):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_the_fused_block_is_the_two_kernels(poisoned, dtype):
-    from kernels.gpu import response_norm_pool as gpu
+    from alexnet_kernels.gpu import response_norm_pool as gpu
 
     for shape in SHAPES:
         x, bias = fresh(*shape, dtype=dtype), torch.randn(shape[1], device="cuda")
         out = (*shape[:2], (shape[2] - 3) // 2 + 1, (shape[3] - 3) // 2 + 1)
-        y, code = (torch.empty(out, dtype=t, device="cuda", memory_format=torch.channels_last) for t in (dtype, torch.uint8))
+        y, code = (
+            torch.empty(out, dtype=t, device="cuda", memory_format=torch.channels_last)
+            for t in (dtype, torch.uint8)
+        )
         gpu.forward(x, bias, y, code, 5, 1e-4, 0.75, 2.0, 2, "before")
         u = (x.double() + bias.double().view(1, -1, 1, 1)).relu()
-        want = torch.nn.functional.max_pool2d(ref.local_response_norm(u, 5, 1e-4, 0.75, 2.0, 2), 3, 2)
+        want = torch.nn.functional.max_pool2d(
+            ref.local_response_norm(u, 5, 1e-4, 0.75, 2.0, 2), 3, 2
+        )
         assert_close(y, want.cpu())
         assert int(code.max()) < 9
 
 
 def test_the_same_bits_every_time():
     x, dy = fresh(64, 96, 55, 55).requires_grad_(), fresh(64, 96, 27, 27)
-    results = [torch.autograd.grad(kernels.response_norm_pool(x, columns=2), x, dy)[0] for _ in range(3)]
+    results = [
+        torch.autograd.grad(kernels.response_norm_pool(x, columns=2), x, dy)[0] for _ in range(3)
+    ]
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
 def test_a_training_step_as_a_cuda_graph():
-    weight, velocity = torch.randn(96, device="cuda").requires_grad_(), torch.zeros(96, device="cuda")
+    weight, velocity = (
+        torch.randn(96, device="cuda").requires_grad_(),
+        torch.zeros(96, device="cuda"),
+    )
     weight.grad, x = torch.zeros_like(weight), fresh(8, 96, 27, 27, dtype=torch.float32)
     rate, decay = torch.tensor(0.1, device="cuda"), torch.tensor(1e-3, device="cuda")
 
@@ -113,7 +125,9 @@ def test_a_training_step_as_a_cuda_graph():
 
 
 def test_more_elements_than_32_bits_count():
-    x = torch.zeros(9, 64, 2048, 2048, dtype=torch.bfloat16, device="cuda", memory_format=torch.channels_last)  # 2.4e9
+    x = torch.zeros(
+        9, 64, 2048, 2048, dtype=torch.bfloat16, device="cuda", memory_format=torch.channels_last
+    )  # 2.4e9
     x[-1, -1, -1, -1] = 3
     y = kernels.local_response_norm(x)
     assert float(y[-1, -1, -1, -1]) == pytest.approx(3 / (2 + 9e-4) ** 0.75, rel=5e-3)
@@ -122,11 +136,13 @@ def test_more_elements_than_32_bits_count():
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
 def test_compute_sanitizer(tool):
-    sanitizer = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+    sanitizer = shutil.which("compute-sanitizer") or shutil.which(
+        "/usr/local/cuda/bin/compute-sanitizer"
+    )
     if sanitizer is None:
         pytest.skip("compute-sanitizer is not installed")
     code = """
-import torch, kernels
+import torch, alexnet_kernels as kernels
 for layout in (torch.contiguous_format, torch.channels_last):
     for maps in (6, 16):
         x = torch.randn(2, maps, 9, 7, device="cuda", dtype=torch.bfloat16).contiguous(memory_format=layout).requires_grad_()

@@ -11,7 +11,9 @@ from alexnet import labnotebook
 from alexnet.errors import InputError
 from alexnet.presets import LRN, PAPER, SOURCE, SameMapNorm
 
-PAGE = json.loads((Path(__file__).resolve().parents[1] / "book" / "lab-notebook.ipynb").read_text())["cells"]
+PAGE = json.loads(
+    (Path(__file__).resolve().parents[1] / "book" / "lab-notebook.ipynb").read_text()
+)["cells"]
 RUNS = labnotebook.load()["runs"]
 
 
@@ -25,15 +27,27 @@ RUNS = labnotebook.load()["runs"]
         ("one-view", "39.02", "18.30", "layer-params-145-2010.cfg:180"),
         ("ilsvrc2012", "40.66", "18.21", "layer-params-145.cfg:182"),
         ("pretrained", "38.99", "16.62", "layer-params-146-2012-2011.cfg:195"),
-        ("columns", "1.70", "1.23", "layer-params-145-half.cfg:100 minus layer-params-145-2010.cfg:178"),
+        (
+            "columns",
+            "1.70",
+            "1.23",
+            "layer-params-145-half.cfg:100 minus layer-params-145-2010.cfg:178",
+        ),
         ("lrn", "1.37", "1.15", "layer-params-148.cfg:148 minus layer-params-145.cfg:182"),
         ("overlap", "0.39", "0.30", "layer-params-147.cfg:174 minus layer-params-145.cfg:182"),
-        ("communication", "1.16", "1.12", "layer-params-150.cfg:179 minus layer-params-145.cfg:182"),
+        (
+            "communication",
+            "1.16",
+            "1.12",
+            "layer-params-150.cfg:179 minus layer-params-145.cfg:182",
+        ),
     ],
 )
 def test_derived_from_the_runs(name, top1, top5, sources):
     assert [f"{labnotebook.derive(name, what):.2f}" for what in labnotebook.WHAT] == [top1, top5]
-    assert labnotebook.sources(name) == sources and labnotebook.is_difference(name) == (" minus " in sources)
+    assert labnotebook.sources(name) == sources and labnotebook.is_difference(name) == (
+        " minus " in sources
+    )
 
 
 @pytest.mark.parametrize("name", labnotebook.load()["derivations"])
@@ -48,7 +62,10 @@ def test_what_is_derived_is_what_the_paper_prints(name):
 def test_what_was_not_noted_is_said_with_what_was():
     with pytest.raises(InputError, match="derives no 'dropout'; it derives ilsvrc2010, "):
         labnotebook.derive("dropout", "top1")
-    with pytest.raises(InputError, match=r"no error of run '145' on test images from 10 view\(s\); its runs: 101-2009, "):
+    with pytest.raises(
+        InputError,
+        match=r"no error of run '145' on test images from 10 view\(s\); its runs: 101-2009, ",
+    ):
         labnotebook.noted("145", "test", 10)
     with pytest.raises(InputError, match="no error of run '200'"):
         labnotebook.noted("200", "val", 10)
@@ -60,17 +77,33 @@ def test_what_was_not_noted_is_said_with_what_was():
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_makes_sense(name):
     run = RUNS[name]
-    assert run.keys() == {"net", "images", "file", "change", "schedule", "errors"} and run["file"].startswith("layers/layer-params-")
+    assert run.keys() == {"net", "images", "file", "change", "schedule", "errors"} and run[
+        "file"
+    ].startswith("layers/layer-params-")
     assert run["images"] in ("ILSVRC-2010", "ILSVRC-2012", "Fall 2009")
     schedule = run["schedule"]
     epochs = schedule["falls"]
-    assert epochs == sorted(epochs) and schedule.keys() <= {"lines", "start", "falls", "conv1", "color_off", "end"}
+    assert epochs == sorted(epochs) and schedule.keys() <= {
+        "lines",
+        "start",
+        "falls",
+        "conv1",
+        "color_off",
+        "end",
+    }
     last = schedule.get("end", 200)
-    assert all(0 < epoch < last for epoch in [*epochs, *schedule.get("conv1", ()), schedule.get("color_off", 1)])
+    assert all(
+        0 < epoch < last
+        for epoch in [*epochs, *schedule.get("conv1", ()), schedule.get("color_off", 1)]
+    )
     assert schedule.get("conv1", [0, 0]) == sorted(schedule.get("conv1", [0, 0]))
     lines = [int(n) for n in str(schedule["lines"]).split("-")]
     for one in run["errors"]:
-        assert one["split"] in ("val", "test", "unsaid") and one["views"] in (0, 1, 10) and one["line"] > lines[-1] >= lines[0]
+        assert (
+            one["split"] in ("val", "test", "unsaid")
+            and one["views"] in (0, 1, 10)
+            and one["line"] > lines[-1] >= lines[0]
+        )
         assert 0 < one["top5"] < one["top1"] < 1 < one["nll"] < 4
     views = {(one["split"], one["views"]): one["top1"] for one in run["errors"]}
     assert len(views) == len(run["errors"])
@@ -80,13 +113,18 @@ def test_a_run_makes_sense(name):
 
 
 def test_no_line_is_noted_twice():
-    places = [labnotebook.where(name, one["line"]) for name, run in RUNS.items() for one in run["errors"]]
+    places = [
+        labnotebook.where(name, one["line"]) for name, run in RUNS.items() for one in run["errors"]
+    ]
     assert len(places) == len(set(places)) >= 35 and len(RUNS) >= 25
 
 
 def test_the_preset_learns_as_its_run_did():
     schedule, recipe = RUNS["145-2010"]["schedule"], SOURCE.recipe
-    assert schedule["falls"] == list(recipe.falls) and schedule["conv1"] == [recipe.conv1_fall, recipe.conv1_freeze]
+    assert schedule["falls"] == list(recipe.falls) and schedule["conv1"] == [
+        recipe.conv1_fall,
+        recipe.conv1_freeze,
+    ]
     assert schedule["color_off"] == recipe.color_off and schedule["end"] == recipe.cycles
 
 
@@ -95,12 +133,20 @@ def test_axes_of_color():
     axes = np.array(color["axes"])
     assert np.allclose(axes @ axes.T, np.eye(3), atol=1e-4)  # orthonormal
     spread = np.sqrt(color["noise"] ** 2 * axes**2 @ np.square(color["deviations"]))
-    assert labnotebook.color_shifts() == pytest.approx(spread) and [round(s, 1) for s in spread] == [7.4, 7.2, 7.7]
+    assert labnotebook.color_shifts() == pytest.approx(spread) and [
+        round(s, 1) for s in spread
+    ] == [7.4, 7.2, 7.7]
 
 
 def test_repeats_are_of_one_net():
-    assert all("145" in (name, RUNS[name]["change"].split(";")[0]) for name in labnotebook.load()["repeats"])
-    assert labnotebook.repeats("top1")[0] == pytest.approx(40.664) and len(labnotebook.repeats("top5")) == 5
+    assert all(
+        "145" in (name, RUNS[name]["change"].split(";")[0])
+        for name in labnotebook.load()["repeats"]
+    )
+    assert (
+        labnotebook.repeats("top1")[0] == pytest.approx(40.664)
+        and len(labnotebook.repeats("top5")) == 5
+    )
 
 
 # --- paper and program --------------------------------------------------------------------------------------------------------------------
@@ -108,16 +154,44 @@ def test_repeats_are_of_one_net():
 
 def test_the_presets_differ_as_the_differences_say():
     found = labnotebook.load()["differences"]
-    assert len(found) == 18 and all(one.keys() == {"paper", "source", "refs", "here"} for one in found)
+    assert len(found) == 18 and all(
+        one.keys() == {"paper", "source", "refs", "here"} for one in found
+    )
     both = [(text, other) for text, other in zip(PAPER.layers, SOURCE.layers, strict=True)]
-    norms = [[op for layer in preset.layers for op in layer.then if isinstance(op, LRN | SameMapNorm)] for preset in (PAPER, SOURCE)]
-    assert [op.alpha for op in norms[0]] == [1e-4] * 2 and [op.alpha for op in norms[1]] == [2e-5, 2e-5, 4e-5]  # 3, 5
-    assert [type(op).__name__ for op in SOURCE.layer("conv1").then] == ["LRN", "Pool", "Activation"]  # 4
-    assert [text.name for text, other in both if text.sigma != other.sigma] == ["conv3", "conv4", "conv5"]  # 7
-    assert [text.bias for text, _ in both] == [other.bias for _, other in both] == [0, 1, 0, 1, 1, 1, 1, 0]  # 8
+    norms = [
+        [op for layer in preset.layers for op in layer.then if isinstance(op, LRN | SameMapNorm)]
+        for preset in (PAPER, SOURCE)
+    ]
+    assert [op.alpha for op in norms[0]] == [1e-4] * 2 and [op.alpha for op in norms[1]] == [
+        2e-5,
+        2e-5,
+        4e-5,
+    ]  # 3, 5
+    assert [type(op).__name__ for op in SOURCE.layer("conv1").then] == [
+        "LRN",
+        "Pool",
+        "Activation",
+    ]  # 4
+    assert [text.name for text, other in both if text.sigma != other.sigma] == [
+        "conv3",
+        "conv4",
+        "conv5",
+    ]  # 7
+    assert (
+        [text.bias for text, _ in both]
+        == [other.bias for _, other in both]
+        == [0, 1, 0, 1, 1, 1, 1, 0]
+    )  # 8
     text, other = PAPER.recipe, SOURCE.recipe
-    assert (text.bias_rate / text.rate, other.bias_rate / other.rate) == (1, 2) and len(other.bias_falls) == 1  # 9
-    assert (text.crop_chunk, other.crop_chunk, text.mean, other.mean) == (1, 32, "aligned", "center")  # 12, 13
+    assert (text.bias_rate / text.rate, other.bias_rate / other.rate) == (1, 2) and len(
+        other.bias_falls
+    ) == 1  # 9
+    assert (text.crop_chunk, other.crop_chunk, text.mean, other.mean) == (
+        1,
+        32,
+        "aligned",
+        "center",
+    )  # 12, 13
     assert (text.color, other.color, text.color_off) == ("text", "source", None)  # 11
     assert [type(op).__name__ for op in SOURCE.layer("conv5").then] == ["Pool", "Activation"]  # 16
 
@@ -127,12 +201,17 @@ def test_the_presets_differ_as_the_differences_say():
 
 def shown():
     outputs = [out for cell in PAGE for out in cell.get("outputs", [])]
-    return "\n".join("".join(out.get("text") or out.get("data", {}).get("text/markdown", "")) for out in outputs)
+    return "\n".join(
+        "".join(out.get("text") or out.get("data", {}).get("text/markdown", "")) for out in outputs
+    )
 
 
 def test_every_error_on_the_page_is_in_the_file_and_the_other_way_round():
     there = {
-        f"{100 * one['top1']:.2f} / {100 * one['top5']:.2f}": (f"{one['nll']:.3f} nats", f"line {one['line']}")
+        f"{100 * one['top1']:.2f} / {100 * one['top5']:.2f}": (
+            f"{one['nll']:.3f} nats",
+            f"line {one['line']}",
+        )
         for run in RUNS.values()
         for one in run["errors"]
     }
@@ -142,15 +221,23 @@ def test_every_error_on_the_page_is_in_the_file_and_the_other_way_round():
 
 
 def test_every_derivation_on_the_page_is_derived():
-    rows = [row for row in shown().splitlines() if ".cfg:" in row and " nats" not in row and row.count("|") == 5]
+    rows = [
+        row
+        for row in shown().splitlines()
+        if ".cfg:" in row and " nats" not in row and row.count("|") == 5
+    ]
     told = {row.split(" | ")[0].strip("| "): row.split(" | ") for row in rows}
     for name, one in labnotebook.load()["derivations"].items():
         _, paper, here, where = told.pop(one["what"])
         sign = "+" if labnotebook.is_difference(name) else ""
-        assert here == " / ".join(f"{labnotebook.derive(name, what):{sign}.3f}" for what in labnotebook.WHAT)
+        assert here == " / ".join(
+            f"{labnotebook.derive(name, what):{sign}.3f}" for what in labnotebook.WHAT
+        )
         assert where.strip("| ") == labnotebook.sources(name)
         printed = [labnotebook.printed(name, what) for what in labnotebook.WHAT]
-        assert paper.strip() == ("" if None in printed else " / ".join(f"{number:{sign}.1f}" for number in printed))
+        assert paper.strip() == (
+            "" if None in printed else " / ".join(f"{number:{sign}.1f}" for number in printed)
+        )
     assert told == {}
 
 

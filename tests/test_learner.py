@@ -12,7 +12,7 @@ from alexnet import AlexNet, presets, rng
 from alexnet.errors import InputError
 from alexnet.training.learner import PRECISIONS, Learner, arithmetic, rescale_
 from alexnet.training.ranks import Ranks
-from kernels import momentum_step_
+from alexnet_kernels import momentum_step_
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -33,7 +33,9 @@ def learn(precision, device, steps=40):
             labels = torch.arange(32) % 4
             noise = rng.normal(rng.key(7, step, torch.arange(32)), 3 * 64 * 64).view(32, 3, 64, 64)
             images = (20 * noise + 60 * torch.eye(4)[labels][:, :3, None, None]).float()
-            loss, _ = learner.backward(images, labels, rng.key(rng.DROPOUT, 0, step, torch.arange(32)), 32)
+            loss, _ = learner.backward(
+                images, labels, rng.key(rng.DROPOUT, 0, step, torch.arange(32)), 32
+            )
             learner.update([0.003] * len(learner.parameters))
             losses.append(loss / 32)
     return losses, before, {name: value.detach().cpu() for name, value in learner.weights.items()}
@@ -69,7 +71,9 @@ def test_weights_are_updated_in_float32_whatever_the_net_computes_in():
     """A rate so small that bfloat16 would not notice it."""
     net = AlexNet("paper", num_classes=3, width=1 / 16, image_size=64)
     learner = Learner(net, presets.get("paper").recipe, Ranks(), torch.bfloat16)
-    assert {p.dtype for p in net.parameters()} == {torch.bfloat16} and {w.dtype for w in learner.weights.values()} == {torch.float32}
+    assert {p.dtype for p in net.parameters()} == {torch.bfloat16} and {
+        w.dtype for w in learner.weights.values()
+    } == {torch.float32}
     before = {name: value.clone() for name, value in learner.weights.items()}
     for _ in range(3):
         for parameter in learner.parameters.values():
@@ -77,7 +81,9 @@ def test_weights_are_updated_in_float32_whatever_the_net_computes_in():
         learner.update([1e-6] * len(before))
     for name, value in learner.weights.items():
         moved = value - before[name]
-        assert float(moved.max()) < 0 and torch.equal(learner.parameters[name], value.to(torch.bfloat16))
+        assert float(moved.max()) < 0 and torch.equal(
+            learner.parameters[name], value.to(torch.bfloat16)
+        )
 
 
 def test_a_gpu_multiplies_as_it_did_afterwards():
@@ -88,7 +94,10 @@ def test_a_gpu_multiplies_as_it_did_afterwards():
     with arithmetic("tf32", torch.device("cuda")):
         assert [switch.fp32_precision for switch in switches] == ["tf32", "tf32"]
     assert [switch.fp32_precision for switch in switches] == before
-    with pytest.raises(InputError, match=f"no precision 'fp8'; there are {', '.join(PRECISIONS)}"), arithmetic("fp8", torch.device("cpu")):
+    with (
+        pytest.raises(InputError, match=f"no precision 'fp8'; there are {', '.join(PRECISIONS)}"),
+        arithmetic("fp8", torch.device("cpu")),
+    ):
         pass
 
 
@@ -116,7 +125,10 @@ def test_another_nets_columns_are_refused_and_nothing_is_changed(other, said):
 def test_a_velocity_that_is_rescaled_is_torchs_sgd():
     w, v = [torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5])], [torch.zeros(3), torch.zeros(1)]
     theirs = [torch.nn.Parameter(one.clone()) for one in w]
-    groups = [{"params": [theirs[0]], "weight_decay": 0.01}, {"params": [theirs[1]], "weight_decay": 0.0}]
+    groups = [
+        {"params": [theirs[0]], "weight_decay": 0.01},
+        {"params": [theirs[1]], "weight_decay": 0.0},
+    ]
     sgd = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     before = [0.1, 0.1]
     for step in range(30):
@@ -129,14 +141,19 @@ def test_a_velocity_that_is_rescaled_is_torchs_sgd():
         momentum_step_(w, grads, v, rate, 0.9, [0.01, 0.0])
         torch.testing.assert_close(w, [one.detach() for one in theirs])
     held = [one.clone() for one in v]
-    assert rescale_(v, [0.01, 0.01], [0.0, 0.01]) == [0.01, 0.01] and all(torch.equal(a, b) for a, b in zip(v, held, strict=True))
+    assert rescale_(v, [0.01, 0.01], [0.0, 0.01]) == [0.01, 0.01] and all(
+        torch.equal(a, b) for a, b in zip(v, held, strict=True)
+    )
 
 
 def test_the_two_ways_to_write_momentum_part_only_where_the_rate_falls():
     def after(preset, rates):
         torch.manual_seed(2)
         learner = Learner(AlexNet(preset, 3, 1 / 16, 64), presets.get(preset).recipe, Ranks())
-        x, labels = 50 * rng.normal(rng.key(5, torch.arange(6)), 3 * 64 * 64).view(6, 3, 64, 64).float(), torch.arange(6) % 3
+        x, labels = (
+            50 * rng.normal(rng.key(5, torch.arange(6)), 3 * 64 * 64).view(6, 3, 64, 64).float(),
+            torch.arange(6) % 3,
+        )
         for rate in rates:
             learner.backward(x, labels, torch.arange(6), 6)
             learner.update([rate] * len(learner.parameters))
@@ -145,7 +162,9 @@ def test_the_two_ways_to_write_momentum_part_only_where_the_rate_falls():
     plain, outside = "paper/sigma-0.03", "paper/sigma-0.03/rate-outside"
     assert torch.equal(after(outside, [1e-3] * 6), after(plain, [1e-3] * 6))
     falls = [1e-3] * 6 + [1e-4]
-    assert (after(outside, falls) - after(plain, falls)).norm() > 0.3 * (after(plain, falls) - after(plain, [1e-3] * 6)).norm()
+    assert (after(outside, falls) - after(plain, falls)).norm() > 0.3 * (
+        after(plain, falls) - after(plain, [1e-3] * 6)
+    ).norm()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
@@ -162,6 +181,13 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults(); first = faults(); keep_memory(); faults(); print(first, faults())
 """
-    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}  # glibc would adapt it, or not, as small allocations happen to lie
-    first, then = map(int, subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout.split())
+    env = os.environ | {
+        "MALLOC_MMAP_THRESHOLD_": "131072"
+    }  # glibc would adapt it, or not, as small allocations happen to lie
+    first, then = map(
+        int,
+        subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        ).stdout.split(),
+    )
     assert then < 100 < 10_000 < first

@@ -21,10 +21,15 @@ def order(*arguments):
     return torch.cat([ids for _, _, ids, _ in batches(*arguments)])
 
 
-@pytest.mark.parametrize(("size", "counts"), [(8, [8] * 5), (16, [16, 16, 8]), (39, [39, 1]), (40, [40]), (128, [40]), (1, [1] * 40)])
+@pytest.mark.parametrize(
+    ("size", "counts"),
+    [(8, [8] * 5), (16, [16, 16, 8]), (39, [39, 1]), (40, [40]), (128, [40]), (1, [1] * 40)],
+)
 def test_every_image_once_and_the_short_batch_kept(pack, size, counts):
     found = list(batches(pack, size, 0, 0))
-    assert [len(labels) for _, labels, _, _ in found] == counts and steps_per_epoch(pack, size) == len(counts)
+    assert [len(labels) for _, labels, _, _ in found] == counts and steps_per_epoch(
+        pack, size
+    ) == len(counts)
     assert sorted(order(pack, size, 0, 0).tolist()) == list(range(40))
 
 
@@ -43,7 +48,12 @@ def test_the_order_follows_from_seed_and_epoch(pack):
     one = order(pack, 8, 3, 2)
     assert torch.equal(order(pack, 8, 3, 2), one) and torch.equal(order(pack, 16, 3, 2), one)
     assert one.tolist() != list(range(40))
-    assert len({tuple(order(pack, 8, seed, epoch).tolist()) for seed in range(3) for epoch in range(3)}) == 9
+    assert (
+        len(
+            {tuple(order(pack, 8, seed, epoch).tolist()) for seed in range(3) for epoch in range(3)}
+        )
+        == 9
+    )
 
 
 @pytest.mark.parametrize("start", range(6))
@@ -63,7 +73,9 @@ def test_the_shards_of_a_batch_make_up_the_batch(pack, parts):
         for i in range(4):
             assert torch.equal(torch.cat([piece[i] for piece in pieces]), batch[i])
         n = len(batch[1])
-        assert [len(piece[1]) for piece in pieces] == [n * (d + 1) // parts - n * d // parts for d in range(parts)]
+        assert [len(piece[1]) for piece in pieces] == [
+            n * (d + 1) // parts - n * d // parts for d in range(parts)
+        ]
 
 
 def test_more_shards_than_images_leave_some_empty(pack):
@@ -78,7 +90,11 @@ def test_more_shards_than_images_leave_some_empty(pack):
 
 def same(one, other):
     one, other = list(one), list(other)
-    return len(one) == len(other) and all(torch.equal(a, b) for pair in zip(one, other, strict=True) for a, b in zip(*pair, strict=True))
+    return len(one) == len(other) and all(
+        torch.equal(a, b)
+        for pair in zip(one, other, strict=True)
+        for a, b in zip(*pair, strict=True)
+    )
 
 
 def threads():
@@ -86,7 +102,9 @@ def threads():
 
 
 @pytest.mark.parametrize("resident", [False, True])
-@pytest.mark.parametrize(("start", "shard", "count"), [(0, (0, 1), 1), (3, (0, 1), 3), (1, (1, 3), 2), (0, (2, 20), 4)])
+@pytest.mark.parametrize(
+    ("start", "shard", "count"), [(0, (0, 1), 1), (3, (0, 1), 3), (1, (1, 3), 2), (0, (2, 20), 4)]
+)
 def test_the_loader_gives_the_same_batches(pack, resident, start, shard, count):
     ready = Loader(pack, 9, 5, "cpu", shard, resident=resident, threads=count)
     assert ready.images.resident == resident
@@ -149,7 +167,10 @@ def test_images_in_any_order(pack):
     ids = [torch.tensor([3, 3, 0]), torch.tensor([], dtype=torch.int64), torch.arange(40)]
     for resident in (False, True):
         images = Images(pack, resident=resident)
-        assert all(np.array_equal(got, pack.gather(i.numpy())) for got, i in zip(images.of(ids), ids, strict=True))
+        assert all(
+            np.array_equal(got, pack.gather(i.numpy()))
+            for got, i in zip(images.of(ids), ids, strict=True)
+        )
         assert images.labels(ids[0]).tolist() == pack.labels[[3, 3, 0]].tolist()
 
 
@@ -175,6 +196,8 @@ def test_the_gpu_gets_the_same_batches(pack, resident):
     found = []
     for images, labels, ids, positions in ready.epoch(1):
         assert images.is_cuda and labels.is_cuda and not ids.is_cuda and not positions.is_cuda
-        torch.cuda._sleep(1_000_000)  # later copies overtake the reading of earlier ones, if anything lets them
+        torch.cuda._sleep(
+            1_000_000
+        )  # later copies overtake the reading of earlier ones, if anything lets them
         found.append((images.clone().cpu(), labels.cpu(), ids, positions))
     assert same(found, batches(pack, 3, 5, 1))

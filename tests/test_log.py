@@ -18,16 +18,26 @@ def fill(folder, begin, end, start):
 def test_rows_come_back_as_written(tmp_path):
     fill(tmp_path, 1, 5, 0)
     rows = list(read(tmp_path))
-    assert rows[:5] == [{"kind": "step", "step": step, "loss": 1 / step, "error": 0.5} for step in range(1, 6)]
-    assert list(read(tmp_path, "epoch")) == [rows[5]] == [{"kind": "epoch", "step": 5, "epoch": 1.0, "loss": 5.0, "note": "text"}]
+    assert rows[:5] == [
+        {"kind": "step", "step": step, "loss": 1 / step, "error": 0.5} for step in range(1, 6)
+    ]
+    assert (
+        list(read(tmp_path, "epoch"))
+        == [rows[5]]
+        == [{"kind": "epoch", "step": 5, "epoch": 1.0, "loss": 5.0, "note": "text"}]
+    )
     assert list(read(tmp_path, "step")) == rows[:5]
 
 
 def test_a_resumed_log_has_nothing_twice_and_nothing_missing(tmp_path):
     fill(tmp_path / "straight", 1, 12, 0)
     fill(tmp_path / "resumed", 1, 9, 0)
-    fill(tmp_path / "resumed", 6, 12, 5)  # the checkpoint was of step 5, which the end of an epoch belongs to
-    assert (tmp_path / "resumed" / "log.jsonl").read_text() == (tmp_path / "straight" / "log.jsonl").read_text()
+    fill(
+        tmp_path / "resumed", 6, 12, 5
+    )  # the checkpoint was of step 5, which the end of an epoch belongs to
+    assert (tmp_path / "resumed" / "log.jsonl").read_text() == (
+        tmp_path / "straight" / "log.jsonl"
+    ).read_text()
 
 
 def test_a_resume_from_the_beginning_forgets_all(tmp_path):
@@ -48,7 +58,14 @@ def test_a_line_cut_short_is_passed_over_and_then_replaced(tmp_path):
 def test_what_is_no_row_is_passed_over(tmp_path):
     fill(tmp_path, 1, 2, 0)
     whole = (tmp_path / "log.jsonl").read_bytes()
-    strange = [b"[]", b"7", b"\xff\xfe", b'{"kind": "step"}', b'{"step": 1}', b'{"kind": "step", "step": "1"}']
+    strange = [
+        b"[]",
+        b"7",
+        b"\xff\xfe",
+        b'{"kind": "step"}',
+        b'{"step": 1}',
+        b'{"kind": "step", "step": "1"}',
+    ]
     (tmp_path / "log.jsonl").write_bytes(b"\n".join(strange) + b"\n" + whole)
     fill(tmp_path, 3, 2, 2)
     assert (tmp_path / "log.jsonl").read_bytes() == whole

@@ -16,10 +16,25 @@ def test_the_full_nets_numbers(preset):
     table = shapes(get(preset))
     assert [row.parameters for row in table] == PER_LAYER
     assert total(table, "parameters") == 60_965_224
-    assert [row.neurons for row in table] == [290_400, 186_624, 64_896, 64_896, 43_264, 4096, 4096, 1000]
+    assert [row.neurons for row in table] == [
+        290_400,
+        186_624,
+        64_896,
+        64_896,
+        43_264,
+        4096,
+        4096,
+        1000,
+    ]
     assert total(table, "neurons") == 659_272
     assert total(table, "macs") == 724_406_816
-    assert [(row.size, row.out_size) for row in table[:5]] == [(55, 27), (27, 13), (13, 13), (13, 13), (13, 6)]
+    assert [(row.size, row.out_size) for row in table[:5]] == [
+        (55, 27),
+        (27, 13),
+        (13, 13),
+        (13, 13),
+        (13, 6),
+    ]
     assert table[0].pad == (0, 3)  # right and bottom only
     assert crossings(table) == {"conv3": 21_632, "fc6": 4_608, "fc7": 2_048, "fc8": 1_000}
 
@@ -28,7 +43,9 @@ def test_the_module_has_the_tables_parameters():
     net = AlexNet("paper")
     assert sum(p.numel() for p in net.parameters()) == 60_965_224
     merged = net.export_merged()
-    assert {name: tuple(value.shape) for name, value in merged.items() if name.endswith("weight")} == {
+    assert {
+        name: tuple(value.shape) for name, value in merged.items() if name.endswith("weight")
+    } == {
         "conv1.weight": (96, 3, 11, 11),
         "conv2.weight": (256, 48, 5, 5),
         "conv3.weight": (384, 256, 3, 3),
@@ -55,7 +72,13 @@ def test_variants_numbers(preset, parameters):
 
 def test_pooling_without_overlap_keeps_the_sizes_of_net_147():
     table = shapes(get("paper/no-overlap"))
-    assert [(row.size, row.out_size) for row in table[:5]] == [(55, 28), (26, 13), (13, 13), (13, 13), (11, 6)]
+    assert [(row.size, row.out_size) for row in table[:5]] == [
+        (55, 28),
+        (26, 13),
+        (13, 13),
+        (13, 13),
+        (11, 6),
+    ]
 
 
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
@@ -68,7 +91,9 @@ def test_every_variant_learns_a_step(base, variant):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
-def torch_net(merged: dict, preset: str, x: torch.Tensor, masks: list[torch.Tensor]) -> torch.Tensor:
+def torch_net(
+    merged: dict, preset: str, x: torch.Tensor, masks: list[torch.Tensor]
+) -> torch.Tensor:
     """The two-column net by torch's own grouped convolutions and normalization; written from the text and the source's table, not from
     `alexnet`."""
     w = lambda name: (merged[f"{name}.weight"], merged[f"{name}.bias"])  # noqa: E731
@@ -76,7 +101,9 @@ def torch_net(merged: dict, preset: str, x: torch.Tensor, masks: list[torch.Tens
 
     def lrn(x, alpha):  # per column: fold the columns into the batch
         n, c, h, width = x.shape
-        return F.local_response_norm(x.reshape(n * 2, c // 2, h, width), 5, alpha * 5, 0.75, 2.0).reshape(x.shape)
+        return F.local_response_norm(
+            x.reshape(n * 2, c // 2, h, width), 5, alpha * 5, 0.75, 2.0
+        ).reshape(x.shape)
 
     def same_map(x):
         return x * (1 + 4e-5 * 25 * F.avg_pool2d(x**2, 5, 1, 2)) ** -0.75
@@ -108,7 +135,12 @@ def test_equals_the_same_net_of_torchs_layers(preset, training):
     from alexnet import rng
 
     units = [net.table[i].maps for i in (5, 6)]
-    drawn = [torch.cat([rng.keep(rng.key(keys, 5 + i, column), units[i], 0.5) for column in (0, 1)], 1).double() for i in (0, 1)]
+    drawn = [
+        torch.cat(
+            [rng.keep(rng.key(keys, 5 + i, column), units[i], 0.5) for column in (0, 1)], 1
+        ).double()
+        for i in (0, 1)
+    ]
     masks = drawn if training else [torch.tensor(0.5)] * 2
 
     logits = net(x, keys)
@@ -122,7 +154,9 @@ def test_equals_the_same_net_of_torchs_layers(preset, training):
 
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(grads[0], y.grad, rtol=0, atol=1e-10)
-    holder = AlexNet(preset, 12, width=1 / 4, image_size=64).double()  # gradients in the merged layout, by the same path as weights
+    holder = AlexNet(
+        preset, 12, width=1 / 4, image_size=64
+    ).double()  # gradients in the merged layout, by the same path as weights
     with torch.no_grad():
         for parameter, grad in zip(holder.parameters(), grads[1:], strict=True):
             parameter.copy_(grad)
@@ -138,7 +172,9 @@ def test_dropout_keeps_half_in_training_and_halves_at_test_time():
     net.train()
     kept = stage(x, torch.arange(400)) != 0
     assert 0.48 < kept.double().mean() < 0.52
-    assert not torch.equal(kept, net.columns["1"]["fc6"](x, torch.arange(400)) != 0)  # columns draw for themselves
+    assert not torch.equal(
+        kept, net.columns["1"]["fc6"](x, torch.arange(400)) != 0
+    )  # columns draw for themselves
     net.eval()
     torch.testing.assert_close(stage(x, None), 0.5 * F.linear(x, stage.weight, stage.bias).relu())
 
@@ -218,8 +254,15 @@ def test_input_of_another_size_is_refused(shape):
 
 @pytest.mark.parametrize("variant", ["tanh", "one-column", "zero-biases"])
 def test_a_sixth_convolution_is_like_the_fifth(variant):
-    rows = [get(f"paper/{variants}").layer("conv6") for variants in (f"conv6/{variant}", f"{variant}/conv6")]
-    assert rows[0].then == rows[1].then and rows[0].bias == rows[1].bias and rows[0].reads == rows[1].reads
+    rows = [
+        get(f"paper/{variants}").layer("conv6")
+        for variants in (f"conv6/{variant}", f"{variant}/conv6")
+    ]
+    assert (
+        rows[0].then == rows[1].then
+        and rows[0].bias == rows[1].bias
+        and rows[0].reads == rows[1].reads
+    )
 
 
 def test_summary_prints_the_totals(capsys):
@@ -236,12 +279,18 @@ def test_features_are_what_the_last_layer_reads():
     units = net.features(images).detach()
     assert units.shape == (2, 512) and bool((units >= 0).all()) and float(units.max()) > 0
     merged = net.export_merged()
-    torch.testing.assert_close(F.linear(units, merged["fc8.weight"], merged["fc8.bias"]), net(images))
+    torch.testing.assert_close(
+        F.linear(units, merged["fc8.weight"], merged["fc8.bias"]), net(images)
+    )
     maps = net.features(images, "conv5")
     assert maps.shape == (2, 32, 1, 1)
-    torch.testing.assert_close(net.columns["1"]["fc6"](maps, None), net.features(images, "fc6")[:, 256:])
+    torch.testing.assert_close(
+        net.columns["1"]["fc6"](maps, None), net.features(images, "fc6")[:, 256:]
+    )
     for layer in ("fc8", "conv9"):
-        with pytest.raises(InputError, match=f"no layer '{layer}' below its last; it has conv1, conv2,"):
+        with pytest.raises(
+            InputError, match=f"no layer '{layer}' below its last; it has conv1, conv2,"
+        ):
             net.features(images, layer)
 
 
@@ -249,7 +298,9 @@ def test_a_layer_may_stay_as_it_is_when_weights_are_taken():
     torch.manual_seed(0)
     many, few = AlexNet("paper", 20, 1 / 8, 64), AlexNet("paper", 10, 1 / 8, 64)
     before, weights = few.export_merged(), many.export_merged()
-    with pytest.raises(InputError, match=r"fc8.weight has shape \(20, 512\); this net needs \(10, 512\)"):
+    with pytest.raises(
+        InputError, match=r"fc8.weight has shape \(20, 512\); this net needs \(10, 512\)"
+    ):
         few.load_merged(weights)
     few.load_merged(weights, but=["fc8"])
     for name, value in few.export_merged().items():

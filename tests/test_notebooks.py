@@ -18,7 +18,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from alexnet.reproduce import chapters
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE_LIMIT = 500_000  # bytes: figures of 72 to 100 dots per inch; more slows down cloning and reviewing
+SIZE_LIMIT = (
+    500_000  # bytes: figures of 72 to 100 dots per inch; more slows down cloning and reviewing
+)
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
 
@@ -36,18 +38,28 @@ def faults(notebook: Any, opening: bool = False) -> list[str]:
         found.append("not exactly one cell tagged parameters")
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         found.append("kernelspec is not python3")
-    if code and not any(cell.outputs and not IGNORED & set(cell.metadata.get("tags", [])) for cell in code):
+    if code and not any(
+        cell.outputs and not IGNORED & set(cell.metadata.get("tags", [])) for cell in code
+    ):
         found.append("no output that is compared")
     for cell in code:
         settings = cell.metadata.get("mystnb", {})
-        if cell.source.rstrip().endswith(";"):  # silences the last value everywhere but under nbval, whose kernel keeps no history
-            found.append(f"In [{cell.execution_count}]: ends in a semicolon (assign the value instead: _ = ...)")
+        if cell.source.rstrip().endswith(
+            ";"
+        ):  # silences the last value everywhere but under nbval, whose kernel keeps no history
+            found.append(
+                f"In [{cell.execution_count}]: ends in a semicolon (assign the value instead: _ = ...)"
+            )
         if any(output.output_type == "error" for output in cell.outputs):
             found.append(f"In [{cell.execution_count}]: stored error")
-        if any(name in output.get("data", {}) for output in cell.outputs for name in PICTURES) and not (
+        if any(
+            name in output.get("data", {}) for output in cell.outputs for name in PICTURES
+        ) and not (
             settings.get("image", {}).get("alt") or settings.get("figure", {}).get("caption")
         ):
-            found.append(f"In [{cell.execution_count}]: figure without alternative text (cell metadata: mystnb: image: alt)")
+            found.append(
+                f"In [{cell.execution_count}]: figure without alternative text (cell metadata: mystnb: image: alt)"
+            )
     return found
 
 
@@ -58,22 +70,47 @@ def test_every_chapter_is_fit_to_be_compared(path: Path) -> None:
 
 
 def test_the_table_of_contents_names_only_what_exists() -> None:
-    lines = (line.split(":", 1) for line in (ROOT / "_toc.yml").read_text().splitlines() if ":" in line)
+    lines = (
+        line.split(":", 1) for line in (ROOT / "_toc.yml").read_text().splitlines() if ":" in line
+    )
     named = [value.strip() for key, value in lines if key.strip(" -") in ("root", "file")]
-    assert named and [name for name in named if not any((ROOT / f"{name}{end}").is_file() for end in (".ipynb", ".md"))] == []
+    assert (
+        named
+        and [
+            name
+            for name in named
+            if not any((ROOT / f"{name}{end}").is_file() for end in (".ipynb", ".md"))
+        ]
+        == []
+    )
 
 
 @pytest.fixture
 def fit() -> Any:
     """A notebook as it should be: parameters, a number, a figure."""
-    picture = new_output("display_data", data={"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"})
+    picture = new_output(
+        "display_data", data={"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"}
+    )
     return new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+        },
         cells=[
             new_markdown_cell("# Title"),
-            new_code_cell("profile = 'embedded'", execution_count=1, metadata={"tags": ["parameters"]}),
-            new_code_cell("print(6 * 7, 'maps')", execution_count=2, outputs=[new_output("stream", text="42 maps\n")]),
-            new_code_cell("draw()", execution_count=3, outputs=[picture], metadata={"mystnb": {"image": {"alt": "A line."}}}),
+            new_code_cell(
+                "profile = 'embedded'", execution_count=1, metadata={"tags": ["parameters"]}
+            ),
+            new_code_cell(
+                "print(6 * 7, 'maps')",
+                execution_count=2,
+                outputs=[new_output("stream", text="42 maps\n")],
+            ),
+            new_code_cell(
+                "draw()",
+                execution_count=3,
+                outputs=[picture],
+                metadata={"mystnb": {"image": {"alt": "A line."}}},
+            ),
         ],
     )
 
@@ -149,7 +186,9 @@ def test_the_guard_lets_the_opening_page_do_without_parameters(fit: Any) -> None
     assert faults(fit, opening=True) == []
 
 
-def test_nbval_passes_an_unchanged_copy_and_fails_a_changed_number(fit: Any, tmp_path: Path) -> None:
+def test_nbval_passes_an_unchanged_copy_and_fails_a_changed_number(
+    fit: Any, tmp_path: Path
+) -> None:
     fit.cells.pop()  # draws nothing: this one is really executed
     changed = copy.deepcopy(fit)
     changed.cells[2].outputs[0].text = "43 maps\n"
@@ -157,12 +196,31 @@ def test_nbval_passes_an_unchanged_copy_and_fails_a_changed_number(fit: Any, tmp
     nbformat.write(changed, tmp_path / "changed.ipynb")
     report = tmp_path / "report.xml"
     sanitize = ROOT / "tests" / "nbval_sanitize.cfg"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
-    command += ["--nbval-sanitize-with", str(sanitize), "--junitxml", str(report), "--rootdir", str(tmp_path), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--nbval",
+        "--nbval-current-env",
+    ]
+    command += [
+        "--nbval-sanitize-with",
+        str(sanitize),
+        "--junitxml",
+        str(report),
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 1, result.stdout + result.stderr
     outcome = [line for line in result.stdout.splitlines() if line.startswith("FAILED")]
-    assert len(outcome) == 1 and "changed.ipynb" in outcome[0] and "unchanged" not in outcome[0], result.stdout
+    assert len(outcome) == 1 and "changed.ipynb" in outcome[0] and "unchanged" not in outcome[0], (
+        result.stdout
+    )
     assert "1 failed, 3 passed" in result.stdout
 
 

@@ -26,9 +26,16 @@ def make(folder, count=23, size=6, expected=None, shard_bytes=5 * 6 * 6 * 3, see
 def test_a_pack_gives_back_what_was_written(tmp_path):
     images, labels = make(tmp_path / "pack")
     pack = Pack.open(tmp_path / "pack")
-    assert len(pack) == 23 and pack.size == 6 and pack.classes == ["a", "b", "c"] and pack.names == ["an a", "a b", "a c"]
+    assert (
+        len(pack) == 23
+        and pack.size == 6
+        and pack.classes == ["a", "b", "c"]
+        and pack.names == ["an a", "a b", "a c"]
+    )
     assert pack.labels.dtype == np.int32 and pack.labels.tolist() == labels
-    assert sorted(path.name for path in pack.path.glob("images-*")) == [f"images-{i:05d}.npy" for i in range(5)]
+    assert sorted(path.name for path in pack.path.glob("images-*")) == [
+        f"images-{i:05d}.npy" for i in range(5)
+    ]
     assert [len(np.load(path)) for path in sorted(pack.path.glob("images-*"))] == [5, 5, 5, 5, 3]
     order = np.random.default_rng(1).integers(0, 23, 100)  # repeated, and across shards
     gathered = pack.gather(order)
@@ -49,7 +56,9 @@ def test_fewer_images_than_expected_leave_no_trace(tmp_path):
     make(tmp_path / "as planned")
     make(tmp_path / "fewer", expected=1000)
     make(tmp_path / "far fewer", expected=10**9, shard_bytes=2**20)
-    planned, fewer, one = (Pack.open(tmp_path / name) for name in ("as planned", "fewer", "far fewer"))
+    planned, fewer, one = (
+        Pack.open(tmp_path / name) for name in ("as planned", "fewer", "far fewer")
+    )
     assert planned.digest == fewer.digest != one.digest
     for pack in (fewer, one):
         pack.verify()
@@ -68,7 +77,9 @@ def test_digest_identifies_images_and_labels(tmp_path):
 
 def test_moments_are_exact():
     rng = np.random.default_rng(0)
-    mixed = rng.normal(0, 40, (50, 9, 9, 3)) @ rng.normal(0, 1, (3, 3)) + rng.uniform(60, 190, (9, 9, 3))
+    mixed = rng.normal(0, 40, (50, 9, 9, 3)) @ rng.normal(0, 1, (3, 3)) + rng.uniform(
+        60, 190, (9, 9, 3)
+    )
     images = mixed.clip(0, 255).astype(np.uint8)
     moments = Moments.of(images[:20])
     moments.add(Moments.of(images[20:]))
@@ -79,8 +90,12 @@ def test_moments_are_exact():
     np.testing.assert_allclose(color["covariance"], np.cov(pixels.T, bias=True), rtol=1e-12)
     values, vectors = color["eigenvalues"], color["eigenvectors"]
     assert (np.diff(values) < 0).all()
-    np.testing.assert_allclose(vectors @ np.diag(values) @ vectors.T, color["covariance"], atol=1e-9)
-    np.testing.assert_allclose(color["covariance"] @ vectors[:, 0], values[0] * vectors[:, 0], atol=1e-9)  # columns, not rows
+    np.testing.assert_allclose(
+        vectors @ np.diag(values) @ vectors.T, color["covariance"], atol=1e-9
+    )
+    np.testing.assert_allclose(
+        color["covariance"] @ vectors[:, 0], values[0] * vectors[:, 0], atol=1e-9
+    )  # columns, not rows
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-12)
     assert (vectors[np.abs(vectors).argmax(axis=0), range(3)] > 0).all()
 
@@ -88,7 +103,11 @@ def test_moments_are_exact():
 def test_moments_of_extremes():
     """White only: the largest sums, no variance, and eigenvalues that are not below zero."""
     color = Moments.of(np.full((3, 64, 64, 3), 255, np.uint8)).color()
-    assert (color["mean"] == 255).all() and (color["covariance"] == 0).all() and (color["eigenvalues"] == 0).all()
+    assert (
+        (color["mean"] == 255).all()
+        and (color["covariance"] == 0).all()
+        and (color["eigenvalues"] == 0).all()
+    )
 
 
 def test_another_process_gets_the_path_and_not_the_pixels(tmp_path):
@@ -99,7 +118,9 @@ def test_another_process_gets_the_path_and_not_the_pixels(tmp_path):
 
 
 def test_what_is_no_pack(tmp_path):
-    with pytest.raises(InputError, match="nowhere does not exist: make one with `alexnet prepare SOURCE"):
+    with pytest.raises(
+        InputError, match="nowhere does not exist: make one with `alexnet prepare SOURCE"
+    ):
         Pack.open(tmp_path / "nowhere")
     with pytest.raises(InputError, match="is not a pack: make one"):
         open_splits(tmp_path)
@@ -153,7 +174,17 @@ def test_damage_is_found(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # numpy takes some of it for old headers
-@pytest.mark.parametrize("name", ["images-00000.npy", "images-00000.jpegs", "labels.npy", "mean.npy", "offsets.npy", "color.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "images-00000.npy",
+        "images-00000.jpegs",
+        "labels.npy",
+        "mean.npy",
+        "offsets.npy",
+        "color.json",
+    ],
+)
 def test_any_damaged_bit_is_told_in_one_line(tmp_path, name):
     """Of numpy's headers, which are read as Python, above all."""
     (tmp_path / "source" / "a").mkdir(parents=True)
@@ -174,8 +205,13 @@ def test_a_damaged_jpeg_file_is_named(tmp_path):
     for i in range(3):
         Image.new("RGB", (6, 6), (9, 99, 60 * i)).save(tmp_path / "source" / "a" / f"{i}.jpg")
     pack = Pack.open(prepare(tmp_path / "source", tmp_path / "pack", size=6, encoding="jpeg"))
-    data, offsets = (pack.path / "images-00000.jpegs").read_bytes(), np.load(pack.path / "offsets.npy")
-    (pack.path / "images-00000.jpegs").write_bytes(data[: offsets[1]] + bytes(100) + data[offsets[1] + 100 :])
+    data, offsets = (
+        (pack.path / "images-00000.jpegs").read_bytes(),
+        np.load(pack.path / "offsets.npy"),
+    )
+    (pack.path / "images-00000.jpegs").write_bytes(
+        data[: offsets[1]] + bytes(100) + data[offsets[1] + 100 :]
+    )
     with pytest.raises(InputError, match="pack is damaged, its image 1 cannot be read"):
         Pack.open(pack.path).gather([0, 1])
 

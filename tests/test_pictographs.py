@@ -13,7 +13,11 @@ from alexnet.errors import InputError
 
 
 def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_every_class_is_a_glyph_of_its_own():
@@ -32,7 +36,9 @@ def test_no_two_of_the_task_look_alike_even_mirrored_and_turned():
     def shape(image):
         image = image.crop(image.getbbox())
         square = Image.new("L", (max(image.size),) * 2)
-        square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
+        square.paste(
+            image, ((square.width - image.width) // 2, (square.height - image.height) // 2)
+        )
         return np.asarray(square.resize((size, size)), float) / 255
 
     shapes = {name: shape(pictographs.glyph(code)) for code, name in pictographs.CLASSES[:40]}
@@ -46,9 +52,16 @@ def test_no_two_of_the_task_look_alike_even_mirrored_and_turned():
 
 
 def test_bands_of_the_photographs_are_disjoint_and_cover_them():
-    assert {photograph.package for photograph in pictographs.photographs().values()} == {"scikit-image", "scikit-learn"}
+    assert {photograph.package for photograph in pictographs.photographs().values()} == {
+        "scikit-image",
+        "scikit-learn",
+    }
     for name, (pixels, _) in pictographs.photographs().items():
-        assert pixels.dtype == np.uint8 and pixels.shape[2] == 3 and np.ptp(pixels.astype(int).mean(axis=(0, 1))) > 1, name  # in color
+        assert (
+            pixels.dtype == np.uint8
+            and pixels.shape[2] == 3
+            and np.ptp(pixels.astype(int).mean(axis=(0, 1))) > 1
+        ), name  # in color
         seen = np.zeros(pixels.shape[:2], int)
         marks = np.arange(seen.size).reshape(*seen.shape, 1)
         for split in pictographs.SPLITS:
@@ -58,10 +71,14 @@ def test_bands_of_the_photographs_are_disjoint_and_cover_them():
 
 def test_the_object_stays_in_the_center_square(monkeypatch):
     """Over plain gray the object is all that differs, and all of it must survive the crop."""
-    monkeypatch.setattr(pictographs, "_bands", lambda split: [Image.new("RGB", (400, 400), (128, 128, 128))] * 2)
+    monkeypatch.setattr(
+        pictographs, "_bands", lambda split: [Image.new("RGB", (400, 400), (128, 128, 128))] * 2
+    )
     sizes, brighter = [], 0
     for index in range(200):
-        image = pictographs.draw(pictographs.CLASSES[index % 40][0], "train", np.random.default_rng([1, index]))
+        image = pictographs.draw(
+            pictographs.CLASSES[index % 40][0], "train", np.random.default_rng([1, index])
+        )
         short, long = sorted(image.size)
         assert 72 <= short <= 108 and long <= 1.5 * short + 1
         if long - short < 2:
@@ -92,11 +109,22 @@ def test_images_depend_on_seed_split_class_and_index_alone(tmp_path):
     assert tree(tmp_path / "three")["train/umbrella/00000.jpg"] != one["train/umbrella/00000.jpg"]
     shapes = {Image.open(io.BytesIO(data)).size for data in one.values()}
     assert any(w > h for w, h in shapes) and any(w < h for w, h in shapes) and len(shapes) > 50
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "three", "two"]  # no temporary folder is left
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "one",
+        "three",
+        "two",
+    ]  # no temporary folder is left
 
 
 def test_bad_arguments(tmp_path):
-    for bad in ({"classes": 0}, {"classes": 1000}, {"train": 0}, {"val": -1}, {"size": 8}, {"seed": -1}):
+    for bad in (
+        {"classes": 0},
+        {"classes": 1000},
+        {"train": 0},
+        {"val": -1},
+        {"size": 8},
+        {"seed": -1},
+    ):
         with pytest.raises(InputError):
             pictographs.write(tmp_path / "out", **bad)
     (tmp_path / "out").mkdir()
@@ -106,11 +134,15 @@ def test_bad_arguments(tmp_path):
     assert (tmp_path / "out" / "mine").exists()
 
 
-@pytest.mark.parametrize(("module", "package"), [("skimage", "scikit-image"), ("sklearn", "scikit-learn")])
+@pytest.mark.parametrize(
+    ("module", "package"), [("skimage", "scikit-image"), ("sklearn", "scikit-learn")]
+)
 def test_a_missing_package_is_named(monkeypatch, module, package):
     pictographs.photographs.cache_clear()
     find = pictographs.importlib.util.find_spec
-    monkeypatch.setattr(pictographs.importlib.util, "find_spec", lambda name: None if name == module else find(name))
+    monkeypatch.setattr(
+        pictographs.importlib.util, "find_spec", lambda name: None if name == module else find(name)
+    )
     with pytest.raises(InputError, match=package):
         pictographs.photographs()
 
@@ -122,7 +154,10 @@ def test_nothing_hangs_on_the_hash_seed():
     )
     outs = {
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}, capture_output=True, check=True
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
     }

@@ -7,7 +7,14 @@ import torch.nn.functional as F
 from alexnet import AlexNet
 from benchmarks.plain import Plain, sgd
 
-PAPER = ["paper", "paper/one-column", "paper/no-lrn", "paper/no-overlap", "paper/no-conv4", "paper/tanh"]
+PAPER = [
+    "paper",
+    "paper/one-column",
+    "paper/no-lrn",
+    "paper/no-overlap",
+    "paper/no-conv4",
+    "paper/tanh",
+]
 NETS = [*PAPER, "source", "source/conv6", "four-layer"]
 
 
@@ -24,14 +31,18 @@ def test_outputs_and_gradients_agree(preset):
     for output in outputs:
         F.cross_entropy(output, labels).backward()
     first = torch.cat([stage.weight.grad for stage in ours.stages("conv1")])
-    torch.testing.assert_close(first, plain.get_submodule("conv1").weight.grad, rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(
+        first, plain.get_submodule("conv1").weight.grad, rtol=1e-8, atol=1e-12
+    )
 
 
 def test_decay_is_for_weights_alone():
     net = Plain("paper", 5, 1 / 16, 64)
     weights, biases = sgd(net).param_groups
     assert weights["weight_decay"] == 5e-4 and biases["weight_decay"] == 0.0
-    assert {p.dim() for p in biases["params"]} == {1} and len(weights["params"]) == len(biases["params"]) == 8
+    assert {p.dim() for p in biases["params"]} == {1} and len(weights["params"]) == len(
+        biases["params"]
+    ) == 8
 
 
 def test_dropout_is_the_papers():

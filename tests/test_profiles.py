@@ -17,14 +17,18 @@ def test_every_profile_loads_and_says_what_its_data_is():
 
 
 def test_an_unknown_name_lists_the_names():
-    with pytest.raises(InputError, match=f"no profile 'imagenet'; there are {', '.join(profiles.names())}"):
+    with pytest.raises(
+        InputError, match=f"no profile 'imagenet'; there are {', '.join(profiles.names())}"
+    ):
         profiles.load("imagenet")
 
 
 def test_a_missing_setting_names_the_profiles_that_have_it():
     lacking = Profile("lacking", {"title": "nothing"})
     others = ", ".join(profiles.who_has("figure1"))
-    with pytest.raises(InputError, match=f"'lacking' has no settings for 'figure1'; the profiles that do: {others}"):
+    with pytest.raises(
+        InputError, match=f"'lacking' has no settings for 'figure1'; the profiles that do: {others}"
+    ):
         lacking["figure1"]
     assert "embedded" in profiles.who_has("figure1")
     with pytest.raises(InputError, match="the profiles that do: none"):
@@ -34,10 +38,16 @@ def test_a_missing_setting_names_the_profiles_that_have_it():
 def test_data_is_found_through_the_environment_alone(tmp_path, monkeypatch):
     cifar = profiles.load("cifar10")
     monkeypatch.delenv("ALEXNET_DATA", raising=False)
-    with pytest.raises(InputError, match="needs CIFAR-10: set ALEXNET_DATA to the folder that holds cifar-10-batches-py or cifar10-jpeg"):
+    with pytest.raises(
+        InputError,
+        match="needs CIFAR-10: set ALEXNET_DATA to the folder that holds cifar-10-batches-py or cifar10-jpeg",
+    ):
         cifar.source()
     monkeypatch.setenv("ALEXNET_DATA", str(tmp_path))
-    with pytest.raises(InputError, match=f"needs CIFAR-10: ALEXNET_DATA={tmp_path} holds no cifar-10-batches-py and no cifar10-jpeg"):
+    with pytest.raises(
+        InputError,
+        match=f"needs CIFAR-10: ALEXNET_DATA={tmp_path} holds no cifar-10-batches-py and no cifar10-jpeg",
+    ):
         cifar.title()
     (tmp_path / "cifar10-jpeg").mkdir()
     assert cifar.source() == tmp_path / "cifar10-jpeg" and cifar.title() == "CIFAR-10 (JPEG copy)"
@@ -47,7 +57,9 @@ def test_data_is_found_through_the_environment_alone(tmp_path, monkeypatch):
 
 def test_a_single_wanted_folder_is_told_as_well(tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_DATA", str(tmp_path))
-    with pytest.raises(InputError, match=f"needs photographs: ALEXNET_DATA={tmp_path} holds no photos$"):
+    with pytest.raises(
+        InputError, match=f"needs photographs: ALEXNET_DATA={tmp_path} holds no photos$"
+    ):
         Profile("own", {"title": "photographs", "source": ["photos"]}).source()
 
 
@@ -57,10 +69,18 @@ def test_data_is_prepared_once_below_the_users_runs(packs32, tmp_path, monkeypat
     profile = Profile("own", {"title": "shapes", "source": ["images"], "size": 24})
     assert profile.runs == tmp_path / "mine" / "own"
     first = profile.splits()
-    assert {name: (len(pack), pack.size) for name, pack in first.items()} == {"train": (40, 24), "val": (8, 24), "test": (8, 24)}
+    assert {name: (len(pack), pack.size) for name, pack in first.items()} == {
+        "train": (40, 24),
+        "val": (8, 24),
+        "test": (8, 24),
+    }
     assert first["train"].path.is_relative_to(profile.runs / "data")
     monkeypatch.setattr(profiles, "prepare", None)  # not called again
-    assert profile.splits()["train"].digest == first["train"].digest == open_splits(first["train"].path.parent)["train"].digest
+    assert (
+        profile.splits()["train"].digest
+        == first["train"].digest
+        == open_splits(first["train"].path.parent)["train"].digest
+    )
 
 
 def test_images_without_labels_are_no_split_of_a_profile(tmp_path, monkeypatch):
@@ -69,20 +89,37 @@ def test_images_without_labels_are_no_split_of_a_profile(tmp_path, monkeypatch):
     archives.ilsvrc2012(tmp_path / "ILSVRC2012")
     profile = Profile("own", {"title": "fish", "source": ["ILSVRC2012"], "size": 24})
     splits = profile.splits()
-    assert list(splits) == ["train", "val"] and list(open_splits(splits["val"].path.parent)) == ["train", "val", "test"]
+    assert list(splits) == ["train", "val"] and list(open_splits(splits["val"].path.parent)) == [
+        "train",
+        "val",
+        "test",
+    ]
 
 
 def test_nets_of_a_profile_share_what_it_says():
-    assert Profile("own", {"image_size": 64, "width": 0.25, "epochs": 3}).net == {"image_size": 64, "width": 0.25}
+    assert Profile("own", {"image_size": 64, "width": 0.25, "epochs": 3}).net == {
+        "image_size": 64,
+        "width": 0.25,
+    }
 
 
 def test_own_profiles_extend_others(tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_PROFILES", str(tmp_path))
-    (tmp_path / "small.yml").write_text("extends: embedded\nwidth: 0.125\nfigure1: {epochs: 1}\nmine: {a: 1}\npermuted: null\n")
+    (tmp_path / "small.yml").write_text(
+        "extends: embedded\nwidth: 0.125\nfigure1: {epochs: 1}\nmine: {a: 1}\npermuted: null\n"
+    )
     (tmp_path / "smaller.yml").write_text("extends: small\nfigure1: {threshold: 0.5}\n")
     base, small = profiles.load("embedded"), profiles.load("small")
-    assert {"small", "smaller", "embedded"} <= set(profiles.names()) and small.name == "small" and small["mine"] == {"a": 1}
-    assert small["width"] == 0.125 and small["size"] == base["size"] and "permuted" not in small.settings
+    assert (
+        {"small", "smaller", "embedded"} <= set(profiles.names())
+        and small.name == "small"
+        and small["mine"] == {"a": 1}
+    )
+    assert (
+        small["width"] == 0.125
+        and small["size"] == base["size"]
+        and "permuted" not in small.settings
+    )
     assert small["figure1"] == base["figure1"] | {"epochs": 1}
     assert profiles.load("smaller")["figure1"] == base["figure1"] | {"epochs": 1, "threshold": 0.5}
 
@@ -108,17 +145,29 @@ def test_an_own_profile_has_a_name_of_its_own(tmp_path, monkeypatch):
     (tmp_path / "cifar10.yml").write_text("extends: embedded")
     with pytest.raises(InputError, match=r"cifar10.yml has the name of a profile of the project"):
         profiles.names()
+
+
 def test_a_part_may_take_other_data_than_its_profile(packs32, tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "mine"))
     monkeypatch.setenv("ALEXNET_DATA", str(packs32.parent))
     profile = Profile("own", {"title": "shapes", "source": ["images"], "size": 24, "classes": 2})
     assert len(profile.splits()["train"]) == 20 and len(profile.splits()["train"].classes) == 2
-    everything = profile.packs("more", {"classes": None, "epochs": 3})  # what is no word on data is no matter
+    everything = profile.packs(
+        "more", {"classes": None, "epochs": 3}
+    )  # what is no word on data is no matter
     assert len(everything["train"]) == 40 and everything["train"].size == 24
-    assert profile.packs("others", {"classes": None})["train"].path == everything["train"].path  # prepared once
+    assert (
+        profile.packs("others", {"classes": None})["train"].path == everything["train"].path
+    )  # prepared once
     some = profile.packs("some", {"classes": ["cloud", "sun", "umbrella"], "limit": 4, "size": 16})
     assert (len(some["train"]), some["train"].size) == (12, 16)
-    drawn = profile.packs("drawn", {"pictographs": {"classes": 2, "train": 3, "val": 0, "test": 0, "size": 20}})
-    assert [*drawn] == ["train"] and len(drawn["train"]) == 6 and drawn["train"].path.name.startswith("drawn-")
+    drawn = profile.packs(
+        "drawn", {"pictographs": {"classes": 2, "train": 3, "val": 0, "test": 0, "size": 20}}
+    )
+    assert (
+        [*drawn] == ["train"]
+        and len(drawn["train"]) == 6
+        and drawn["train"].path.name.startswith("drawn-")
+    )
     with pytest.raises(InputError, match=r"needs shapes: .* holds no elsewhere"):
         profile.packs("lacking", {"source": ["elsewhere"]})

@@ -29,7 +29,11 @@ RUNS = {  # ranks, and over how many the columns are spread
     "two columns, two rows": (4, 2),
     "three rows": (3, 1),  # of which the last, short batch of 4 images leaves each one or two
 }
-PRECISIONS = {"fp64": 1e-12, "fp32": 1e-5, "bf16": 1e-2}  # the largest difference after 20 steps, as a share of the largest weight
+PRECISIONS = {
+    "fp64": 1e-12,
+    "fp32": 1e-5,
+    "bf16": 1e-2,
+}  # the largest difference after 20 steps, as a share of the largest weight
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +45,18 @@ def trained(packs72, tmp_path_factory):
         for name, (world, columns) in {"alone": (1, None), **RUNS}.items():
             if precision == "fp64" or name in ("alone", "two columns"):
                 config = configure(packs72, precision=precision)
-                jobs[precision, name] = job(packs72, folder / f"{precision} {name}", world, config, columns=columns)
+                jobs[precision, name] = job(
+                    packs72, folder / f"{precision} {name}", world, config, columns=columns
+                )
     for key, outcome in zip(jobs, run(*jobs.values()), strict=True):
         assert set(outcome["statuses"]) == {0}, (key, outcome["outputs"])
     return folder
 
 
-@pytest.mark.parametrize(("precision", "name"), [*(("fp64", name) for name in RUNS), ("fp32", "two columns"), ("bf16", "two columns")])
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [*(("fp64", name) for name in RUNS), ("fp32", "two columns"), ("bf16", "two columns")],
+)
 def test_several_ranks_train_what_one_process_trains(packs72, trained, precision, name):
     tolerance = PRECISIONS[precision]
     one, several = trained / f"{precision} alone", trained / f"{precision} {name}"
@@ -61,22 +70,33 @@ def test_several_ranks_train_what_one_process_trains(packs72, trained, precision
     for a, b in pairs:
         assert b.pop("kind") == a.pop("kind") and b == pytest.approx(a, rel=tolerance, abs=1e-12)
     untrained = configure(packs72, precision=precision).network().export_merged()
-    assert all(float((expected[key] - value).abs().max()) > 0 for key, value in untrained.items())  # equal, and not by standing still
+    assert all(
+        float((expected[key] - value).abs().max()) > 0 for key, value in untrained.items()
+    )  # equal, and not by standing still
 
 
 def test_each_rank_starts_with_its_columns_of_another_runs_weights(packs72, trained, tmp_path):
     first = trained / "fp64 alone"
-    config = replace(configure(packs72, precision="fp64", seed=9, start=starting_point(first), epochs=1.0), num_classes=5)
-    jobs = [job(packs72, tmp_path / f"{world}", world, config, start=str(first)) for world in (1, 2)]
+    config = replace(
+        configure(packs72, precision="fp64", seed=9, start=starting_point(first), epochs=1.0),
+        num_classes=5,
+    )
+    jobs = [
+        job(packs72, tmp_path / f"{world}", world, config, start=str(first)) for world in (1, 2)
+    ]
     unfit = configure(packs72, precision="fp64", width=1 / 16, start=starting_point(first))
     *outcomes, refused = run(*jobs, job(packs72, tmp_path / "unfit", 2, unfit, start=str(first)))
     assert [outcome["statuses"] for outcome in outcomes] == [[0], [0, 0]], outcomes
-    alone, apart, before = (load_file(path / "weights.safetensors") for path in (tmp_path / "1", tmp_path / "2", first))
+    alone, apart, before = (
+        load_file(path / "weights.safetensors") for path in (tmp_path / "1", tmp_path / "2", first)
+    )
     for key, value in alone.items():
         assert float((apart[key] - value).abs().max()) <= 1e-12 * float(value.abs().max()), key
         if not key.startswith("fc8"):  # five steps on, and near: nothing near a net of another seed
             assert float((value - before[key]).norm()) < 0.2 * float(before[key].norm() + 1e-3), key
-    assert refused["statuses"] == [2, 2] and all("conv1.weight has shape (12, 3, 11, 11)" in out for out in refused["outputs"])
+    assert refused["statuses"] == [2, 2] and all(
+        "conv1.weight has shape (12, 3, 11, 11)" in out for out in refused["outputs"]
+    )
 
 
 def test_the_full_net_takes_the_same_step_on_two_ranks_and_sends_what_figure_2_says():
@@ -84,12 +104,21 @@ def test_the_full_net_takes_the_same_step_on_two_ranks_and_sends_what_figure_2_s
     assert outcome["statuses"] == [0, 0], outcome["outputs"]
     sent = json.loads(outcome["outputs"][0])
     assert sent == {
-        "conv3 forward": 21_632, "fc6 forward": 4_608, "fc7 forward": 2_048, "fc8 forward": 1_000,
-        "conv3 backward": 21_632, "fc6 backward": 4_608, "fc7 backward": 2_048,
+        "conv3 forward": 21_632,
+        "fc6 forward": 4_608,
+        "fc7 forward": 2_048,
+        "fc8 forward": 1_000,
+        "conv3 backward": 21_632,
+        "fc6 backward": 4_608,
+        "fc7 backward": 2_048,
     }
-    forward, backward = (sum(n for key, n in sent.items() if key.endswith(way)) for way in ("forward", "backward"))
+    forward, backward = (
+        sum(n for key, n in sent.items() if key.endswith(way)) for way in ("forward", "backward")
+    )
     assert (forward, backward) == (29_288, 28_288)
-    assert {f"{layer} forward": n for layer, n in crossings(shapes(get("paper"))).items()}.items() <= sent.items()
+    assert {
+        f"{layer} forward": n for layer, n in crossings(shapes(get("paper"))).items()
+    }.items() <= sent.items()
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -103,17 +132,45 @@ def test_the_time_of_a_step_is_told_apart(trained):
         for row in log.read(trained / f"fp64 {name}", "step"):
             parts = [row[f"seconds_{part}"] for part in ("data", "compute", "exchange")]
             assert min(parts[:2]) > 0 and (parts[2] > 0) == (name != "alone")
-            assert row["images_per_second"] == pytest.approx((4 if row["step"] % 5 == 0 else 8) / sum(parts))
+            assert row["images_per_second"] == pytest.approx(
+                (4 if row["step"] % 5 == 0 else 8) / sum(parts)
+            )
 
 
 def train_twice(packs, folder, device, environment):
     """20 steps in float64 by the command line: by one process, and by two ranks that torchrun starts on one device. Their folders."""
-    options = ["--preset", "paper/constant-rate", "--width", "0.125", "--batch-size", "8", "--epochs", "4", "--precision", "fp64"]
+    options = [
+        "--preset",
+        "paper/constant-rate",
+        "--width",
+        "0.125",
+        "--batch-size",
+        "8",
+        "--epochs",
+        "4",
+        "--precision",
+        "fp64",
+    ]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     for name, start in {"one": [], "two": launcher}.items():
-        command = [sys.executable, *start, "-m", "alexnet", "train", "--data", packs, "--out", folder / name, "--device", device, *options]
+        command = [
+            sys.executable,
+            *start,
+            "-m",
+            "alexnet",
+            "train",
+            "--data",
+            packs,
+            "--out",
+            folder / name,
+            "--device",
+            device,
+            *options,
+        ]
         own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0"}
-        done = subprocess.run(command, env=os.environ | own | environment, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(
+            command, env=os.environ | own | environment, capture_output=True, text=True, timeout=500
+        )
         assert done.returncode == 0, done.stderr
     return folder / "one", folder / "two"
 
@@ -122,7 +179,10 @@ def train_twice(packs, folder, device, environment):
 @pytest.mark.parametrize("backend", ["gloo", "nccl"])
 def test_two_ranks_on_one_gpu_train_what_one_process_trains(packs72, tmp_path, backend):
     only = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    environment = {"CUDA_VISIBLE_DEVICES": only, "NCCL_MULTI_RANK_GPU_ENABLE": "1" if backend == "nccl" else "0"}
+    environment = {
+        "CUDA_VISIBLE_DEVICES": only,
+        "NCCL_MULTI_RANK_GPU_ENABLE": "1" if backend == "nccl" else "0",
+    }
     one, two = train_twice(packs72, tmp_path, "cuda", environment)
     expected, found = (load_file(path / "weights.safetensors") for path in (one, two))
     for key, value in expected.items():  # a GPU's sums may come in another order each time
@@ -137,7 +197,9 @@ def test_two_ranks_on_one_gpu_train_what_one_process_trains(packs72, tmp_path, b
 # --- where ranks do not fit ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("world", "columns", "spread"), [(3, 2, 2), (4, 2, 3), (2, 1, 2), (4, 2, 4)])
+@pytest.mark.parametrize(
+    ("world", "columns", "spread"), [(3, 2, 2), (4, 2, 3), (2, 1, 2), (4, 2, 4)]
+)
 def test_ranks_that_make_no_mesh_are_told_so(monkeypatch, world, columns, spread):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", str(world))
@@ -150,9 +212,13 @@ def test_ranks_that_see_different_folders_are_told_so_at_once_and_leave_no_run(p
     config = configure(packs72)
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "lock").write_text("of another run")
-    apart, together = run(job(packs72, tmp_path, 2, config, apart=True), job(packs72, tmp_path / "0", 2, config))
+    apart, together = run(
+        job(packs72, tmp_path, 2, config, apart=True), job(packs72, tmp_path / "0", 2, config)
+    )
     told = f"alexnet: rank 1 cannot see rank 0's {tmp_path}/0; give all ranks the same --out, on a disk that they share\n"
-    assert apart["statuses"] == [2, 2] and apart["outputs"][0] == told and max(apart["seconds"]) < 60, apart
+    assert (
+        apart["statuses"] == [2, 2] and apart["outputs"][0] == told and max(apart["seconds"]) < 60
+    ), apart
     assert together["statuses"] == [0, 0], together["outputs"]  # what was left is no obstacle
 
 
@@ -164,9 +230,17 @@ def test_a_rank_that_never_comes_is_named():
 
 
 def test_rank_0_that_never_comes_is_named(monkeypatch):
-    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 9}.items():
+    for name, value in {
+        "RANK": 1,
+        "WORLD_SIZE": 2,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": 9,
+    }.items():
         monkeypatch.setenv(name, str(value))
-    with pytest.raises(RuntimeError, match=r"rank 0 did not come within 1 s to MASTER_ADDR=127.0.0.1 MASTER_PORT=9; start it, or mend"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"rank 0 did not come within 1 s to MASTER_ADDR=127.0.0.1 MASTER_PORT=9; start it, or mend",
+    ):
         join(2, timeout=1.0)
 
 
@@ -174,7 +248,13 @@ def test_a_process_alone_has_no_ranks(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     here = join(2)
-    assert (here.rank, here.world, here.shard, here.is_first, here.keeps) == (0, 1, (0, 1), True, True)
+    assert (here.rank, here.world, here.shard, here.is_first, here.keeps) == (
+        0,
+        1,
+        (0, 1),
+        True,
+        True,
+    )
     assert here.totals([1.5, 2], [True, False]) == ([1.5, 2], [True, False])
     here.leave()
     with pytest.raises(InputError, match="--column-ranks is for several ranks, which `torchrun"):

@@ -51,7 +51,11 @@ def recipe() -> list[str]:
         if not steps:
             return f"not in {most:,} steps, {len(runs)} runs"
         when = f"at step {steps[0]}" + f" to {steps[-1]}" * (steps[-1] > steps[0])
-        return f"{when}, {len(runs)} runs" if len(steps) == len(runs) else f"{when}, {len(steps)} of {len(runs)} runs in {most:,} steps"
+        return (
+            f"{when}, {len(runs)} runs"
+            if len(steps) == len(runs)
+            else f"{when}, {len(steps)} of {len(runs)} runs in {most:,} steps"
+        )
 
     where = "`results/embedded/recipe.json`" if found else ""
     return [
@@ -63,14 +67,40 @@ def recipe() -> list[str]:
 
 
 def measured() -> list[str]:
-    found, other = (results.archived("ablations", profile) for profile in ("embedded", "embedded-other-processor"))
+    found, other = (
+        results.archived("ablations", profile)
+        for profile in ("embedded", "embedded-other-processor")
+    )
     where = "`results/embedded/ablations.json`" if found else ""
-    rows = [row("ten views instead of one, top-1", "-1.5 points", points(ablations.gains(found)) if found else "not yet run", where)]
-    for arm, what in (("no-lrn", "response normalization"), ("no-overlap", "overlap in pooling"), ("one-column", "the second column")):
+    rows = [
+        row(
+            "ten views instead of one, top-1",
+            "-1.5 points",
+            points(ablations.gains(found)) if found else "not yet run",
+            where,
+        )
+    ]
+    for arm, what in (
+        ("no-lrn", "response normalization"),
+        ("no-overlap", "overlap in pooling"),
+        ("one-column", "the second column"),
+    ):
         here = undecided(ablations.differences(found, arm)) if found else "not yet run"
-        if found and other and decided(ablations.differences(found, arm)) and not decided(ablations.differences(other, arm)):
+        if (
+            found
+            and other
+            and decided(ablations.differences(found, arm))
+            and not decided(ablations.differences(other, arm))
+        ):
             here += ", undecided on another processor with a longer budget"
-        rows.append(row(f"without {what}, top-1, ten views", f"+{ablations.ARMS[arm].paper} points", here, where))
+        rows.append(
+            row(
+                f"without {what}, top-1, ten views",
+                f"+{ablations.ARMS[arm].paper} points",
+                here,
+                where,
+            )
+        )
     return rows
 
 
@@ -85,19 +115,34 @@ def figure1() -> list[str]:
         nets, budget = result["metrics"]["nets"], result["metrics"]["budget"]
         relu, tanh = (nets[kind]["epochs_to_threshold"] for kind in ("ReLU", "tanh"))
         assert all(relu.values()), "ReLU arrives within the budget"
-        ratios = [f"{tanh[seed] / relu[seed]:.1f}" if tanh[seed] else f"more than {floor(10 * budget / relu[seed]) / 10}" for seed in relu]
+        ratios = [
+            f"{tanh[seed] / relu[seed]:.1f}"
+            if tanh[seed]
+            else f"more than {floor(10 * budget / relu[seed]) / 10}"
+            for seed in relu
+        ]
         here = f"{', '.join(ratios)}, {result['data']['title']}"
         rows.append(row(FACTOR, "6", here, f"`results/{profile}/figure1.json`"))
     return rows or [row(FACTOR, "6", "not yet run", "")]
 
 
 def normalized() -> list[str]:
-    what, found = "a four-layer net on CIFAR-10 with response normalization, top-1, one view", results.archived("cifar_lrn", "cifar10")
+    what, found = (
+        "a four-layer net on CIFAR-10 with response normalization, top-1, one view",
+        results.archived("cifar_lrn", "cifar10"),
+    )
     if not found:
         return [row(what, "-2 points", "not yet run", "")]
     own, plain = (cifar_lrn.errors(found, arm) for arm in ("with", "without"))
     here = undecided([100 * (own[seed] - plain[seed]) for seed in own])
-    return [row(what, "-2 points", f"{here}, {found['data']['title']}", "`results/cifar10/cifar_lrn.json`")]
+    return [
+        row(
+            what,
+            "-2 points",
+            f"{here}, {found['data']['title']}",
+            "`results/cifar10/cifar_lrn.json`",
+        )
+    ]
 
 
 def operators(rows: list[dict]) -> list[str]:
@@ -107,7 +152,11 @@ def operators(rows: list[dict]) -> list[str]:
         found = []
         for direction in ("forward", "both"):
             case = {"operator": operator, "layer": layer, "direction": direction}
-            here = {row["implementation"]: row["median_ms"] for row in rows if case.items() <= row.items()}
+            here = {
+                row["implementation"]: row["median_ms"]
+                for row in rows
+                if case.items() <= row.items()
+            }
             found.append(f"{here['torch'] / here[ours]:.1f}")
         return found
 
@@ -144,13 +193,19 @@ def test_the_operators_table_is_one_machines_run() -> None:
 
 def steps() -> list[str]:
     """A training step on the CPU that was measured last."""
-    rows = {(row["case"], row["implementation"]): row for row in step.latest("steps", False) if row["preset"] == "paper"}
+    rows = {
+        (row["case"], row["implementation"]): row
+        for row in step.latest("steps", False)
+        if row["preset"] == "paper"
+    }
     if not rows:
         return [row("a training step on a CPU", "not yet measured", "not yet measured", "")]
     first, where = next(iter(rows.values())), "`benchmarks/results/step.csv`"
 
     def line(what: str, case: str, name: str) -> str:
-        rate, ratio = (step.number(rows[case, name][column]) for column in ("images_per_s", "ratio"))
+        rate, ratio = (
+            step.number(rows[case, name][column]) for column in ("images_per_s", "ratio")
+        )
         return row(what, f"{rate:,.0f}", f"{ratio or 1:.2f}", where)
 
     full, small = "full net", "default profile"
@@ -168,7 +223,11 @@ def steps() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("rows", [arithmetic, recipe, measured, figure1, normalized, steps], ids=lambda rows: rows.__name__)
+@pytest.mark.parametrize(
+    "rows",
+    [arithmetic, recipe, measured, figure1, normalized, steps],
+    ids=lambda rows: rows.__name__,
+)
 def test_the_table_is_what_the_archive_holds(rows) -> None:
     for one in rows():
         assert one in README
@@ -180,4 +239,6 @@ def test_the_scoreboard_is_the_archives() -> None:
 
 def test_pictures_are_there() -> None:
     pictures = re.findall(r"!\[[^\]]{20,}\]\(([^)]+)\)", README)
-    assert pictures and all((Path(__file__).resolve().parents[1] / picture).is_file() for picture in pictures)
+    assert pictures and all(
+        (Path(__file__).resolve().parents[1] / picture).is_file() for picture in pictures
+    )

@@ -37,7 +37,10 @@ def chapter(tmp_path: Path) -> Path:
     path.parent.mkdir()
     cells = [
         new_code_cell("n = 3", metadata={"tags": ["parameters"]}),
-        new_code_cell("import os, sys\nprint(os.environ['OMP_NUM_THREADS'])\nsys.stdout.flush()\nprint('é', n)", metadata={"tags": []}),
+        new_code_cell(
+            "import os, sys\nprint(os.environ['OMP_NUM_THREADS'])\nsys.stdout.flush()\nprint('é', n)",
+            metadata={"tags": []},
+        ),
     ]
     nbformat.write(new_notebook(cells=cells), path)
     return path
@@ -53,7 +56,10 @@ def test_refreshing_twice_gives_the_same_bytes(chapter: Path) -> None:
     assert [output.text for output in notebook.cells[1].outputs] == ["1\né 3\n"]
     assert not re.search(rb"papermill|\d\d:\d\d:\d\d|language_info|version\"", once)
     assert notebook.metadata.kernelspec.name == "python3"
-    assert notebook.cells[0].metadata.tags == ["parameters"] and "tags" not in notebook.cells[1].metadata
+    assert (
+        notebook.cells[0].metadata.tags == ["parameters"]
+        and "tags" not in notebook.cells[1].metadata
+    )
     assert sorted(each.name for each in chapter.parent.iterdir()) == [chapter.name]
 
 
@@ -67,15 +73,23 @@ def test_a_chapter_that_fails_is_left_as_it_was(chapter: Path) -> None:
     assert chapter.read_bytes() == before
 
 
-def test_a_notebook_fetches_the_package_only_where_the_repository_has_an_address_and_the_package_is_missing(chapter: Path) -> None:
+def test_a_notebook_fetches_the_package_only_where_the_repository_has_an_address_and_the_package_is_missing(
+    chapter: Path,
+) -> None:
     refresh = scripts["refresh_notebooks"].refresh
     refresh(chapter)
     without = chapter.read_bytes()
     refresh(chapter, "https://example.org/alexnet")
     first = nbformat.read(chapter, as_version=4).cells[0]
-    assert "https://example.org/alexnet" in first.source and "remove-cell" in first.metadata["tags"] and first.outputs == []
+    assert (
+        "https://example.org/alexnet" in first.source
+        and "remove-cell" in first.metadata["tags"]
+        and first.outputs == []
+    )
     refresh(chapter, "https://example.org/elsewhere")
-    assert chapter.read_text().count("bootstrap\"") == 2 and "org/alexnet" not in chapter.read_text()  # the one cell's name and tag
+    assert (
+        chapter.read_text().count('bootstrap"') == 2 and "org/alexnet" not in chapter.read_text()
+    )  # the one cell's name and tag
     refresh(chapter)
     assert chapter.read_bytes() == without
 
@@ -90,7 +104,13 @@ def test_the_cell_that_fetches_the_package_does(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     cell = scripts["refresh_notebooks"].BOOTSTRAP.format(url=there.as_uri())
     code = f"{cell}\nimport alexnet\nassert alexnet.fetched\n"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=tmp_path / "here", capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code],
+        cwd=tmp_path / "here",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -98,14 +118,27 @@ def test_docstrings_are_plain_text_to_the_book() -> None:
     text = "v = m * v, with `rate` and x_ |y|; on\ntwo lines.\n\n    a folder\n      file    what it holds\n\nThe *end*."
     found = scripts["book_pages"].marked_up(text)
     assert found[0] == r"v = m \* v, with ``rate`` and x\_ \|y\|; on two lines."
-    assert found[2:6] == ["::", "", "    a folder", "      file    what it holds"] and found[7] == r"The \*end\*."
+    assert (
+        found[2:6] == ["::", "", "    a folder", "      file    what it holds"]
+        and found[7] == r"The \*end\*."
+    )
 
 
 def test_streams_are_joined_only_with_their_own_kind() -> None:
     pieces = [("stdout", "a"), ("stdout", "b"), ("stderr", "c"), ("stdout", "d")]
-    notebook = new_notebook(cells=[new_code_cell("", outputs=[new_output("stream", name=name, text=text) for name, text in pieces])])
+    notebook = new_notebook(
+        cells=[
+            new_code_cell(
+                "", outputs=[new_output("stream", name=name, text=text) for name, text in pieces]
+            )
+        ]
+    )
     scripts["refresh_notebooks"].clean(notebook)
-    assert [(output.name, output.text) for output in notebook.cells[0].outputs] == [("stdout", "ab"), ("stderr", "c"), ("stdout", "d")]
+    assert [(output.name, output.text) for output in notebook.cells[0].outputs] == [
+        ("stdout", "ab"),
+        ("stderr", "c"),
+        ("stdout", "d"),
+    ]
 
 
 def test_the_books_buttons_hang_on_the_repositorys_address_alone() -> None:
@@ -113,20 +146,30 @@ def test_the_books_buttons_hang_on_the_repositorys_address_alone() -> None:
     plain = {"title": "T", "repository": {"url": "", "branch": "main"}, "html": {"favicon": "f"}}
     assert with_buttons(plain, None) == plain
     github = with_buttons(plain, "https://github.com/name/alexnet.git")
-    assert github["repository"]["url"] == "https://github.com/name/alexnet" and github["html"]["favicon"] == "f"
+    assert (
+        github["repository"]["url"] == "https://github.com/name/alexnet"
+        and github["html"]["favicon"] == "f"
+    )
     assert github["html"]["use_repository_button"] and github["launch_buttons"]["colab_url"]
-    elsewhere = with_buttons({**plain, "repository": {"url": "https://codeberg.org/name/alexnet"}}, None)
+    elsewhere = with_buttons(
+        {**plain, "repository": {"url": "https://codeberg.org/name/alexnet"}}, None
+    )
     assert elsewhere["html"]["use_issues_button"] and "launch_buttons" not in elsewhere
 
 
-def test_the_book_forgets_what_other_code_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_book_forgets_what_other_code_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build_book = scripts["build_book"]
     monkeypatch.setattr(build_book, "ROOT", tmp_path)
     monkeypatch.setattr(build_book, "BUILD", tmp_path / "_build")
     source = tmp_path / "alexnet" / "network.py"
     source.parent.mkdir()
     source.write_text("maps = 48\n")
-    cached = [tmp_path / "_build" / ".jupyter_cache" / "executed", tmp_path / "_build" / ".doctrees" / "page"]
+    cached = [
+        tmp_path / "_build" / ".jupyter_cache" / "executed",
+        tmp_path / "_build" / ".doctrees" / "page",
+    ]
 
     def survives() -> bool:
         for path in cached:
@@ -139,7 +182,11 @@ def test_the_book_forgets_what_other_code_computed(tmp_path: Path, monkeypatch: 
     assert [survives(), survives()] == [False, True]
     source.write_text("maps = 64\n")
     assert [survives(), survives()] == [False, True]
-    for name in ("kernels/native.c", "results/embedded/live.json", "benchmarks/results/max_pool.csv"):
+    for name in (
+        "kernels/alexnet_kernels/native.c",
+        "results/embedded/live.json",
+        "benchmarks/results/max_pool.csv",
+    ):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
         assert [survives(), survives()] == [False, True], name
@@ -147,7 +194,10 @@ def test_the_book_forgets_what_other_code_computed(tmp_path: Path, monkeypatch: 
     style.parent.mkdir(parents=True)
     style.write_text("p { color: red }\n")
     build_book.forget_if_changed()
-    assert [path.exists() for path in cached] == [True, False]  # pages are written anew, with the same numbers
+    assert [path.exists() for path in cached] == [
+        True,
+        False,
+    ]  # pages are written anew, with the same numbers
 
 
 def test_the_book_executes_ahead_what_its_cache_lacks(
@@ -158,15 +208,23 @@ def test_the_book_executes_ahead_what_its_cache_lacks(
     monkeypatch.setattr(build_book, "BUILD", root / "_build")
     tally = "open('tally', 'a').write('x')"
     nbformat.write(new_notebook(cells=[new_code_cell(tally)]), root / "book" / "02-good.ipynb")
-    nbformat.write(new_notebook(cells=[new_code_cell(tally), new_code_cell("1 / 0")]), root / "book" / "03-bad.ipynb")
+    nbformat.write(
+        new_notebook(cells=[new_code_cell(tally), new_code_cell("1 / 0")]),
+        root / "book" / "03-bad.ipynb",
+    )
     pages = [{"file": f"book/{name}"} for name in ("02-good", "03-bad")]
-    (root / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "book/01-chapter", "chapters": pages}))
+    (root / "_toc.yml").write_text(
+        yaml.safe_dump({"format": "jb-book", "root": "book/01-chapter", "chapters": pages})
+    )
     for count in (3, 1):  # the one that failed is tried again
         with kernel_environment(ROOT, threads=1):
             build_book.execute_ahead(60)
         assert f"Executing {count} notebook" in capsys.readouterr().out
     assert (root / "book" / "tally").read_text() == "xxx"
-    cached = {Path(record.uri).stem for record in get_cache(root / "_build" / ".jupyter_cache").list_cache_records()}
+    cached = {
+        Path(record.uri).stem
+        for record in get_cache(root / "_build" / ".jupyter_cache").list_cache_records()
+    }
     assert cached == {"01-chapter", "02-good"}
 
 

@@ -9,7 +9,11 @@ import pytest
 from alexnet import results
 from alexnet.errors import InputError
 
-RESULT = {"experiment": "figure1", "profile": "embedded", "metrics": {"error": 0.1 + 0.2, "missing": None}}
+RESULT = {
+    "experiment": "figure1",
+    "profile": "embedded",
+    "metrics": {"error": 0.1 + 0.2, "missing": None},
+}
 
 
 def test_runs_are_in_the_repository_or_where_the_environment_says(tmp_path, monkeypatch):
@@ -24,14 +28,31 @@ def test_runs_are_in_the_repository_or_where_the_environment_says(tmp_path, monk
 
 def test_the_hash_of_a_config_is_of_its_content():
     one = results.config_hash({"a": 1, "b": [1.5, None]})
-    assert one == results.config_hash({"b": [1.5, None], "a": 1}) and re.fullmatch("[0-9a-f]{16}", one)
-    assert len({one, results.config_hash({"a": 2, "b": [1.5, None]}), results.config_hash({"a": 1}), results.config_hash([])}) == 4
+    assert one == results.config_hash({"b": [1.5, None], "a": 1}) and re.fullmatch(
+        "[0-9a-f]{16}", one
+    )
+    assert (
+        len(
+            {
+                one,
+                results.config_hash({"a": 2, "b": [1.5, None]}),
+                results.config_hash({"a": 1}),
+                results.config_hash([]),
+            }
+        )
+        == 4
+    )
 
 
 def test_a_result_comes_back_as_saved(tmp_path):
     path = results.save(RESULT, tmp_path / "new" / "folder")
-    assert path == tmp_path / "new" / "folder" / "figure1.json" and results.load("figure1", path.parent) == RESULT
-    assert [p.name for p in path.parent.iterdir()] == ["figure1.json"] and path.read_text().endswith("}\n")
+    assert (
+        path == tmp_path / "new" / "folder" / "figure1.json"
+        and results.load("figure1", path.parent) == RESULT
+    )
+    assert [p.name for p in path.parent.iterdir()] == [
+        "figure1.json"
+    ] and path.read_text().endswith("}\n")
     results.save(RESULT | {"profile": "cifar10"}, path.parent)
     assert results.load("figure1", path.parent)["profile"] == "cifar10"
     assert results.load("errors", path.parent) is None
@@ -48,13 +69,26 @@ def test_the_archive_is_in_the_repository(tmp_path, monkeypatch):
 def test_provenance_says_where_and_with_what():
     found = results.provenance(12.34)
     assert json.loads(json.dumps(found)) == found
-    assert found["wall_seconds"] == 12.3 and found["hardware"]["cores"] >= 1 and found["hardware"]["processor"]
-    assert found["versions"]["torch"] and found["versions"]["numpy"] and found["versions"]["python"].startswith("3.")
+    assert (
+        found["wall_seconds"] == 12.3
+        and found["hardware"]["cores"] >= 1
+        and found["hardware"]["processor"]
+    )
+    assert (
+        found["versions"]["torch"]
+        and found["versions"]["numpy"]
+        and found["versions"]["python"].startswith("3.")
+    )
 
 
 def test_the_commit_is_dirty_by_code_and_not_by_results(tmp_path, monkeypatch):
     def git(*words):
-        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+        )
 
     (tmp_path / "results").mkdir()
     (tmp_path / "package").mkdir()
@@ -77,7 +111,13 @@ def test_the_commit_is_dirty_by_code_and_not_by_results(tmp_path, monkeypatch):
 
 def part(*seeds, provenance=None, **metrics):
     by_seed = {"images": 8, "nets": {"full": {str(seed): seed / 10 for seed in seeds}}}
-    return {"experiment": "ablations", "profile": "embedded", "config_hash": "ab", "seeds": list(seeds), "data": {"title": "shapes"}} | {
+    return {
+        "experiment": "ablations",
+        "profile": "embedded",
+        "config_hash": "ab",
+        "seeds": list(seeds),
+        "data": {"title": "shapes"},
+    } | {
         "metrics": by_seed | metrics,
         "provenance": provenance or {"commit": f"of {seeds[0]}"},
     }
@@ -87,7 +127,10 @@ def test_seeds_of_several_runs_are_joined_and_each_keeps_its_provenance():
     two = results.join(part(0, 1), part(2))
     three = results.join(two, part(3, 4))
     assert two["seeds"] == [0, 1, 2] and three["seeds"] == [0, 1, 2, 3, 4]
-    assert three["metrics"] == {"images": 8, "nets": {"full": {"0": 0.0, "1": 0.1, "2": 0.2, "3": 0.3, "4": 0.4}}}
+    assert three["metrics"] == {
+        "images": 8,
+        "nets": {"full": {"0": 0.0, "1": 0.1, "2": 0.2, "3": 0.3, "4": 0.4}},
+    }
     earlier = [{"seeds": [0, 1], "commit": "of 0"}, {"seeds": [2], "commit": "of 2"}]
     assert three["provenance"] == {"commit": "of 3", "earlier": earlier}
 

@@ -6,16 +6,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.library import opcheck
 
-import kernels
+import alexnet_kernels as kernels
 from alexnet import rng
-from kernels import _native
+from alexnet_kernels import _native
 
 
 def test_numbers_are_fixed_for_ever():
     """A change here changes every trained model: raise trainer.VERSION with it. The finalizer's own value is splitmix64's, for seed 0."""
-    assert int(rng._mix(torch.tensor(rng._GOLDEN))) == 0xE220A8397B1DCDAF - 2**64  # first output of splitmix64 from state 0
+    assert (
+        int(rng._mix(torch.tensor(rng._GOLDEN))) == 0xE220A8397B1DCDAF - 2**64
+    )  # first output of splitmix64 from state 0
     assert rng.key(1, 2, 3).item() == rng.key(torch.tensor(1), 2, 3).item()
-    assert (rng.uniform(rng.key(rng.CROP, 0, 0, torch.arange(2)), 3) * 1000).long().tolist() == FIXED
+    assert (
+        rng.uniform(rng.key(rng.CROP, 0, 0, torch.arange(2)), 3) * 1000
+    ).long().tolist() == FIXED
 
 
 FIXED = [[483, 92, 372], [292, 992, 825]]
@@ -49,15 +53,21 @@ def test_masks_are_the_same_compiled():
             with kernels.using("native"):
                 assert torch.equal(rng.keep(keys, count, p), right), (count, p)
                 assert torch.equal(rng.keep(keys[::2], count, p), right[::2]), (count, p)
-                assert torch.equal(rng.keep(keys[0], count, p), right[0]), (count, p)  # one key alone: in plain torch
+                assert torch.equal(rng.keep(keys[0], count, p), right[0]), (
+                    count,
+                    p,
+                )  # one key alone: in plain torch
     with kernels.using("native"):
-        assert rng.keep(keys[:0], 7, 0.5).shape == (0, 7) and rng.keep(keys[:7], 0, 0.5).shape == (7, 0)
+        assert rng.keep(keys[:0], 7, 0.5).shape == (0, 7) and rng.keep(keys[:7], 0, 0.5).shape == (
+            7,
+            0,
+        )
 
 
 @pytest.mark.skipif(_native.library() is None, reason="no C compiler")
 def test_compiled_masks_are_an_operator_like_any_other():
     keys = rng.key(rng.DROPOUT, torch.arange(6))
-    opcheck(torch.ops.alexnet.keep_mask.default, (keys, 9, 0))
+    opcheck(torch.ops.alexnet_kernels.keep_mask.default, (keys, 9, 0))
     with FakeTensorMode() as fake:
         assert rng.keep(fake.from_tensor(keys), 5, 0.5).shape == (6, 5)
     traced = make_fx(lambda keys: rng.keep(keys, 5, 0.5))(keys)

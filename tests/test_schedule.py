@@ -15,14 +15,22 @@ def rates(epoch, layer="conv3", bias=False, epochs=93.0):
 
 
 def test_the_sources_rates_at_their_logged_epochs():
-    assert [rates(e) for e in (0, 22, 23, 50, 51, 77, 78, 92)] == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
-    assert [rates(e, bias=True) for e in (0, 22, 23, 92)] == pytest.approx([0.02, 0.02, 0.002, 0.002])
-    assert [rates(e, "conv1") for e in (67, 68, 71, 72, 92)] == pytest.approx([1e-4, 1e-5, 1e-5, 0, 0])
+    assert [rates(e) for e in (0, 22, 23, 50, 51, 77, 78, 92)] == pytest.approx(
+        [1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5]
+    )
+    assert [rates(e, bias=True) for e in (0, 22, 23, 92)] == pytest.approx(
+        [0.02, 0.02, 0.002, 0.002]
+    )
+    assert [rates(e, "conv1") for e in (67, 68, 71, 72, 92)] == pytest.approx(
+        [1e-4, 1e-5, 1e-5, 0, 0]
+    )
     assert rates(72, "conv1", bias=True) == 0
 
 
 def test_the_logged_scale_stretches_to_the_budget():
-    assert rates(2.2, epochs=9.3) == pytest.approx(1e-2) and rates(2.31, epochs=9.3) == pytest.approx(1e-3)
+    assert rates(2.2, epochs=9.3) == pytest.approx(1e-2) and rates(
+        2.31, epochs=9.3
+    ) == pytest.approx(1e-3)
 
 
 def test_color_goes_off_when_logged():
@@ -59,14 +67,27 @@ def test_state_survives_json():
 
 @pytest.mark.parametrize(
     "change",
-    [{"falls": 4}, {"falls": -1}, {"falls": True}, {"waited": 1.0}, {"best": "x"}, {"best": math.nan}, {"finished": 0}, {"epochs": None}],
+    [
+        {"falls": 4},
+        {"falls": -1},
+        {"falls": True},
+        {"waited": 1.0},
+        {"best": "x"},
+        {"best": math.nan},
+        {"finished": 0},
+        {"epochs": None},
+    ],
 )
 def test_a_state_that_is_none_is_refused_by_name(change):
-    with pytest.raises(InputError, match=f"its schedule's {next(iter(change))} is {next(iter(change.values()))!r}"):
+    with pytest.raises(
+        InputError, match=f"its schedule's {next(iter(change))} is {next(iter(change.values()))!r}"
+    ):
         Schedule.from_state(Schedule.of(36.0).state() | change)
 
 
 def test_a_state_with_other_entries_is_refused():
     for state in ({}, None, [], Schedule.of(36.0).state() | {"more": 1}):
-        with pytest.raises(InputError, match="without epochs, patience, falls, best, waited, finished or with more"):
+        with pytest.raises(
+            InputError, match="without epochs, patience, falls, best, waited, finished or with more"
+        ):
             Schedule.from_state(state)

@@ -21,11 +21,18 @@ def image(path, color=(10, 20, 30)):
 
 
 def listed(listing):
-    return {split: [(listing.below(reference), label) for reference, label in images] for split, images in listing.splits.items()}
+    return {
+        split: [(listing.below(reference), label) for reference, label in images]
+        for split, images in listing.splits.items()
+    }
 
 
 def strays(listing, split="train"):
-    return {listing.below(e): e.reason for e, _ in listing.splits[split].entries() if isinstance(e, Stray)}
+    return {
+        listing.below(e): e.reason
+        for e, _ in listing.splits[split].entries()
+        if isinstance(e, Stray)
+    }
 
 
 def test_image_folder(tmp_path):
@@ -34,10 +41,21 @@ def test_image_folder(tmp_path):
     (tmp_path / "ant" / "notes.txt").write_text("")
     (tmp_path / "ant" / ".hidden.jpg").write_text("")
     listing = sources.list_source(tmp_path)
-    assert (listing.layout, listing.classes, listing.names) == ("image folder", ["ant", "sea_lion"], ["ant", "sea lion"])
-    assert listed(listing) == {"train": [("ant/z.jpeg", 0), ("sea_lion/a.jpg", 1), ("sea_lion/b.PNG", 1)]}
-    assert listing.notes == ["left out of train, and listed in rejected.csv: ant/.hidden.jpg, ant/notes.txt"]
-    assert strays(listing) == {"ant/.hidden.jpg": "hidden: its name begins with a dot", "ant/notes.txt": "no image by its ending"}
+    assert (listing.layout, listing.classes, listing.names) == (
+        "image folder",
+        ["ant", "sea_lion"],
+        ["ant", "sea lion"],
+    )
+    assert listed(listing) == {
+        "train": [("ant/z.jpeg", 0), ("sea_lion/a.jpg", 1), ("sea_lion/b.PNG", 1)]
+    }
+    assert listing.notes == [
+        "left out of train, and listed in rejected.csv: ant/.hidden.jpg, ant/notes.txt"
+    ]
+    assert strays(listing) == {
+        "ant/.hidden.jpg": "hidden: its name begins with a dot",
+        "ant/notes.txt": "no image by its ending",
+    }
 
 
 def test_a_class_named_train_is_a_class(tmp_path):
@@ -54,19 +72,34 @@ def test_splits(tmp_path):
         image(tmp_path / name)
     listing = sources.list_source(tmp_path)
     assert listing.layout == "splits"
-    assert listed(listing) == {"train": [("train/a/0.jpg", 0), ("train/b/0.jpg", 1)], "test": [("test/a/9.jpg", 0), ("test/b/8.jpg", 1)]}
+    assert listed(listing) == {
+        "train": [("train/a/0.jpg", 0), ("train/b/0.jpg", 1)],
+        "test": [("test/a/9.jpg", 0), ("test/b/8.jpg", 1)],
+    }
     assert len(listing.notes) == 1 and "extra" in listing.notes[0]
 
 
 def test_nothing_is_left_out_without_a_word(tmp_path):
-    for name in ("one/a/0.png", "one/.b/0.png", "two/train/a/0.png", "two/train/.c/0.png", "two/loose.png"):
+    for name in (
+        "one/a/0.png",
+        "one/.b/0.png",
+        "two/train/a/0.png",
+        "two/train/.c/0.png",
+        "two/loose.png",
+    ):
         image(tmp_path / name)
     shutil.copy(tmp_path / "one" / "a" / "0.png", tmp_path / "one" / "endless")
     (tmp_path / "one" / "words.txt").write_text("a\tan a\n")
     one, two = sources.list_source(tmp_path / "one"), sources.list_source(tmp_path / "two")
-    assert strays(one) == {".b": "hidden: its name begins with a dot", "endless": "not in a class folder"}
+    assert strays(one) == {
+        ".b": "hidden: its name begins with a dot",
+        "endless": "not in a class folder",
+    }
     assert strays(two) == {"train/.c": "hidden: its name begins with a dot"}
-    assert two.notes[0] == f"left out: {tmp_path / 'two' / 'loose.png'} (not in a class folder of a split)"
+    assert (
+        two.notes[0]
+        == f"left out: {tmp_path / 'two' / 'loose.png'} (not in a class folder of a split)"
+    )
 
 
 def test_fingerprint_follows_paths_labels_and_bytes(tmp_path):
@@ -87,19 +120,30 @@ def tiny_imagenet(root):
     for i in range(3):
         image(root / "val" / "images" / f"val_{i}.JPEG")
     image(root / "test" / "images" / "test_0.JPEG")
-    boxes = [f"val_{i}.JPEG\t{wnid}\t0\t0\t1\t1\n" for i, wnid in ((2, "n01"), (0, "n02"), (1, "n01"))]
+    boxes = [
+        f"val_{i}.JPEG\t{wnid}\t0\t0\t1\t1\n" for i, wnid in ((2, "n01"), (0, "n02"), (1, "n01"))
+    ]
     (root / "val" / "val_annotations.txt").write_text("".join(boxes))
     (root / "wnids.txt").write_text("n02\nn01\n")
-    (root / "words.txt").write_text("n00\tentity\nn01\tgoldfish, Carassius auratus\nn02\tfire salamander\n")
+    (root / "words.txt").write_text(
+        "n00\tentity\nn01\tgoldfish, Carassius auratus\nn02\tfire salamander\n"
+    )
 
 
 def test_tiny_imagenet(tmp_path):
     tiny_imagenet(tmp_path)
     listing = sources.list_source(tmp_path)
-    assert (listing.classes, listing.names) == (["n01", "n02"], ["goldfish, Carassius auratus", "fire salamander"])
+    assert (listing.classes, listing.names) == (
+        ["n01", "n02"],
+        ["goldfish, Carassius auratus", "fire salamander"],
+    )
     assert listed(listing) == {
         "train": [("train/n01/images/n01_0.JPEG", 0), ("train/n02/images/n02_0.JPEG", 1)],
-        "val": [("val/images/val_0.JPEG", 1), ("val/images/val_1.JPEG", 0), ("val/images/val_2.JPEG", 0)],
+        "val": [
+            ("val/images/val_0.JPEG", 1),
+            ("val/images/val_1.JPEG", 0),
+            ("val/images/val_2.JPEG", 0),
+        ],
     }
     assert any("test" in note and "no labels" in note for note in listing.notes)
 
@@ -121,19 +165,45 @@ def test_tiny_imagenet_at_odds_with_itself(tmp_path):
 def test_cifar10(tmp_path, monkeypatch):
     from torchvision.datasets import CIFAR10
 
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    names = [
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ]
     pixels = np.random.default_rng(0).integers(0, 256, (60, 3, 32, 32), np.uint8)
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    for i, batch in enumerate(["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]):
+    for i, batch in enumerate(
+        [
+            "data_batch_1",
+            "data_batch_2",
+            "data_batch_3",
+            "data_batch_4",
+            "data_batch_5",
+            "test_batch",
+        ]
+    ):
         entry = {"data": pixels[10 * i : 10 * i + 10].reshape(10, -1), "labels": list(range(10))}
         (folder / batch).write_bytes(pickle.dumps(entry))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names[::-1]}))  # not in order, for labels follow sorted names
+    (folder / "batches.meta").write_bytes(
+        pickle.dumps({"label_names": names[::-1]})
+    )  # not in order, for labels follow sorted names
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setitem(CIFAR10.meta, "md5", None)
     for source in (tmp_path, folder):
         listing = sources.list_source(source)
-        assert (listing.layout, listing.classes, list(listing.splits)) == ("CIFAR-10", names, ["train", "test"])
+        assert (listing.layout, listing.classes, list(listing.splits)) == (
+            "CIFAR-10",
+            names,
+            ["train", "test"],
+        )
         assert [len(images) for images in listing.splits.values()] == [50, 10]
         reference, label = list(listing.splits["train"])[23]
         assert label == 9 - 3  # the fourth of the reversed names
@@ -168,7 +238,16 @@ def test_nothing_to_list(tmp_path):
 
 
 def test_names_with_anything_in_them(tmp_path):
-    names = ["with space", "großer Tümmler", "鯉", "a,b", 'say "no"', "b'c", "emoji 🐟", os.fsdecode(b"latin\xe9")]
+    names = [
+        "with space",
+        "großer Tümmler",
+        "鯉",
+        "a,b",
+        'say "no"',
+        "b'c",
+        "emoji 🐟",
+        os.fsdecode(b"latin\xe9"),
+    ]
     for name in names:
         image(tmp_path / name / f"{name}.png")
     listing = sources.list_source(tmp_path)
@@ -182,7 +261,11 @@ def test_wordnets_names(tmp_path):
         image(tmp_path / wnid / "a.JPEG")
     (tmp_path / "words.txt").write_text("n01440764\ttench, Tinca tinca\n")
     (tmp_path / "synset_words.txt").write_text("n01443537 goldfish, Carassius auratus\n")
-    assert sources.list_source(tmp_path).names == ["tench, Tinca tinca", "goldfish, Carassius auratus", "n02512053"]
+    assert sources.list_source(tmp_path).names == [
+        "tench, Tinca tinca",
+        "goldfish, Carassius auratus",
+        "n02512053",
+    ]
 
 
 def test_a_part_of_a_source(tmp_path):
@@ -193,9 +276,16 @@ def test_a_part_of_a_source(tmp_path):
     (tmp_path / "train" / "b" / "x.txt").write_text("")
     part = sources.list_source(tmp_path, classes=["c", "b"], limit=2)
     assert part.classes == ["b", "c"]
-    assert listed(part)["val"] == [("val/b/0.png", 0), ("val/b/1.png", 0), ("val/c/0.png", 1), ("val/c/1.png", 1)]
+    assert listed(part)["val"] == [
+        ("val/b/0.png", 0),
+        ("val/b/1.png", 0),
+        ("val/c/0.png", 1),
+        ("val/c/1.png", 1),
+    ]
     assert strays(part) == {}  # it comes after the second image
-    assert strays(sources.list_source(tmp_path, classes=2)) == {"train/b/x.txt": "no image by its ending"}
+    assert strays(sources.list_source(tmp_path, classes=2)) == {
+        "train/b/x.txt": "no image by its ending"
+    }
     assert len(sources.list_source(tmp_path, classes=1).splits["train"]) == 3
     assert len(sources.list_source(tmp_path, limit=1).splits["train"]) == 3
     with pytest.raises(InputError, match="has no class d; it has a, b, c"):
@@ -222,22 +312,46 @@ def test_torchvisions_data_sets(tmp_path):
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    pixels = {"train": rng.integers(0, 256, (30, 28, 28), np.uint8), "t10k": rng.integers(0, 256, (10, 28, 28), np.uint8)}
+    pixels = {
+        "train": rng.integers(0, 256, (30, 28, 28), np.uint8),
+        "t10k": rng.integers(0, 256, (10, 28, 28), np.uint8),
+    }
     for part, images in pixels.items():
         (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(len(images), dtype=np.uint8) % 10))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(
+            idx(np.arange(len(images), dtype=np.uint8) % 10)
+        )
     listing = sources.list_source(f"torchvision:FashionMNIST:{tmp_path}")
-    assert listing.layout == "torchvision FashionMNIST" and listing.classes == sorted(listing.classes) and len(listing.classes) == 10
+    assert (
+        listing.layout == "torchvision FashionMNIST"
+        and listing.classes == sorted(listing.classes)
+        and len(listing.classes) == 10
+    )
     reference, label = list(listing.splits["train"])[13]
     assert listing.classes[label] == "Dress"  # the fourth of torchvision's order
     assert np.array_equal(np.asarray(reference.open())[:, :, 1], pixels["train"][13])
-    packs = open_splits(prepare(f"torchvision:FashionMNIST:{tmp_path}", tmp_path.with_name(f"{tmp_path.name} out"), size="native"))
+    packs = open_splits(
+        prepare(
+            f"torchvision:FashionMNIST:{tmp_path}",
+            tmp_path.with_name(f"{tmp_path.name} out"),
+            size="native",
+        )
+    )
     assert {split: len(pack) for split, pack in packs.items()} == {"train": 30, "test": 10}
 
     for name in ("n01440764/a", "n01440764/b", "n02102040/c"):
         image(tmp_path / "imagenette2" / "train" / f"{name}.JPEG")
         image(tmp_path / "imagenette2" / "val" / f"{name}.JPEG")
-    for wnid in ("n02979186", "n03000684", "n03028079", "n03394916", "n03417042", "n03425413", "n03445777", "n03888257"):
+    for wnid in (
+        "n02979186",
+        "n03000684",
+        "n03028079",
+        "n03394916",
+        "n03417042",
+        "n03425413",
+        "n03445777",
+        "n03888257",
+    ):
         (tmp_path / "imagenette2" / "train" / wnid).mkdir()
         image(tmp_path / "imagenette2" / "train" / wnid / "a.JPEG")
     listing = sources.list_source(f"torchvision:Imagenette:{tmp_path}")
@@ -245,7 +359,13 @@ def test_torchvisions_data_sets(tmp_path):
     assert list(listing.splits) == ["train", "val"] and listing.names[:2] == names
     assert [type(reference) for reference, _ in listing.splits["val"]] == [File] * 3
 
-    for source in ("torchvision:", "torchvision:CIFAR10", "torchvision:vgg:/x", "torchvision:VisionDataset:/x", "torchvision:FakeData:/x"):
+    for source in (
+        "torchvision:",
+        "torchvision:CIFAR10",
+        "torchvision:vgg:/x",
+        "torchvision:VisionDataset:/x",
+        "torchvision:FakeData:/x",
+    ):
         with pytest.raises(InputError, match="write it as torchvision:CIFAR100"):
             sources.list_source(source)
     with pytest.raises(InputError, match=r"torchvision finds no CIFAR100 in .*not found"):
@@ -262,7 +382,10 @@ def test_torchvisions_files_are_opened_by_workers_alone(tmp_path, monkeypatch, c
     (tmp_path / "caltech101" / "101_ObjectCategories" / "BACKGROUND_Google").mkdir(parents=True)
     (tmp_path / "food-101" / "meta").mkdir(parents=True)
     (tmp_path / "food-101" / "meta" / "classes.txt").write_text("apple_pie\nwaffles\n")
-    listed = {c: [file.removesuffix(".jpg") for file in files if file.startswith(c)] for c in ("apple_pie", "waffles")}
+    listed = {
+        c: [file.removesuffix(".jpg") for file in files if file.startswith(c)]
+        for c in ("apple_pie", "waffles")
+    }
     for split in ("train", "test"):
         (tmp_path / "food-101" / "meta" / f"{split}.json").write_text(json.dumps(listed))
     whole = (tmp_path / place / files[1]).read_bytes()
@@ -272,11 +395,18 @@ def test_torchvisions_files_are_opened_by_workers_alone(tmp_path, monkeypatch, c
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "convert", lambda *_: pytest.fail("an image was decoded"))
         listing = sources.list_source(source)
-    assert len(listing.splits["train"]) == 6 and {type(reference) for reference, _ in listing.splits["train"]} == {kind}
-    with pytest.raises(InputError, match=r"/.*: .*; mend or remove it, or leave all such out with --skip-bad"):
+    assert len(listing.splits["train"]) == 6 and {
+        type(reference) for reference, _ in listing.splits["train"]
+    } == {kind}
+    with pytest.raises(
+        InputError, match=r"/.*: .*; mend or remove it, or leave all such out with --skip-bad"
+    ):
         prepare(source, out, size=4)
     pack = next(iter(open_splits(prepare(source, out, size=4, skip_bad=True, workers=2)).values()))
-    assert pack.labels.tolist() == [0, 0, 1, 1] and abs(pack.gather([3])[0, 0, 0].astype(int) - [200, 9, 9]).max() < 9
+    assert (
+        pack.labels.tolist() == [0, 0, 1, 1]
+        and abs(pack.gather([3])[0, 0, 0].astype(int) - [200, 9, 9]).max() < 9
+    )
     with open(pack.path / "rejected.csv", newline="") as lines:
         rows = dict(list(csv.reader(lines))[1:])
     assert len(rows) == 2 and set(rows.values()) == {"no image that Pillow can read"}
@@ -289,7 +419,16 @@ def test_links_that_lead_in_circles(tmp_path):
     (tmp_path / "a" / "up").symlink_to("..")
     listing = sources.list_source(tmp_path)
     image(tmp_path / "homeless.jpg")
-    lost = {"homeless.jpg": "not in a class folder", "loop": "a link that leads nowhere", "a/up": "a folder"}
+    lost = {
+        "homeless.jpg": "not in a class folder",
+        "loop": "a link that leads nowhere",
+        "a/up": "a folder",
+    }
     assert listing.classes == ["a"] and strays(listing) == lost
-    pack = Pack.open(prepare(tmp_path, tmp_path.with_name(f"{tmp_path.name} out"), size=4, skip_bad=True))
-    assert len(pack) == 1 and "a/1.png,Too many levels of symbolic links" in (pack.path / "rejected.csv").read_text()
+    pack = Pack.open(
+        prepare(tmp_path, tmp_path.with_name(f"{tmp_path.name} out"), size=4, skip_bad=True)
+    )
+    assert (
+        len(pack) == 1
+        and "a/1.png,Too many levels of symbolic links" in (pack.path / "rejected.csv").read_text()
+    )

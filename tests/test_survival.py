@@ -52,7 +52,10 @@ def disturbed(packs72, config, tmp_path_factory):
     resumed = [job(packs72, folder / name, 2, config, resume=True) for name in FAULTS]
     straight, *outcomes = run(*jobs)
     assert straight["statuses"] == [0, 0], straight["outputs"]
-    before = {name: [path.name for path in checkpoint.steps(folder / name / "checkpoints")] for name in FAULTS}
+    before = {
+        name: [path.name for path in checkpoint.steps(folder / name / "checkpoints")]
+        for name in FAULTS
+    }
     for outcome in run(*resumed):
         assert outcome["statuses"] == [0, 0], outcome["outputs"]
     return folder, dict(zip(FAULTS, outcomes, strict=True)), before
@@ -61,7 +64,9 @@ def disturbed(packs72, config, tmp_path_factory):
 @pytest.mark.parametrize("name", FAULTS)
 def test_resumed_is_the_undisturbed_run(disturbed, name):
     folder, outcomes, before = disturbed
-    assert outcomes[name]["statuses"] != [0, 0] and 0 < len(before[name]) <= 3  # three where the oldest was about to be removed
+    assert (
+        outcomes[name]["statuses"] != [0, 0] and 0 < len(before[name]) <= 3
+    )  # three where the oldest was about to be removed
     assert max(outcomes[name]["seconds"]) - min(outcomes[name]["seconds"]) < RANKS_ARE_GONE
     assert lost(folder / name, folder / "undisturbed") == "nothing"
     assert not list((folder / name / "checkpoints").glob(".step-*"))
@@ -71,7 +76,10 @@ def test_resumed_is_the_undisturbed_run(disturbed, name):
 def test_a_rank_whose_other_was_killed_says_what_to_do(disturbed, name):
     _, outcomes, _ = disturbed
     other = outcomes[name]["outputs"][1 - FAULTS[name]["rank"]]
-    assert "RankLost: lost another rank, which says why or was killed; --resume goes on from the last checkpoint" in other
+    assert (
+        "RankLost: lost another rank, which says why or was killed; --resume goes on from the last checkpoint"
+        in other
+    )
 
 
 def test_ranks_that_are_asked_to_stop_do_so_after_the_same_step(disturbed):
@@ -81,7 +89,10 @@ def test_ranks_that_are_asked_to_stop_do_so_after_the_same_step(disturbed):
         assert status in outcomes[name]["statuses"] and 0 not in outcomes[name]["statuses"]
         step = int(before[name][-1].removeprefix("step-"))
         for output in told:
-            assert f"stopped at step {step} of 20; nothing is lost: the same command with --resume goes on from there" in output
+            assert (
+                f"stopped at step {step} of 20; nothing is lost: the same command with --resume goes on from there"
+                in output
+            )
 
 
 @pytest.mark.parametrize("name", ["disk full, first rank", "disk full, second rank"])
@@ -89,7 +100,10 @@ def test_a_full_disk_is_named_and_nothing_good_overwritten(disturbed, name):
     folder, outcomes, before = disturbed
     full = FAULTS[name]["rank"]
     assert outcomes[name]["statuses"] == [1, 1]
-    assert f"cannot write a checkpoint to {folder / name / 'checkpoints'}" in outcomes[name]["outputs"][full]
+    assert (
+        f"cannot write a checkpoint to {folder / name / 'checkpoints'}"
+        in outcomes[name]["outputs"][full]
+    )
     assert "is kept: make room, and --resume goes on from there" in outcomes[name]["outputs"][full]
     assert "another rank could not write its part" in outcomes[name]["outputs"][1 - full]
     assert "step-000000005" in before[name]
@@ -99,8 +113,13 @@ def test_a_disk_that_is_full_at_the_very_end_is_named(disturbed):
     folder, outcomes, _ = disturbed
     other, full = outcomes["disk full at the very end"]["outputs"]
     path = folder / "disk full at the very end" / ".column-1.part"
-    assert full.startswith(f"alexnet: cannot write {path}: Error while serializing: I/O error: No space left on device")
-    assert full.endswith("; make room, and the same command with --resume goes on\n") and "RankLost: lost another rank" in other
+    assert full.startswith(
+        f"alexnet: cannot write {path}: Error while serializing: I/O error: No space left on device"
+    )
+    assert (
+        full.endswith("; make room, and the same command with --resume goes on\n")
+        and "RankLost: lost another rank" in other
+    )
 
 
 @pytest.mark.parametrize(("name", "who"), [("asleep", 1), ("frozen", 0)])
@@ -108,33 +127,56 @@ def test_a_rank_that_hangs_is_named_within_the_time(disturbed, name, who):
     _, outcomes, _ = disturbed
     told = outcomes[name]["outputs"][1 - who]
     told += outcomes[name]["outputs"][who]  # the first to notice says it
-    assert re.search(rf"alexnet: rank {who} \(.*\) made no progress for 6 s, while rank {1 - who} waited, in step 7; stopping all", told)
+    assert re.search(
+        rf"alexnet: rank {who} \(.*\) made no progress for 6 s, while rank {1 - who} waited, in step 7; stopping all",
+        told,
+    )
     assert outcomes[name]["statuses"][1 - who] == 1
     assert outcomes[name]["seconds"][1 - who] < 60
 
 
-def test_columns_saved_apart_are_read_together_and_the_other_way_round(packs72, config, disturbed, tmp_path):
+def test_columns_saved_apart_are_read_together_and_the_other_way_round(
+    packs72, config, disturbed, tmp_path
+):
     """A run of two ranks goes on in one process, one of one process on two ranks, or on four."""
     folder, _, _ = disturbed
     fault = {"rank": 0, "kind": "term", "at": 7}
     places = {name: tmp_path / name for name in ("apart", "together", "more")}
-    first = run(*(job(packs72, out, 1 if name == "together" else 2, config, fault=fault) for name, out in places.items()))
+    first = run(
+        *(
+            job(packs72, out, 1 if name == "together" else 2, config, fault=fault)
+            for name, out in places.items()
+        )
+    )
     assert all(0 not in outcome["statuses"] for outcome in first)
     worlds = {"apart": 1, "together": 2, "more": 4}
-    for outcome in run(*(job(packs72, out, worlds[name], config, resume=True) for name, out in places.items())):
+    for outcome in run(
+        *(job(packs72, out, worlds[name], config, resume=True) for name, out in places.items())
+    ):
         assert set(outcome["statuses"]) == {0}, outcome["outputs"]
     # a velocity without the rate needs the rate that it was gathered at, of either column
     outside = configure(packs72, "paper/rate-outside", width=1 / 16)
     (first,) = run(job(packs72, tmp_path / "outside", 2, outside, fault=fault))
     (again,) = run(job(packs72, tmp_path / "outside", 1, outside, resume=True))
     assert 0 not in first["statuses"] and again["statuses"] == [0], again["outputs"]
-    assert lost(places["apart"], folder / "undisturbed") == lost(places["together"], folder / "undisturbed") == "nothing"
+    assert (
+        lost(places["apart"], folder / "undisturbed")
+        == lost(places["together"], folder / "undisturbed")
+        == "nothing"
+    )
     for a, b in zip(rows(places["more"]), rows(folder / "undisturbed"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)  # sums over rows round otherwise
 
 
 def test_a_loss_that_is_no_number_stops_all_ranks(packs72, tmp_path):
-    (outcome,) = run(job(packs72, tmp_path / "run", 2, configure(packs72, "paper/constant-rate", width=1 / 16, rate=1e9)))
+    (outcome,) = run(
+        job(
+            packs72,
+            tmp_path / "run",
+            2,
+            configure(packs72, "paper/constant-rate", width=1 / 16, rate=1e9),
+        )
+    )
     assert outcome["statuses"] == [0, 0], outcome["outputs"]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["ended"] == "diverged" and summary["ranks"] == [1, 2]
@@ -146,11 +188,45 @@ def test_a_loss_that_is_no_number_stops_all_ranks(packs72, tmp_path):
 
 
 def torchrun(packs, out, *options, restarts=0):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
-    net = ["--width", "0.0625", "--batch-size", "8", "--epochs", "40", "--preset", "paper/constant-rate"]
-    command = [*launcher, "-m", "alexnet", "train", "--data", str(packs), "--out", str(out), *net, *options]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "TRITON_INTERPRET": "0",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        f"--max-restarts={restarts}",
+    ]
+    net = [
+        "--width",
+        "0.0625",
+        "--batch-size",
+        "8",
+        "--epochs",
+        "40",
+        "--preset",
+        "paper/constant-rate",
+    ]
+    command = [
+        *launcher,
+        "-m",
+        "alexnet",
+        "train",
+        "--data",
+        str(packs),
+        "--out",
+        str(out),
+        *net,
+        *options,
+    ]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def worker(launcher, rank):
@@ -202,7 +278,10 @@ def test_torchrun_restarts_a_run_unattended_and_ends_it_when_asked(packs72, tmp_
         launcher.kill()  # and its ranks follow
     assert launcher.returncode != 0
     last = int(checkpoint.steps(out / "checkpoints")[-1].name.removeprefix("step-"))
-    assert f"alexnet: stopped at step {last} of 200; nothing is lost: the same command with --resume goes on from there" in stderr, stderr
+    assert (
+        f"alexnet: stopped at step {last} of 200; nothing is lost: the same command with --resume goes on from there"
+        in stderr
+    ), stderr
     assert not any(map(alive, ranks))
     again = torchrun(packs72, out, "--resume")
     assert (again.wait(120), again.communicate()[0][:4]) == (0, str(out)[:4])
@@ -220,7 +299,9 @@ def test_ranks_do_not_outlive_a_launcher_that_was_killed(packs72, tmp_path):
     finally:
         launcher.kill()
     wait_for(lambda: not any(map(alive, ranks)), 30)
-    assert int(checkpoint.steps(tmp_path / "run" / "checkpoints")[-1].name.removeprefix("step-")) % 5  # left in the middle of an epoch
+    assert (
+        int(checkpoint.steps(tmp_path / "run" / "checkpoints")[-1].name.removeprefix("step-")) % 5
+    )  # left in the middle of an epoch
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ import matplotlib
 import pytest
 
 from alexnet import claims, results
-from alexnet.data.parallel import as_they_end
 from alexnet.errors import InputError
 from alexnet.experiments import models, table1
+from alexnet.processes import as_they_end
 from tests.experiments import Own, train_here
 
 matplotlib.use("Agg")
@@ -29,28 +29,66 @@ def profile(packs72, tmp_path, monkeypatch):
     """Of tiny nets, which are trained in this process."""
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(models, "train_planned", train_here)
-    net = {"base": "paper/sigma-0.03", "epochs": 1, "image_size": 64, "width": 1 / 16, "batch_size": 12}
-    return Own("own", {"title": "shapes", "source": "pictographs", "packs": packs72, "table1": SETTINGS} | net)
+    net = {
+        "base": "paper/sigma-0.03",
+        "epochs": 1,
+        "image_size": 64,
+        "width": 1 / 16,
+        "batch_size": 12,
+    }
+    return Own(
+        "own",
+        {"title": "shapes", "source": "pictographs", "packs": packs72, "table1": SETTINGS} | net,
+    )
 
 
 def test_every_row_is_run_and_laid_out_for_its_claims(profile):
     metrics = table1.run(profile, [0, 1])
     json.dumps(metrics, allow_nan=False)
-    assert (metrics["split"], metrics["images"], metrics["train_images"], metrics["classes"]) == ("test", 6, 36, 3)
-    assert metrics["nets"].keys() == table1.PAPER.keys() == table1.DIFFERENCES.keys() == {"sparse coding", "SIFT + FVs", "CNN"}
+    assert (metrics["split"], metrics["images"], metrics["train_images"], metrics["classes"]) == (
+        "test",
+        6,
+        36,
+        3,
+    )
+    assert (
+        metrics["nets"].keys()
+        == table1.PAPER.keys()
+        == table1.DIFFERENCES.keys()
+        == {"sparse coding", "SIFT + FVs", "CNN"}
+    )
     for row, by_seed in metrics["nets"].items():
         assert by_seed.keys() == {"0", "1"}
         for found in by_seed.values():
-            assert found["views"].keys() == ({"1", "10"} if row == "CNN" else {"1"}) and table1.VIEWS[row] in found["views"]
-            assert all(0 <= view["top1"] <= 1 and view["top5"] == 0 and view["nll"] > 0 for view in found["views"].values())
-            assert (found["train_images"], found["test_images"]) == ((36, 6) if row == "CNN" else (30, 5))
+            assert (
+                found["views"].keys() == ({"1", "10"} if row == "CNN" else {"1"})
+                and table1.VIEWS[row] in found["views"]
+            )
+            assert all(
+                0 <= view["top1"] <= 1 and view["top5"] == 0 and view["nll"] > 0
+                for view in found["views"].values()
+            )
+            assert (found["train_images"], found["test_images"]) == (
+                (36, 6) if row == "CNN" else (30, 5)
+            )
     assert metrics["controls"]["chance"] == {"top1": pytest.approx(2 / 3), "top5": 0.0}
     trained = {path.parent for path in (profile.runs / "models").glob("*/config.json")}
-    assert trained == {models.folder(profile, models.base(profile, seed)) for seed in (0, 1)}  # shared with other experiments
+    assert trained == {
+        models.folder(profile, models.base(profile, seed)) for seed in (0, 1)
+    }  # shared with other experiments
 
-    asked = [claim for claim in claims.load() if claim.test.get("experiment") == "table1" and "only_on" not in claim.test]
+    asked = [
+        claim
+        for claim in claims.load()
+        if claim.test.get("experiment") == "table1" and "only_on" not in claim.test
+    ]
     assert len(asked) == 4
-    about = {"experiment": "table1", "profile": "own", "data": {"title": "shapes"}, "metrics": metrics}
+    about = {
+        "experiment": "table1",
+        "profile": "own",
+        "data": {"title": "shapes"},
+        "metrics": metrics,
+    }
     assert all(claims.judge(claim, about).verdict != "not yet run" for claim in asked)
 
 
@@ -58,17 +96,31 @@ def test_a_row_that_was_run_is_not_run_again(profile, monkeypatch):
     first, calls = table1.run(profile, [0]), []
     kept = sorted((profile.runs / "baselines").glob("*.json"))
     assert [path.name.rsplit("-", 1)[0] for path in kept] == ["fisher_vectors", "sparse_coding"]
-    assert [path for path in (profile.runs / "baselines").iterdir() if path.is_dir() or path.suffix == ".part"] == []
+    assert [
+        path
+        for path in (profile.runs / "baselines").iterdir()
+        if path.is_dir() or path.suffix == ".part"
+    ] == []
 
     def counted(row):
         part, errors = table1.BASELINES[row]
-        return part, lambda *splits, **given: calls.append((row, given["seed"])) or errors(*splits, **given)
+        return (
+            part,
+            lambda *splits, **given: calls.append((row, given["seed"])) or errors(*splits, **given),
+        )
 
     monkeypatch.setattr(table1, "BASELINES", {row: counted(row) for row in table1.BASELINES})
     assert table1.run(profile, [0]) == first and calls == []
     kept[0].unlink()
     assert table1.run(profile, [0]) == first and calls == [("SIFT + FVs", 0)]
-    table1.run(Own("own", profile.settings | {"table1": SETTINGS | {"sparse_coding": {"atoms": 9, "patches": 1000}}}), [0])
+    table1.run(
+        Own(
+            "own",
+            profile.settings
+            | {"table1": SETTINGS | {"sparse_coding": {"atoms": 9, "patches": 1000}}},
+        ),
+        [0],
+    )
     assert calls[1:] == [("sparse coding", 0)]
 
 
@@ -79,7 +131,9 @@ def test_rows_side_by_side_are_the_same(profile, monkeypatch):
     monkeypatch.setattr(table1.pipeline, "SPREAD", 8)
     monkeypatch.setattr(table1, "cores", lambda: 2)
     seen = []
-    monkeypatch.setattr(table1, "as_they_end", lambda *args: seen.append(args[2]) or as_they_end(*args))
+    monkeypatch.setattr(
+        table1, "as_they_end", lambda *args: seen.append(args[2]) or as_they_end(*args)
+    )
     assert table1.run(profile, [0])["nets"] == alone and seen == [2]
 
 
@@ -92,18 +146,43 @@ def test_what_lacks_is_told_before_anything_is_trained(profile, monkeypatch):
 
 def made_up():
     def net(views, values):
-        return {str(i): {"views": {views: {"top1": e, "top5": e / 2, "nll": 1.0}}, "train_images": 7} for i, e in enumerate(values)}
+        return {
+            str(i): {"views": {views: {"top1": e, "top5": e / 2, "nll": 1.0}}, "train_images": 7}
+            for i, e in enumerate(values)
+        }
 
-    nets = {row: net(table1.VIEWS[row], values) for row, values in zip(table1.PAPER, ([0.5, 0.6], [0.4, 0.5], [0.3, 0.3]), strict=True)}
+    nets = {
+        row: net(table1.VIEWS[row], values)
+        for row, values in zip(table1.PAPER, ([0.5, 0.6], [0.4, 0.5], [0.3, 0.3]), strict=True)
+    }
     chance = {"top1": 0.9, "top5": 0.5}
-    return {"metrics": {"nets": nets, "controls": {"colors alone": chance | {"train_images": 7}, "chance": chance}}}
+    return {
+        "metrics": {
+            "nets": nets,
+            "controls": {"colors alone": chance | {"train_images": 7}, "chance": chance},
+        }
+    }
 
 
 def test_the_table_has_the_papers_rows_then_controls():
     rows = table1.table(made_up())
-    assert [row["row"] for row in rows] == ["sparse coding", "SIFT + FVs", "CNN", "colors alone", "chance"]
-    assert [row["paper"] for row in rows] == [(0.471, 0.282), (0.457, 0.257), (0.375, 0.17), None, None]
-    assert [row["views"] for row in rows] == [1, 1, 10, 1, 1] and [row["seeds"] for row in rows] == [2, 2, 2, 1, 1]
+    assert [row["row"] for row in rows] == [
+        "sparse coding",
+        "SIFT + FVs",
+        "CNN",
+        "colors alone",
+        "chance",
+    ]
+    assert [row["paper"] for row in rows] == [
+        (0.471, 0.282),
+        (0.457, 0.257),
+        (0.375, 0.17),
+        None,
+        None,
+    ]
+    assert [row["views"] for row in rows] == [1, 1, 10, 1, 1] and [
+        row["seeds"] for row in rows
+    ] == [2, 2, 2, 1, 1]
     assert [round(row["top1"], 6) for row in rows] == [0.55, 0.45, 0.3, 0.9, 0.9]
     assert rows[0]["half1"] == pytest.approx(12.7062 * 0.05, rel=1e-4) and rows[2]["half5"] == 0
     one = made_up()
@@ -125,5 +204,11 @@ def test_table1_is_drawn():
 
 def test_its_config_names_what_it_hangs_on(profile):
     config = table1.config(profile)
-    assert config["table1"] == SETTINGS and config["base"] == "paper/sigma-0.03" and config["net"]["width"] == 1 / 16
-    assert results.config_hash(config) != results.config_hash(table1.config(Own("own", profile.settings | {"epochs": 2})))
+    assert (
+        config["table1"] == SETTINGS
+        and config["base"] == "paper/sigma-0.03"
+        and config["net"]["width"] == 1 / 16
+    )
+    assert results.config_hash(config) != results.config_hash(
+        table1.config(Own("own", profile.settings | {"epochs": 2}))
+    )

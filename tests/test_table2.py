@@ -16,7 +16,13 @@ from tests.experiments import drawn, own, runs, serial, train_here  # noqa: F401
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread", "runs", "serial")
 
-SETTINGS = {"image_size": 64, "width": 1 / 16, "batch_size": 18, "base": "paper/sigma-0.03/constant-rate", "epochs": 0.5}
+SETTINGS = {
+    "image_size": 64,
+    "width": 1 / 16,
+    "batch_size": 18,
+    "base": "paper/sigma-0.03/constant-rate",
+    "epochs": 0.5,
+}
 MORE = {"pictographs": {"classes": 7, "train": 6, "val": 0, "test": 0, "size": 72}, "epochs": 1}
 TUNED = {"epochs": 0.5, "rate": 0.001}
 
@@ -39,7 +45,9 @@ def test_the_bootstraps_interval_is_that_of_a_mean():
     generator = np.random.default_rng(1)
     values = (generator.random(2000) < 0.3).astype(float)
     low, high = table2.interval(values)
-    assert low < values.mean() < high and high - low == pytest.approx(2 * 1.96 * (0.3 * 0.7 / 2000) ** 0.5, rel=0.15)
+    assert low < values.mean() < high and high - low == pytest.approx(
+        2 * 1.96 * (0.3 * 0.7 / 2000) ** 0.5, rel=0.15
+    )
     assert table2.interval(np.ones(10)) == [1.0, 1.0]
     mean, low, high = table2.gain(values - 1)
     assert mean == pytest.approx(values.mean() - 1, abs=1e-5) and low < mean < high < 0
@@ -52,13 +60,23 @@ def everything(packs72, tmp_path_factory):
         patch.setenv("ALEXNET_RUNS", str(tmp_path_factory.mktemp("table2")))
         patch.setattr(models, "train_planned", train_here)
         fisher = {"0": {"views": {"1": {"top1": 0.9, "top5": 0.5}}}}
-        patch.setattr(experiments, "result", lambda name, profile, seeds: {"metrics": {"split": "test", "nets": {"SIFT + FVs": fisher}}})
-        profile = own(packs72, table2={"pretraining": MORE, "finetuning": TUNED}, table1={}, **SETTINGS)
+        patch.setattr(
+            experiments,
+            "result",
+            lambda name, profile, seeds: {
+                "metrics": {"split": "test", "nets": {"SIFT + FVs": fisher}}
+            },
+        )
+        profile = own(
+            packs72, table2={"pretraining": MORE, "finetuning": TUNED}, table1={}, **SETTINGS
+        )
         patch.setattr(models, "forecast", lambda *_: "")
         experiments.train_ahead(["table2"], profile, [1])
         trained = set(profile.runs.glob("models/*/summary.json"))
         metrics = table2.run(profile, [1])
-        assert set(profile.runs.glob("models/*/summary.json")) == trained, "all of it had been trained ahead"
+        assert set(profile.runs.glob("models/*/summary.json")) == trained, (
+            "all of it had been trained ahead"
+        )
         return profile.runs / "models", {"metrics": metrics, "seeds": [1]}
 
 
@@ -66,15 +84,31 @@ def test_rows_are_the_errors_of_nets_and_of_their_averages(packs72, everything):
     folder, result = everything
     metrics = result["metrics"]
     json.dumps(metrics, allow_nan=False)
-    assert metrics["averaged"] == {"5 CNNs": [1, 0, 2, 3, 4], "7 CNNs*": [[1, 0, 2, 3, 4], [1, 0]]} and metrics["left_out"] == {}
-    assert metrics["images"] == {"val": 6, "test": 6} and metrics["pretraining"] == {"classes": 7, "train_images": 42}
-    assert metrics["images_seen"] == {"1 CNN": 18, "1 CNN*": 60}  # half an epoch of 36; 42 and half of 36
-    assert list(metrics["nets"]) == ["1 CNN", "1 CNN*", "5 CNNs", "7 CNNs*"] and next(iter(metrics["test"])) == "SIFT + FVs"
+    assert (
+        metrics["averaged"] == {"5 CNNs": [1, 0, 2, 3, 4], "7 CNNs*": [[1, 0, 2, 3, 4], [1, 0]]}
+        and metrics["left_out"] == {}
+    )
+    assert metrics["images"] == {"val": 6, "test": 6} and metrics["pretraining"] == {
+        "classes": 7,
+        "train_images": 42,
+    }
+    assert metrics["images_seen"] == {
+        "1 CNN": 18,
+        "1 CNN*": 60,
+    }  # half an epoch of 36; 42 and half of 36
+    assert (
+        list(metrics["nets"]) == ["1 CNN", "1 CNN*", "5 CNNs", "7 CNNs*"]
+        and next(iter(metrics["test"])) == "SIFT + FVs"
+    )
 
     test = open_splits(packs72)["test"]
     labels = torch.from_numpy(test.labels).long()
     configs = {path.parent: json.loads(path.read_text()) for path in folder.glob("*/config.json")}
-    plain = {config["seed"]: path for path, config in configs.items() if config["preset"] == SETTINGS["base"]}
+    plain = {
+        config["seed"]: path
+        for path, config in configs.items()
+        if config["preset"] == SETTINGS["base"]
+    }
     starred = [path for path, config in configs.items() if config["start"]]
     assert sorted(plain) == [0, 1, 2, 3, 4] and len(starred) == 2
 
@@ -89,13 +123,22 @@ def test_rows_are_the_errors_of_nets_and_of_their_averages(packs72, everything):
             found = metrics["test"]["1 CNN"][str(seed)]["views"][str(views)]
             assert found["nll"] == pytest.approx(evaluation.errors(p, labels).nll, abs=1e-5)
         for row, members in (("5 CNNs", five), ("7 CNNs*", seven)):
-            found, expected = metrics["test"][row]["views"][str(views)], evaluation.errors(torch.stack(members).mean(0), labels)
-            assert found["nll"] == pytest.approx(expected.nll, abs=2e-5) and found["top1"] == pytest.approx(expected.top1, abs=1e-4)
+            found, expected = (
+                metrics["test"][row]["views"][str(views)],
+                evaluation.errors(torch.stack(members).mean(0), labels),
+            )
+            assert found["nll"] == pytest.approx(expected.nll, abs=2e-5) and found[
+                "top1"
+            ] == pytest.approx(expected.top1, abs=1e-4)
             low, high = found["interval"]["top1"]
             assert low <= found["top1"] <= high
         gained = metrics["gains"]["test"]["5 CNNs for 1 CNN"][str(views)]["top1"][0]
-        alone = np.mean([metrics["test"]["1 CNN"][str(seed)]["views"][str(views)]["top1"] for seed in range(5)])
-        assert gained == pytest.approx(metrics["test"]["5 CNNs"]["views"][str(views)]["top1"] - alone, abs=1e-4)
+        alone = np.mean(
+            [metrics["test"]["1 CNN"][str(seed)]["views"][str(views)]["top1"] for seed in range(5)]
+        )
+        assert gained == pytest.approx(
+            metrics["test"]["5 CNNs"]["views"][str(views)]["top1"] - alone, abs=1e-4
+        )
 
 
 def test_starred_nets_have_six_convolutions_and_go_on_from_the_larger_set(everything):
@@ -106,14 +149,24 @@ def test_starred_nets_have_six_convolutions_and_go_on_from_the_larger_set(everyt
     assert sorted(before) == sorted(after) == [0, 1]
     for seed in (0, 1):
         assert before[seed]["preset"] == after[seed]["preset"] == f"{SETTINGS['base']}/conv6"
-        assert (after[seed]["num_classes"], after[seed]["rate"], after[seed]["epochs"]) == (3, 0.001, 0.5)
-        assert after[seed]["start"] == trainer.starting_point(folder / trainer.Config(**before[seed]).identity)
+        assert (after[seed]["num_classes"], after[seed]["rate"], after[seed]["epochs"]) == (
+            3,
+            0.001,
+            0.5,
+        )
+        assert after[seed]["start"] == trainer.starting_point(
+            folder / trainer.Config(**before[seed]).identity
+        )
 
 
 def test_the_claims_find_their_numbers(everything):
     _, result = everything
     full = result | {"profile": "ilsvrc2012", "experiment": "table2", "data": {"title": "shapes"}}
-    asked = [claim for claim in claims.load() if claim.test.get("experiment") == "table2" and claim.id != "test-top5"]
+    asked = [
+        claim
+        for claim in claims.load()
+        if claim.test.get("experiment") == "table2" and claim.id != "test-top5"
+    ]
     assert len(asked) == 11
     for claim in asked:
         found = claims.judge(claim, full)
@@ -126,11 +179,20 @@ def test_the_table_is_the_papers(everything):
     _, result = everything
     rows = table2.table(result)
     assert [row[0] for row in rows] == list(table2.PAPER) and all(len(row) == 7 for row in rows)
-    assert rows[0] == ("SIFT + FVs", "-", "-", "50.0", "-", "-", "26.2") and rows[4][4:] == ("36.7", "15.4", "15.3")
+    assert rows[0] == ("SIFT + FVs", "-", "-", "50.0", "-", "-", "26.2") and rows[4][4:] == (
+        "36.7",
+        "15.4",
+        "15.3",
+    )
     five = result["metrics"]["nets"]["5 CNNs"]["views"]
-    assert rows[2][1] == f"{100 * five['10']['top1']:.1f}" and table2.table(result, views=1)[2][1] == f"{100 * five['1']['top1']:.1f}"
+    assert (
+        rows[2][1] == f"{100 * five['10']['top1']:.1f}"
+        and table2.table(result, views=1)[2][1] == f"{100 * five['1']['top1']:.1f}"
+    )
     drawn(table2.plot, result)
-    on_val = {"SIFT + FVs": result["metrics"]["test"]["SIFT + FVs"]} | result["metrics"]["nets"]  # where no test images have labels
+    on_val = {"SIFT + FVs": result["metrics"]["test"]["SIFT + FVs"]} | result["metrics"][
+        "nets"
+    ]  # where no test images have labels
     drawn(table2.plot, {"metrics": result["metrics"] | {"nets": on_val}})
 
 
@@ -140,9 +202,17 @@ def test_rows_that_cannot_be_had_are_left_out_with_a_reason(packs72, tmp_path, m
     packs.mkdir()
     for split in ("train", "val"):
         (packs / split).symlink_to(packs72 / split)
-    profile = own(packs, table2={"pretraining": {"source": ["fall2011"], "epochs": 1}, "finetuning": TUNED}, size=72, **SETTINGS)
+    profile = own(
+        packs,
+        table2={"pretraining": {"source": ["fall2011"], "epochs": 1}, "finetuning": TUNED},
+        size=72,
+        **SETTINGS,
+    )
     metrics = table2.run(profile, [0])
-    assert set(metrics["left_out"]) == {"1 CNN*", "7 CNNs*", "SIFT + FVs"} and "holds no fall2011" in metrics["left_out"]["1 CNN*"]
+    assert (
+        set(metrics["left_out"]) == {"1 CNN*", "7 CNNs*", "SIFT + FVs"}
+        and "holds no fall2011" in metrics["left_out"]["1 CNN*"]
+    )
     assert metrics["test"] is None and metrics["test_left_out"] == "its labels are not public"
     assert list(metrics["nets"]) == ["1 CNN", "5 CNNs"] and metrics["pretraining"] is None
     assert table2.config(profile)["data"]["pretraining"] == {}

@@ -32,4 +32,6 @@ def test_a_notebook_shows_a_table_of_the_same_cells():
 
 
 def test_a_table_of_nothing_is_its_head():
-    assert Table(["a", "b"], []) == "a  b" and Table(["a"], [])._repr_markdown_() == "| a |\n| --- |"
+    assert (
+        Table(["a", "b"], []) == "a  b" and Table(["a"], [])._repr_markdown_() == "| a |\n| --- |"
+    )

@@ -22,7 +22,10 @@ from tests.test_trainer import configure, small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-COLOR = {"eigenvalues": np.array([4000.0, 500.0, 100.0]), "eigenvectors": np.linalg.qr(np.arange(9.0).reshape(3, 3) % 4)[0]}
+COLOR = {
+    "eigenvalues": np.array([4000.0, 500.0, 100.0]),
+    "eigenvectors": np.linalg.qr(np.arange(9.0).reshape(3, 3) % 4)[0],
+}
 
 
 def make(preset="source", device="cpu", dtype=torch.float32):
@@ -34,13 +37,18 @@ def make(preset="source", device="cpu", dtype=torch.float32):
 
 
 def batch(step, count=6):
-    images = torch.randint(0, 256, (count, 72, 72, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(step))
+    images = torch.randint(
+        0, 256, (count, 72, 72, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(step)
+    )
     ids = torch.arange(count) + count * step
     return images, ids % 4, ids, rng.key(rng.DROPOUT, 0, step, ids)
 
 
 def rates_of(learner, step):
-    return [0.0 if step > 4 and "conv1" in name else 0.003 / (1 + step // 3) for name in learner.parameters]
+    return [
+        0.0 if step > 4 and "conv1" in name else 0.003 / (1 + step // 3)
+        for name in learner.parameters
+    ]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -53,13 +61,19 @@ def test_the_same_weights_as_step_by_step(preset, dtype, device):
     for step in range(8):
         images, labels, ids, keys = batch(step)
         color = step < 6  # the source's scale changes with it
-        share = plain.backward(augment.train(images.to(device), ids, ids, 0, color), labels, keys, 6)
+        share = plain.backward(
+            augment.train(images.to(device), ids, ids, 0, color), labels, keys, 6
+        )
         plain.update(rates_of(plain, step))
-        totals = whole(images.to(device), other.draw(ids, ids, 0, color), labels, keys, rates_of(own, step)).read()
+        totals = whole(
+            images.to(device), other.draw(ids, ids, 0, color), labels, keys, rates_of(own, step)
+        ).read()
         assert totals == pytest.approx(share, rel=0 if device == "cpu" else 1e-4, abs=0)
     for name, value in plain.weights.items():
         if device == "cpu":
-            assert torch.equal(own.weights[name], value) and torch.equal(own.velocities[name], plain.velocities[name]), name
+            assert torch.equal(own.weights[name], value) and torch.equal(
+                own.velocities[name], plain.velocities[name]
+            ), name
         else:
             torch.testing.assert_close(own.weights[name], value, rtol=1e-3, atol=1e-5)
 
@@ -85,7 +99,9 @@ def test_a_loss_that_is_no_number_changes_no_weight(device):
         if step:
             augment.mean = torch.full_like(augment.mean, torch.inf)
             whole.graphs.clear()
-        loss, _ = whole(images.to(device), augment.draw(ids, ids, 0), labels, keys, [0.003] * len(before)).read()
+        loss, _ = whole(
+            images.to(device), augment.draw(ids, ids, 0), labels, keys, [0.003] * len(before)
+        ).read()
         assert math.isfinite(loss) is (step == 0)
     assert all(torch.equal(value, before[name]) for name, value in learner.weights.items())
     assert all(bool(value.isfinite().all()) for value in learner.velocities.values())
@@ -94,7 +110,10 @@ def test_a_loss_that_is_no_number_changes_no_weight(device):
 def test_a_run_in_this_mode_is_the_plain_run_also_when_stopped(packs72, tmp_path):
     """Stopped again and again: within an epoch, at its end, before the short last batch and after it."""
     splits = open_splits(packs72)
-    plain, graph = (configure(splits, "source", epochs=2.0, batch_size=8, mode=mode) for mode in ("plain", "graph"))
+    plain, graph = (
+        configure(splits, "source", epochs=2.0, batch_size=8, mode=mode)
+        for mode in ("plain", "graph")
+    )
     assert plain.identity != graph.identity
     steps = train(plain, splits, tmp_path / "plain", progress=False)["steps"]
     stops = list[int]()
@@ -105,10 +124,19 @@ def test_a_run_in_this_mode_is_the_plain_run_also_when_stopped(packs72, tmp_path
 
     while not (tmp_path / "graph" / "summary.json").exists():
         try:
-            train(graph, splits, tmp_path / "graph", resume=(tmp_path / "graph").exists(), progress=False, on_steps=on_steps)
+            train(
+                graph,
+                splits,
+                tmp_path / "graph",
+                resume=(tmp_path / "graph").exists(),
+                progress=False,
+                on_steps=on_steps,
+            )
         except Interrupted as told:
             stops.append(int(re.search(r"at step (\d+)", str(told))[1]))
-    assert stops == sorted(set(stops)) and len(stops) >= steps // 2 - 1  # each time it got on, by two steps at most
+    assert (
+        stops == sorted(set(stops)) and len(stops) >= steps // 2 - 1
+    )  # each time it got on, by two steps at most
     weights = [load_file(tmp_path / mode / WEIGHTS) for mode in ("plain", "graph")]
     assert all(torch.equal(weights[1][name], value) for name, value in weights[0].items())
     assert log.losses(tmp_path / "graph") == log.losses(tmp_path / "plain")
@@ -122,7 +150,11 @@ def test_checkpoints_on_the_way_change_nothing(packs72, tmp_path):
         train(config, splits, tmp_path / str(every), every=every, keep=100, progress=False)
         runs[every] = load_file(tmp_path / str(every) / WEIGHTS)
     assert all(torch.equal(runs[0.0][name], value) for name, value in runs[300.0].items())
-    assert len(list((tmp_path / "0.0" / "checkpoints").iterdir())) > len(list((tmp_path / "300.0" / "checkpoints").iterdir())) == 1
+    assert (
+        len(list((tmp_path / "0.0" / "checkpoints").iterdir()))
+        > len(list((tmp_path / "300.0" / "checkpoints").iterdir()))
+        == 1
+    )
 
 
 def test_the_next_step_is_sent_before_the_last_is_read(packs72, tmp_path, monkeypatch):
@@ -132,7 +164,12 @@ def test_the_next_step_is_sent_before_the_last_is_read(packs72, tmp_path, monkey
     monkeypatch.setattr(WholeStep, "__call__", lambda *args: events.append("sent") or send(*args))
     monkeypatch.setattr(Totals, "read", lambda self: events.append("read") or read(self))
     splits = open_splits(packs72)
-    train(configure(splits, "source", epochs=1.0, batch_size=9, mode="graph"), splits, tmp_path / "run", progress=False)
+    train(
+        configure(splits, "source", epochs=1.0, batch_size=9, mode="graph"),
+        splits,
+        tmp_path / "run",
+        progress=False,
+    )
     assert len(splits["train"]) == 4 * 9
     assert events == ["sent", "sent", "read", "sent", "read", "sent", "read", "read"]
 
@@ -152,9 +189,14 @@ def test_it_diverges_as_the_plain_run_does(packs72, tmp_path, monkeypatch, at):
     for mode in ("plain", "graph"):
         spoiled.calls = 0
         config = configure(splits, "paper/sigma-0.03", epochs=1.0, batch_size=8, mode=mode)
-        ends[mode] = train(config, splits, tmp_path / mode, progress=False), load_file(tmp_path / mode / WEIGHTS)
+        ends[mode] = (
+            train(config, splits, tmp_path / mode, progress=False),
+            load_file(tmp_path / mode / WEIGHTS),
+        )
     assert ends["plain"][0]["diverged_at"] == ends["graph"][0]["diverged_at"] == at
-    assert all(torch.equal(ends["graph"][1][name], value) for name, value in ends["plain"][1].items())
+    assert all(
+        torch.equal(ends["graph"][1][name], value) for name, value in ends["plain"][1].items()
+    )
 
 
 def test_compiling_needs_a_compiler(packs72, tmp_path, monkeypatch):
@@ -167,17 +209,27 @@ def test_compiling_needs_a_compiler(packs72, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"), [("quick", "no mode 'quick'; there are plain, graph, compiled"), ("graph", "no graph can hold; use the mode plain")]
+    ("mode", "said"),
+    [
+        ("quick", "no mode 'quick'; there are plain, graph, compiled"),
+        ("graph", "no graph can hold; use the mode plain"),
+    ],
 )
 def test_modes_that_cannot_be(packs72, tmp_path, mode, said):
     splits = open_splits(packs72)
     with pytest.raises(InputError, match=said):
-        train(configure(splits, "paper/rate-outside", mode=mode), splits, tmp_path / "run", progress=False)
+        train(
+            configure(splits, "paper/rate-outside", mode=mode),
+            splits,
+            tmp_path / "run",
+            progress=False,
+        )
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("mode", "precision", "within"), [("graph", "fp32", 0.02), pytest.param("compiled", "fp64", 1e-6, marks=pytest.mark.slow)]
+    ("mode", "precision", "within"),
+    [("graph", "fp32", 0.02), pytest.param("compiled", "fp64", 1e-6, marks=pytest.mark.slow)],
 )
 def test_it_learns_as_it_does_plain(packs32, tmp_path, mode, precision, within):
     """The loss, smoothed over 20 steps, over 200 steps and three seeds, in which it falls to a thousandth. Compiled kernels add in another
@@ -187,7 +239,9 @@ def test_it_learns_as_it_does_plain(packs32, tmp_path, mode, precision, within):
         smooth = {}
         for each in ("plain", mode):
             out = tmp_path / f"{each}-{seed}"
-            config = small(splits32, epochs=40.0, mode=each, seed=seed, rate=0.0003, precision=precision)
+            config = small(
+                splits32, epochs=40.0, mode=each, seed=seed, rate=0.0003, precision=precision
+            )
             assert train(config, splits32, out, progress=False)["steps"] == 200
             smooth[each] = np.convolve(log.losses(out), np.full(20, 1 / 20), mode="valid")
         assert smooth["plain"][-1] < 0.01 * smooth["plain"][0]

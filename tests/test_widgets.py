@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-import kernels
+import alexnet_kernels as kernels
 from alexnet import presets, results
 from alexnet.data.augment import Augment
 from alexnet.data.pack import Moments
@@ -26,7 +26,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import widget_data  # noqa: E402
 
 OWN_CODE_LIMIT = 20_000  # bytes of one script
-DATA_LIMIT = 1_000_000  # bytes of one data file: what a page with that figure loads beside the book's own
+DATA_LIMIT = (
+    1_000_000  # bytes of one data file: what a page with that figure loads beside the book's own
+)
 
 
 def node() -> str | None:
@@ -41,7 +43,9 @@ def node() -> str | None:
     return str(inside) if inside.is_file() else None
 
 
-needs_node = pytest.mark.skipif(node() is None, reason="needs node, or the package playwright, which carries it")
+needs_node = pytest.mark.skipif(
+    node() is None, reason="needs node, or the package playwright, which carries it"
+)
 
 
 def js(name: str, expression: str, **data: Any) -> Any:
@@ -52,19 +56,25 @@ def js(name: str, expression: str, **data: Any) -> Any:
         process.stdout.write(JSON.stringify({expression}, (_, v) => ArrayBuffer.isView(v) ? Array.from(v) : v));
     """
     command = [node() or "", "--input-type=commonjs", "-e", script]
-    done = subprocess.run(command, input=json.dumps(data), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, input=json.dumps(data), capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @needs_node
 @pytest.mark.parametrize("columns", [1, 2, 3])
-@pytest.mark.parametrize("settings", [{}, {"n": 3, "k": 1.0, "alpha": 2e-3, "beta": 0.5}, {"n": 11, "alpha": 2e-5}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"n": 3, "k": 1.0, "alpha": 2e-3, "beta": 0.5}, {"n": 11, "alpha": 2e-5}]
+)
 def test_response_normalization(columns: int, settings: dict[str, float]) -> None:
     a = (100 * np.random.default_rng(0).normal(size=24)).tolist()
     got = js("lrn", "w.normalize(a, settings)", a=a, settings=settings | {"columns": columns})
     given = {{"n": "size"}.get(name, name): value for name, value in settings.items()}
-    wanted = kernels.local_response_norm(torch.tensor(a, dtype=torch.float64).reshape(1, 24, 1, 1), columns=columns, **given)
+    wanted = kernels.local_response_norm(
+        torch.tensor(a, dtype=torch.float64).reshape(1, 24, 1, 1), columns=columns, **given
+    )
     np.testing.assert_allclose(got, wanted.flatten(), rtol=1e-12)
 
 
@@ -77,11 +87,15 @@ def test_pooling(z: int, s: int, ceil: bool) -> None:
     wanted = torch.nn.functional.max_pool2d(torch.from_numpy(grid)[None], z, s, ceil_mode=ceil)[0]
     np.testing.assert_array_equal(got, wanted)
     if not ceil:
-        np.testing.assert_array_equal(got, kernels.max_pool(torch.from_numpy(grid)[None, None], z, s)[0, 0])
+        np.testing.assert_array_equal(
+            got, kernels.max_pool(torch.from_numpy(grid)[None, None], z, s)[0, 0]
+        )
     read = np.zeros(13)
     for start in range(0, s * len(got), s):
         read[start : start + z] += 1
-    np.testing.assert_array_equal(js("pooling", "w.readers(13, z, s, ceil)", z=z, s=s, ceil=ceil), read)
+    np.testing.assert_array_equal(
+        js("pooling", "w.readers(13, z, s, ceil)", z=z, s=s, ceil=ceil), read
+    )
 
 
 @needs_node
@@ -95,15 +109,33 @@ def test_the_puzzle_of_224_and_227() -> None:
         conv = torch.nn.Conv2d(1, 1, (1, 11), stride=(1, 4), padding=(0, pad))
         assert ways[name] == [conv(image[..., :size]).shape[-1] for size in range(216, 237)]
     assert (ways["floor"][8], ways["up"][8], ways["both"][8], ways["floor"][11]) == (54, 55, 55, 55)
-    assert js("puzzle", "w.output(w.WAYS.up.of(224)).lacking") == presets.shapes(ours)[0].pad[1] == 3
+    assert (
+        js("puzzle", "w.output(w.WAYS.up.of(224)).lacking") == presets.shapes(ours)[0].pad[1] == 3
+    )
     table = presets.shapes(ours)
-    assert js("puzzle", "w.chain(55)") == [table[0].size, table[0].out_size, table[1].out_size, table[4].out_size]
+    assert js("puzzle", "w.chain(55)") == [
+        table[0].size,
+        table[0].out_size,
+        table[1].out_size,
+        table[4].out_size,
+    ]
 
 
 @needs_node
 def test_the_momentum_rules() -> None:
-    settings = {"start": [-2.8, 0.8], "rate": 0.02, "momentum": 0.9, "decay": 0.1, "steps": 60, "fall": 20}
-    paths = js("momentum", "[w.path(w.paperStep, settings), w.path(w.torchStep, settings)]", settings=settings)
+    settings = {
+        "start": [-2.8, 0.8],
+        "rate": 0.02,
+        "momentum": 0.9,
+        "decay": 0.1,
+        "steps": 60,
+        "fall": 20,
+    }
+    paths = js(
+        "momentum",
+        "[w.path(w.paperStep, settings), w.path(w.torchStep, settings)]",
+        settings=settings,
+    )
     valley = torch.tensor(js("momentum", "w.VALLEY"), dtype=torch.float64)
     w, v = torch.tensor(settings["start"], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     other = w.clone().requires_grad_()
@@ -123,12 +155,18 @@ def test_the_momentum_rules() -> None:
 @needs_node
 @pytest.mark.parametrize("reading", ["text", "text-255", "source"])
 def test_color_shifts(reading: str) -> None:
-    color = Moments.of(np.random.default_rng(2).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)).color()
+    color = Moments.of(
+        np.random.default_rng(2).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+    ).color()
     axes = {name: color[name].tolist() for name in ("eigenvalues", "eigenvectors")}
     draws = [0.1, -0.05, 0.2]
-    got = js("augment", "w.colorShift(draws, axes, reading)", draws=draws, axes=axes, reading=reading)
+    got = js(
+        "augment", "w.colorShift(draws, axes, reading)", draws=draws, axes=axes, reading=reading
+    )
     augment = Augment(Recipe(color=reading), np.zeros((8, 8, 3), np.float32), 8, color)
-    np.testing.assert_allclose(got["shift"], torch.tensor(draws, dtype=torch.float64) @ augment.axes.T, rtol=1e-9)
+    np.testing.assert_allclose(
+        got["shift"], torch.tensor(draws, dtype=torch.float64) @ augment.axes.T, rtol=1e-9
+    )
     assert got["scale"] == pytest.approx(1 / 1.1 if reading == "source" else 1)
     assert js("augment", "w.views(256, 224)") == 2178
 
@@ -145,13 +183,21 @@ def test_the_axes_shown_are_eigenvectors() -> None:
 def test_the_kernels_that_are_drawn() -> None:
     archived = results.archived("figure3", "embedded")
     assert archived is not None
-    shown = next(each for each in widget_data.kernels()["sets"] if each["title"] == archived["data"]["title"])
+    shown = next(
+        each for each in widget_data.kernels()["sets"] if each["title"] == archived["data"]["title"]
+    )
     for seed, text in shown["seeds"].items():
         colors = js("kernels", "Array.from({length: maps}, (_, i) => w.colorfulness(w.decode(text).subarray(i * 363, (i + 1) * 363)))",
                     text=text, maps=shown["maps"])  # fmt: skip
         stored = archived["metrics"]["seeds"][seed]["kernels"]
-        kernels = np.frombuffer(base64.b64decode(stored["bytes"]), np.int8).reshape(stored["shape"]).astype(float)  # (maps, 3, 11, 11)
-        off = ((kernels - kernels.mean(1, keepdims=True)) ** 2).sum((1, 2, 3)) / (kernels**2).sum((1, 2, 3))
+        kernels = (
+            np.frombuffer(base64.b64decode(stored["bytes"]), np.int8)
+            .reshape(stored["shape"])
+            .astype(float)
+        )  # (maps, 3, 11, 11)
+        off = ((kernels - kernels.mean(1, keepdims=True)) ** 2).sum((1, 2, 3)) / (kernels**2).sum(
+            (1, 2, 3)
+        )
         np.testing.assert_allclose(colors, off, rtol=1e-9)
     painted = js("kernels", "w.paint(new Int8Array([127, 0, -127, 0, 0, 0]))")
     assert painted == [255, 0, 128, 255, 128, 128, 128, 255]
@@ -167,11 +213,25 @@ def test_the_architecture_is_the_packages(tmp_path: Path) -> None:
     for name, shown in json.loads(match[1])["presets"].items():
         table = presets.shapes(presets.get(name))
         assert [row["parameters"] for row in shown["layers"]] == [row.parameters for row in table]
-        assert shown["neurons"] == presets.total(table, "neurons") and shown["macs"] == presets.total(table, "macs")
-        crossing = js("architecture", "Object.fromEntries(w.collected(layers, 'crossing'))", layers=shown["layers"])
+        assert shown["neurons"] == presets.total(table, "neurons") and shown[
+            "macs"
+        ] == presets.total(table, "macs")
+        crossing = js(
+            "architecture",
+            "Object.fromEntries(w.collected(layers, 'crossing'))",
+            layers=shown["layers"],
+        )
         assert crossing == presets.crossings(table)
-        pools = js("architecture", "w.collected(layers, 'pool').map(([name]) => name)", layers=shown["layers"])
-        assert pools == [row.layer.name for row in table if any(isinstance(op, presets.Pool) for op in row.layer.then)]
+        pools = js(
+            "architecture",
+            "w.collected(layers, 'pool').map(([name]) => name)",
+            layers=shown["layers"],
+        )
+        assert pools == [
+            row.layer.name
+            for row in table
+            if any(isinstance(op, presets.Pool) for op in row.layer.then)
+        ]
 
 
 # --- the net in the page ------------------------------------------------------------------------------------------------------------------
@@ -185,12 +245,24 @@ def forwards(described: dict[str, Any], pixels: np.ndarray) -> list[list[float]]
 
 @needs_node
 @pytest.mark.parametrize(
-    "preset", ["paper", "paper/sigma-0.03/no-lrn", "paper/one-column", "paper/conv6", "paper/no-dropout", "paper/no-conv3"]
+    "preset",
+    [
+        "paper",
+        "paper/sigma-0.03/no-lrn",
+        "paper/one-column",
+        "paper/conv6",
+        "paper/no-dropout",
+        "paper/no-conv3",
+    ],
 )
 def test_the_forward_pass_is_torchs(preset: str) -> None:
     torch.manual_seed(3)
     net = page.AlexNet(preset, 7, width=1 / 16, image_size=64).eval()
-    packed = page.pack(net, Augment(Recipe(), np.full((72, 72, 3), 99.6, np.float32), 64), [f"class {i}" for i in range(7)])
+    packed = page.pack(
+        net,
+        Augment(Recipe(), np.full((72, 72, 3), 99.6, np.float32), 64),
+        [f"class {i}" for i in range(7)],
+    )
     table = widget_data.described(presets.get(preset), 7, packed["width"], 64)
     pixels = np.random.default_rng(4).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
     coarse, center = page.network(packed)
@@ -204,7 +276,9 @@ def test_the_forward_pass_is_torchs(preset: str) -> None:
 def test_the_trained_net_says_in_the_page_what_it_says_in_torch() -> None:
     shown = widget_data.net()
     coarse, center = page.network(shown["net"])
-    pixels = np.stack([opened(each["src"], coarse.table[0].in_size) for each in shown["samples"][:6]])
+    pixels = np.stack(
+        [opened(each["src"], coarse.table[0].in_size) for each in shown["samples"][:6]]
+    )
     with torch.no_grad():
         wanted = coarse(next(iter(center.views(torch.from_numpy(pixels)))))
     got = np.array(forwards(shown["net"], pixels))
@@ -230,9 +304,17 @@ def test_a_run_of_ones_own_goes_into_the_page(packs72, tmp_path: Path) -> None:
     splits = {"train": open_splits(packs72)["train"]}
     for preset, status in (("paper/constant-rate", 0), ("source/constant-rate", 2)):
         run = tmp_path / preset.replace("/", "-")
-        config = trainer.Config(preset, 3, 1 / 16, 64, 0.2, {"train": splits["train"].digest}, batch_size=6)
+        config = trainer.Config(
+            preset, 3, 1 / 16, 64, 0.2, {"train": splits["train"].digest}, batch_size=6
+        )
         trainer.train(config, splits, run, progress=False)
-        command = [sys.executable, str(ROOT / "scripts" / "widget_data.py"), str(tmp_path / "data"), "--run", str(run)]
+        command = [
+            sys.executable,
+            str(ROOT / "scripts" / "widget_data.py"),
+            str(tmp_path / "data"),
+            "--run",
+            str(run),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == status, done.stderr
     assert done.stderr.startswith("widget_data: ") and done.stderr.count("\n") == 1
@@ -245,6 +327,13 @@ def test_a_run_of_ones_own_goes_into_the_page(packs72, tmp_path: Path) -> None:
 def test_scripts_and_data_are_small(tmp_path: Path) -> None:
     widget_data.write_all(tmp_path)
     scripts = {path.name: path.stat().st_size for path in sorted(WIDGETS.iterdir())}
-    assert {"common.js", "widgets.css", "net.js"} < scripts.keys() and max(scripts.values()) < OWN_CODE_LIMIT
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kernels.js", "net.js", "network.js", "photo.js"]
+    assert {"common.js", "widgets.css", "net.js"} < scripts.keys() and max(
+        scripts.values()
+    ) < OWN_CODE_LIMIT
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "kernels.js",
+        "net.js",
+        "network.js",
+        "photo.js",
+    ]
     assert max(path.stat().st_size for path in tmp_path.iterdir()) < DATA_LIMIT

@@ -55,7 +55,9 @@ class Settings:
             out += [(x, y, side / 1.5, octave | layer << 8) for y in places for x in places]
         if not out:
             least = int(BINS * self.bin) + 1
-            raise InputError(f"{ROW}: images of {size} pixels are too small for a grid of keypoints: {least} at least")
+            raise InputError(
+                f"{ROW}: images of {size} pixels are too small for a grid of keypoints: {least} at least"
+            )
         return out
 
 
@@ -71,18 +73,27 @@ class FisherVectors:
     variances: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {name: getattr(self, name) for name in ("mean", "basis", "weights", "means", "variances")}
+        return {
+            name: getattr(self, name) for name in ("mean", "basis", "weights", "means", "variances")
+        }
 
     @cached_property
     def mixture(self) -> GaussianMixture:
         mixture = GaussianMixture(len(self.weights), covariance_type="diag")
-        mixture.weights_, mixture.means_, mixture.covariances_ = self.weights, self.means, self.variances
+        mixture.weights_, mixture.means_, mixture.covariances_ = (
+            self.weights,
+            self.means,
+            self.variances,
+        )
         mixture.precisions_cholesky_ = 1 / np.sqrt(self.variances)
         return mixture
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, S, S, 3) to float32 (n, K + 2 K components); see `pipeline.Encoder`."""
-        out = [fisher_vector((each - self.mean) @ self.basis, self.mixture, improved=True) for each in sift(images, self.settings)]
+        out = [
+            fisher_vector((each - self.mean) @ self.basis, self.mixture, improved=True)
+            for each in sift(images, self.settings)
+        ]
         return pipeline.unit(np.array(out))
 
 
@@ -100,7 +111,10 @@ def sift(images: np.ndarray, settings: Settings) -> np.ndarray:
     """Root SIFT of uint8 (n, S, S, 3): float32 (n, keypoints, 128), rows of length 1; a descriptor without gradients is zeros."""
     cv2 = opencv()
     extractor = cv2.SIFT_create(nOctaveLayers=2, sigma=BLUR)
-    keypoints = [cv2.KeyPoint(x, y, size, 0.0, 0.0, octave) for x, y, size, octave in settings.grid(images.shape[1])]
+    keypoints = [
+        cv2.KeyPoint(x, y, size, 0.0, 0.0, octave)
+        for x, y, size, octave in settings.grid(images.shape[1])
+    ]
     out = np.empty((len(images), len(keypoints), 128), np.float32)
     for row, image in zip(out, images, strict=True):
         kept, row[:] = extractor.compute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), keypoints)
@@ -117,19 +131,35 @@ def learn(train: Sample, settings: Settings, seed: int) -> FisherVectors:
     each = min(points, -(-settings.descriptors // len(chosen)))
     found = []
     for index in pipeline.bar(chosen, desc=f"{ROW}: descriptors", unit=" images", leave=False):
-        found.append(sift(train.pack.gather([index]), settings)[0, generator.choice(points, each, replace=False)])
+        found.append(
+            sift(train.pack.gather([index]), settings)[
+                0, generator.choice(points, each, replace=False)
+            ]
+        )
     descriptors = np.concatenate(found).astype(np.float64)
     mean = descriptors.mean(axis=0)
     _, vectors = np.linalg.eigh(np.cov(descriptors - mean, rowvar=False))
     basis = vectors[:, ::-1][:, : settings.components]
-    arguments = {"covariance_type": "diag", "random_state": seed, "max_iter": 100, "tol": 1e-2, "reg_covar": 1e-5}
+    arguments = {
+        "covariance_type": "diag",
+        "random_state": seed,
+        "max_iter": 100,
+        "tol": 1e-2,
+        "reg_covar": 1e-5,
+    }
     mixture = learn_gmm((descriptors - mean) @ basis, n_modes=settings.gaussians, gm_args=arguments)
     learned = mean, basis, mixture.weights_, mixture.means_, mixture.covariances_
     return FisherVectors(settings, *(array.astype(np.float32) for array in learned))
 
 
 def fisher_vector_errors(
-    splits: dict[str, Pack], *, seed: int = 0, train_images: int = 20_000, test_images: int = 10_000, folder: Path | None = None, **settings
+    splits: dict[str, Pack],
+    *,
+    seed: int = 0,
+    train_images: int = 20_000,
+    test_images: int = 10_000,
+    folder: Path | None = None,
+    **settings,
 ) -> dict[str, Any]:
     """The row's errors; see `pipeline.row_errors`. settings: fields of `Settings`.
 
@@ -139,6 +169,11 @@ def fisher_vector_errors(
     chosen = Settings(**settings)
     chosen.grid(next(iter(splits.values())).size)
     return pipeline.row_errors(
-        ROW, splits, partial(learn, settings=chosen, seed=seed), lambda arrays: FisherVectors(chosen, **arrays),
-        train_images=train_images, test_images=test_images, folder=folder,
+        ROW,
+        splits,
+        partial(learn, settings=chosen, seed=seed),
+        lambda arrays: FisherVectors(chosen, **arrays),
+        train_images=train_images,
+        test_images=test_images,
+        folder=folder,
     )

@@ -25,12 +25,14 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from alexnet.data.pack import Pack, held_out
-from alexnet.data.parallel import Crashed, cores, crew, follow_parent
 from alexnet.evaluation import Errors, errors
+from alexnet.processes import Crashed, cores, crew, follow_parent
 
 CHUNK = 64  # images of a task
 SPREAD = 512  # images a process at least: starting one takes as long as some hundred
-COST = 1e-2  # where the search for scikit-learn's C begins, for features whose root mean square is 1
+COST = (
+    1e-2  # where the search for scikit-learn's C begins, for features whose root mean square is 1
+)
 STEPS = 5  # of ten, that the search goes from there at most, either way
 ITERATIONS = 100  # of L-BFGS at most
 TOLERANCE = 4e-3  # of the gradient's largest entry, times the number of classes: a gradient shrinks as they grow
@@ -104,9 +106,18 @@ def row_errors(
     with _kept(folder) as work:
         encoder = _learned(work / "encoder.npz", row, samples["train"], learn, restore)
         found = features(row, samples, encoder, work)
-        spare = (found["val"], samples["val"].labels) if reported == "test" and "val" in samples else None
+        spare = (
+            (found["val"], samples["val"].labels)
+            if reported == "test" and "val" in samples
+            else None
+        )
         chosen_on, chosen = fit((found["train"], samples["train"].labels), spare, row)
-        measured = measure(chosen.classifier, found[reported], samples[reported].labels, len(splits["train"].classes))
+        measured = measure(
+            chosen.classifier,
+            found[reported],
+            samples[reported].labels,
+            len(splits["train"].classes),
+        )
     return {
         "top1": round(measured.top1, 5),
         "top5": round(measured.top5, 5),
@@ -148,7 +159,9 @@ def _learned(path: Path, row: str, train: Sample, learn: Callable, restore: Call
 # --- features -----------------------------------------------------------------------------------------------------------------------------
 
 
-def features(row: str, samples: dict[str, Sample], encoder: Encoder, folder: Path) -> dict[str, np.ndarray]:
+def features(
+    row: str, samples: dict[str, Sample], encoder: Encoder, folder: Path
+) -> dict[str, np.ndarray]:
     """The features of each sample, float32 (n, D), mapped from files in `folder`: memory does not grow with their number.
 
     A file grows by whole chunks of images, and goes on from there after an interruption. Says on stderr how long it will take.
@@ -160,25 +173,43 @@ def features(row: str, samples: dict[str, Sample], encoder: Encoder, folder: Pat
         each = (time.monotonic() - began) / len(few)
     chunk_bytes = CHUNK * width * 4
     paths = {name: folder / f"{name}.f32" for name in samples}
-    done = {name: paths[name].stat().st_size // chunk_bytes * CHUNK if paths[name].exists() else 0 for name in samples}
-    done = {name: len(one) if paths[name].exists() and paths[name].stat().st_size == len(one) * width * 4 else done[name]
-            for name, one in samples.items()}
+    done = {
+        name: paths[name].stat().st_size // chunk_bytes * CHUNK if paths[name].exists() else 0
+        for name in samples
+    }
+    done = {
+        name: len(one)
+        if paths[name].exists() and paths[name].stat().st_size == len(one) * width * 4
+        else done[name]
+        for name, one in samples.items()
+    }
     left = sum(map(len, samples.values())) - sum(done.values())
     workers = min(cores(), left // SPREAD + 1)
     if left >= 1000:
-        tqdm.write(f"{row}: {left:,} images, about {_duration(each * left / workers)} for their features", file=sys.stderr)
-    with crew(workers) as ordered_map, bar(total=left, desc=row, unit=" images", disable=None if left else True) as done_so_far:
+        tqdm.write(
+            f"{row}: {left:,} images, about {_duration(each * left / workers)} for their features",
+            file=sys.stderr,
+        )
+    with (
+        crew(workers) as ordered_map,
+        bar(total=left, desc=row, unit=" images", disable=None if left else True) as done_so_far,
+    ):
         for name, one in samples.items():
-            rest = one.indices[done[name]:]
-            tasks = [rest[i:i + CHUNK] for i in range(0, len(rest), CHUNK)]
+            rest = one.indices[done[name] :]
+            tasks = [rest[i : i + CHUNK] for i in range(0, len(rest), CHUNK)]
             with paths[name].open("ab") as file:
                 file.truncate(done[name] * width * 4)
                 for rows in ordered_map(partial(_encode, encoder, one.pack), tasks):
                     if isinstance(rows, Crashed):
-                        raise RuntimeError(f"{row}: a process died of images {rows.item[0]} to {rows.item[-1]} of {one.pack.path}")
+                        raise RuntimeError(
+                            f"{row}: a process died of images {rows.item[0]} to {rows.item[-1]} of {one.pack.path}"
+                        )
                     file.write(rows.data)
                     done_so_far.update(len(rows))
-    return {name: np.memmap(paths[name], np.float32, "r", shape=(len(one), width)) for name, one in samples.items()}
+    return {
+        name: np.memmap(paths[name], np.float32, "r", shape=(len(one), width))
+        for name, one in samples.items()
+    }
 
 
 def _encode(encoder: Encoder, pack: Pack, indices: np.ndarray) -> np.ndarray:
@@ -191,7 +222,9 @@ def _encode(encoder: Encoder, pack: Pack, indices: np.ndarray) -> np.ndarray:
 def unit(features: np.ndarray) -> np.ndarray:
     """Rows of `features` (n, D) scaled to a root mean square of 1; a row of zeros stays. float32."""
     length = np.sqrt((features.astype(np.float64) ** 2).mean(axis=1, keepdims=True))
-    return np.divide(features, length, out=np.zeros(features.shape), where=length > 0).astype(np.float32)
+    return np.divide(features, length, out=np.zeros(features.shape), where=length > 0).astype(
+        np.float32
+    )
 
 
 def _duration(seconds: float) -> str:
@@ -216,8 +249,13 @@ class Choice:
 def fit(train: Labeled, spare: Labeled | None, row: str = "") -> tuple[str, Choice]:
     """A classifier of `train`, its cost chosen on `spare`; where there is none, on every fifth training image, which it then learns too.
     Gives also which of the two it was, in words."""
-    with warnings.catch_warnings(), threadpool_limits(1):  # one thread, so that the bits do not hang on how many there are
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound on the iterations regularizes too
+    with (
+        warnings.catch_warnings(),
+        threadpool_limits(1),
+    ):  # one thread, so that the bits do not hang on how many there are
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # a bound on the iterations regularizes too
         if spare:
             return "val", choose(*train, *spare, row)
         x, y = train
@@ -226,7 +264,9 @@ def fit(train: Labeled, spare: Labeled | None, row: str = "") -> tuple[str, Choi
         return "every fifth training image", replace(chosen, classifier=_fit(x, y, chosen.cost))
 
 
-def choose(x: np.ndarray, y: np.ndarray, other_x: np.ndarray, other_y: np.ndarray, row: str = "") -> Choice:
+def choose(
+    x: np.ndarray, y: np.ndarray, other_x: np.ndarray, other_y: np.ndarray, row: str = ""
+) -> Choice:
     """The cost whose classifier, fitted to x (n, D) and y (n,), has the lowest top-1 error on the other images; the smallest of equals.
 
     The search begins around `COST` and goes on by tens until both neighbors of the best have been tried, so that the best is not
@@ -240,13 +280,19 @@ def choose(x: np.ndarray, y: np.ndarray, other_x: np.ndarray, other_y: np.ndarra
         bar(total=len(wanted), desc=f"{row}: classifiers", unit=" fit", leave=False) as fits,
     ):
         while wanted:
-            for step, classifier in zip(wanted, pool.map(lambda step: _fit(x, y, _cost(step)), wanted), strict=True):
+            for step, classifier in zip(
+                wanted, pool.map(lambda step: _fit(x, y, _cost(step)), wanted), strict=True
+            ):
                 found[step] = classifier, measure(classifier, other_x, other_y, classes).top1
                 fits.update()
             best = min(sorted(found), key=lambda step: found[step][1])
-            wanted = [step for step in (best - 1, best + 1) if step not in found and abs(step) <= STEPS]
+            wanted = [
+                step for step in (best - 1, best + 1) if step not in found and abs(step) <= STEPS
+            ]
             fits.total += len(wanted)
-    return Choice(_cost(best), found[best][0], {_cost(step): found[step][1] for step in sorted(found)})
+    return Choice(
+        _cost(best), found[best][0], {_cost(step): found[step][1] for step in sorted(found)}
+    )
 
 
 def _cost(step: int) -> float:
@@ -254,12 +300,16 @@ def _cost(step: int) -> float:
 
 
 def _fit(x: np.ndarray, y: np.ndarray, cost: float) -> LogisticRegression:
-    return LogisticRegression(C=cost, max_iter=ITERATIONS, tol=TOLERANCE / len(np.unique(y))).fit(x, y)
+    return LogisticRegression(C=cost, max_iter=ITERATIONS, tol=TOLERANCE / len(np.unique(y))).fit(
+        x, y
+    )
 
 
 def measure(classifier: LogisticRegression, x: np.ndarray, y: np.ndarray, classes: int) -> Errors:
     """Errors on x (n, D), y (n,) among `classes`; those that the classifier has never seen have no probability."""
     probabilities = np.zeros((len(y), classes), np.float32)
     for begin in range(0, len(y), 1024):
-        probabilities[begin:begin + 1024, classifier.classes_] = classifier.predict_proba(x[begin:begin + 1024])
+        probabilities[begin : begin + 1024, classifier.classes_] = classifier.predict_proba(
+            x[begin : begin + 1024]
+        )
     return errors(torch.from_numpy(probabilities), torch.from_numpy(np.asarray(y, np.int64)))

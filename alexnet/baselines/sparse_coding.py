@@ -55,7 +55,9 @@ class Settings:
         finest = max(self.cells)
         if sides[0] < finest:
             least = self.patch + self.stride * (finest - 1)
-            raise InputError(f"{ROW}: images of {size} pixels are too small for {finest} x {finest} cells of patches: {least} at least")
+            raise InputError(
+                f"{ROW}: images of {size} pixels are too small for {finest} x {finest} cells of patches: {least} at least"
+            )
         return [side for side in sides if side >= finest]
 
 
@@ -78,14 +80,24 @@ class Codes:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, S, S, 3) to float32 (n, levels x cells x atoms); see `Encoder`."""
         sides = self.settings.grids(images.shape[1])
-        projection = self.whitening @ self.dictionary.T  # (P, atoms): whitening and correlation in one product
+        projection = (
+            self.whitening @ self.dictionary.T
+        )  # (P, atoms): whitening and correlation in one product
         offset = self.mean @ projection
         out = []
         for image in images:
             pooled = []
-            for level, side in zip(pyramid(image, self.settings.colors, len(sides)), sides, strict=True):
-                found = normalized(patches_of(level, self.settings.patch, self.settings.stride)) @ projection - offset
-                pooled.append(pool(np.abs(found, out=found).reshape(side, side, -1), self.settings.cells))
+            for level, side in zip(
+                pyramid(image, self.settings.colors, len(sides)), sides, strict=True
+            ):
+                found = (
+                    normalized(patches_of(level, self.settings.patch, self.settings.stride))
+                    @ projection
+                    - offset
+                )
+                pooled.append(
+                    pool(np.abs(found, out=found).reshape(side, side, -1), self.settings.cells)
+                )
             out.append(np.concatenate(pooled))
         # The greatest of soft thresholds is the soft threshold of the greatest.
         return pipeline.unit(np.maximum(np.stack(out) - self.settings.threshold, 0))
@@ -106,14 +118,18 @@ def pyramid(image: np.ndarray, colors: bool, levels: int) -> list[np.ndarray]:
 
 def patches_of(image: np.ndarray, size: int, stride: int) -> np.ndarray:
     """(S, S, C) to (side x side, C size size), row by row."""
-    windows = sliding_window_view(image, (size, size), axis=(0, 1))[::stride, ::stride]  # (side, side, C, size, size)
+    windows = sliding_window_view(image, (size, size), axis=(0, 1))[
+        ::stride, ::stride
+    ]  # (side, side, C, size, size)
     return windows.reshape(windows.shape[0] * windows.shape[1], -1)
 
 
 def normalized(patches: np.ndarray) -> np.ndarray:
     """Patches (n, P) without their mean, over the root of their variance plus CONTRAST."""
     centered = patches - patches.mean(axis=1, keepdims=True)
-    return centered / np.sqrt(np.einsum("np,np->n", centered, centered)[:, None] / patches.shape[1] + CONTRAST)
+    return centered / np.sqrt(
+        np.einsum("np,np->n", centered, centered)[:, None] / patches.shape[1] + CONTRAST
+    )
 
 
 def pool(codes: np.ndarray, cells: Sequence[int]) -> np.ndarray:
@@ -121,8 +137,13 @@ def pool(codes: np.ndarray, cells: Sequence[int]) -> np.ndarray:
     multiple."""
     finest = max(cells)
     edges = np.linspace(0, len(codes), finest + 1).round().astype(int)[:-1]
-    fine = np.maximum.reduceat(np.maximum.reduceat(codes, edges, axis=0), edges, axis=1)  # (finest, finest, atoms)
-    grids = [fine.reshape(each, finest // each, each, finest // each, -1).max(axis=(1, 3)) for each in cells]
+    fine = np.maximum.reduceat(
+        np.maximum.reduceat(codes, edges, axis=0), edges, axis=1
+    )  # (finest, finest, atoms)
+    grids = [
+        fine.reshape(each, finest // each, each, finest // each, -1).max(axis=(1, 3))
+        for each in cells
+    ]
     return np.concatenate([grid.ravel() for grid in grids])
 
 
@@ -136,17 +157,26 @@ def learn(train: Sample, settings: Settings, seed: int) -> Codes:
     for index in pipeline.bar(chosen, desc=f"{ROW}: patches", unit=" images", leave=False):
         for level in pyramid(train.pack.gather([index])[0], settings.colors, levels):
             corners = generator.integers(0, len(level) - settings.patch + 1, (each, 2))
-            found += [level[top : top + settings.patch, left : left + settings.patch].transpose(2, 0, 1).ravel() for top, left in corners]
+            found += [
+                level[top : top + settings.patch, left : left + settings.patch]
+                .transpose(2, 0, 1)
+                .ravel()
+                for top, left in corners
+            ]
     patches = normalized(np.array(found, np.float64))
     mean = patches.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov(patches - mean, rowvar=False))
     whitening = (vectors / np.sqrt(np.maximum(values, 0) + WHITENING)) @ vectors.T
     white = (patches - mean) @ whitening
-    learner = MiniBatchDictionaryLearning(settings.atoms, alpha=SPARSITY, batch_size=256, fit_algorithm="cd", random_state=seed)
+    learner = MiniBatchDictionaryLearning(
+        settings.atoms, alpha=SPARSITY, batch_size=256, fit_algorithm="cd", random_state=seed
+    )
     batches = [white[i : i + 256] for i in range(0, len(white), 256)]
     order = generator.permutation(np.repeat(np.arange(len(batches)), 2))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of a code: it only steers a step of the dictionary's
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # of a code: it only steers a step of the dictionary's
         for i in pipeline.bar(order, desc=f"{ROW}: dictionary", unit=" batches", leave=False):
             learner.partial_fit(batches[i])
     dictionary = learner.components_ / np.linalg.norm(learner.components_, axis=1, keepdims=True)
@@ -154,12 +184,23 @@ def learn(train: Sample, settings: Settings, seed: int) -> Codes:
 
 
 def sparse_coding_errors(
-    splits: dict[str, Pack], *, seed: int = 0, train_images: int = 20_000, test_images: int = 10_000, folder: Path | None = None, **settings
+    splits: dict[str, Pack],
+    *,
+    seed: int = 0,
+    train_images: int = 20_000,
+    test_images: int = 10_000,
+    folder: Path | None = None,
+    **settings,
 ) -> dict[str, Any]:
     """The row's errors; see `pipeline.row_errors`. settings: fields of `Settings`. Raises InputError where the images are too small."""
     chosen = Settings(**settings)
     chosen.grids(next(iter(splits.values())).size)
     return pipeline.row_errors(
-        ROW, splits, partial(learn, settings=chosen, seed=seed), lambda arrays: Codes(chosen, **arrays),
-        train_images=train_images, test_images=test_images, folder=folder,
+        ROW,
+        splits,
+        partial(learn, settings=chosen, seed=seed),
+        lambda arrays: Codes(chosen, **arrays),
+        train_images=train_images,
+        test_images=test_images,
+        folder=folder,
     )

@@ -20,7 +20,17 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from alexnet.data.listing import ENDINGS, UNLABELED, Entries, Images, Listing, Member, Stray, class_names, few
+from alexnet.data.listing import (
+    ENDINGS,
+    UNLABELED,
+    Entries,
+    Images,
+    Listing,
+    Member,
+    Stray,
+    class_names,
+    few,
+)
 from alexnet.errors import InputError
 
 
@@ -41,12 +51,24 @@ class Release:
 
 RELEASES = (
     Release(
-        "ILSVRC-2012", "ILSVRC2012_img_train.tar", "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_ID", "ILSVRC2012_img_val.tar",
-        "ILSVRC2012_validation_ground_truth.txt", ("ILSVRC2012_img_test_v10102019.tar", "ILSVRC2012_img_test.tar"),
+        "ILSVRC-2012",
+        "ILSVRC2012_img_train.tar",
+        "ILSVRC2012_devkit_t12.tar.gz",
+        "ILSVRC2012_ID",
+        "ILSVRC2012_img_val.tar",
+        "ILSVRC2012_validation_ground_truth.txt",
+        ("ILSVRC2012_img_test_v10102019.tar", "ILSVRC2012_img_test.tar"),
     ),
     Release(
-        "ILSVRC-2010", "ILSVRC2010_images_train.tar", "ILSVRC2010_devkit-1.0.tar.gz", "ILSVRC2010_ID", "ILSVRC2010_images_val.tar",
-        "ILSVRC2010_validation_ground_truth.txt", ("ILSVRC2010_images_test.tar",), "ILSVRC2010_test_ground_truth.txt", "patch_images.tar",
+        "ILSVRC-2010",
+        "ILSVRC2010_images_train.tar",
+        "ILSVRC2010_devkit-1.0.tar.gz",
+        "ILSVRC2010_ID",
+        "ILSVRC2010_images_val.tar",
+        "ILSVRC2010_validation_ground_truth.txt",
+        ("ILSVRC2010_images_test.tar",),
+        "ILSVRC2010_test_ground_truth.txt",
+        "patch_images.tar",
     ),
 )
 
@@ -61,7 +83,9 @@ class _Window:
         self.descriptor, self.begin, self.size, self.at = descriptor, begin, size, 0
 
     def read(self, count: int) -> bytes:
-        data = os.pread(self.descriptor, max(0, min(count, self.size - self.at)), self.begin + self.at)
+        data = os.pread(
+            self.descriptor, max(0, min(count, self.size - self.at)), self.begin + self.at
+        )
         self.at += len(data)
         return data
 
@@ -88,14 +112,20 @@ def members(archive: Path, inside: Member | None = None) -> Iterator[tuple[tarfi
                     if info.offset_data + info.size > size:
                         raise tarfile.ReadError("unexpected end of data")
                     yield info, begin + info.offset_data
-                window.seek(tar.offset)  # at the mark of the end: zeros. tarfile takes any other nonsense for it
+                window.seek(
+                    tar.offset
+                )  # at the mark of the end: zeros. tarfile takes any other nonsense for it
                 if any(window.read(512)):
-                    raise tarfile.ReadError(f"no header where one should be, at byte {begin + tar.offset}")
+                    raise tarfile.ReadError(
+                        f"no header where one should be, at byte {begin + tar.offset}"
+                    )
         except tarfile.TarError as error:
             raise InputError(f"{name} is a damaged archive ({error}): fetch it again") from None
 
 
-def _images(archive: Path, label: int, inside: Member | None = None) -> Iterator[tuple[Member | Stray, int]]:
+def _images(
+    archive: Path, label: int, inside: Member | None = None
+) -> Iterator[tuple[Member | Stray, int]]:
     """What an archive holds beside folders, sorted by name."""
     prefix = inside.path if inside else str(archive)
     found: dict[str, Member] = {}
@@ -114,7 +144,9 @@ def _images(archive: Path, label: int, inside: Member | None = None) -> Iterator
             strays.append(Stray(path, "no image by its ending"))
         else:
             if (name := "/".join(parts)) in found:  # without "./"
-                strays.append(Stray(found[name].path, "a later member of the archive has the same name"))
+                strays.append(
+                    Stray(found[name].path, "a later member of the archive has the same name")
+                )
             found[name] = Member(path, str(archive), offset, info.size)
     yield from ((stray, label) for stray in strays)
     yield from ((found[name], label) for name in sorted(found))
@@ -143,7 +175,9 @@ def _classes(archive: Path) -> tuple[dict[str, Member], list[Stray]]:
     return dict(sorted(found.items())), strays
 
 
-def _all(archive: Path, classes: dict[str, Member], strays: list[Stray], replaced: dict[str, Member]) -> Entries:
+def _all(
+    archive: Path, classes: dict[str, Member], strays: list[Stray], replaced: dict[str, Member]
+) -> Entries:
     yield from ((stray, -1) for stray in strays)
     for label, inside in enumerate(classes.values()):
         images = 0
@@ -165,9 +199,18 @@ def is_archive(root: Path) -> bool:
 def archive(root: Path) -> Listing:
     classes, strays = _classes(root)
     if not classes:
-        raise InputError(f"{root} holds no `<class>.tar`: name an archive of one archive per class, or a folder of class folders")
+        raise InputError(
+            f"{root} holds no `<class>.tar`: name an archive of one archive per class, or a folder of class folders"
+        )
     images = Images(root.parent, functools.partial(_all, root, classes, strays, {}))
-    return Listing("archive", root, list(classes), class_names(root.parent, list(classes)), {"train": images}, [])
+    return Listing(
+        "archive",
+        root,
+        list(classes),
+        class_names(root.parent, list(classes)),
+        {"train": images},
+        [],
+    )
 
 
 # --- ILSVRC -------------------------------------------------------------------------------------------------------------------------------
@@ -182,15 +225,33 @@ def ilsvrc(root: Path) -> Listing:
     classes, strays = _classes(root / release.train)
     if not classes:
         raise InputError(f"{root / release.train} holds no `<class>.tar`: fetch it again")
-    patches = _patches(root / release.patches) if release.patches and (root / release.patches).is_file() else {}
-    splits = {"train": Images(root, functools.partial(_all, root / release.train, classes, strays, patches.get("train", {})))}
+    patches = (
+        _patches(root / release.patches)
+        if release.patches and (root / release.patches).is_file()
+        else {}
+    )
+    splits = {
+        "train": Images(
+            root,
+            functools.partial(
+                _all, root / release.train, classes, strays, patches.get("train", {})
+            ),
+        )
+    }
     wnids, words = _synsets(root, release)
     if unknown := [name for name in classes if name not in words]:
-        raise InputError(f"{root / release.train} holds {few(unknown)}, which {release.devkit} does not know: fetch both again")
+        raise InputError(
+            f"{root / release.train} holds {few(unknown)}, which {release.devkit} does not know: fetch both again"
+        )
     label = {name: i for i, name in enumerate(classes)}
-    truths: dict[str, tuple[str, Callable[[], bytes] | None]] = {"val": (release.val, lambda: _devkit(root, release, release.val_truth))}
+    truths: dict[str, tuple[str, Callable[[], bytes] | None]] = {
+        "val": (release.val, lambda: _devkit(root, release, release.val_truth))
+    }
     if test := next((name for name in release.test if (root / name).is_file()), ""):
-        truths["test"] = (test, (lambda: _truth_beside(root, release, test)) if release.test_truth else None)
+        truths["test"] = (
+            test,
+            (lambda: _truth_beside(root, release, test)) if release.test_truth else None,
+        )
     for split, (file, truth) in truths.items():
         if (root / file).is_file():
             labels = _labels(truth().decode().split(), wnids, label, file) if truth else None
@@ -204,18 +265,26 @@ def ilsvrc(root: Path) -> Listing:
 def _truth_beside(root: Path, release: Release, test: str) -> bytes:
     path = root / release.test_truth
     if not path.is_file():
-        raise InputError(f"{root / test} needs {release.test_truth} beside it: fetch that, or move the archive elsewhere")
+        raise InputError(
+            f"{root / test} needs {release.test_truth} beside it: fetch that, or move the archive elsewhere"
+        )
     return path.read_bytes()
 
 
-def _labels(numbers: list[str], wnids: dict[int, str], label: dict[str, int], file: str) -> list[int]:
+def _labels(
+    numbers: list[str], wnids: dict[int, str], label: dict[str, int], file: str
+) -> list[int]:
     """Our labels of the images 1, 2, ..., from the numbers of their synsets."""
     try:
         found = [wnids[int(number)] for number in numbers]
     except (ValueError, KeyError) as error:
-        raise InputError(f"the ground truth of {file} names a synset {error} that the development kit does not know") from None
+        raise InputError(
+            f"the ground truth of {file} names a synset {error} that the development kit does not know"
+        ) from None
     if unknown := sorted(set(found) - set(label)):
-        raise InputError(f"the ground truth of {file} names {few(unknown)}, of which there are no training images")
+        raise InputError(
+            f"the ground truth of {file} names {few(unknown)}, of which there are no training images"
+        )
     return [label[wnid] for wnid in found]
 
 
@@ -232,14 +301,29 @@ def _numbered(archive: Path, labels: list[int] | None, replaced: dict[str, Membe
         if number in seen:
             yield Stray(entry.path, "the second of its number"), -1
         elif number < 1 or (labels is not None and number > len(labels)):
-            yield Stray(entry.path, "no number in its name" if labels is None else "the ground truth has no image of this number"), -1
+            yield (
+                Stray(
+                    entry.path,
+                    "no number in its name"
+                    if labels is None
+                    else "the ground truth has no image of this number",
+                ),
+                -1,
+            )
         else:
             seen.add(number)
             yield replaced.get(name, entry), UNLABELED if labels is None else labels[number - 1]
     for number in range(1, (max(seen, default=0) if labels is None else len(labels)) + 1):
         if number not in seen:
-            missing = "missing among the others" if labels is None else "in the ground truth, and not in the archive"
-            yield Stray(f"{archive}/{number:08d}", missing), UNLABELED if labels is None else labels[number - 1]
+            missing = (
+                "missing among the others"
+                if labels is None
+                else "in the ground truth, and not in the archive"
+            )
+            yield (
+                Stray(f"{archive}/{number:08d}", missing),
+                UNLABELED if labels is None else labels[number - 1],
+            )
 
 
 def _patches(archive: Path) -> dict[str, dict[str, Member]]:
@@ -265,9 +349,13 @@ def _devkit(root: Path, release: Release, name: str) -> bytes:
                     assert file is not None
                     return file.read()
     except FileNotFoundError:
-        raise InputError(f"{root} lacks {release.devkit}, which says what the classes are: put it beside {release.train}") from None
+        raise InputError(
+            f"{root} lacks {release.devkit}, which says what the classes are: put it beside {release.train}"
+        ) from None
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(f"{root / release.devkit} is a damaged archive ({error}): fetch it again") from None
+        raise InputError(
+            f"{root / release.devkit} is a damaged archive ({error}): fetch it again"
+        ) from None
     raise InputError(f"{root / release.devkit} holds no data/{name}: fetch it again")
 
 
@@ -276,11 +364,17 @@ def _synsets(root: Path, release: Release) -> tuple[dict[int, str], dict[str, st
     from scipy.io import loadmat
 
     try:
-        table = np.atleast_1d(loadmat(BytesIO(_devkit(root, release, "meta.mat")), squeeze_me=True)["synsets"])
-        leaves = [row for row in table if int(row["num_children"]) == 0]  # inner nodes of the hierarchy hold no images
+        table = np.atleast_1d(
+            loadmat(BytesIO(_devkit(root, release, "meta.mat")), squeeze_me=True)["synsets"]
+        )
+        leaves = [
+            row for row in table if int(row["num_children"]) == 0
+        ]  # inner nodes of the hierarchy hold no images
         numbers = {int(row[release.number]): str(row["WNID"]) for row in leaves}
         return numbers, {str(row["WNID"]): str(row["words"]) for row in leaves}
     except InputError:
         raise
     except Exception as error:  # whatever scipy meets in a damaged file
-        raise InputError(f"meta.mat of {release.devkit} cannot be read ({error}): fetch it again") from None
+        raise InputError(
+            f"meta.mat of {release.devkit} cannot be read ({error}): fetch it again"
+        ) from None

@@ -18,8 +18,28 @@ from tqdm import tqdm
 
 from alexnet.errors import InputError
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # not EPS, say, for which Pillow would start a program
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "WEBP",
+    "PPM",
+)  # not EPS, say, for which Pillow would start a program
+ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+)
 SAMPLE = 64  # images on which speed and size are estimated
 MOST_BYTES = 2**29  # of a file
 
@@ -35,7 +55,9 @@ class File:
 
     def file(self) -> bytes:
         """The file itself, read at once. Raises OSError where it is none."""
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would keep its reader waiting for ever
+        descriptor = os.open(
+            self.path, os.O_RDONLY | os.O_NONBLOCK
+        )  # a pipe would keep its reader waiting for ever
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
@@ -186,12 +208,23 @@ class Images:
         digest, count, step, strays = hashlib.sha256(), 0, 1, 0
         sample: list[tuple[Reference, int]] = []
         examples: list[str] = []
-        for entry, label in tqdm(self._find(), desc=f"listing {self.root.name}", unit=" images", delay=3, leave=False, disable=None):
+        for entry, label in tqdm(
+            self._find(),
+            desc=f"listing {self.root.name}",
+            unit=" images",
+            delay=3,
+            leave=False,
+            disable=None,
+        ):
             if isinstance(entry, Stray):
                 strays += 1
                 examples += [self.below(entry)] * (len(examples) < 3)
                 continue
-            digest.update(f"{self.below(entry)}\t{label}\t{entry.stamp()}\n".encode("utf-8", "surrogateescape"))
+            digest.update(
+                f"{self.below(entry)}\t{label}\t{entry.stamp()}\n".encode(
+                    "utf-8", "surrogateescape"
+                )
+            )
             if count % step == 0:
                 sample.append((entry, label))
                 if len(sample) == 2 * SAMPLE:
@@ -240,32 +273,56 @@ class Listing:
 
     def only(self, classes: Sequence[str] | int | None, limit: int | None) -> "Listing":
         """A part: the first so many classes, or those named, and of each at most `limit` images. Raises InputError for a class unknown."""
-        chosen = self.classes[:classes] if isinstance(classes, int) else sorted(set(self.classes if classes is None else classes))
+        chosen = (
+            self.classes[:classes]
+            if isinstance(classes, int)
+            else sorted(set(self.classes if classes is None else classes))
+        )
         if unknown := [name for name in chosen if name not in set(self.classes)]:
             raise InputError(f"{self.root} has no class {few(unknown)}; it has {few(self.classes)}")
         if isinstance(classes, int) and not 1 <= classes <= len(self.classes):
             raise InputError(f"classes {classes}: {self.root} has {len(self.classes)}")
         place = {name: i for i, name in enumerate(self.classes)}
         labels = {place[name]: i for i, name in enumerate(chosen)}
-        splits = {split: images.only(labels, limit) for split, images in self.splits.items() if images.labeled}
-        notes = [f"left out: {split} (its images have no labels, of which to take a part)" for split in self.splits if split not in splits]
+        splits = {
+            split: images.only(labels, limit)
+            for split, images in self.splits.items()
+            if images.labeled
+        }
+        notes = [
+            f"left out: {split} (its images have no labels, of which to take a part)"
+            for split in self.splits
+            if split not in splits
+        ]
         numbers = [self.numbers[label] for label in labels] if self.numbers else None
         return replace(
-            self, classes=chosen, names=[self.names[label] for label in labels], splits=splits, notes=self.notes + notes, numbers=numbers
+            self,
+            classes=chosen,
+            names=[self.names[label] for label in labels],
+            splits=splits,
+            notes=self.notes + notes,
+            numbers=numbers,
         )
 
 
 def class_names(root: Path, classes: list[str]) -> list[str]:
     """What classes are called: by WordNet, where a file in `root` says so, `words.txt` or `synset_words.txt`; else by their folders."""
     words: dict[str, str] = {}
-    for file, mark in (("words.txt", "\t"), ("synset_words.txt", " ")):  # n01440764<TAB>tench, Tinca tinca; n01440764 tench, Tinca tinca
+    for file, mark in (
+        ("words.txt", "\t"),
+        ("synset_words.txt", " "),
+    ):  # n01440764<TAB>tench, Tinca tinca; n01440764 tench, Tinca tinca
         if (root / file).is_file():
             words |= dict(line.split(mark, 1) for line in lines(root / file) if mark in line)
     return [words.get(name, name.replace("_", " ")) for name in classes]
 
 
 def lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return [
+        line
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
 
 
 def few(names: Sequence[str]) -> str:

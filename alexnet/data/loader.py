@@ -17,12 +17,16 @@ from torch import Tensor
 
 from alexnet import rng
 from alexnet.data.pack import Pack
-from alexnet.data.parallel import cores
+from alexnet.processes import cores
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # images uint8 (n, S, S, 3), labels, numbers in the pack, positions in the epoch: int64 (n,)
+Batch = tuple[
+    Tensor, Tensor, Tensor, Tensor
+]  # images uint8 (n, S, S, 3), labels, numbers in the pack, positions in the epoch: int64 (n,)
 
 DEPTH = 4  # batches in the ring
-RESIDENT_SHARE = 0.5  # of a device's free memory, at most, for a pack that stays there: the rest is for the net
+RESIDENT_SHARE = (
+    0.5  # of a device's free memory, at most, for a pack that stays there: the rest is for the net
+)
 
 
 def steps_per_epoch(pack: Pack, batch_size: int) -> int:
@@ -31,7 +35,12 @@ def steps_per_epoch(pack: Pack, batch_size: int) -> int:
 
 
 def order(
-    pack: Pack, batch_size: int, seed: int, epoch: int, start: int = 0, shard: tuple[int, int] = (0, 1)
+    pack: Pack,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    shard: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """From the `start`-th batch of the epoch: the images' numbers in the pack, and their positions in the epoch, int64 (n,).
 
@@ -48,7 +57,14 @@ def order(
         yield shuffled[positions], positions
 
 
-def batches(pack: Pack, batch_size: int, seed: int, epoch: int, start: int = 0, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+def batches(
+    pack: Pack,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    shard: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
     """The batches of `order`, one after the other, on the CPU."""
     for ids, positions in order(pack, batch_size, seed, epoch, start, shard):
         yield torch.from_numpy(pack.gather(ids.numpy())), _labels(pack, ids), ids, positions
@@ -79,14 +95,23 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch, from the `start`-th on."""
         plan = list(order(self.pack, self.batch_size, self.seed, epoch, start, self.shard))
-        for images, (ids, positions) in zip(self.images.of(ids for ids, _ in plan), plan, strict=True):
+        for images, (ids, positions) in zip(
+            self.images.of(ids for ids, _ in plan), plan, strict=True
+        ):
             yield images, self.images.labels(ids), ids, positions
 
 
 class Images:
     """A pack's images on a device, in any order that is asked for: `of` gives uint8 (n, S, S, 3) for each of some lists of numbers."""
 
-    def __init__(self, pack: Pack, device: str | torch.device = "cpu", *, resident: bool | None = None, threads: int | None = None):
+    def __init__(
+        self,
+        pack: Pack,
+        device: str | torch.device = "cpu",
+        *,
+        resident: bool | None = None,
+        threads: int | None = None,
+    ):
         self.pack, self.device = pack, torch.device(device)
         self.threads = threads or min(4, cores())
         self.resident = fits(pack, self.device) if resident is None else resident
@@ -104,14 +129,20 @@ class Images:
         return self._there(_labels(self.pack, ids))
 
     def _there(self, small: Tensor) -> Tensor:
-        return small.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else small.to(self.device)
+        return (
+            small.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else small.to(self.device)
+        )
 
     def _everything(self) -> Tensor:
         if self._all is None:
             size, count = self.pack.size, len(self.pack)
             everything = torch.empty(count, size, size, 3, dtype=torch.uint8, device=self.device)
             step, at = max(1, 2**26 // (3 * size * size)), 0
-            for images in self._stream(torch.arange(begin, min(begin + step, count)) for begin in range(0, count, step)):
+            for images in self._stream(
+                torch.arange(begin, min(begin + step, count)) for begin in range(0, count, step)
+            ):
                 everything[at : at + len(images)].copy_(images)
                 at += len(images)
             self._all = everything
@@ -164,9 +195,14 @@ class Ring:
     def __init__(self, pack: Pack, device: torch.device, threads: int = 1, depth: int = DEPTH):
         self.pack, self.device, self.cuda = pack, device, device.type == "cuda"
         self._free = deque(_Slot() for _ in range(depth))
-        self._tasks: queue.SimpleQueue[tuple[_Slot, np.ndarray, int, int] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[tuple[_Slot, np.ndarray, int, int] | None] = (
+            queue.SimpleQueue()
+        )
         self._copying = torch.cuda.Stream(device) if self.cuda else None
-        self._threads = [threading.Thread(target=self._work, name=f"loader-{i}", daemon=True) for i in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._work, name=f"loader-{i}", daemon=True)
+            for i in range(threads)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -188,7 +224,9 @@ class Ring:
             assert images is not None
             if slot.arrived is not None:
                 torch.cuda.current_stream(self.device).wait_event(slot.arrived)
-                images.record_stream(torch.cuda.current_stream(self.device))  # its memory may be used anew only after what reads it now
+                images.record_stream(
+                    torch.cuda.current_stream(self.device)
+                )  # its memory may be used anew only after what reads it now
             self._free.append(slot)
             yield images
 

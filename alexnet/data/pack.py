@@ -53,7 +53,9 @@ def building(out: Path) -> Iterator[Path]:
         yield folder
         try:
             os.replace(folder, out)
-        except OSError as error:  # the working folder itself, or something that has come to be there meanwhile
+        except (
+            OSError
+        ) as error:  # the working folder itself, or something that has come to be there meanwhile
             raise InputError(f"cannot make {out}: {error.strerror}; choose another name") from None
 
 
@@ -105,7 +107,10 @@ class Moments:
     def of(cls, images: np.ndarray) -> "Moments":
         """The sums of `images`, uint8 (n, S, S, 3)."""
         few = len(images) <= 256  # 16 bits hold the sum of so many bytes
-        total, products = images.sum(axis=0, dtype=np.uint16 if few else np.int64).astype(np.int64), np.zeros((3, 3), np.int64)
+        total, products = (
+            images.sum(axis=0, dtype=np.uint16 if few else np.int64).astype(np.int64),
+            np.zeros((3, 3), np.int64),
+        )
         # Red, green, blue, red, ..., as they lie in memory: the values of one pixel are at most two apart. Sums down columns of 128 rows
         # are exact: 128 products of bytes are less than 2^24. Not a matrix product: that would wake BLAS's threads in every worker.
         values, width, rows = images.reshape(-1), 3 * 256, np.zeros((128, 3 * 256), np.float32)
@@ -133,12 +138,24 @@ class Moments:
         sums = [int(s) for s in self.total.sum(axis=(0, 1))]
         mean = np.array([s / n for s in sums])
         # Python's integers: one rounding at the division, no cancellation.
-        covariance = np.array([[(n * int(self.products[i, j]) - sums[i] * sums[j]) / n**2 for j in range(3)] for i in range(3)])
+        covariance = np.array(
+            [
+                [(n * int(self.products[i, j]) - sums[i] * sums[j]) / n**2 for j in range(3)]
+                for i in range(3)
+            ]
+        )
         values, vectors = np.linalg.eigh(covariance)
         values, vectors = values[::-1], vectors[:, ::-1]
         largest = np.abs(vectors).argmax(axis=0)
-        vectors = vectors * np.sign(vectors[largest, range(3)])  # an eigenvector's sign is arbitrary: its largest entry is positive here
-        return {"mean": mean, "covariance": covariance, "eigenvalues": np.maximum(values, 0.0), "eigenvectors": vectors}
+        vectors = vectors * np.sign(
+            vectors[largest, range(3)]
+        )  # an eigenvector's sign is arbitrary: its largest entry is positive here
+        return {
+            "mean": mean,
+            "covariance": covariance,
+            "eigenvalues": np.maximum(values, 0.0),
+            "eigenvectors": vectors,
+        }
 
 
 class PackWriter:
@@ -150,7 +167,14 @@ class PackWriter:
     told. What was written after it is dropped, so that the finished pack is the same, byte for byte.
     """
 
-    def __init__(self, folder: Path, size: int, expected: int, shard_bytes: int = SHARD_BYTES, encoding: str = "raw"):
+    def __init__(
+        self,
+        folder: Path,
+        size: int,
+        expected: int,
+        shard_bytes: int = SHARD_BYTES,
+        encoding: str = "raw",
+    ):
         self.folder, self.size, self.expected, self.encoding = folder, size, expected, encoding
         self.shard_bytes = shard_bytes
         self.per_shard = max(1, shard_bytes // (size * size * 3))
@@ -166,11 +190,17 @@ class PackWriter:
             self._restore()
         else:
             self._work.mkdir(exist_ok=True)
-            self._list = self._rejects.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+            self._list = self._rejects.open(
+                "w", newline="", encoding="utf-8", errors="surrogateescape"
+            )
             self._row("path", "reason")
 
     def append(
-        self, images: np.ndarray, labels: Sequence[int], moments: Moments | None = None, encoded: Sequence[bytes] | None = None
+        self,
+        images: np.ndarray,
+        labels: Sequence[int],
+        moments: Moments | None = None,
+        encoded: Sequence[bytes] | None = None,
     ) -> None:
         """Add `images`, uint8 (n, S, S, 3), of classes `labels`; `moments` are theirs, if known. A writer of JPEG takes the files of the
         images, `encoded`, and of the pixels no more than their moments."""
@@ -196,7 +226,11 @@ class PackWriter:
 
     def _row(self, path: str, reason: str) -> None:
         # Python before 3.13 leaves a carriage return without quotes, and reads it as the end of a row.
-        writer = csv.writer(self._list, lineterminator="\n", quoting=csv.QUOTE_ALL if "\r" in path + reason else csv.QUOTE_MINIMAL)
+        writer = csv.writer(
+            self._list,
+            lineterminator="\n",
+            quoting=csv.QUOTE_ALL if "\r" in path + reason else csv.QUOTE_MINIMAL,
+        )
         writer.writerow((path, reason))
 
     def rejections(self) -> Iterator[list[str]]:
@@ -213,15 +247,32 @@ class PackWriter:
             file.flush()
             os.fsync(file.fileno())
         state = {
-            "labels": len(self.labels), "rejected": self.rejected, "rejected_bytes": self._list.tell(), "shards": self.shards,
-            "shard": None if self._file is None else [self._planned, self._written, self._bytes, self._hash.hexdigest()],
-            "count": self.moments.count, "products": self.moments.products.tolist(), "note": note,
+            "labels": len(self.labels),
+            "rejected": self.rejected,
+            "rejected_bytes": self._list.tell(),
+            "shards": self.shards,
+            "shard": None
+            if self._file is None
+            else [self._planned, self._written, self._bytes, self._hash.hexdigest()],
+            "count": self.moments.count,
+            "products": self.moments.products.tolist(),
+            "note": note,
         }
-        _save(self._work / "arrays.part", lambda file: np.savez(
-            file, labels=np.array(self.labels, np.int32), lengths=np.array(self.lengths, np.int64), total=self.moments.total))
+        _save(
+            self._work / "arrays.part",
+            lambda file: np.savez(
+                file,
+                labels=np.array(self.labels, np.int32),
+                lengths=np.array(self.lengths, np.int64),
+                total=self.moments.total,
+            ),
+        )
         name = f"arrays-{len(self.labels)}.npz"
         os.replace(self._work / "arrays.part", self._work / name)
-        _save(self._work / "state.part", lambda file: file.write(json.dumps(state | {"arrays": name}).encode()))
+        _save(
+            self._work / "state.part",
+            lambda file: file.write(json.dumps(state | {"arrays": name}).encode()),
+        )
         sync(self.folder)
         sync(self._work)
         os.replace(self._work / "state.part", self._work / "state.json")
@@ -238,7 +289,9 @@ class PackWriter:
         if (len(labels), total.shape) != (state["labels"], self.moments.total.shape):
             raise ValueError(f"{state['arrays']} belongs to another one")
         if (found := self._rejects.stat().st_size) < state["rejected_bytes"]:
-            raise ValueError(f"{self._rejects.name} has {found} bytes instead of {state['rejected_bytes']}")
+            raise ValueError(
+                f"{self._rejects.name} has {found} bytes instead of {state['rejected_bytes']}"
+            )
         for shard in state["shards"]:
             if (found := (self.folder / shard["file"]).stat().st_size) != shard["bytes"]:
                 raise ValueError(f"{shard['file']} has {found} bytes instead of {shard['bytes']}")
@@ -247,7 +300,9 @@ class PackWriter:
         if state["shard"]:
             self._planned, self._written, self._bytes, digest = state["shard"]
             self._stored = self._bytes
-            header = b"" if self.encoding == "jpeg" else self._header(self._planned)  # `finish` may have begun to change it
+            header = (
+                b"" if self.encoding == "jpeg" else self._header(self._planned)
+            )  # `finish` may have begun to change it
             self._hash = hashlib.sha256(header)
             with here.open("rb") as file:
                 file.seek(len(header))
@@ -257,7 +312,9 @@ class PackWriter:
                 raise ValueError(f"{here.name} is not as it was left")
         self.labels.frombytes(labels.astype(np.int32).tobytes())
         self.lengths.frombytes(lengths.astype(np.int64).tobytes())
-        self.moments = Moments(state["count"], total, np.array(state["products"], np.int64).reshape(3, 3))
+        self.moments = Moments(
+            state["count"], total, np.array(state["products"], np.int64).reshape(3, 3)
+        )
         self.rejected, self.note = state["rejected"], state["note"]
         os.truncate(self._rejects, state["rejected_bytes"])
         self._list = self._rejects.open("a", newline="", encoding="utf-8", errors="surrogateescape")
@@ -272,7 +329,13 @@ class PackWriter:
             self._file.seek(self._bytes)
 
     def finish(
-        self, classes: Sequence[str], names: Sequence[str], *, source: Any = None, options: Any = None, decoders: Any = None,
+        self,
+        classes: Sequence[str],
+        names: Sequence[str],
+        *,
+        source: Any = None,
+        options: Any = None,
+        decoders: Any = None,
         numbers: Sequence[int] | None = None,
     ) -> None:
         """Write everything but the images.
@@ -287,10 +350,15 @@ class PackWriter:
         _save(self.folder / "labels.npy", lambda file: np.save(file, labels))
         _save(self.folder / "mean.npy", lambda file: np.save(file, self.moments.mean()))
         color = {key: value.tolist() for key, value in self.moments.color().items()}
-        _save(self.folder / "color.json", lambda file: file.write((json.dumps(color, indent=1) + "\n").encode()))
+        _save(
+            self.folder / "color.json",
+            lambda file: file.write((json.dumps(color, indent=1) + "\n").encode()),
+        )
         others = ["labels.npy", "mean.npy", "color.json", "rejected.csv"]
         if self.encoding == "jpeg":
-            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(self.lengths, np.int64))])
+            offsets = np.concatenate(
+                [np.zeros(1, np.int64), np.cumsum(np.array(self.lengths, np.int64))]
+            )
             _save(self.folder / "offsets.npy", lambda file: np.save(file, offsets))
             others.append("offsets.npy")
         manifest = {
@@ -308,7 +376,10 @@ class PackWriter:
             "shards": self.shards,
             "files": {name: _sha256(self.folder / name) for name in others},
         } | ({} if numbers is None else {"numbers": list(numbers)})
-        _save(self.folder / "manifest.json.partial", lambda file: file.write((json.dumps(manifest, indent=1) + "\n").encode()))
+        _save(
+            self.folder / "manifest.json.partial",
+            lambda file: file.write((json.dumps(manifest, indent=1) + "\n").encode()),
+        )
         os.replace(self.folder / "manifest.json.partial", self.folder / "manifest.json")
         sync(self.folder)
         shutil.rmtree(self._work)
@@ -320,7 +391,10 @@ class PackWriter:
             self._file.close()
 
     def _shard(self) -> Path:
-        return self.folder / f"images-{len(self.shards):05d}.{'jpegs' if self.encoding == 'jpeg' else 'npy'}"
+        return (
+            self.folder
+            / f"images-{len(self.shards):05d}.{'jpegs' if self.encoding == 'jpeg' else 'npy'}"
+        )
 
     def _begin_shard(self) -> None:
         self._file, self._hash = self._shard().open("w+b"), hashlib.sha256()
@@ -337,7 +411,12 @@ class PackWriter:
         self._bytes += memoryview(data).nbytes
         if self._bytes - self._stored >= FLUSH_BYTES and hasattr(os, "posix_fadvise"):
             # Linux begins to write it to the disk now, without waiting: there is less to wait for in the end.
-            os.posix_fadvise(self._file.fileno(), self._stored, self._bytes - self._stored, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(
+                self._file.fileno(),
+                self._stored,
+                self._bytes - self._stored,
+                os.POSIX_FADV_DONTNEED,
+            )
             self._stored = self._bytes
 
     def _append_encoded(self, file: bytes) -> None:
@@ -352,7 +431,9 @@ class PackWriter:
     def _end_shard(self) -> None:
         assert self._file is not None
         path, as_planned = self._shard(), self.encoding == "jpeg" or self._written == self._planned
-        if not as_planned:  # fewer images than planned: numpy pads headers, so that they can be rewritten in place
+        if (
+            not as_planned
+        ):  # fewer images than planned: numpy pads headers, so that they can be rewritten in place
             self._file.seek(0)
             self._file.write(self._header(self._written))
         self._file.flush()
@@ -360,12 +441,21 @@ class PackWriter:
         self._file.close()
         self._file = None
         digest = self._hash.hexdigest() if as_planned else _sha256(path)
-        self.shards.append({"file": path.name, "count": self._written, "bytes": path.stat().st_size, "sha256": digest})
+        self.shards.append(
+            {
+                "file": path.name,
+                "count": self._written,
+                "bytes": path.stat().st_size,
+                "sha256": digest,
+            }
+        )
 
     def _header(self, count: int) -> bytes:
         buffer = BytesIO()
         np.lib.format.write_array_header_1_0(
-            buffer, {"descr": "|u1", "fortran_order": False, "shape": (count, self.size, self.size, 3)})
+            buffer,
+            {"descr": "|u1", "fortran_order": False, "shape": (count, self.size, self.size, 3)},
+        )
         return buffer.getvalue()
 
 
@@ -402,16 +492,26 @@ class Pack:
         self.numbers: list[int] | None = manifest.get("numbers")
         self.labels: np.ndarray = np.load(path / "labels.npy")
         self.mean: np.ndarray = np.load(path / "mean.npy")
-        self.color = {key: np.array(value) for key, value in json.loads((path / "color.json").read_text()).items()}
-        digests = [shard["sha256"] for shard in manifest["shards"]] + [manifest["files"]["labels.npy"]]
+        self.color = {
+            key: np.array(value)
+            for key, value in json.loads((path / "color.json").read_text()).items()
+        }
+        digests = [shard["sha256"] for shard in manifest["shards"]] + [
+            manifest["files"]["labels.npy"]
+        ]
         self.digest = hashlib.sha256("\n".join(digests).encode()).hexdigest()
         if self.encoding == "jpeg":
-            self._shards = [np.memmap(path / shard["file"], np.uint8, "r") for shard in manifest["shards"]]
+            self._shards = [
+                np.memmap(path / shard["file"], np.uint8, "r") for shard in manifest["shards"]
+            ]
             self._offsets: np.ndarray = np.load(path / "offsets.npy", mmap_mode="r")
             self._bytes = np.cumsum([0] + [len(shard) for shard in self._shards])
         else:
             # The plain view: indexing a memmap makes another one each time, which takes longer than copying a small image.
-            self._shards = [np.load(path / shard["file"], mmap_mode="r").view(np.ndarray) for shard in manifest["shards"]]
+            self._shards = [
+                np.load(path / shard["file"], mmap_mode="r").view(np.ndarray)
+                for shard in manifest["shards"]
+            ]
         self._starts = np.cumsum([0] + [shard["count"] for shard in manifest["shards"]])
 
     @classmethod
@@ -420,39 +520,78 @@ class Pack:
         path = Path(path)
         manifest = read_manifest(path)
         if manifest is None:
-            if path.is_dir() and (inside := [name for name in SPLITS if (path / name / "manifest.json").is_file()]):
-                raise InputError(f"{path} is a folder of packs: name one of them, {', '.join(str(path / name) for name in inside)}")
+            if path.is_dir() and (
+                inside := [name for name in SPLITS if (path / name / "manifest.json").is_file()]
+            ):
+                raise InputError(
+                    f"{path} is a folder of packs: name one of them, {', '.join(str(path / name) for name in inside)}"
+                )
             what = "is not a pack" if path.exists() else "does not exist"
             raise InputError(f"{path} {what}: make one with `alexnet prepare SOURCE {path}`")
         if manifest.get("version") != VERSIONS.get(str(manifest.get("encoding", "raw")), -1):
-            reads = " and ".join(f"{version} ({encoding})" for encoding, version in VERSIONS.items())
-            raise InputError(f"{path} is a pack of version {manifest.get('version')}, and this program reads {reads}: {AGAIN}")
+            reads = " and ".join(
+                f"{version} ({encoding})" for encoding, version in VERSIONS.items()
+            )
+            raise InputError(
+                f"{path} is a pack of version {manifest.get('version')}, and this program reads {reads}: {AGAIN}"
+            )
         try:
             for shard in manifest["shards"]:
                 found = (path / shard["file"]).stat().st_size
                 if found != shard["bytes"]:
-                    raise InputError(f"{path} is damaged, {shard['file']} has {found} bytes instead of {shard['bytes']}: {AGAIN}")
+                    raise InputError(
+                        f"{path} is damaged, {shard['file']} has {found} bytes instead of {shard['bytes']}: {AGAIN}"
+                    )
             for name in manifest["files"]:
                 (path / name).stat()
             pack = cls(path, manifest)
-            kinds = [isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in (pack.classes, pack.names)]
+            kinds = [
+                isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+                for texts in (pack.classes, pack.names)
+            ]
             kinds += [len(set(pack.classes)) == len(pack.classes) == len(pack.names)]
             kinds += [Path(shard["file"]).name == shard["file"] for shard in manifest["shards"]]
-            kinds += [pack.labels.dtype == np.int32, pack.mean.dtype == np.float32, pack.mean.shape == (pack.size, pack.size, 3)]
+            kinds += [
+                pack.labels.dtype == np.int32,
+                pack.mean.dtype == np.float32,
+                pack.mean.shape == (pack.size, pack.size, 3),
+            ]
             if pack.encoding == "jpeg":
-                shapes = [pack._offsets.dtype == np.int64, len(pack._offsets) == len(pack) + 1, pack._offsets[-1] == pack._bytes[-1]]
-                shapes += [pack._offsets[start] == begin for start, begin in zip(pack._starts, pack._bytes, strict=True)]
+                shapes = [
+                    pack._offsets.dtype == np.int64,
+                    len(pack._offsets) == len(pack) + 1,
+                    pack._offsets[-1] == pack._bytes[-1],
+                ]
+                shapes += [
+                    pack._offsets[start] == begin
+                    for start, begin in zip(pack._starts, pack._bytes, strict=True)
+                ]
             else:
                 counts = [shard["count"] for shard in manifest["shards"]]
                 wanted = [(count, pack.size, pack.size, 3) for count in counts]
-                shapes = [shard.shape == shape and shard.dtype == np.uint8 for shard, shape in zip(pack._shards, wanted, strict=True)]
-            known = not pack.labeled or len(pack.labels) == 0 or 0 <= pack.labels.min() <= pack.labels.max() < len(pack.classes)
-            if not (all(kinds + shapes) and known and len(pack.labels) == pack._starts[-1] == manifest["count"]):
+                shapes = [
+                    shard.shape == shape and shard.dtype == np.uint8
+                    for shard, shape in zip(pack._shards, wanted, strict=True)
+                ]
+            known = (
+                not pack.labeled
+                or len(pack.labels) == 0
+                or 0 <= pack.labels.min() <= pack.labels.max() < len(pack.classes)
+            )
+            if not (
+                all(kinds + shapes)
+                and known
+                and len(pack.labels) == pack._starts[-1] == manifest["count"]
+            ):
                 raise InputError(f"{path} contradicts its own manifest: {AGAIN}")
         except InputError:
             raise
-        except Exception as error:  # numpy reads headers as Python: one damaged bit fails in many ways
-            raise InputError(f"{path} is a damaged pack ({' '.join(str(error).split())}): {AGAIN}") from None
+        except (
+            Exception
+        ) as error:  # numpy reads headers as Python: one damaged bit fails in many ways
+            raise InputError(
+                f"{path} is a damaged pack ({' '.join(str(error).split())}): {AGAIN}"
+            ) from None
         return pack
 
     def __reduce__(self) -> Any:
@@ -474,13 +613,17 @@ class Pack:
         """What the images take in memory."""
         return len(self) * self.size * self.size * 3
 
-    def gather(self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def gather(
+        self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """The images at `indices` (n,), each in 0..N-1, as uint8 (n, S, S, 3), in `out` where that is given. Threads may do so at the same
         time: bytes are copied, and files decoded, without Python's lock. Raises IndexError beyond 0..N-1, InputError for a
         damaged JPEG file."""
         indices = np.asarray(indices, np.int64)
         if indices.size and (indices.min() < 0 or indices.max() >= len(self)):
-            raise IndexError(f"{self.path} has images 0..{len(self) - 1}; asked for {indices.min()}..{indices.max()}")
+            raise IndexError(
+                f"{self.path} has images 0..{len(self) - 1}; asked for {indices.min()}..{indices.max()}"
+            )
         if out is None:
             out = np.empty((len(indices), self.size, self.size, 3), np.uint8)
         which = np.searchsorted(self._starts, indices, side="right") - 1
@@ -488,27 +631,48 @@ class Pack:
             for i, (number, index) in enumerate(zip(which.tolist(), indices.tolist(), strict=True)):
                 begin, end = self._offsets[index : index + 2] - self._bytes[number]
                 try:
-                    with Image.open(BytesIO(self._shards[number][begin:end]), formats=("JPEG",)) as image:
+                    with Image.open(
+                        BytesIO(self._shards[number][begin:end]), formats=("JPEG",)
+                    ) as image:
                         out[i] = np.asarray(image.convert("RGB"))
                 except (OSError, ValueError) as error:
-                    raise InputError(f"{self.path} is damaged, its image {index} cannot be read ({error}): {AGAIN}") from None
+                    raise InputError(
+                        f"{self.path} is damaged, its image {index} cannot be read ({error}): {AGAIN}"
+                    ) from None
             return out
         if len(indices) and (which == which[0]).all():
             inside = indices - self._starts[which[0]]
-            return np.take(self._shards[which[0]], inside, axis=0, out=out, mode="clip")  # mode "raise" would copy twice
-        for i, (number, index) in enumerate(zip(which.tolist(), (indices - self._starts[which]).tolist(), strict=True)):
+            return np.take(
+                self._shards[which[0]], inside, axis=0, out=out, mode="clip"
+            )  # mode "raise" would copy twice
+        for i, (number, index) in enumerate(
+            zip(which.tolist(), (indices - self._starts[which]).tolist(), strict=True)
+        ):
             out[i] = self._shards[number][index]
         return out
 
     def verify(self, progress: bool = False) -> None:
         """Read every file again and compare its SHA-256. Raises InputError naming the first damaged one."""
-        expected = {shard["file"]: shard["sha256"] for shard in self.manifest["shards"]} | self.manifest["files"]
-        total = sum((self.path / name).stat().st_size for name in expected if (self.path / name).is_file())
+        expected = {
+            shard["file"]: shard["sha256"] for shard in self.manifest["shards"]
+        } | self.manifest["files"]
+        total = sum(
+            (self.path / name).stat().st_size for name in expected if (self.path / name).is_file()
+        )
         title = f"verifying {self.path.name}"
-        with tqdm(total=total, desc=title, unit="B", unit_scale=True, disable=None if progress else True, leave=False) as bar:
+        with tqdm(
+            total=total,
+            desc=title,
+            unit="B",
+            unit_scale=True,
+            disable=None if progress else True,
+            leave=False,
+        ) as bar:
             for name, digest in expected.items():
                 if not (self.path / name).is_file() or _sha256(self.path / name) != digest:
-                    raise InputError(f"{self.path} is damaged, {name} is not what its manifest says: {AGAIN}")
+                    raise InputError(
+                        f"{self.path} is damaged, {name} is not what its manifest says: {AGAIN}"
+                    )
                 bar.update((self.path / name).stat().st_size)
 
 
@@ -522,7 +686,9 @@ def open_splits(path: str | Path) -> dict[str, Pack]:
     first = packs[inside[0]]
     for pack in packs.values():
         if (pack.classes, pack.size) != (first.classes, first.size):
-            raise InputError(f"{pack.path} and {first.path} differ in classes or size: prepare them together")
+            raise InputError(
+                f"{pack.path} and {first.path} differ in classes or size: prepare them together"
+            )
     return packs
 
 
@@ -531,7 +697,9 @@ def held_out(splits: dict[str, Pack], who: str) -> str:
     train."""
     name = next((name for name in ("test", "val") if name in splits), None)
     if name is None or "train" not in splits:
-        raise InputError(f"{who}: needs train and test or val; there is {', '.join(splits)}: prepare a source with splits")
+        raise InputError(
+            f"{who}: needs train and test or val; there is {', '.join(splits)}: prepare a source with splits"
+        )
     return name
 
 
@@ -541,7 +709,11 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         manifest = json.loads((path / "manifest.json").read_text())
     except (OSError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("format") == "alexnet pack" else None
+    return (
+        manifest
+        if isinstance(manifest, dict) and manifest.get("format") == "alexnet pack"
+        else None
+    )
 
 
 def _sha256(path: Path) -> str:

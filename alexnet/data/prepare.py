@@ -41,9 +41,9 @@ from tqdm import tqdm
 
 from alexnet.data.listing import FORMATS, Listing, Reference, Stray, Survey, few
 from alexnet.data.pack import VERSIONS, Moments, Pack, PackWriter, read_manifest, temporary
-from alexnet.data.parallel import Crashed, OrderedMap, cores, crew, in_flight
 from alexnet.data.sources import list_source
 from alexnet.errors import InputError
+from alexnet.processes import Crashed, OrderedMap, cores, crew, in_flight
 
 CHUNK_BYTES = 2**23
 CHECKPOINT_SECONDS = 10.0
@@ -95,7 +95,11 @@ def prepare(
         raise InputError("classes: name at least one")
     options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
     options |= {"encoding": encoding, "quality": QUALITY} if encoding == "jpeg" else {}
-    options |= {} if classes is None else {"classes": classes if isinstance(classes, int) else list(classes)}
+    options |= (
+        {}
+        if classes is None
+        else {"classes": classes if isinstance(classes, int) else list(classes)}
+    )
     options |= {} if limit is None else {"limit": limit}
     if str(source) == "pictographs":
         return _prepare_pictographs(out, options, workers)
@@ -103,7 +107,10 @@ def prepare(
     if out.resolve().is_relative_to(listing.root.resolve()):
         raise InputError(f"{out} lies in {source}, among the images: choose a place outside")
     name = listing.root.resolve().name
-    origin = {split: {"layout": listing.layout, "name": name, "sha256": listing.fingerprint(split)} for split in listing.splits}
+    origin = {
+        split: {"layout": listing.layout, "name": name, "sha256": listing.fingerprint(split)}
+        for split in listing.splits
+    }
     return _prepare(listing, out, origin, options, workers)
 
 
@@ -112,8 +119,13 @@ def _prepare_pictographs(out: Path, options: dict[str, Any], workers: int | None
 
     size = options["size"]
     if not isinstance(size, int):
-        raise InputError("pictographs come in many sizes: give the pixels of a side instead of `native`")
-    origin = {split: {"layout": "pictographs", "name": "pictographs", "recipe": pictographs.RECIPE} for split in pictographs.SPLITS}
+        raise InputError(
+            "pictographs come in many sizes: give the pixels of a side instead of `native`"
+        )
+    origin = {
+        split: {"layout": "pictographs", "name": "pictographs", "recipe": pictographs.RECIPE}
+        for split in pictographs.SPLITS
+    }
     options = options | {"skip_bad": False}
     if _is_there(out, origin, options):
         return out
@@ -123,18 +135,28 @@ def _prepare_pictographs(out: Path, options: dict[str, Any], workers: int | None
         return _prepare(listing, out, origin, options, workers)
 
 
-def _prepare(listing: Listing, out: Path, origin: dict[str, Any], options: dict[str, Any], workers: int | None) -> Path:
+def _prepare(
+    listing: Listing,
+    out: Path,
+    origin: dict[str, Any],
+    options: dict[str, Any],
+    workers: int | None,
+) -> Path:
     for note in listing.notes:
         print(note, file=sys.stderr)
     if _is_there(out, origin, options):
         return out
     side = options["size"] if isinstance(options["size"], int) else _native_size(listing)
     step = max(1, min(256, CHUNK_BYTES // (3 * side**2)))
-    job = _Job(side, native=options["size"] == NATIVE, encoding=options.get("encoding", "raw"), step=step)
+    job = _Job(
+        side, native=options["size"] == NATIVE, encoding=options.get("encoding", "raw"), step=step
+    )
     surveys = {split: images.survey for split, images in listing.splits.items()}
     total = sum(survey.count for survey in surveys.values())
     if workers is None:
-        workers = min(cores(), total // 1024 + 1)  # starting a process takes as long as some hundred images
+        workers = min(
+            cores(), total // 1024 + 1
+        )  # starting a process takes as long as some hundred images
     # What a partial pack must have been made of for this one to go on from it.
     identity = {"origin": origin, "options": options, "decoders": decoders(), "versions": VERSIONS}
     try:
@@ -156,15 +178,29 @@ def _prepare(listing: Listing, out: Path, origin: dict[str, Any], options: dict[
                     done.add(writer.note["images"] if writer.note else 0)
                 done.kept = done.count
             if done.count:
-                print(f"going on with {out}, of which {done.count:,} of {total:,} images are done", file=sys.stderr)
-            apart = workers > 1 or options["skip_bad"]  # a decoder that crashes must not take this process with it
+                print(
+                    f"going on with {out}, of which {done.count:,} of {total:,} images are done",
+                    file=sys.stderr,
+                )
+            apart = (
+                workers > 1 or options["skip_bad"]
+            )  # a decoder that crashes must not take this process with it
             with bar, crew(workers, apart) as ordered_map:
                 shelf = _Shelf(job, in_flight(workers)) if apart else None
-                _foresee(listing, surveys, out, folder, job, workers, total - done.count, ordered_map)
+                _foresee(
+                    listing, surveys, out, folder, job, workers, total - done.count, ordered_map
+                )
                 for split, writer in writers.items():
-                    _fill(writer, listing, split, job, options["skip_bad"], ordered_map, shelf, done)
+                    _fill(
+                        writer, listing, split, job, options["skip_bad"], ordered_map, shelf, done
+                    )
                     writer.finish(
-                        listing.classes, listing.names, source=origin[split], options=options, decoders=decoders(), numbers=listing.numbers
+                        listing.classes,
+                        listing.names,
+                        source=origin[split],
+                        options=options,
+                        decoders=decoders(),
+                        numbers=listing.numbers,
                     )
                     done.kept = done.count
         except OSError as error:
@@ -212,7 +248,10 @@ def _writer(place: Path, job: "_Job", expected: int) -> PackWriter | None:
     except Exception as error:  # damage shows itself in many ways
         if isinstance(error, OSError) and error.errno in FULL:
             raise
-        print(f"{place} was left damaged ({' '.join(str(error).split()) or type(error).__name__}): it is begun anew", file=sys.stderr)
+        print(
+            f"{place} was left damaged ({' '.join(str(error).split()) or type(error).__name__}): it is begun anew",
+            file=sys.stderr,
+        )
     shutil.rmtree(place)
     place.mkdir()
     return PackWriter(place, job.size, expected, encoding=job.encoding)
@@ -233,18 +272,29 @@ def _fill(
     entries, here = note["entries"], note["images"]
     saved = time.monotonic()
     try:
-        for chunk in _chunks(itertools.islice(images.entries(), entries, None), job, ordered_map, shelf):
+        for chunk in _chunks(
+            itertools.islice(images.entries(), entries, None), job, ordered_map, shelf
+        ):
             for entry, reason in chunk.rejected:
                 if isinstance(entry, Stray):
                     writer.reject(images.below(entry), reason)
                     continue
                 if not skip_bad:
-                    raise InputError(f"{entry.path}: {reason}; mend or remove it, or leave all such out with --skip-bad")
+                    raise InputError(
+                        f"{entry.path}: {reason}; mend or remove it, or leave all such out with --skip-bad"
+                    )
                 writer.reject(images.below(entry), reason)
             if chunk.misfit:
-                raise InputError(f"{chunk.misfit}, not {job.size}x{job.size} as the first: give --size a number, not native")
+                raise InputError(
+                    f"{chunk.misfit}, not {job.size}x{job.size} as the first: give --size a number, not native"
+                )
             if chunk.labels:
-                writer.append(chunk.images, chunk.labels, chunk.moments, chunk.encoded if job.encoding == "jpeg" else None)
+                writer.append(
+                    chunk.images,
+                    chunk.labels,
+                    chunk.moments,
+                    chunk.encoded if job.encoding == "jpeg" else None,
+                )
             entries, here = entries + chunk.entries, here + chunk.count
             done.add(chunk.count)
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -253,16 +303,25 @@ def _fill(
                 saved = time.monotonic()
         if here != images.survey.count:
             numbers = f"{images.survey.count} images in {split}, then {here}"
-            raise InputError(f"{listing.root} changed meanwhile, {numbers}: start again when it rests")
+            raise InputError(
+                f"{listing.root} changed meanwhile, {numbers}: start again when it rests"
+            )
         if not writer.labels:
             first = next(row for row in writer.rejections() if row[1])
-            raise InputError(f"{listing.root} has no readable image in {split}; the first: {first[0]}: {first[1]}")
+            raise InputError(
+                f"{listing.root} has no readable image in {split}; the first: {first[0]}: {first[1]}"
+            )
         if writer.rejected - images.survey.strays:
             left = f"left out {writer.rejected - images.survey.strays} of {here} images"
             print(f"{split}: {left}, listed in rejected.csv", file=sys.stderr)
             present = set(writer.labels)
-            if images.labeled and (gone := [name for label, name in enumerate(listing.classes) if label not in present]):
-                print(f"{split}: no image is left of {few(gone)}, still a class of the pack", file=sys.stderr)
+            if images.labeled and (
+                gone := [name for label, name in enumerate(listing.classes) if label not in present]
+            ):
+                print(
+                    f"{split}: no image is left of {few(gone)}, still a class of the pack",
+                    file=sys.stderr,
+                )
     except BaseException:
         writer.close()
         raise
@@ -275,15 +334,23 @@ def _is_there(out: Path, origin: dict[str, Any], options: dict[str, Any]) -> boo
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     found = {split: read_manifest(out / split if len(origin) > 1 else out) for split in origin}
-    if all(m is not None and (m["source"], m["options"]) == (origin[split], options) for split, m in found.items()):
+    if all(
+        m is not None and (m["source"], m["options"]) == (origin[split], options)
+        for split, m in found.items()
+    ):
         try:
             for split in origin:
                 Pack.open(out / split if len(origin) > 1 else out)
         except InputError as error:
             raise InputError(f"{out} is there, and of no use: {error}") from None
-        print(f"{out} is prepared already, from the same images with the same options", file=sys.stderr)
+        print(
+            f"{out} is prepared already, from the same images with the same options",
+            file=sys.stderr,
+        )
         return True
-    raise InputError(f"{out} exists already, and is not this source's pack with these options: remove it or choose another name")
+    raise InputError(
+        f"{out} exists already, and is not this source's pack with these options: remove it or choose another name"
+    )
 
 
 @contextmanager
@@ -302,12 +369,16 @@ def _working(out: Path, identity: dict[str, Any]) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"another process is preparing {out}: wait for it, or choose another name") from None
+            raise InputError(
+                f"another process is preparing {out}: wait for it, or choose another name"
+            ) from None
         try:
             try:
                 _begin(work, out, identity)
             except OSError as error:  # a full disk
-                raise InputError(f"cannot write {out}: {error.strerror}; make room, or choose another place") from None
+                raise InputError(
+                    f"cannot write {out}: {error.strerror}; make room, or choose another place"
+                ) from None
             yield folder
         finally:
             if not (folder.is_dir() and _has_checkpoint(folder)):
@@ -326,14 +397,20 @@ def _begin(work: Path, out: Path, identity: dict[str, Any]) -> None:
         folder.mkdir()
     elif not (told.is_file() and told.read_text() in [text, *older]):
         made = f"{work} holds a part of {out} that was made of other images, with other options, or by other decoders"
-        raise InputError(f"{made}: give those again to go on with it, remove it, or choose another name")
+        raise InputError(
+            f"{made}: give those again to go on with it, remove it, or choose another name"
+        )
     if not (told.is_file() and told.read_text() == text):
         (work / "job.part").write_text(text)
         os.replace(work / "job.part", told)
 
 
 def _has_checkpoint(folder: Path) -> bool:
-    return any(folder.glob("checkpoint/state.json")) or any(folder.glob("*/checkpoint/state.json")) or any(folder.glob("*/manifest.json"))
+    return (
+        any(folder.glob("checkpoint/state.json"))
+        or any(folder.glob("*/checkpoint/state.json"))
+        or any(folder.glob("*/manifest.json"))
+    )
 
 
 def _native_size(listing: Listing) -> int:
@@ -343,21 +420,36 @@ def _native_size(listing: Listing) -> int:
             if isinstance(image, str):
                 continue  # whether bad images are left out is decided where they are met
             if image.width != image.height:
-                raise InputError(f"{reference.path} is {image.width}x{image.height}, no square: give --size a number of pixels, not native")
+                raise InputError(
+                    f"{reference.path} is {image.width}x{image.height}, no square: give --size a number of pixels, not native"
+                )
             return image.width
     raise InputError(f"{listing.root} has no readable image: nothing to prepare")
 
 
 def _foresee(
-    listing: Listing, surveys: dict[str, Survey], out: Path, folder: Path, job: "_Job", workers: int, left: int, ordered_map: OrderedMap
+    listing: Listing,
+    surveys: dict[str, Survey],
+    out: Path,
+    folder: Path,
+    job: "_Job",
+    workers: int,
+    left: int,
+    ordered_map: OrderedMap,
 ) -> None:
     """Say how much room and time the rest will take, from a sample where there are many images. Raises InputError where the disk is too
     small. The sample is read from the disk by one worker, evenly over the whole; its time is divided among them all.
     """
     each, seconds = float(3 * job.size**2), 0.0
     if left >= 1000 or (job.encoding == "jpeg" and left):
-        some = max(4, min(32, left // 500)) // len(surveys) + 1  # of a split: not so many as to take long themselves
-        sample: list[Entry] = [pair for survey in surveys.values() for pair in survey.sample[:: -(-len(survey.sample) // some)]]
+        some = (
+            max(4, min(32, left // 500)) // len(surveys) + 1
+        )  # of a split: not so many as to take long themselves
+        sample: list[Entry] = [
+            pair
+            for survey in surveys.values()
+            for pair in survey.sample[:: -(-len(survey.sample) // some)]
+        ]
         work = functools.partial(_prepare_chunk, job=job)
         list(ordered_map(work, [_Piece([])] * workers))  # processes start, side by side
         began, (chunk,) = time.monotonic(), ordered_map(work, [_Piece(sample)])
@@ -368,10 +460,15 @@ def _foresee(
     if needed > free:
         smaller = "" if job.encoding == "jpeg" else ", or --encoding jpeg"
         what = f"{out} needs {_bytes(needed)} more, and the disk has {_bytes(free)} left"
-        raise InputError(f"{what}: make room, choose another place, or take less by --limit or --classes{smaller}")
+        raise InputError(
+            f"{what}: make room, choose another place, or take less by --limit or --classes{smaller}"
+        )
     if left >= 1000:
         estimate = f"about {_duration(seconds)} with {workers} worker{'s' * (workers > 1)}"
-        print(f"{out}: {left:,} images, {_bytes(needed)} of {_bytes(free)} free, {estimate}", file=sys.stderr)
+        print(
+            f"{out}: {left:,} images, {_bytes(needed)} of {_bytes(free)} free, {estimate}",
+            file=sys.stderr,
+        )
 
 
 def _bytes(number: float) -> str:
@@ -382,7 +479,13 @@ def _bytes(number: float) -> str:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 5400 else f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 5400
+        else f"{seconds / 60:.0f} min"
+        if seconds >= 90
+        else f"{max(seconds, 1):.0f} s"
+    )
 
 
 # --- one chunk, in a worker ---------------------------------------------------------------------------------------------------------------
@@ -406,12 +509,18 @@ class _Shelf:
     """
 
     def __init__(self, job: _Job, places: int):
-        self.shape, self.free, self.path = (job.step, job.size, job.size, 3), deque(range(places)), ""
+        self.shape, self.free, self.path = (
+            (job.step, job.size, job.size, 3),
+            deque(range(places)),
+            "",
+        )
         if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
             descriptor = os.memfd_create("alexnet-prepare")
             os.ftruncate(descriptor, places * math.prod(self.shape))
             self.path = f"/proc/{os.getpid()}/fd/{descriptor}"
-            self._all = np.frombuffer(mmap.mmap(descriptor, 0), np.uint8).reshape(places, *self.shape)
+            self._all = np.frombuffer(mmap.mmap(descriptor, 0), np.uint8).reshape(
+                places, *self.shape
+            )
             weakref.finalize(self, os.close, descriptor)
 
     def place(self, number: int) -> np.ndarray:
@@ -431,30 +540,44 @@ class _Chunk:
 
     entries: int
     count: int
-    images: np.ndarray  # uint8 (n, S, S, 3); without images where there are files, or where they are on the shelf
+    images: (
+        np.ndarray
+    )  # uint8 (n, S, S, 3); without images where there are files, or where they are on the shelf
     labels: list[int]
     moments: Moments | None
-    rejected: list[tuple[Reference | Stray, str]] = field(default_factory=list)  # and the reason, in order
+    rejected: list[tuple[Reference | Stray, str]] = field(
+        default_factory=list
+    )  # and the reason, in order
     encoded: list[bytes] = field(default_factory=list)
     misfit: str = ""
     place: int | None = None  # on the shelf
 
 
-def _chunks(entries: Iterable[Entry], job: _Job, ordered_map: OrderedMap, shelf: _Shelf | None) -> Iterator[_Chunk]:
+def _chunks(
+    entries: Iterable[Entry], job: _Job, ordered_map: OrderedMap, shelf: _Shelf | None
+) -> Iterator[_Chunk]:
     iterator, work = iter(entries), functools.partial(_prepare_chunk, job=job)
     places = shelf.path if shelf is not None else ""
 
     def pieces() -> Iterator[_Piece]:
         while piece := list(itertools.islice(iterator, job.step)):
-            yield _Piece(piece, shelf.path, shelf.free.popleft()) if shelf and places else _Piece(piece)
+            yield (
+                _Piece(piece, shelf.path, shelf.free.popleft())
+                if shelf and places
+                else _Piece(piece)
+            )
 
     for result in ordered_map(work, pieces()):
         if isinstance(result, Crashed):
-            for alone in ordered_map(work, [_Piece([entry]) for entry in result.item.entries]):  # one of these killed its process
+            for alone in ordered_map(
+                work, [_Piece([entry]) for entry in result.item.entries]
+            ):  # one of these killed its process
                 if isinstance(alone, Crashed):
                     ((entry, _),) = alone.item.entries
                     nothing = np.empty((0, job.size, job.size, 3), np.uint8)
-                    alone = _Chunk(1, 1, nothing, [], None, [(entry, "the process that read it died")])
+                    alone = _Chunk(
+                        1, 1, nothing, [], None, [(entry, "the process that read it died")]
+                    )
                 yield alone
             number = result.item.place
         else:
@@ -479,12 +602,16 @@ def _prepare_chunk(piece: _Piece, job: _Job) -> _Chunk:
     Image.preinit()  # loads the common formats: the first image would, and the forecast counts that for every image
     entries = piece.entries
     size = job.size
-    chunk = _Chunk(len(entries), 0, np.empty((0, size, size, 3), np.uint8), [], None, place=piece.place)
+    chunk = _Chunk(
+        len(entries), 0, np.empty((0, size, size, 3), np.uint8), [], None, place=piece.place
+    )
     shape = (len(entries), size, size, 3)
     if piece.place is None:
         out = np.empty(shape, np.uint8)
     else:
-        out = _shelf_of_parent(piece.path)[piece.place * 3 * job.step * size**2 :][: math.prod(shape)].reshape(shape)
+        out = _shelf_of_parent(piece.path)[piece.place * 3 * job.step * size**2 :][
+            : math.prod(shape)
+        ].reshape(shape)
     for entry, label in entries:
         if isinstance(entry, Stray):
             chunk.rejected.append((entry, entry.reason))
@@ -505,7 +632,9 @@ def _prepare_chunk(piece: _Piece, job: _Job) -> _Chunk:
         chunk.labels.append(label)
     done = out[: len(chunk.labels)]
     chunk.moments = Moments.of(done)
-    chunk.moments.total = chunk.moments.total.astype(np.uint16)  # of at most 256 images, and a quarter of the bytes to send
+    chunk.moments.total = chunk.moments.total.astype(
+        np.uint16
+    )  # of at most 256 images, and a quarter of the bytes to send
     if piece.place is None and job.encoding == "raw":
         chunk.images = done
     return chunk
@@ -515,7 +644,11 @@ def _encoded(reference: Reference, image: Image.Image) -> bytes:
     """A JPEG file of `image`: that which it came from, if it is one of the same pixels, else a new one."""
     if (file := reference.file()) is not None:
         with Image.open(BytesIO(file), formats=FORMATS) as original:
-            if original.format == "JPEG" and original.mode in ("RGB", "L") and original.size == image.size:
+            if (
+                original.format == "JPEG"
+                and original.mode in ("RGB", "L")
+                and original.size == image.size
+            ):
                 return file
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)
@@ -534,7 +667,11 @@ def read(reference: Reference, size: int | None = None) -> Image.Image | str:
         except Exception as error:  # decoders fail in many ways on damaged bytes
             # Pillow names the file in some messages; ours does already.
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            return "no image that Pillow can read" if isinstance(error, PIL.UnidentifiedImageError) else " ".join(reason.split())
+            return (
+                "no image that Pillow can read"
+                if isinstance(error, PIL.UnidentifiedImageError)
+                else " ".join(reason.split())
+            )
 
 
 def _as_stored(image: Image.Image) -> Image.Image:
@@ -556,7 +693,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.composite(image.convert("RGB"), Image.new("RGB", image.size), image.getchannel("A"))
+        return Image.composite(
+            image.convert("RGB"), Image.new("RGB", image.size), image.getchannel("A")
+        )
     return image.convert("RGB")
 
 

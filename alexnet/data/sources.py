@@ -25,13 +25,28 @@ from typing import Any
 import numpy as np
 
 from alexnet.data import archives
-from alexnet.data.listing import ENDINGS, Entries, File, Images, Item, Listing, Pixels, Reference, Stray, class_names, few, lines
+from alexnet.data.listing import (
+    ENDINGS,
+    Entries,
+    File,
+    Images,
+    Item,
+    Listing,
+    Pixels,
+    Reference,
+    Stray,
+    class_names,
+    few,
+    lines,
+)
 from alexnet.errors import InputError
 
 WORDS = ("words.txt", "synset_words.txt", "wnids.txt")  # beside the class folders, and no images
 
 
-def list_source(source: str | Path, classes: Sequence[str] | int | None = None, limit: int | None = None) -> Listing:
+def list_source(
+    source: str | Path, classes: Sequence[str] | int | None = None, limit: int | None = None
+) -> Listing:
     """List SOURCE, in the first layout of LAYOUTS that it has; classes, limit: a part of it, see `Listing.only`.
 
     Raises InputError where SOURCE has no layout, or is at odds with it.
@@ -43,20 +58,26 @@ def list_source(source: str | Path, classes: Sequence[str] | int | None = None, 
         if not root.exists():
             raise InputError(f"{root} does not exist: name a folder of images, or `pictographs`")
         if not root.is_dir() and root.suffix != ".tar":
-            raise InputError(f"{root} is a file: name the folder that holds the images, one folder per class")
+            raise InputError(
+                f"{root} is a file: name the folder that holds the images, one folder per class"
+            )
         try:
             found = next((read(root) for applies, read in LAYOUTS if applies(root)), None)
         except PermissionError as error:
             raise InputError(f"cannot read {error.filename}: permission denied") from None
         if found is None:
-            raise InputError(f"{root} holds no class folders: put each class's images into a folder of its own in it")
+            raise InputError(
+                f"{root} holds no class folders: put each class's images into a folder of its own in it"
+            )
         listing = found
     if classes is not None or limit is not None:
         listing = listing.only(classes, limit)
     try:
         for split, images in listing.splits.items():
             if strays := images.survey.strays:
-                among = ", ".join(images.survey.examples) + (f" and {strays - 3} more" if strays > 3 else "")
+                among = ", ".join(images.survey.examples) + (
+                    f" and {strays - 3} more" if strays > 3 else ""
+                )
                 listing.notes.append(f"left out of {split}, and listed in rejected.csv: {among}")
     except PermissionError as error:
         raise InputError(f"cannot read {error.filename}: permission denied") from None
@@ -67,7 +88,11 @@ def list_source(source: str | Path, classes: Sequence[str] | int | None = None, 
 
 
 def _folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and os.path.isdir(entry.path))
+    return sorted(
+        entry.name
+        for entry in os.scandir(folder)
+        if not entry.name.startswith(".") and os.path.isdir(entry.path)
+    )
 
 
 def _images(folder: Path) -> Iterator[Reference | Stray]:
@@ -105,7 +130,9 @@ def _same_classes(split: Path, found: Iterable[str], classes: list[str]) -> None
     found = set(found)
     surplus, missing = sorted(found - set(classes)), sorted(set(classes) - found)
     if surplus or missing:
-        faults = [f"has {few(surplus)}, which train lacks"] * bool(surplus) + [f"lacks {few(missing)}"] * bool(missing)
+        faults = [f"has {few(surplus)}, which train lacks"] * bool(surplus) + [
+            f"lacks {few(missing)}"
+        ] * bool(missing)
         raise InputError(f"{split} {' and '.join(faults)}: every split needs the same classes")
 
 
@@ -119,9 +146,13 @@ def _is_splits(root: Path) -> bool:
     """`train/` holds folders; a folder of pictures of trains holds images. Raises InputError where it holds both."""
     if not (root / "train").is_dir() or not (folders := _folders(root / "train")):
         return False
-    if images := [os.path.basename(entry.path) for entry in _images(root / "train") if isinstance(entry, File)]:
+    if images := [
+        os.path.basename(entry.path) for entry in _images(root / "train") if isinstance(entry, File)
+    ]:
         both = f"holds folders ({few(folders)}) and images ({few(images)})"
-        raise InputError(f"{root / 'train'} {both}: take the images out if it is a split, the folders if it is a class")
+        raise InputError(
+            f"{root / 'train'} {both}: take the images out if it is a split, the folders if it is a class"
+        )
     return True
 
 
@@ -131,8 +162,16 @@ def _is_loose(path: Path) -> bool:
 
 def _splits(root: Path) -> Listing:
     classes = _folders(root / "train")
-    notes = [f"left out: {root / name} (a split is train, val or test)" for name in _folders(root) if name not in ("train", "val", "test")]
-    if loose := [str(root / name) for name in sorted(os.listdir(root)) if name not in WORDS and _is_loose(root / name)]:
+    notes = [
+        f"left out: {root / name} (a split is train, val or test)"
+        for name in _folders(root)
+        if name not in ("train", "val", "test")
+    ]
+    if loose := [
+        str(root / name)
+        for name in sorted(os.listdir(root))
+        if name not in WORDS and _is_loose(root / name)
+    ]:
         notes.append(f"left out: {few(loose)} (not in a class folder of a split)")
     splits = {}
     for split in ("train", "val", "test"):
@@ -146,7 +185,11 @@ def _splits(root: Path) -> Listing:
 
 
 def _is_tiny_imagenet(root: Path) -> bool:
-    return (root / "wnids.txt").is_file() and (root / "train").is_dir() and (root / "val" / "val_annotations.txt").is_file()
+    return (
+        (root / "wnids.txt").is_file()
+        and (root / "train").is_dir()
+        and (root / "val" / "val_annotations.txt").is_file()
+    )
 
 
 def _tiny_imagenet(root: Path) -> Listing:
@@ -157,7 +200,9 @@ def _tiny_imagenet(root: Path) -> Listing:
     for number, line in enumerate(lines(root / "val" / "val_annotations.txt"), 1):
         fields = line.split("\t")
         if len(fields) < 2 or fields[1] not in label or os.path.basename(fields[0]) != fields[0]:
-            raise InputError(f"{root / 'val' / 'val_annotations.txt'}, line {number}, names no image and class of train: {line[:80]!r}")
+            raise InputError(
+                f"{root / 'val' / 'val_annotations.txt'}, line {number}, names no image and class of train: {line[:80]!r}"
+            )
         validation[fields[0]] = label[fields[1]]
     _same_classes(root / "val", (classes[i] for i in validation.values()), classes)
 
@@ -199,25 +244,39 @@ def _cifar10(root: Path) -> Listing:
         try:
             data = CIFAR10(str(_cifar10_root(root)), train=split == "train", download=False)
         except Exception as error:  # it unpickles, which fails in any way
-            raise InputError(f"{root} is not CIFAR-10 as torchvision stores it ({error}): fetch it again") from None
+            raise InputError(
+                f"{root} is not CIFAR-10 as torchvision stores it ({error}): fetch it again"
+            ) from None
         order = sorted(data.classes)
         if classes and order != classes:
-            raise InputError(f"{root} names other classes for its test batch than for its training batches: fetch it again")
+            raise InputError(
+                f"{root} names other classes for its test batch than for its training batches: fetch it again"
+            )
         classes = order
         splits[split] = _indexed(root, split, data, [classes.index(name) for name in data.classes])
-    return Listing("CIFAR-10", root, classes, [name.replace("_", " ") for name in classes], splits, [])
+    return Listing(
+        "CIFAR-10", root, classes, [name.replace("_", " ") for name in classes], splits, []
+    )
 
 
-def _indexed(root: Path, split: str, data, labels: list[int], options: dict[str, Any] | None = None) -> Images:
+def _indexed(
+    root: Path, split: str, data, labels: list[int], options: dict[str, Any] | None = None
+) -> Images:
     """The items of a torchvision data set made with `options`, whose label l is our `labels[l]`. They are files where it tells which,
     pixels where it holds them in memory; else workers ask it for them, so that none is decoded here."""
     targets = _targets(data)
     pairs = getattr(data, "samples", None) or getattr(data, "_samples", None)
-    if pairs is None and targets is not None and (paths := getattr(data, "_image_files", None) or getattr(data, "_images", None)):
+    if (
+        pairs is None
+        and targets is not None
+        and (paths := getattr(data, "_image_files", None) or getattr(data, "_images", None))
+    ):
         pairs = list(zip(paths, targets, strict=True))
     if pairs is not None and not isinstance(pairs[0][0], str | Path):
         pairs = None
-    in_memory = isinstance(getattr(data, "data", None), np.ndarray) or hasattr(getattr(data, "data", None), "numpy")
+    in_memory = isinstance(getattr(data, "data", None), np.ndarray) or hasattr(
+        getattr(data, "data", None), "numpy"
+    )
 
     def find() -> Entries:
         if pairs is not None:
@@ -235,15 +294,23 @@ def _indexed(root: Path, split: str, data, labels: list[int], options: dict[str,
             except Exception as error:  # it tells the label of an image that it can decode only
                 yield Stray(path, f"torchvision cannot read it: {error}"), -1
             else:
-                yield Item(path, type(data), str(root), tuple((options or {}).items()), i), labels[int(label)]
+                yield (
+                    Item(path, type(data), str(root), tuple((options or {}).items()), i),
+                    labels[int(label)],
+                )
 
     return Images(root, find)
 
 
 def _targets(data) -> Any:
     """The labels of a torchvision data set's items, where it has them at hand."""
-    found: Iterator[Any] = (getattr(data, name, ()) for name in ("targets", "_labels", "labels", "y"))
-    return next((labels for labels in found if hasattr(labels, "__len__") and len(labels) == len(data)), None)
+    found: Iterator[Any] = (
+        getattr(data, name, ()) for name in ("targets", "_labels", "labels", "y")
+    )
+    return next(
+        (labels for labels in found if hasattr(labels, "__len__") and len(labels) == len(data)),
+        None,
+    )
 
 
 def _torchvision(source: str) -> Listing:
@@ -252,9 +319,16 @@ def _torchvision(source: str) -> Listing:
     _, name, folder = (*source.split(":", 2), "", "")[:3]
     kind: Any = getattr(torchvision.datasets, name, None)
     base = torchvision.datasets.VisionDataset
-    if not folder or kind is base or base not in getattr(kind, "__mro__", ()) or "root" not in inspect.signature(kind).parameters:
+    if (
+        not folder
+        or kind is base
+        or base not in getattr(kind, "__mro__", ())
+        or "root" not in inspect.signature(kind).parameters
+    ):
         example = "torchvision:CIFAR100:/folder/with/it"
-        raise InputError(f"{source} names no data set of torchvision and the folder where it lies: write it as {example}")
+        raise InputError(
+            f"{source} names no data set of torchvision and the folder where it lies: write it as {example}"
+        )
     accepted = inspect.signature(kind).parameters
     offered: dict[str, dict[str, Any]] = {"train": {}}
     if "train" in accepted:
@@ -275,12 +349,33 @@ def _torchvision(source: str) -> Listing:
     given = [str(c) for c in getattr(data, "wnids", None) or getattr(data, "classes", None) or []]
     if not given:
         targets = _targets(data)
-        given = [str(c) for c in sorted({int(label) for label in (targets if targets is not None else (item[1] for item in data))})]
-    called = [c if isinstance(c, str) else ", ".join(map(str, c)) for c in getattr(data, "classes", None) or given]
+        given = [
+            str(c)
+            for c in sorted(
+                {
+                    int(label)
+                    for label in (targets if targets is not None else (item[1] for item in data))
+                }
+            )
+        ]
+    called = [
+        c if isinstance(c, str) else ", ".join(map(str, c))
+        for c in getattr(data, "classes", None) or given
+    ]
     order = sorted(range(len(given)), key=given.__getitem__)
     labels = [order.index(i) for i in range(len(given))]
-    splits = {split: _indexed(Path(folder), split, data, labels, offered[split]) for split, data in found.items()}
-    return Listing(f"torchvision {name}", Path(folder), [given[i] for i in order], [called[i] for i in order], splits, [])
+    splits = {
+        split: _indexed(Path(folder), split, data, labels, offered[split])
+        for split, data in found.items()
+    }
+    return Listing(
+        f"torchvision {name}",
+        Path(folder),
+        [given[i] for i in order],
+        [called[i] for i in order],
+        splits,
+        [],
+    )
 
 
 # --- all of them --------------------------------------------------------------------------------------------------------------------------

@@ -40,7 +40,9 @@ def module(name: str) -> ModuleType:
     return import_module(f"alexnet.experiments.{name}")
 
 
-def result(name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), archive: bool = False) -> dict[str, Any]:
+def result(
+    name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), archive: bool = False
+) -> dict[str, Any]:
     """The experiment's result on a profile: what runs/ remembers if its config and seeds are these, else run now. archive: results/ has it
     too, afterwards; seeds that it has already, of this very config, are not run again.
 
@@ -56,7 +58,10 @@ def result(name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), ar
     if remembered is None or any(remembered[key] != value for key, value in asked.items()):
         began = time.monotonic()
         metrics = module(name).run(chosen, asked["seeds"])
-        data = {"title": chosen.title(), "digests": {split: pack.digest for split, pack in chosen.splits(name).items()}}
+        data = {
+            "title": chosen.title(),
+            "digests": {split: pack.digest for split, pack in chosen.splits(name).items()},
+        }
         remembered = {
             "experiment": name,
             "profile": profile,
@@ -92,23 +97,36 @@ def _left(kept: dict[str, Any] | None, seeds: Sequence[int]) -> list[int]:
     return [seed for seed in seeds if kept is None or seed not in kept["seeds"]]
 
 
-def train_ahead(names: Sequence[str], profile: profiles.Profile, seeds: list[int], archive: bool = False) -> None:
+def train_ahead(
+    names: Sequence[str], profile: profiles.Profile, seeds: list[int], archive: bool = False
+) -> None:
     """Says how long the models of these experiments will take, and trains them, all in one go: so every device has work to the end. Then,
     again in one go, those that hang on them: at the best rate of a sweep, or from a pre-trained net's weights."""
     from alexnet.experiments import models
 
     able = [name for name in names if hasattr(module(name), "nets")]
-    left = {name: _left(_kept(name, profile.name, _config(name, profile)) if archive else None, seeds) for name in able}
+    left = {
+        name: _left(_kept(name, profile.name, _config(name, profile)) if archive else None, seeds)
+        for name in able
+    }
     planned = [net for name in able if left[name] for net in module(name).nets(profile, left[name])]
     if planned:
         print(models.forecast(profile, planned), flush=True)
         models.train_planned(profile, planned, "all models")
-        later = [module(name).then(profile, left[name]) for name in able if left[name] and hasattr(module(name), "then")]
+        later = [
+            module(name).then(profile, left[name])
+            for name in able
+            if left[name] and hasattr(module(name), "then")
+        ]
         starts = {start: root for _, roots in later for start, root in roots.items()}
-        models.train_planned(profile, [net for nets, _ in later for net in nets], "models that follow", starts)
+        models.train_planned(
+            profile, [net for nets, _ in later for net in nets], "models that follow", starts
+        )
 
 
-def show(name: str, profile: str, archived: str = "embedded", seeds: Sequence[int] = (0,)) -> dict[str, Any] | None:
+def show(
+    name: str, profile: str, archived: str = "embedded", seeds: Sequence[int] = (0,)
+) -> dict[str, Any] | None:
     """For chapters: profile "archive" reads results/<archived>/ and never trains; any other runs the experiment on that profile.
 
     None: not yet run, or not to be run on such a profile; then a line says so.

@@ -54,7 +54,9 @@ LAYOUTS = {
     "two rows": Layout(2, 1),
     "two rows, sums afterwards": Layout(2, 1, overlap=False),
     "two rows of two columns": Layout(2, 2),
-    "one-column net, one process": Layout(1, 1, preset="paper/one-column"),  # which the paper compares with
+    "one-column net, one process": Layout(
+        1, 1, preset="paper/one-column"
+    ),  # which the paper compares with
 }
 
 
@@ -62,7 +64,9 @@ def config(profile: Profile) -> dict[str, Any]:
     return {"devices": profile["devices"]}
 
 
-def reckon(rows: int, columns: int, batch: int, preset: str = "paper", **sizes: Any) -> dict[str, float]:
+def reckon(
+    rows: int, columns: int, batch: int, preset: str = "paper", **sizes: Any
+) -> dict[str, float]:
     """What one rank of a layout hands to others in a step, in elements of tensors, by the table of layers alone.
 
     "forward", "backward": maps, units and logits that go to the rank with the other column; "gradients": what it adds up with the same
@@ -97,21 +101,46 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     times = ("step", "exchange")
     found = {}
     for name, (first, *others) in rounds.items():
-        seconds = {what: [time for one in (first, *others) for time in one.pop(f"{what}_times")] for what in times}
-        assert all(one == first for one in others), f"the rounds of {name} did not send the same: {first}, {others}"
-        found[name] = first | {f"{what}_seconds": round(median(seconds[what]), 4) for what in times} | {"steps": len(seconds["step"])}
+        seconds = {
+            what: [time for one in (first, *others) for time in one.pop(f"{what}_times")]
+            for what in times
+        }
+        assert all(one == first for one in others), (
+            f"the rounds of {name} did not send the same: {first}, {others}"
+        )
+        found[name] = (
+            first
+            | {f"{what}_seconds": round(median(seconds[what]), 4) for what in times}
+            | {"steps": len(seconds["step"])}
+        )
     return {"layouts": found, "batch_size": settings["batch_size"]}
 
 
 def launch(layout: Layout, pack: Path, **settings: Any) -> dict[str, Any]:
     """Measures one layout in ranks of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        asked = asdict(layout) | {"pack": str(pack), "device": "cuda" if torch.cuda.is_available() else "cpu"} | settings
+        asked = (
+            asdict(layout)
+            | {"pack": str(pack), "device": "cuda" if torch.cuda.is_available() else "cpu"}
+            | settings
+        )
         out = Path(folder) / "found.json"
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # as torchrun has it for several
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={layout.ranks}"]
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+        }  # as torchrun has it for several
+        start = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={layout.ranks}",
+        ]
         if layout.ranks == 1:  # which needs nobody to start it, and torchrun takes seconds
-            start, environment = [sys.executable], environment | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+            start, environment = (
+                [sys.executable],
+                environment | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
+            )
         command = [*start, "-m", "alexnet.experiments.devices", json.dumps(asked), str(out)]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
@@ -138,7 +167,9 @@ def measure(
     learner = Learner(net, recipe, here, overlap=overlap)
     augment = Augment(recipe, train.mean, image_size, train.color)
     images, times = 0, {"step": list[float](), "exchange": list[float]()}
-    for step, (pixels, labels, ids, positions) in enumerate(batches(train, batch_size, seed, 0, 0, here.shard)):
+    for step, (pixels, labels, ids, positions) in enumerate(
+        batches(train, batch_size, seed, 0, 0, here.shard)
+    ):
         if step > steps:
             break
         x, images = augment.train(pixels, ids, positions, 0), images + len(ids)
@@ -154,7 +185,9 @@ def measure(
     sent = here.exchange.sent if isinstance(here.exchange, Across) else {}
     return {
         "ranks": [here.rows, here.world // here.rows],
-        "sent_per_image": {f"{layer} {way}": count / images for (layer, way), count in sorted(sent.items())},
+        "sent_per_image": {
+            f"{layer} {way}": count / images for (layer, way), count in sorted(sent.items())
+        },
         "gradients_per_step": learner.gradients.bytes / 4 / (steps + 1),
         "step_times": times["step"],
         "exchange_times": times["exchange"],
@@ -165,13 +198,33 @@ def measure(
 def plot() -> Figure:
     """How the traffic of one rank grows with the ranks, in MB of float32 a step, and how little it computes for each number that it sends;
     by arithmetic."""
-    figure, panels = plt.subplots(2, 2, figsize=(7.2, 5.2), layout="constrained", sharex=True, sharey="row")
+    figure, panels = plt.subplots(
+        2, 2, figsize=(7.2, 5.2), layout="constrained", sharex=True, sharey="row"
+    )
     counts = [2, 4, 8, 16, 32, 64]
-    for (sent, done), title, grows in zip(panels.T, ("128 images in all", "128 images a rank"), (False, True), strict=True):
+    for (sent, done), title, grows in zip(
+        panels.T, ("128 images in all", "128 images a rank"), (False, True), strict=True
+    ):
         batch = {n: 128 * n if grows else 128 for n in counts}
-        for label, style, traffic in (("copies of the net", "C0-o", copies), ("convs copied, fc layers shared", "C1-s", hybrid)):
-            sent.plot(counts, [4e-6 * traffic(n, batch[n]) for n in counts], style, ms=4, lw=1.2, label=label)
-            done.plot(counts, [work(n, batch[n]) / traffic(n, batch[n]) for n in counts], style, ms=4, lw=1.2)
+        for label, style, traffic in (
+            ("copies of the net", "C0-o", copies),
+            ("convs copied, fc layers shared", "C1-s", hybrid),
+        ):
+            sent.plot(
+                counts,
+                [4e-6 * traffic(n, batch[n]) for n in counts],
+                style,
+                ms=4,
+                lw=1.2,
+                label=label,
+            )
+            done.plot(
+                counts,
+                [work(n, batch[n]) / traffic(n, batch[n]) for n in counts],
+                style,
+                ms=4,
+                lw=1.2,
+            )
         columns = reckon(1, 2, batch[2])
         crossing = columns["forward"] + columns["backward"]
         sent.plot([2], [4e-6 * crossing], "C3D", label="two columns")
@@ -194,7 +247,9 @@ def work(ranks: int, batch: int) -> float:
 
 def copies(ranks: int, batch: int) -> float:
     """Elements that a rank sends in a step where each has the whole net: a ring's sum of all gradients, twice (n - 1) / n of them."""
-    return 2 * (ranks - 1) / ranks * presets.total(presets.shapes(presets.get("paper")), "parameters")
+    return (
+        2 * (ranks - 1) / ranks * presets.total(presets.shapes(presets.get("paper")), "parameters")
+    )
 
 
 def hybrid(ranks: int, batch: int) -> float:
@@ -203,8 +258,12 @@ def hybrid(ranks: int, batch: int) -> float:
     table = presets.shapes(presets.get("paper"))
     convs = sum(row.parameters for row in table if row.layer.kernel)
     dense = [row for row in table if not row.layer.kernel]
-    read = sum(row.fan_in * (row.columns if row.layer.reads == "own" else 1) for row in dense)  # by all units of a layer, of one image
-    gathered = read * batch * (ranks - 1) / ranks  # each rank's share of the images, or of the units, to all others
+    read = sum(
+        row.fan_in * (row.columns if row.layer.reads == "own" else 1) for row in dense
+    )  # by all units of a layer, of one image
+    gathered = (
+        read * batch * (ranks - 1) / ranks
+    )  # each rank's share of the images, or of the units, to all others
     return 2 * (ranks - 1) / ranks * convs + 2 * gathered
 
 
@@ -216,7 +275,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = form.parse_args(arguments)
     asked = args.asked
     rows, columns = asked.pop("rows"), asked.pop("columns")
-    here = join(presets.get(asked["preset"]).columns, asked.pop("device"), columns)  # ranks may share a GPU
+    here = join(
+        presets.get(asked["preset"]).columns, asked.pop("device"), columns
+    )  # ranks may share a GPU
     if (here.rows, here.world) != (rows, rows * columns):
         raise InputError(f"{here.world} ranks do not make {rows} x {columns}")
     found = measure(here, Path(asked.pop("pack")), **asked)

@@ -35,12 +35,20 @@ def then(profile: Profile, seeds: list[int]) -> models.Later:
     splits, sweep = {"train": profile.splits("figure1")["train"]}, _sweep(profile)
     best, _ = choose(profile, sweep, splits)
     full = _full(profile, sweep, best, seeds)
-    return [(full[key], splits) for key in reversed(full)], {}  # the slowest nonlinearity first, so that it does not end alone
+    return [
+        (full[key], splits) for key in reversed(full)
+    ], {}  # the slowest nonlinearity first, so that it does not end alone
 
 
 def _sweep(profile: Profile) -> dict[tuple[str, float], models.Config]:
     settings, splits = profile["figure1"], {"train": profile.splits("figure1")["train"]}
-    common = {"width": 1.0, "image_size": splits["train"].size, "batch_size": 128, "epochs": settings["sweep_epochs"], "seed": 0}
+    common = {
+        "width": 1.0,
+        "image_size": splits["train"].size,
+        "batch_size": 128,
+        "epochs": settings["sweep_epochs"],
+        "seed": 0,
+    }
     return {
         (kind, rate): models.configure(profile, preset, splits=splits, rate=rate, **common)
         for kind, preset in KINDS.items()
@@ -48,18 +56,36 @@ def _sweep(profile: Profile) -> dict[tuple[str, float], models.Config]:
     }
 
 
-def _full(profile: Profile, sweep: dict, best: dict[str, float], seeds: list[int]) -> dict[tuple[str, int], models.Config]:
+def _full(
+    profile: Profile, sweep: dict, best: dict[str, float], seeds: list[int]
+) -> dict[tuple[str, int], models.Config]:
     settings = profile["figure1"]
     goal = {"epochs": settings["epochs"], "stop_at_train_error": settings["threshold"]}
-    return {(kind, seed): models.change(sweep[kind, rate], seed=seed, **goal) for kind, rate in best.items() for seed in seeds}
+    return {
+        (kind, seed): models.change(sweep[kind, rate], seed=seed, **goal)
+        for kind, rate in best.items()
+        for seed in seeds
+    }
 
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    settings, splits, sweep = profile["figure1"], {"train": profile.splits("figure1")["train"]}, _sweep(profile)
+    settings, splits, sweep = (
+        profile["figure1"],
+        {"train": profile.splits("figure1")["train"]},
+        _sweep(profile),
+    )
     best, losses = choose(profile, sweep, splits)
     full = _full(profile, sweep, best, seeds)
-    trained = dict(zip(full, models.train_all(profile, list(full.values()), splits, title="Figure 1"), strict=True))
-    curves = {key: [row["error"] for row in log.read(path, "epoch")] for key, path in trained.items()}
+    trained = dict(
+        zip(
+            full,
+            models.train_all(profile, list(full.values()), splits, title="Figure 1"),
+            strict=True,
+        )
+    )
+    curves = {
+        key: [row["error"] for row in log.read(path, "epoch")] for key, path in trained.items()
+    }
     return {
         "images": len(splits["train"]),
         "threshold": settings["threshold"],
@@ -68,8 +94,12 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
             kind: {
                 "rate": best[kind],
                 "sweep": losses[kind],
-                "error_by_epoch": {str(seed): [round(e, 5) for e in curves[kind, seed]] for seed in seeds},
-                "epochs_to_threshold": {str(seed): arrival(curves[kind, seed], settings["threshold"]) for seed in seeds},
+                "error_by_epoch": {
+                    str(seed): [round(e, 5) for e in curves[kind, seed]] for seed in seeds
+                },
+                "epochs_to_threshold": {
+                    str(seed): arrival(curves[kind, seed], settings["threshold"]) for seed in seeds
+                },
             }
             for kind in best
         },
@@ -80,12 +110,21 @@ def choose(
     profile: Profile, sweep: dict[tuple[str, float], models.Config], splits: dict[str, Pack]
 ) -> tuple[dict[str, float], dict[str, dict[str, float | None]]]:
     """Of runs by kind and rate: for each kind the rate with the lowest late loss; and all of these losses, None where a run diverged."""
-    tried = dict(zip(sweep, models.train_all(profile, list(sweep.values()), splits, title="choosing rates"), strict=True))
+    tried = dict(
+        zip(
+            sweep,
+            models.train_all(profile, list(sweep.values()), splits, title="choosing rates"),
+            strict=True,
+        )
+    )
     losses: dict[str, dict[float, float]] = {}
     for (kind, rate), path in tried.items():
         losses.setdefault(kind, {})[rate] = late_loss(path)
     best = {kind: min(by_rate, key=by_rate.__getitem__) for kind, by_rate in losses.items()}
-    told = {kind: {str(r): round(x, 4) if math.isfinite(x) else None for r, x in by_rate.items()} for kind, by_rate in losses.items()}
+    told = {
+        kind: {str(r): round(x, 4) if math.isfinite(x) else None for r, x in by_rate.items()}
+        for kind, by_rate in losses.items()
+    }
     return best, told
 
 
@@ -111,7 +150,14 @@ def plot(result: dict[str, Any]) -> Figure:
         color, style = STYLES[kind]
         for i, errors in enumerate(net["error_by_epoch"].values()):
             label = f"{kind}, rate {net['rate']:g}" if i == 0 else None
-            axes.plot(range(1, len(errors) + 1), errors, style, color=color, lw=1.6 if i == 0 else 0.8, label=label)
+            axes.plot(
+                range(1, len(errors) + 1),
+                errors,
+                style,
+                color=color,
+                lw=1.6 if i == 0 else 0.8,
+                label=label,
+            )
     axes.axhline(metrics["threshold"], color="gray", ls=":", lw=1)
     axes.set(xlabel="epochs", ylabel="training error rate", ylim=(0, 0.95))
     axes.legend(frameon=False)

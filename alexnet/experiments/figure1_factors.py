@@ -40,19 +40,36 @@ BATCH = 128
 
 def config(profile: Profile) -> dict[str, Any]:
     settings = profile["figure1_factors"]
-    return {"figure1_factors": settings, "nets": NETS, "batch": BATCH, "data": profile.splits("figure1_factors")["train"].digest}
+    return {
+        "figure1_factors": settings,
+        "nets": NETS,
+        "batch": BATCH,
+        "data": profile.splits("figure1_factors")["train"].digest,
+    }
 
 
 def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
-    return [(config, profile.splits("figure1_factors")) for config in _jobs(profile, seeds).values()]
+    return [
+        (config, profile.splits("figure1_factors")) for config in _jobs(profile, seeds).values()
+    ]
 
 
 def _jobs(profile: Profile, seeds: list[int]) -> dict[tuple[str, str, float, int], models.Config]:
-    settings, splits = profile["figure1_factors"], {"train": profile.splits("figure1_factors")["train"]}
-    common = {"width": settings["width"], "image_size": splits["train"].size, "batch_size": BATCH, "epochs": settings["epochs"]}
+    settings, splits = (
+        profile["figure1_factors"],
+        {"train": profile.splits("figure1_factors")["train"]},
+    )
+    common = {
+        "width": settings["width"],
+        "image_size": splits["train"].size,
+        "batch_size": BATCH,
+        "epochs": settings["epochs"],
+    }
     common["stop_at_train_error"] = settings["threshold"]
     return {
-        (name, kind, rate, seed): models.configure(profile, preset + variant, splits=splits, rate=rate, seed=seed, **common)
+        (name, kind, rate, seed): models.configure(
+            profile, preset + variant, splits=splits, rate=rate, seed=seed, **common
+        )
         for name, preset in NETS.items()
         for kind, variant in KINDS.items()
         for rate in settings["rates"][kind]
@@ -61,17 +78,35 @@ def _jobs(profile: Profile, seeds: list[int]) -> dict[tuple[str, str, float, int
 
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    settings, splits = profile["figure1_factors"], {"train": profile.splits("figure1_factors")["train"]}
+    settings, splits = (
+        profile["figure1_factors"],
+        {"train": profile.splits("figure1_factors")["train"]},
+    )
     jobs = _jobs(profile, seeds)
-    trained = dict(zip(jobs, models.train_all(profile, list(jobs.values()), splits, title="Figure 1's factor"), strict=True))
+    trained = dict(
+        zip(
+            jobs,
+            models.train_all(profile, list(jobs.values()), splits, title="Figure 1's factor"),
+            strict=True,
+        )
+    )
     window = steps_per_epoch(splits["train"], BATCH)
     epochs: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {
-        name: {kind: {str(rate): {} for rate in settings["rates"][kind]} for kind in KINDS} for name in NETS
+        name: {kind: {str(rate): {} for rate in settings["rates"][kind]} for kind in KINDS}
+        for name in NETS
     }
     for (name, kind, rate, seed), path in trained.items():
-        epochs[name][kind][str(rate)][str(seed)] = arrival([row["error"] for row in log.read(path, "step")], settings["threshold"], window)
-    sizes = {"images": len(splits["train"]), "threshold": settings["threshold"], "budget": settings["epochs"]}
-    apart = {kind: order(variant, splits["train"], settings["width"]) for kind, variant in KINDS.items()}
+        epochs[name][kind][str(rate)][str(seed)] = arrival(
+            [row["error"] for row in log.read(path, "step")], settings["threshold"], window
+        )
+    sizes = {
+        "images": len(splits["train"]),
+        "threshold": settings["threshold"],
+        "budget": settings["epochs"],
+    }
+    apart = {
+        kind: order(variant, splits["train"], settings["width"]) for kind, variant in KINDS.items()
+    }
     return {**sizes, "epochs": epochs, "order": apart}
 
 
@@ -82,7 +117,9 @@ def order(variant: str, pack: Pack, width: float) -> float:
     for preset in (f"four-layer{variant}", f"four-layer{variant}/pool-first"):
         torch.manual_seed(0)
         net = AlexNet(preset, len(pack.classes), width, pack.size)
-        (view,) = Augment(net.preset.recipe, pack.mean, pack.size).views(torch.from_numpy(pack.gather(ids.numpy())))
+        (view,) = Augment(net.preset.recipe, pack.mean, pack.size).views(
+            torch.from_numpy(pack.gather(ids.numpy()))
+        )
         F.cross_entropy(net(view), torch.from_numpy(pack.labels[ids]).long()).backward()
         found.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
     return float((found[0] - found[1]).abs().max())
@@ -101,12 +138,21 @@ def arrival(errors: list[float], threshold: float, window: int) -> float | None:
 def mean(by_seed: dict[str, float | None], budget: float) -> tuple[float, int]:
     """Epochs, averaged over seeds, and how many seeds did not arrive: they count as the budget, so that the mean is a lower bound."""
     values = list(by_seed.values())
-    return float(np.mean([budget if value is None else value for value in values])), values.count(None)
+    return float(np.mean([budget if value is None else value for value in values])), values.count(
+        None
+    )
 
 
 def best(by_rate: dict[str, dict[str, float | None]], budget: float) -> str:
     """The rate with which a net arrives first; of several that do not, the lowest."""
-    return min(by_rate, key=lambda rate: (mean(by_rate[rate], budget)[0], mean(by_rate[rate], budget)[1], float(rate)))
+    return min(
+        by_rate,
+        key=lambda rate: (
+            mean(by_rate[rate], budget)[0],
+            mean(by_rate[rate], budget)[1],
+            float(rate),
+        ),
+    )
 
 
 def factor(relu: tuple[float, int], tanh: tuple[float, int], seeds: int) -> str:
@@ -114,13 +160,19 @@ def factor(relu: tuple[float, int], tanh: tuple[float, int], seeds: int) -> str:
     ratio = tanh[0] / relu[0]
     if relu[1] and tanh[1]:
         arrived = seeds - relu[1], seeds - tanh[1]
-        return "of {2} seeds {0} with ReLU, {1} with tanh".format(*arrived, seeds) if any(arrived) else "neither arrives"
+        return (
+            "of {2} seeds {0} with ReLU, {1} with tanh".format(*arrived, seeds)
+            if any(arrived)
+            else "neither arrives"
+        )
     if relu[1]:
         return f"less than {math.ceil(10 * ratio) / 10:.1f}"
     return f"more than {math.floor(10 * ratio) / 10:.1f}" if tanh[1] else f"{ratio:.1f}"
 
 
-def rows(metrics: dict[str, Any]) -> Iterable[tuple[str, str, tuple[float, int], str, tuple[float, int]]]:
+def rows(
+    metrics: dict[str, Any],
+) -> Iterable[tuple[str, str, tuple[float, int], str, tuple[float, int]]]:
     """What is different, ReLU's rate and epochs, tanh's rate and epochs: each at its best rate, then the first net at one rate for both."""
     budget = metrics["budget"]
     for name, kinds in metrics["epochs"].items():
@@ -128,7 +180,13 @@ def rows(metrics: dict[str, Any]) -> Iterable[tuple[str, str, tuple[float, int],
         yield name, relu, mean(kinds["ReLU"][relu], budget), tanh, mean(kinds["tanh"][tanh], budget)
     kinds = metrics["epochs"][next(iter(NETS))]
     for rate in (rate for rate in kinds["ReLU"] if rate in kinds["tanh"]):
-        yield "rate: the same for both", rate, mean(kinds["ReLU"][rate], budget), rate, mean(kinds["tanh"][rate], budget)
+        yield (
+            "rate: the same for both",
+            rate,
+            mean(kinds["ReLU"][rate], budget),
+            rate,
+            mean(kinds["tanh"][rate], budget),
+        )
 
 
 def table(result: dict[str, Any]) -> Table:
@@ -142,14 +200,29 @@ def table(result: dict[str, Any]) -> Table:
         sides = []
         for kind, rate, (epochs, missing) in (("ReLU", relu_rate, relu), ("tanh", tanh_rate, tanh)):
             edge = "*" if rate in (tried[kind][0], tried[kind][-1]) and "rate" not in name else ""
-            at = "any" if missing and epochs == metrics["budget"] and "rate" not in name else rate + edge
+            at = (
+                "any"
+                if missing and epochs == metrics["budget"] and "rate" not in name
+                else rate + edge
+            )
             sides += ["> " * bool(missing) + f"{epochs:.1f}", at]
         lines.append([name, *sides, factor(relu, tanh, seeds)])
-    notes = [f">: some seeds did not arrive within {metrics['budget']} epochs, and count as if they had at their end"]
+    notes = [
+        f">: some seeds did not arrive within {metrics['budget']} epochs, and count as if they had at their end"
+    ]
     notes.append("*: the lowest rate tried, or the highest; a better one may lie beyond")
     apart = ", ".join(f"{kind} {difference:.0e}" for kind, difference in metrics["order"].items())
-    notes.append(f"order of pooling and nonlinearity: the same function; a gradient's largest difference: {apart}")
-    head = [f"epochs to {metrics['threshold']:.0%} training error", "ReLU", "at rate", "tanh", "at rate", "factor (the paper: 6)"]
+    notes.append(
+        f"order of pooling and nonlinearity: the same function; a gradient's largest difference: {apart}"
+    )
+    head = [
+        f"epochs to {metrics['threshold']:.0%} training error",
+        "ReLU",
+        "at rate",
+        "tanh",
+        "at rate",
+        "factor (the paper: 6)",
+    ]
     return Table(head, lines, notes)
 
 
@@ -161,7 +234,14 @@ def plot(result: dict[str, Any]) -> Figure:
     for y, (_, _, relu, _, tanh) in enumerate(shown):
         axes.plot([relu[0], tanh[0]], [y, y], color="gray", lw=1, zorder=0)
         for kind, color, (epochs, missing) in (("ReLU", "C0", relu), ("tanh", "C3", tanh)):
-            axes.plot(epochs, y, "o", color=color, mfc="white" if missing else color, label=kind if y == 0 else None)
+            axes.plot(
+                epochs,
+                y,
+                "o",
+                color=color,
+                mfc="white" if missing else color,
+                label=kind if y == 0 else None,
+            )
     axes.set_yticks(range(len(shown)), [name for name, *_ in shown], fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel=f"epochs to {metrics['threshold']:.0%} training error", xlim=(0, None))

@@ -34,7 +34,9 @@ def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     shuffles = profile["figure3"]["shuffles"]
-    paths = models.train_all(profile, [models.base(profile, seed) for seed in seeds], title="figure3")
+    paths = models.train_all(
+        profile, [models.base(profile, seed) for seed in seeds], title="figure3"
+    )
     found = {}
     for seed, path in zip(seeds, paths, strict=True):
         net = load_run(path)[0]
@@ -65,7 +67,9 @@ def measure(both: np.ndarray, shuffles: int) -> dict[str, Any]:
     """
     color, direction = colorfulness(both), orientation(both)
     difference, shuffled = _difference(color), _shuffled(color, shuffles)
-    luck = (1 + int((shuffled >= difference - 1e-12).sum())) / (1 + shuffles)  # the columns as they are count as one shuffle
+    luck = (1 + int((shuffled >= difference - 1e-12).sum())) / (
+        1 + shuffles
+    )  # the columns as they are count as one shuffle
     specialized = luck <= LUCK and difference >= LEAST
     return {
         "color": [round(float(value), 4) for value in np.median(color, axis=1)],
@@ -85,7 +89,12 @@ def _difference(color: np.ndarray) -> float:
 def _shuffled(color: np.ndarray, shuffles: int) -> np.ndarray:
     """The same difference with the kernels assigned to the columns by lot: (shuffles,)."""
     generator = np.random.default_rng(0)
-    return np.array([_difference(generator.permutation(color.ravel()).reshape(color.shape)) for _ in range(shuffles)])
+    return np.array(
+        [
+            _difference(generator.permutation(color.ravel()).reshape(color.shape))
+            for _ in range(shuffles)
+        ]
+    )
 
 
 def colorfulness(weights: np.ndarray) -> np.ndarray:
@@ -106,11 +115,15 @@ def orientation(weights: np.ndarray) -> np.ndarray:
     """
     gray = weights.mean(-1)
     power = np.abs(np.fft.fft2(gray)) ** 2
-    down, across = np.meshgrid(np.fft.fftfreq(gray.shape[-2]), np.fft.fftfreq(gray.shape[-1]), indexing="ij")
+    down, across = np.meshgrid(
+        np.fft.fftfreq(gray.shape[-2]), np.fft.fftfreq(gray.shape[-1]), indexing="ij"
+    )
     power[..., 0, 0] = 0.0
     total = power.sum((-1, -2))
     summed = np.abs((power * np.exp(2j * np.arctan2(down, across))).sum((-1, -2)))
-    there = total > 1e-9 * (weights**2).sum((-1, -2, -3)) * gray[0].size  # not what rounding leaves of a pure color
+    there = (
+        total > 1e-9 * (weights**2).sum((-1, -2, -3)) * gray[0].size
+    )  # not what rounding leaves of a pure color
     return np.divide(summed, total, out=np.zeros_like(total), where=there)
 
 
@@ -118,10 +131,21 @@ def table(result: dict[str, Any]) -> Table:
     """What each column's kernels are like, seed by seed."""
     metrics, rows = result["metrics"], []
     for seed, found in metrics["seeds"].items():
-        color, direction = ("  ".join(f"{value:.2f}" for value in found[what]) for what in ("color", "orientation"))
+        color, direction = (
+            "  ".join(f"{value:.2f}" for value in found[what]) for what in ("color", "orientation")
+        )
         who = "neither" if found["specialized_column"] is None else found["specialized_column"]
-        rows.append([seed, color, direction, f"{found['difference']:.2f}", f"{found['luck']:.1%}", str(who)])
-    head = ["seed", "share of color", "orientation", "difference", "as large by luck", "column that took the colors"]
+        rows.append(
+            [seed, color, direction, f"{found['difference']:.2f}", f"{found['luck']:.1%}", str(who)]
+        )
+    head = [
+        "seed",
+        "share of color",
+        "orientation",
+        "difference",
+        "as large by luck",
+        "column that took the colors",
+    ]
     note = f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; difference: of the columns' mean share of color"
     return Table(head, rows, [note])
 
@@ -151,14 +175,24 @@ def sheet(kernels: np.ndarray, across: int) -> np.ndarray:
     picture = np.ones((-(-maps // across) * (height + 1) - 1, across * (width + 1) - 1, 3))
     for i, kernel in enumerate(kernels):
         top, left = i // across * (height + 1), i % across * (width + 1)
-        picture[top : top + height, left : left + width] = 0.5 + 0.5 * kernel / (np.abs(kernel).max() or 1.0)
+        picture[top : top + height, left : left + width] = 0.5 + 0.5 * kernel / (
+            np.abs(kernel).max() or 1.0
+        )
     return picture
 
 
 def _measured(panel: Axes, both: np.ndarray) -> None:
     for number, block in enumerate(both):
         mark, color = ("o", "#3b6fa0") if number == 0 else ("^", "#c77c11")
-        panel.plot(colorfulness(block), orientation(block), mark, color=color, ms=4, alpha=0.8, label=f"column {number}")
+        panel.plot(
+            colorfulness(block),
+            orientation(block),
+            mark,
+            color=color,
+            ms=4,
+            alpha=0.8,
+            label=f"column {number}",
+        )
     panel.axvline(2 / 3, color="gray", ls=":", lw=1)
     panel.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     panel.set_xlabel("share of color in a kernel's energy", fontsize=8)

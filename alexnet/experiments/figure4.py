@@ -47,7 +47,9 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     settings, splits = profile["figure4"], profile.splits()
     train, split = splits["train"], held_out(splits, "Figure 4")
     test = splits[split]
-    paths = models.train_all(profile, [models.base(profile, seed) for seed in seeds], title="figure4")
+    paths = models.train_all(
+        profile, [models.base(profile, seed) for seed in seeds], title="figure4"
+    )
     device = models.devices()[0]
     nets = {str(seed): models.trained(path) for seed, path in zip(seeds, paths, strict=True)}
     augment = nets[str(seeds[0])][1]  # the same for all: the mean image is the training set's
@@ -59,10 +61,14 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     asked = np.union1d(spread(len(test), settings["test_images"] or len(test)), right)
     found = search(spaces, train, test, asked, augment, device)
     same = {name: train.labels[near] == test.labels[asked][:, None] for name, near in found.items()}
-    probabilities = {seed: _probabilities(net, test, left, augment) for seed, (net, _) in nets.items()}
+    probabilities = {
+        seed: _probabilities(net, test, left, augment) for seed, (net, _) in nets.items()
+    }
     first, rows = str(seeds[0]), np.searchsorted(asked, right)
     shown = np.unique(np.concatenate([left, right]))
-    neighbors = np.unique(np.concatenate([found[space][rows].ravel() for space in (first, "pixels")]))
+    neighbors = np.unique(
+        np.concatenate([found[space][rows].ravel() for space in (first, "pixels")])
+    )
     return {
         "split": split,
         "test_images": len(asked),
@@ -71,23 +77,51 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         "nearest": NEAREST,
         "dimensions": {"fc7": int(nets[first][0].table[-2].neurons), "pixels": 3 * augment.size**2},
         # of the nearest six: the share that is of the test image's class; by chance, that of the class among all training images
-        "neighbors": {seed: {"fc7": round(float(same[seed].mean()), 5), "pixels": round(float(same["pixels"].mean()), 5)} for seed in nets},
-        "by_chance": round(float((np.bincount(train.labels, minlength=len(train.classes)) / len(train))[test.labels[asked]].mean()), 5),
+        "neighbors": {
+            seed: {
+                "fc7": round(float(same[seed].mean()), 5),
+                "pixels": round(float(same["pixels"].mean()), 5),
+            }
+            for seed in nets
+        },
+        "by_chance": round(
+            float(
+                (np.bincount(train.labels, minlength=len(train.classes)) / len(train))[
+                    test.labels[asked]
+                ].mean()
+            ),
+            5,
+        ),
         "left": [
-            {"image": int(image), "label": int(test.labels[image]), "top5": {seed: _top5(p[i]) for seed, p in probabilities.items()}}
+            {
+                "image": int(image),
+                "label": int(test.labels[image]),
+                "top5": {seed: _top5(p[i]) for seed, p in probabilities.items()},
+            }
             for i, image in enumerate(left)
         ],
         "right": [
             {"image": int(image), "label": int(test.labels[image])}
-            | {name: found[space][row].tolist() for name, space in (("fc7", first), ("pixels", "pixels"))}
+            | {
+                name: found[space][row].tolist()
+                for name, space in (("fc7", first), ("pixels", "pixels"))
+            }
             for image, row in zip(right, rows, strict=True)
         ],
         "neighbors_of_seed": seeds[0],
         "train_labels": {str(image): int(train.labels[image]) for image in neighbors},
-        "names": {str(label): test.names[label] for label in _labels(test, train, shown, neighbors, probabilities)},
+        "names": {
+            str(label): test.names[label]
+            for label in _labels(test, train, shown, neighbors, probabilities)
+        },
         "thumbnails": {
-            "test": {str(image): thumbnail(test, int(image), settings["thumbnail"]) for image in shown},
-            "train": {str(image): thumbnail(train, int(image), settings["thumbnail"]) for image in neighbors},
+            "test": {
+                str(image): thumbnail(test, int(image), settings["thumbnail"]) for image in shown
+            },
+            "train": {
+                str(image): thumbnail(train, int(image), settings["thumbnail"])
+                for image in neighbors
+            },
         },
     }
 
@@ -110,23 +144,38 @@ class Nearest:
         """The next vectors (n, d), numbered on from the last ones."""
         # the square of the distance less that of the query, which ranks alike
         distances = torch.addmm(vectors.square().sum(1), self.queries, vectors.T, alpha=-2)
-        numbers = torch.arange(self.count, self.count + len(vectors), device=vectors.device).expand(len(self.queries), -1)
+        numbers = torch.arange(self.count, self.count + len(vectors), device=vectors.device).expand(
+            len(self.queries), -1
+        )
         self.count += len(vectors)
         together = torch.cat([self.distances, distances], 1)
-        self.distances, kept = together.topk(min(self.k, together.shape[1]), largest=False, sorted=True)
+        self.distances, kept = together.topk(
+            min(self.k, together.shape[1]), largest=False, sorted=True
+        )
         self.numbers = torch.cat([self.numbers, numbers], 1).gather(1, kept)
 
 
 @torch.no_grad()
 def search(
-    spaces: dict[str, Callable[[Tensor], Tensor]], train: Pack, test: Pack, asked: np.ndarray, augment: Augment, device: str
+    spaces: dict[str, Callable[[Tensor], Tensor]],
+    train: Pack,
+    test: Pack,
+    asked: np.ndarray,
+    augment: Augment,
+    device: str,
 ) -> dict[str, np.ndarray]:
     """In each space the numbers of the training images that are nearest to the test images `asked`: int64 (len(asked), NEAREST), nearest
     first. One pass over the training images serves all spaces; memory holds the test images' vectors and one batch."""
 
     def views(pack: Pack, numbers: Tensor, title: str):
         pieces = numbers.split(BATCH)
-        for images in tqdm(Images(pack, device, resident=False).of(pieces), total=len(pieces), desc=title, unit="batch", disable=None):
+        for images in tqdm(
+            Images(pack, device, resident=False).of(pieces),
+            total=len(pieces),
+            desc=title,
+            unit="batch",
+            disable=None,
+        ):
             yield next(iter(augment.views(images)))
 
     queries: dict[str, list[Tensor]] = {name: [] for name in spaces}
@@ -154,7 +203,13 @@ def _top5(probabilities: Tensor) -> list[list[float]]:
     return [[int(label), round(float(p), 4)] for label, p in zip(classes, best, strict=True)]
 
 
-def _labels(test: Pack, train: Pack, shown: np.ndarray, neighbors: np.ndarray, probabilities: dict[str, Tensor]) -> list[int]:
+def _labels(
+    test: Pack,
+    train: Pack,
+    shown: np.ndarray,
+    neighbors: np.ndarray,
+    probabilities: dict[str, Tensor],
+) -> list[int]:
     """Of all classes that the figure names."""
     named = [torch.from_numpy(test.labels[shown]), torch.from_numpy(train.labels[neighbors])]
     named += [p.topk(min(5, p.shape[1])).indices.flatten() for p in probabilities.values()]
@@ -176,9 +231,16 @@ def table(result: dict[str, Any]) -> Table:
     """How many of the nearest training images are of a test image's class, in fc7 and in pixels, seed by seed."""
     metrics = result["metrics"]
     size = metrics["dimensions"]
-    rows = [[seed, f"{share['fc7']:.1%}", f"{share['pixels']:.1%}"] for seed, share in metrics["neighbors"].items()]
+    rows = [
+        [seed, f"{share['fc7']:.1%}", f"{share['pixels']:.1%}"]
+        for seed, share in metrics["neighbors"].items()
+    ]
     note = f"{metrics['test_images']:,} test images, {metrics['train_images']:,} training images; by chance {metrics['by_chance']:.1%}"
-    return Table(["seed", f"fc7, {size['fc7']:,} numbers", f"pixels, {size['pixels']:,} numbers"], rows, [note])
+    return Table(
+        ["seed", f"fc7, {size['fc7']:,} numbers", f"pixels, {size['pixels']:,} numbers"],
+        rows,
+        [note],
+    )
 
 
 def plot(result: dict[str, Any]) -> Figure:
@@ -217,21 +279,31 @@ def _classified(figure: FigureBase, result: dict[str, Any], seed: int | str | No
         for place, (label, p) in enumerate(shown["top5"][chosen]):
             correct = label == shown["label"]
             below.barh(-place, p, 0.85, color=RIGHT_COLOR if correct else WRONG_COLOR, alpha=0.75)
-            below.text(0.02, -place, ("▸ " if correct else "") + _name(metrics, int(label)), va="center", fontsize=7)
+            below.text(
+                0.02,
+                -place,
+                ("▸ " if correct else "") + _name(metrics, int(label)),
+                va="center",
+                fontsize=7,
+            )
         below.set(xlim=(0, 1), ylim=(-4.6, 0.6))
 
 
 def _neighbors(figure: FigureBase, result: dict[str, Any]) -> None:
     metrics, count = result["metrics"], result["metrics"]["nearest"]
     widths = [1, 0.3, *[1] * count, 0.3, *[1] * count]  # the test image, and both sixes, apart
-    panels = figure.subplots(len(metrics["right"]), len(widths), gridspec_kw={"width_ratios": widths}, squeeze=False)
+    panels = figure.subplots(
+        len(metrics["right"]), len(widths), gridspec_kw={"width_ratios": widths}, squeeze=False
+    )
     for panel in panels.flat:
         panel.set(xticks=[], yticks=[])
     for panel in panels[:, [1, 2 + count]].flat:
         panel.axis("off")
     for row, shown in zip(panels, metrics["right"], strict=True):
         row[0].imshow(_picture(metrics, "test", shown["image"]))
-        row[0].set_ylabel(_name(metrics, shown["label"]), fontsize=7, rotation=0, ha="right", va="center")
+        row[0].set_ylabel(
+            _name(metrics, shown["label"]), fontsize=7, rotation=0, ha="right", va="center"
+        )
         for first, space in ((2, "fc7"), (3 + count, "pixels")):
             for panel, number in zip(row[first:], shown[space]):
                 panel.imshow(_picture(metrics, "train", number))

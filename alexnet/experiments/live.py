@@ -51,9 +51,18 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             one = train(Path(folder) / "run", seed, profile)
-        found[str(seed)] = {name: round(one[name], 4) for name in ("first", "last", "one_view", "ten_views")}
-    bands = {name: band([one[name] for one in found.values()]) for name in ("last", "one_view", "ten_views")}
-    return {"seeds": found, "bands": bands, "chance": {"loss": round(math.log(profile["live"]["pictographs"]["classes"]), 4)}}
+        found[str(seed)] = {
+            name: round(one[name], 4) for name in ("first", "last", "one_view", "ten_views")
+        }
+    bands = {
+        name: band([one[name] for one in found.values()])
+        for name in ("last", "one_view", "ten_views")
+    }
+    return {
+        "seeds": found,
+        "bands": bands,
+        "chance": {"loss": round(math.log(profile["live"]["pictographs"]["classes"]), 4)},
+    }
 
 
 def band(values: list[float]) -> list[float]:
@@ -80,6 +89,14 @@ def plot(one: dict[str, Any]) -> Figure:
     axes.plot(steps, one["loss"], lw=0.6, color="C0", alpha=0.4)
     axes.plot(steps[window - 1 :], means, lw=1.6, color="C0")
     axes.axhline(math.log(one["classes"]), color="gray", ls=":", lw=1)
-    axes.text(len(steps), math.log(one["classes"]), f"ln {one['classes']}", fontsize=8, color="gray", ha="right", va="bottom")
+    axes.text(
+        len(steps),
+        math.log(one["classes"]),
+        f"ln {one['classes']}",
+        fontsize=8,
+        color="gray",
+        ha="right",
+        va="bottom",
+    )
     axes.set(xlabel="step", ylabel="training loss, nats", ylim=(0, None))
     return figure

@@ -19,8 +19,8 @@ from alexnet import presets
 from alexnet.data.augment import Augment
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.pack import Pack, open_splits
-from alexnet.data.parallel import cores, follow_parent
 from alexnet.network import AlexNet
+from alexnet.processes import cores, follow_parent
 from alexnet.profiles import Profile
 from alexnet.training import trainer
 from alexnet.training.ranks import Ranks
@@ -31,17 +31,23 @@ _stop: Any = None  # and the word to stop
 _device = "cpu"  # a worker's own
 
 
-def configure(profile: Profile, preset: str, *, epochs: float, splits: dict[str, Pack] | None = None, **fields) -> Config:
+def configure(
+    profile: Profile, preset: str, *, epochs: float, splits: dict[str, Pack] | None = None, **fields
+) -> Config:
     """A run's config on a profile: its width, image size and data, unless `fields` say otherwise."""
     packs = splits or profile.splits()
     used = {name: pack.digest for name, pack in packs.items() if name in ("train", "val")}
     given = {"width": 1.0} | profile.net | fields
-    return Config(preset=preset, num_classes=len(packs["train"].classes), epochs=epochs, data=used, **given)
+    return Config(
+        preset=preset, num_classes=len(packs["train"].classes), epochs=epochs, data=used, **given
+    )
 
 
 def base(profile: Profile, seed: int = 0, variant: str = "", **fields) -> Config:
     """The config of the net that a profile's experiments share, or of a variant of it, as in "/no-lrn"."""
-    return configure(profile, profile["base"] + variant, epochs=profile["epochs"], seed=seed, **fields)
+    return configure(
+        profile, profile["base"] + variant, epochs=profile["epochs"], seed=seed, **fields
+    )
 
 
 change = replace  # a config with other fields
@@ -67,29 +73,46 @@ def train_all(
 
 
 Planned = tuple[Config, dict[str, Pack]]  # a net to train, and on what
-Later = tuple[list[Planned], dict[str, Path]]  # nets that hang on others; by their `start`, the runs they begin with
+Later = tuple[
+    list[Planned], dict[str, Path]
+]  # nets that hang on others; by their `start`, the runs they begin with
 
 
 def train_planned(
-    profile: Profile, planned: Sequence[Planned], title: str = "training", starts: Mapping[str, Path] | None = None
+    profile: Profile,
+    planned: Sequence[Planned],
+    title: str = "training",
+    starts: Mapping[str, Path] | None = None,
 ) -> list[Path]:
     """The same, of nets on packs of their own."""
     folders = [folder(profile, config) for config, _ in planned]
-    missing = {path: net for path, net in zip(folders, planned, strict=True) if not (path / "summary.json").exists()}
+    missing = {
+        path: net
+        for path, net in zip(folders, planned, strict=True)
+        if not (path / "summary.json").exists()
+    }
     if not missing:
         return folders
     # a long one, begun last, would leave the other devices idle at the end
     missing = dict(sorted(missing.items(), key=lambda net: _work(*net[1]), reverse=True))
     steps = sum(
-        max(1, round(config.epochs * steps_per_epoch(splits["train"], config.batch_size))) for config, splits in missing.values()
+        max(1, round(config.epochs * steps_per_epoch(splits["train"], config.batch_size)))
+        for config, splits in missing.values()
     )
     pool, counter, stop = _workers(len(missing))
     with (
         pool,
-        tqdm(total=steps, desc=f"{title}: {len(missing)} of {len(folders)} models", unit="step", disable=None) as bar,
+        tqdm(
+            total=steps,
+            desc=f"{title}: {len(missing)} of {len(folders)} models",
+            unit="step",
+            disable=None,
+        ) as bar,
     ):
         jobs = [
-            pool.submit(_train_one, config, _root(splits), path, (starts or {}).get(config.start or ""))
+            pool.submit(
+                _train_one, config, _root(splits), path, (starts or {}).get(config.start or "")
+            )
             for path, (config, splits) in missing.items()
         ]
         pending = set(jobs)
@@ -99,7 +122,9 @@ def train_planned(
                 bar.update(counter.value - bar.n)
                 for job in done:
                     job.result()
-        except BaseException:  # Ctrl-C, or one that failed: the others leave checkpoints, the rest does not begin
+        except (
+            BaseException
+        ):  # Ctrl-C, or one that failed: the others leave checkpoints, the rest does not begin
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
@@ -147,8 +172,19 @@ def _count(steps: int) -> None:
 def _train_one(config: Config, data: Path, out: Path, start: Path | None) -> None:
     if not _stop.is_set():
         packs = open_splits(data)
-        used = {name: packs[name] for name in config.data}  # a validation set that the config does not name is not looked at
-        trainer.train(config, used, out, start=start, resume=True, ranks=Ranks(_device), progress=False, on_steps=_count)
+        used = {
+            name: packs[name] for name in config.data
+        }  # a validation set that the config does not name is not looked at
+        trainer.train(
+            config,
+            used,
+            out,
+            start=start,
+            resume=True,
+            ranks=Ranks(_device),
+            progress=False,
+            on_steps=_count,
+        )
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -164,25 +200,46 @@ def trained(path: Path) -> tuple[AlexNet, Augment]:
 
 # --- how long it will take ----------------------------------------------------------------------------------------------------------------
 
+
 def forecast(profile: Profile, planned: Sequence[Planned]) -> str:
     """What training all of these will take, in words: those that are there already cost nothing. A few steps of the costliest of each kind
     of net are timed, and scaled by multiplications for its variants: between kinds, a multiplication's time differs by several times."""
     nets = {config.identity: (config, splits) for config, splits in planned}
-    missing = [net for net in nets.values() if not (folder(profile, net[0]) / "summary.json").exists()]
+    missing = [
+        net for net in nets.values() if not (folder(profile, net[0]) / "summary.json").exists()
+    ]
     if not missing:
         return f"all {len(nets)} models are there already"
     kinds: dict[tuple, list[Planned]] = {}
     for config, splits in missing:
-        kinds.setdefault((config.preset.split("/")[0], config.width, config.image_size), []).append((config, splits))
+        kinds.setdefault((config.preset.split("/")[0], config.width, config.image_size), []).append(
+            (config, splits)
+        )
     costliest = [max(alike, key=lambda net: _macs(net[0])) for alike in kinds.values()]
     at_once = min(len(missing), len(devices()))
     with _workers(at_once)[0] as pool:  # all at work, as later: cores share caches and memory
-        jobs = [[pool.submit(_seconds_an_image, config, _root(splits)) for _ in range(at_once)] for config, splits in costliest]
-        rates = [statistics.mean(job.result() for job in same) / _macs(config) for same, (config, _) in zip(jobs, costliest, strict=True)]
-    seconds = sum(rate * _work(*net) for rate, alike in zip(rates, kinds.values(), strict=True) for net in alike) / at_once
+        jobs = [
+            [pool.submit(_seconds_an_image, config, _root(splits)) for _ in range(at_once)]
+            for config, splits in costliest
+        ]
+        rates = [
+            statistics.mean(job.result() for job in same) / _macs(config)
+            for same, (config, _) in zip(jobs, costliest, strict=True)
+        ]
+    seconds = (
+        sum(
+            rate * _work(*net)
+            for rate, alike in zip(rates, kinds.values(), strict=True)
+            for net in alike
+        )
+        / at_once
+    )
     where = f"{len(devices())} {'GPUs' if devices()[0] != 'cpu' else 'cores'}"
     there = f", {len(nets) - len(missing)} there already" if len(missing) < len(nets) else ""
-    images, models = sum(config.epochs * len(splits["train"]) for config, splits in missing), "models" if len(missing) > 1 else "model"
+    images, models = (
+        sum(config.epochs * len(splits["train"]) for config, splits in missing),
+        "models" if len(missing) > 1 else "model",
+    )
     return f"{len(missing)} {models} to train{there}: {images / 1e6:,.2f} million images, about {duration(seconds)} on {where}"
 
 
@@ -191,19 +248,32 @@ def duration(seconds: float) -> str:
     for unit, size, below in (("day", 86400, 3600), ("hour", 3600, 60), ("minute", 60, 1)):
         if seconds >= 2 * size:
             whole, rest = divmod(seconds, size)
-            small = f" {rest / below:.0f} {'hours' if below == 3600 else 'minutes'}" if below > 1 and rest >= below else ""
+            small = (
+                f" {rest / below:.0f} {'hours' if below == 3600 else 'minutes'}"
+                if below > 1 and rest >= below
+                else ""
+            )
             return f"{whole:.0f} {unit}s{small}"
     return f"{seconds:.0f} seconds"
 
 
 def _work(config: Config, splits: dict[str, Pack]) -> float:
     """Multiply-accumulates, forward, that take as long as all of a run: a step is some three forward passes, validation one."""
-    return config.epochs * (len(splits["train"]) + (len(splits["val"]) / 3 if "val" in config.data else 0)) * _macs(config)
+    return (
+        config.epochs
+        * (len(splits["train"]) + (len(splits["val"]) / 3 if "val" in config.data else 0))
+        * _macs(config)
+    )
 
 
 def _macs(config: Config) -> int:
     """Of one image."""
-    return presets.total(presets.shapes(presets.get(config.preset), config.num_classes, config.width, config.image_size), "macs")
+    return presets.total(
+        presets.shapes(
+            presets.get(config.preset), config.num_classes, config.width, config.image_size
+        ),
+        "macs",
+    )
 
 
 def _seconds_an_image(config: Config, data: Path) -> float:

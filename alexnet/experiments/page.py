@@ -31,7 +31,10 @@ def config(profile: Profile) -> dict[str, Any]:
 def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
     settings, splits = profile["page"], profile.splits("page")
     fields = {name: settings[name] for name in ("width", "epochs")}
-    return [(models.configure(profile, settings["preset"], splits=splits, seed=seed, **fields), splits) for seed in seeds]
+    return [
+        (models.configure(profile, settings["preset"], splits=splits, seed=seed, **fields), splits)
+        for seed in seeds
+    ]
 
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
@@ -39,18 +42,35 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     errors: dict[str, Any] = {}
     kernels: dict[str, Packed] = {}
     rounded: Packed = {}
-    for seed, path in zip(seeds, models.train_planned(profile, nets(profile, seeds), title="page"), strict=True):
+    for seed, path in zip(
+        seeds, models.train_planned(profile, nets(profile, seeds), title="page"), strict=True
+    ):
         net, augment, _ = load_run(path)
         full = evaluation.evaluate(net, splits["test"], augment)
-        found = {"one_view": round(full.top1, 4), "epochs": models.summary(path)["epochs"], "falls": models.summary(path)["falls"]}
+        found = {
+            "one_view": round(full.top1, 4),
+            "epochs": models.summary(path)["epochs"],
+            "falls": models.summary(path)["falls"],
+        }
         if seed == seeds[0]:
             rounded = pack(net, augment, splits["test"].names)
             coarse, center = network(rounded)
-            found["one_view_8_bit"] = round(evaluation.evaluate(coarse, splits["test"], center).top1, 4)
+            found["one_view_8_bit"] = round(
+                evaluation.evaluate(coarse, splits["test"], center).top1, 4
+            )
         errors[str(seed)] = found
         kernels[str(seed)] = eight_bits(net.export_merged()["conv1.weight"])
-    sizes = {"images": len(splits["test"]), "train_images": len(splits["train"]), "classes": len(splits["test"].classes)}
-    return {**sizes, "errors": errors, "net": rounded, "conv1": {"preset": settings["preset"], "kernels": kernels}}
+    sizes = {
+        "images": len(splits["test"]),
+        "train_images": len(splits["train"]),
+        "classes": len(splits["test"].classes),
+    }
+    return {
+        **sizes,
+        "errors": errors,
+        "net": rounded,
+        "conv1": {"preset": settings["preset"], "kernels": kernels},
+    }
 
 
 def pack(net: AlexNet, augment: Augment, names: list[str]) -> Packed:
@@ -67,8 +87,14 @@ def pack(net: AlexNet, augment: Augment, names: list[str]) -> Packed:
         "image_size": size,
         "names": names,
         "mean": base64.b64encode(center.tobytes()).decode(),
-        "weights": {name: eight_bits(value) for name, value in merged.items() if name.endswith("weight")},
-        "biases": {name: [float(f"{b:.6g}") for b in value.tolist()] for name, value in merged.items() if name.endswith("bias")},
+        "weights": {
+            name: eight_bits(value) for name, value in merged.items() if name.endswith("weight")
+        },
+        "biases": {
+            name: [float(f"{b:.6g}") for b in value.tolist()]
+            for name, value in merged.items()
+            if name.endswith("bias")
+        },
     }
 
 
@@ -77,8 +103,14 @@ def network(packed: Packed) -> tuple[AlexNet, Augment]:
     size = packed["image_size"]
     net = AlexNet(packed["preset"], len(packed["names"]), packed["width"], size)
     weights = {name: unpack(value) for name, value in packed["weights"].items()}
-    net.load_merged(weights | {name: torch.tensor(value) for name, value in packed["biases"].items()})
-    mean = np.frombuffer(base64.b64decode(packed["mean"]), np.uint8).reshape(size, size, 3).astype(np.float32)
+    net.load_merged(
+        weights | {name: torch.tensor(value) for name, value in packed["biases"].items()}
+    )
+    mean = (
+        np.frombuffer(base64.b64decode(packed["mean"]), np.uint8)
+        .reshape(size, size, 3)
+        .astype(np.float32)
+    )
     return net.eval(), CenterMean(mean, size)
 
 
@@ -95,7 +127,11 @@ class CenterMean(Augment):
 
 def unpack(packed: Packed) -> torch.Tensor:
     """The weights, float32, that bytes and scales stand for."""
-    values = np.frombuffer(base64.b64decode(packed["bytes"]), np.int8).reshape(packed["shape"]).astype(np.float32)
+    values = (
+        np.frombuffer(base64.b64decode(packed["bytes"]), np.int8)
+        .reshape(packed["shape"])
+        .astype(np.float32)
+    )
     scales = np.array(packed["scales"], np.float32).reshape(-1, *[1] * (values.ndim - 1))
     return torch.from_numpy(values * scales)
 
@@ -104,18 +140,38 @@ def eight_bits(weight: torch.Tensor) -> Packed:
     """weight (out, ...): bytes in -127..127 and, for each output unit, what one step is worth."""
     largest = weight.flatten(1).abs().amax(1).clamp_min(1e-12)
     scales = [float(f"{value:.6g}") for value in (largest / 127).tolist()]
-    steps = (weight / torch.tensor(scales).reshape(-1, *[1] * (weight.dim() - 1))).round().clamp(-127, 127).to(torch.int8)
-    return {"shape": list(weight.shape), "scales": scales, "bytes": base64.b64encode(steps.numpy().tobytes()).decode()}
+    steps = (
+        (weight / torch.tensor(scales).reshape(-1, *[1] * (weight.dim() - 1)))
+        .round()
+        .clamp(-127, 127)
+        .to(torch.int8)
+    )
+    return {
+        "shape": list(weight.shape),
+        "scales": scales,
+        "bytes": base64.b64encode(steps.numpy().tobytes()).decode(),
+    }
 
 
 def plot(result: dict[str, Any]) -> Figure:
     """conv1's kernels, a row for each seed, each kernel on its own scale around gray."""
-    found = {seed: unpack(packed).permute(0, 2, 3, 1).numpy() for seed, packed in result["metrics"]["conv1"]["kernels"].items()}
+    found = {
+        seed: unpack(packed).permute(0, 2, 3, 1).numpy()
+        for seed, packed in result["metrics"]["conv1"]["kernels"].items()
+    }
     across = len(next(iter(found.values())))
-    figure, panels = plt.subplots(len(found), across, figsize=(0.6 * across, 0.8 * len(found)), layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(
+        len(found),
+        across,
+        figsize=(0.6 * across, 0.8 * len(found)),
+        layout="constrained",
+        squeeze=False,
+    )
     for row, (seed, kernels) in zip(panels, found.items()):
         row[0].set_title(f"seed {seed}", fontsize=8, loc="left")
         for panel, kernel in zip(row, kernels):
-            panel.imshow(0.5 + 0.5 * kernel / (np.abs(kernel).max() or 1.0), interpolation="nearest")
+            panel.imshow(
+                0.5 + 0.5 * kernel / (np.abs(kernel).max() or 1.0), interpolation="nearest"
+            )
             panel.axis("off")
     return figure

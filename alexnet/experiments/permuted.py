@@ -19,7 +19,10 @@ from alexnet.experiments import models
 from alexnet.profiles import Profile
 from alexnet.training import log, trainer
 
-ARMS = {"as they are": "pixels where they are", "permuted": "pixels rearranged by one fixed permutation"}
+ARMS = {
+    "as they are": "pixels where they are",
+    "permuted": "pixels rearranged by one fixed permutation",
+}
 WINDOW = 50  # steps that a loss is averaged over
 
 
@@ -65,9 +68,19 @@ def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
 def _jobs(profile: Profile, seeds: list[int]) -> dict[tuple[str, int], models.Planned]:
     settings, packs = profile["permuted"], profile.splits("permuted")
     fields = {name: settings[name] for name in ("width", "batch_size", "rate", "epochs")}
-    by_arm = {"as they are": packs, "permuted": shuffled(packs, profile.runs / "data" / f"permuted-{packs['test'].digest[:16]}")}
+    by_arm = {
+        "as they are": packs,
+        "permuted": shuffled(
+            packs, profile.runs / "data" / f"permuted-{packs['test'].digest[:16]}"
+        ),
+    }
     return {
-        (arm, seed): (models.configure(profile, settings["preset"], splits={"train": own["train"]}, seed=seed, **fields), own)
+        (arm, seed): (
+            models.configure(
+                profile, settings["preset"], splits={"train": own["train"]}, seed=seed, **fields
+            ),
+            own,
+        )
         for arm, own in by_arm.items()
         for seed in seeds
     }
@@ -75,7 +88,9 @@ def _jobs(profile: Profile, seeds: list[int]) -> dict[tuple[str, int], models.Pl
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     jobs = _jobs(profile, seeds)
-    trained = dict(zip(jobs, models.train_planned(profile, list(jobs.values()), title="permuted"), strict=True))
+    trained = dict(
+        zip(jobs, models.train_planned(profile, list(jobs.values()), title="permuted"), strict=True)
+    )
     arms: dict[str, dict[str, Any]] = {}
     for arm in ARMS:
         own = jobs[arm, seeds[0]][1]
@@ -84,12 +99,25 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
             path = trained[arm, seed]
             net, augment, _ = trainer.load_run(path)
             losses = [row["loss"] for row in log.read(path, "step")]
-            found["test_top1"][str(seed)] = round(evaluation.evaluate(net, own["test"], augment).top1, 4)
-            found["train_error"][str(seed)] = round([row["error"] for row in log.read(path, "epoch")][-1], 4)
-            found["loss"][str(seed)] = [round(sum(losses[i : i + WINDOW]) / WINDOW, 4) for i in range(0, len(losses) - WINDOW + 1, WINDOW)]
-        arms[arm] = found | {"neighbors": round(neighbors(own["test"].gather(np.arange(len(own["test"])))), 4)}
+            found["test_top1"][str(seed)] = round(
+                evaluation.evaluate(net, own["test"], augment).top1, 4
+            )
+            found["train_error"][str(seed)] = round(
+                [row["error"] for row in log.read(path, "epoch")][-1], 4
+            )
+            found["loss"][str(seed)] = [
+                round(sum(losses[i : i + WINDOW]) / WINDOW, 4)
+                for i in range(0, len(losses) - WINDOW + 1, WINDOW)
+            ]
+        arms[arm] = found | {
+            "neighbors": round(neighbors(own["test"].gather(np.arange(len(own["test"])))), 4)
+        }
     packs = profile.splits("permuted")
-    sizes = {"classes": len(packs["test"].classes), "images": len(packs["train"]), "test_images": len(packs["test"])}
+    sizes = {
+        "classes": len(packs["test"].classes),
+        "images": len(packs["train"]),
+        "test_images": len(packs["test"]),
+    }
     return {**sizes, "window": WINDOW, "arms": arms}
 
 
@@ -100,9 +128,23 @@ def plot(result: dict[str, Any]) -> Figure:
     for color, (arm, what) in zip(("C0", "C3"), ARMS.items(), strict=True):
         for i, losses in enumerate(metrics["arms"][arm]["loss"].values()):
             at = [metrics["window"] * (k + 1) for k in range(len(losses))]
-            axes.plot(at, losses, color=color, lw=1.4, alpha=0.9 if i == 0 else 0.4, label=what if i == 0 else None)
+            axes.plot(
+                at,
+                losses,
+                color=color,
+                lw=1.4,
+                alpha=0.9 if i == 0 else 0.4,
+                label=what if i == 0 else None,
+            )
     axes.axhline(np.log(metrics["classes"]), color="gray", ls=":", lw=1)
-    axes.text(0, np.log(metrics["classes"]), f"ln {metrics['classes']}", fontsize=8, color="gray", va="bottom")
+    axes.text(
+        0,
+        np.log(metrics["classes"]),
+        f"ln {metrics['classes']}",
+        fontsize=8,
+        color="gray",
+        va="bottom",
+    )
     axes.set(xlabel="step", ylabel="training loss, nats", ylim=(0, None))
     axes.legend(frameon=False, fontsize=8, loc="lower left")
     return figure

@@ -21,15 +21,21 @@ from alexnet.baselines import fisher_vectors, pipeline, sparse_coding
 from alexnet.baselines.color_histogram import color_histogram_errors
 from alexnet.claims import interval
 from alexnet.data.pack import Pack, held_out
-from alexnet.data.parallel import as_they_end, cores
 from alexnet.experiments import models
+from alexnet.processes import as_they_end, cores
 from alexnet.profiles import Profile, alone
 from alexnet.tables import Table
 
 VERSION = 2  # of the baselines: a change to what they compute is a new number
-PAPER = {sparse_coding.ROW: (0.471, 0.282), fisher_vectors.ROW: (0.457, 0.257), "CNN": (0.375, 0.170)}  # top-1, top-5, ILSVRC-2010
+PAPER = {
+    sparse_coding.ROW: (0.471, 0.282),
+    fisher_vectors.ROW: (0.457, 0.257),
+    "CNN": (0.375, 0.170),
+}  # top-1, top-5, ILSVRC-2010
 VIEWS = {sparse_coding.ROW: "1", fisher_vectors.ROW: "1", "CNN": "10"}  # what the row shows
-BASELINES: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {  # the row's settings in a profile, and what runs it
+BASELINES: dict[
+    str, tuple[str, Callable[..., dict[str, Any]]]
+] = {  # the row's settings in a profile, and what runs it
     sparse_coding.ROW: ("sparse_coding", sparse_coding.sparse_coding_errors),
     fisher_vectors.ROW: ("fisher_vectors", fisher_vectors.fisher_vector_errors),
 }
@@ -48,7 +54,9 @@ DIFFERENCES = {
         "one logistic regression over all classes, by L-BFGS",
         "on big data, trained on a sample of the training images, whose number stands beside the row; theirs saw all 1.2 million",
     ),
-    "CNN": ("width, image size and number of classes are the profile's; the training rule is the text's",),
+    "CNN": (
+        "width, image size and number of classes are the profile's; the training rule is the text's",
+    ),
 }
 
 
@@ -67,12 +75,21 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     reported = held_out(splits, "Table 1")
     fisher_vectors.opencv()  # what lacks is told before anything is trained
     found = _before(profile, seeds, splits) | {"CNN": {}}
-    trained = models.train_all(profile, [models.base(profile, seed) for seed in seeds], title="Table 1")
+    trained = models.train_all(
+        profile, [models.base(profile, seed) for seed in seeds], title="Table 1"
+    )
     for seed, path in zip(seeds, trained, strict=True):
         net, augment = models.trained(path)
-        by_view = {str(n): evaluation.evaluate(net, splits[reported], augment, n, progress=True).rounded() for n in (1, 10)}
+        by_view = {
+            str(n): evaluation.evaluate(net, splits[reported], augment, n, progress=True).rounded()
+            for n in (1, 10)
+        }
         summary = models.summary(path)
-        about = {"test_images": len(splits[reported]), "train_images": len(splits["train"]), "epochs": summary["epochs"]}
+        about = {
+            "test_images": len(splits[reported]),
+            "train_images": len(splits["train"]),
+            "epochs": summary["epochs"],
+        }
         found["CNN"][str(seed)] = {"views": by_view, **about, "ended": summary["ended"]}
     colors = color_histogram_errors(splits)
     return {
@@ -82,13 +99,19 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         "classes": len(splits["train"].classes),
         "nets": found,
         "controls": {
-            "colors alone": {"top1": colors["top1_error"], "top5": colors["top5_error"], "train_images": colors["train_images"]},
+            "colors alone": {
+                "top1": colors["top1_error"],
+                "top5": colors["top5_error"],
+                "train_images": colors["train_images"],
+            },
             "chance": {"top1": colors["chance_top1_error"], "top5": colors["chance_top5_error"]},
         },
     }
 
 
-def _before(profile: Profile, seeds: list[int], splits: dict[str, Pack]) -> dict[str, dict[str, Any]]:
+def _before(
+    profile: Profile, seeds: list[int], splits: dict[str, Pack]
+) -> dict[str, dict[str, Any]]:
     """The errors of the systems of before, as the nets' are laid out: what runs/ remembers of these settings and this data, else run now;
     two at a time, for what one learns, and a classifier alone, leave cores idle."""
     settings, paths, missing = profile["table1"], {}, {}
@@ -98,11 +121,15 @@ def _before(profile: Profile, seeds: list[int], splits: dict[str, Pack]) -> dict
         for seed in seeds:
             given = common | settings.get(part, {}) | {"seed": seed}
             identity = {"part": part, "settings": given, "version": VERSION, "data": data}
-            path = paths[row, seed] = profile.runs / "baselines" / f"{part}-{results.config_hash(identity)}.json"
+            path = paths[row, seed] = (
+                profile.runs / "baselines" / f"{part}-{results.config_hash(identity)}.json"
+            )
             if not path.exists():
                 missing[f"{row}, seed {seed}"] = (path, errors, splits, given)
     images = sum(min(len(pack), common.get("train_images", len(pack))) for pack in splits.values())
-    at_once = min(2, cores(), len(missing), images // pipeline.SPREAD + 1)  # of few images, one after the other: a process takes seconds
+    at_once = min(
+        2, cores(), len(missing), images // pipeline.SPREAD + 1
+    )  # of few images, one after the other: a process takes seconds
     if at_once < 2:
         for task in missing.values():
             _run_row(*task)
@@ -111,15 +138,27 @@ def _before(profile: Profile, seeds: list[int], splits: dict[str, Pack]) -> dict
         lock, lines = context.RLock(), context.SimpleQueue()
         for line in range(at_once):
             lines.put(line)
-        for number, job in as_they_end(_run_row, list(missing.values()), at_once, partial(pipeline.begin, lock, lines)):
+        for number, job in as_they_end(
+            _run_row, list(missing.values()), at_once, partial(pipeline.begin, lock, lines)
+        ):
             try:
                 job.result()
             except BrokenProcessPool:
-                raise RuntimeError(f"{list(missing)[number]}: its process died, perhaps for want of memory") from None
-    return {row: {str(seed): json.loads(paths[row, seed].read_text()) for seed in seeds} for row in BASELINES}
+                raise RuntimeError(
+                    f"{list(missing)[number]}: its process died, perhaps for want of memory"
+                ) from None
+    return {
+        row: {str(seed): json.loads(paths[row, seed].read_text()) for seed in seeds}
+        for row in BASELINES
+    }
 
 
-def _run_row(path: Path, errors: Callable[..., dict[str, Any]], splits: dict[str, Pack], given: dict[str, Any]) -> None:
+def _run_row(
+    path: Path,
+    errors: Callable[..., dict[str, Any]],
+    splits: dict[str, Pack],
+    given: dict[str, Any],
+) -> None:
     with alone(path.with_suffix("")):
         if not path.exists():
             measured = errors(splits, folder=path.with_suffix(""), **given)
@@ -140,11 +179,30 @@ def table(result: dict[str, Any]) -> list[dict[str, Any]]:
     for row, paper in PAPER.items():
         by_seed = list(metrics["nets"][row].values())
         errors = [one["views"][VIEWS[row]] for one in by_seed]
-        (top1, half1), (top5, half5) = (interval([one[what] for one in errors]) for what in ("top1", "top5"))
-        about = {"row": row, "views": int(VIEWS[row]), "seeds": len(by_seed), "train_images": by_seed[0]["train_images"], "paper": paper}
+        (top1, half1), (top5, half5) = (
+            interval([one[what] for one in errors]) for what in ("top1", "top5")
+        )
+        about = {
+            "row": row,
+            "views": int(VIEWS[row]),
+            "seeds": len(by_seed),
+            "train_images": by_seed[0]["train_images"],
+            "paper": paper,
+        }
         rows.append(about | {"top1": top1, "half1": half1, "top5": top5, "half5": half5})
     for row, found in metrics["controls"].items():
-        rows.append({"row": row, "views": 1, "seeds": 1, "paper": None, "half1": None, "half5": None, "train_images": None} | found)
+        rows.append(
+            {
+                "row": row,
+                "views": 1,
+                "seeds": 1,
+                "paper": None,
+                "half1": None,
+                "half5": None,
+                "train_images": None,
+            }
+            | found
+        )
     return rows
 
 
@@ -153,11 +211,16 @@ def text(result: dict[str, Any]) -> Table:
     rows = []
     for row in table(result):
         pairs = [(row["top1"], row["half1"]), (row["top5"], row["half5"])]
-        shown = [f"{100 * error:.1f}" + (f" ± {100 * half:.1f}" if row["seeds"] > 1 else "") + " %" for error, half in pairs]
+        shown = [
+            f"{100 * error:.1f}" + (f" ± {100 * half:.1f}" if row["seeds"] > 1 else "") + " %"
+            for error, half in pairs
+        ]
         seen = f"{row['train_images']:,}" if row["train_images"] else ""
         paper = "{:.1%}, {:.1%}".format(*row["paper"]) if row["paper"] else ""
         rows.append([row["row"], seen, str(row["views"]), *shown, paper])
-    return Table(["", "trained on", "views", "top-1 error", "top-5 error", "the paper, ILSVRC-2010"], rows)
+    return Table(
+        ["", "trained on", "views", "top-1 error", "top-5 error", "the paper, ILSVRC-2010"], rows
+    )
 
 
 def plot(result: dict[str, Any]) -> Figure:
@@ -169,10 +232,28 @@ def plot(result: dict[str, Any]) -> Figure:
         halves = [row[f"half{k}"] for row in rows]
         error = [100 * half if half is not None and np.isfinite(half) else 0 for half in halves]
         colors = ["C0" if row["paper"] else "0.75" for row in rows]
-        panel.barh(places, [100 * row[what] for row in rows], 0.6, xerr=error if any(error) else None, color=colors, capsize=3)
-        papers = [(place, 100 * row["paper"][0 if k == 1 else 1]) for place, row in zip(places, rows, strict=True) if row["paper"]]
-        panel.plot([x for _, x in papers], [y for y, _ in papers], "k|", markersize=16, markeredgewidth=2)
-        panel.set(xlim=(0, 100), xlabel=f"top-{k} error, %", yticks=places, yticklabels=[row["row"] for row in rows])
+        panel.barh(
+            places,
+            [100 * row[what] for row in rows],
+            0.6,
+            xerr=error if any(error) else None,
+            color=colors,
+            capsize=3,
+        )
+        papers = [
+            (place, 100 * row["paper"][0 if k == 1 else 1])
+            for place, row in zip(places, rows, strict=True)
+            if row["paper"]
+        ]
+        panel.plot(
+            [x for _, x in papers], [y for y, _ in papers], "k|", markersize=16, markeredgewidth=2
+        )
+        panel.set(
+            xlim=(0, 100),
+            xlabel=f"top-{k} error, %",
+            yticks=places,
+            yticklabels=[row["row"] for row in rows],
+        )
     panels[0].plot([], [], "k|", label="the paper, ILSVRC-2010")
     panels[0].legend(loc="lower right", fontsize=7)
     return figure

@@ -53,7 +53,10 @@ def config(profile: Profile) -> dict[str, Any]:
         "base": profile["base"],
         "epochs": profile["epochs"],
         "averaged": [AVERAGED, STARRED],
-        "data": {what: {split: pack.digest for split, pack in packs.items()} for what, packs in digests.items()},
+        "data": {
+            what: {split: pack.digest for split, pack in packs.items()}
+            for what, packs in digests.items()
+        },
     }
 
 
@@ -72,7 +75,11 @@ def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
     """Those that do not begin with another's weights."""
     more, _ = pretraining(profile)
     plain = [(models.base(profile, seed), profile.splits()) for seed in enough(seeds, AVERAGED)]
-    return plain + [(_starry(profile, "pretraining", seed, more), more) for seed in enough(seeds, STARRED) if more]
+    return plain + [
+        (_starry(profile, "pretraining", seed, more), more)
+        for seed in enough(seeds, STARRED)
+        if more
+    ]
 
 
 def then(profile: Profile, seeds: list[int]) -> models.Later:
@@ -87,7 +94,15 @@ def then(profile: Profile, seeds: list[int]) -> models.Later:
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     splits, (more, lacks) = profile.splits(), pretraining(profile)
     plain = enough(seeds, AVERAGED)
-    paths = {"1 CNN": dict(zip(plain, models.train_all(profile, [models.base(profile, s) for s in plain], title="table2"), strict=True))}
+    paths = {
+        "1 CNN": dict(
+            zip(
+                plain,
+                models.train_all(profile, [models.base(profile, s) for s in plain], title="table2"),
+                strict=True,
+            )
+        )
+    }
     seen = {"1 CNN": _seen(paths["1 CNN"].values(), splits["train"])}
     left_out: dict[str, str] = {}
     if more:
@@ -95,15 +110,21 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         configs, starts = _starred(profile, starred, more)
         tuned = models.train_all(profile, configs, title="table2: fine-tuning", starts=starts)
         paths["1 CNN*"] = dict(zip(starred, tuned, strict=True))
-        seen["1 CNN*"] = _seen(starts.values(), more["train"]) + _seen(paths["1 CNN*"].values(), splits["train"])
+        seen["1 CNN*"] = _seen(starts.values(), more["train"]) + _seen(
+            paths["1 CNN*"].values(), splits["train"]
+        )
     else:
         left_out |= dict.fromkeys(("1 CNN*", "7 CNNs*"), lacks)
 
-    measured = {split: _measure(paths, splits[split]) for split in ("val", "test") if split in splits}
+    measured = {
+        split: _measure(paths, splits[split]) for split in ("val", "test") if split in splits
+    }
     tables = {split: rows for split, (rows, _) in measured.items()}
     if "table1" in profile.settings:  # whose row it is, on the split that it was measured on
         first = experiments.result("table1", profile.name, seeds)["metrics"]
-        tables[first["split"]] = {"SIFT + FVs": first["nets"]["SIFT + FVs"]} | tables[first["split"]]
+        tables[first["split"]] = {"SIFT + FVs": first["nets"]["SIFT + FVs"]} | tables[
+            first["split"]
+        ]
     else:
         left_out["SIFT + FVs"] = "the profile has no Table 1, whose row this is"
     return {
@@ -114,9 +135,14 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         "test_left_out": None if "test" in tables else "its labels are not public",
         "left_out": left_out,
         "gains": {split: gains for split, (_, gains) in measured.items()},
-        "averaged": {"5 CNNs": plain[:AVERAGED], "7 CNNs*": [plain[:AVERAGED], enough(seeds, STARRED)[:STARRED]] if more else None},
+        "averaged": {
+            "5 CNNs": plain[:AVERAGED],
+            "7 CNNs*": [plain[:AVERAGED], enough(seeds, STARRED)[:STARRED]] if more else None,
+        },
         "images_seen": seen,
-        "pretraining": {"classes": len(more["train"].classes), "train_images": len(more["train"])} if more else None,
+        "pretraining": {"classes": len(more["train"].classes), "train_images": len(more["train"])}
+        if more
+        else None,
     }
 
 
@@ -126,18 +152,30 @@ def enough(seeds: Sequence[int], least: int) -> list[int]:
     return [*seeds, *(next(others) for _ in range(least - len(seeds)))]
 
 
-def _starred(profile: Profile, seeds: list[int], more: dict[str, Pack]) -> tuple[list[models.Config], dict[str, Path]]:
+def _starred(
+    profile: Profile, seeds: list[int], more: dict[str, Pack]
+) -> tuple[list[models.Config], dict[str, Path]]:
     """Of nets with a sixth convolution: the configs with which they go on on the task, and by their `start` the runs of their pre-training.
 
     The source's weights had come by way of three data sets, and their last training began at a tenth of the first rate. Here there is one
     such set, and the profile says the rate.
     """
-    roots = models.train_all(profile, [_starry(profile, "pretraining", seed, more) for seed in seeds], more, title="table2: pre-training")
+    roots = models.train_all(
+        profile,
+        [_starry(profile, "pretraining", seed, more) for seed in seeds],
+        more,
+        title="table2: pre-training",
+    )
     starts = {starting_point(root): root for root in roots}
-    return [_starry(profile, "finetuning", seed, start=start) for seed, start in zip(seeds, starts, strict=True)], starts
+    return [
+        _starry(profile, "finetuning", seed, start=start)
+        for seed, start in zip(seeds, starts, strict=True)
+    ], starts
 
 
-def _starry(profile: Profile, stage: str, seed: int, splits: dict[str, Pack] | None = None, **fields) -> models.Config:
+def _starry(
+    profile: Profile, stage: str, seed: int, splits: dict[str, Pack] | None = None, **fields
+) -> models.Config:
     settings = profile["table2"][stage]
     preset = settings.get("preset", f"{profile['base']}/conv6")
     fields |= {name: settings[name] for name in ("epochs", "rate") if name in settings}
@@ -149,9 +187,13 @@ def _seen(runs: Iterable[Path], pack: Pack) -> int:
     return round(len(pack) * float(np.mean([models.summary(path)["epochs"] for path in runs])))
 
 
-def _measure(paths: dict[str, dict[int, Path]], pack: Pack) -> tuple[dict[str, Any], dict[str, Any]]:
+def _measure(
+    paths: dict[str, dict[int, Path]], pack: Pack
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Rows of the table on a pack: single nets by seed, averages once; and what averaging gains."""
-    rows: dict[str, Any] = {row: {str(seed): {"views": {}} for seed in of} for row, of in paths.items()}
+    rows: dict[str, Any] = {
+        row: {str(seed): {"views": {}} for seed in of} for row, of in paths.items()
+    }
     rows |= {row: {"views": {}} for row in ("5 CNNs", *["7 CNNs*"] * ("1 CNN*" in paths))}
     gains: dict[str, Any] = {}
     for views in (1, 10):
@@ -172,10 +214,14 @@ def _measure(paths: dict[str, dict[int, Path]], pack: Pack) -> tuple[dict[str, A
             if row in rows:
                 average = torch.as_tensor(sums[row] / count)
                 found[row] = misses(average, labels)
-                rows[row]["views"][str(views)] = evaluation.errors(average, labels).rounded() | {"interval": _both(interval, found[row])}
+                rows[row]["views"][str(views)] = evaluation.errors(average, labels).rounded() | {
+                    "interval": _both(interval, found[row])
+                }
         for row, than in (("5 CNNs", "1 CNN"), ("7 CNNs*", "5 CNNs")):
             if row in found:
-                gains.setdefault(f"{row} for {than}", {})[str(views)] = _both(gain, found[row] - found[than])
+                gains.setdefault(f"{row} for {than}", {})[str(views)] = _both(
+                    gain, found[row] - found[than]
+                )
     return rows, gains
 
 
@@ -209,23 +255,41 @@ def table(result: dict[str, Any], views: int = 10) -> list[tuple[str, ...]]:
     metrics = result["metrics"]
     lines = []
     for row, paper in PAPER.items():
-        columns = [(metrics["nets"], "top1"), (metrics["nets"], "top5"), (metrics["test"] or {}, "top5")]
+        columns = [
+            (metrics["nets"], "top1"),
+            (metrics["nets"], "top5"),
+            (metrics["test"] or {}, "top5"),
+        ]
         numbers = [_mean(rows.get(row), views, what) for rows, what in columns]
-        lines.append((row, *("-" if n is None else f"{n:.1f}" for n in numbers), *("-" if n is None else f"{n:.1f}" for n in paper)))
+        lines.append(
+            (
+                row,
+                *("-" if n is None else f"{n:.1f}" for n in numbers),
+                *("-" if n is None else f"{n:.1f}" for n in paper),
+            )
+        )
     return lines
 
 
 def text(result: dict[str, Any], views: int = 10) -> Table:
     """Table 2 in words, beside the paper's; below it, rows of several seeds seed by seed, and what is left out."""
     metrics = result["metrics"]
-    head = ["errors in percent, ten views", *("validation top-1", "top-5", "test top-5"), *("the paper: top-1", "top-5", "test top-5")]
+    head = [
+        "errors in percent, ten views",
+        *("validation top-1", "top-5", "test top-5"),
+        *("the paper: top-1", "top-5", "test top-5"),
+    ]
     notes = []
     for row, by_seed in metrics["nets"].items():
         if "views" not in by_seed and len(by_seed) > 1:
-            shown = ", ".join(f"{100 * one['views'][str(views)]['top1']:.1f}" for one in by_seed.values())
+            shown = ", ".join(
+                f"{100 * one['views'][str(views)]['top1']:.1f}" for one in by_seed.values()
+            )
             notes.append(f"{row}, validation top-1 seed by seed: {shown}")
     notes += [f"{row}: left out, {why}" for row, why in metrics["left_out"].items()]
-    notes += [f"test images: left out, {metrics['test_left_out']}"] if metrics["test_left_out"] else []
+    notes += (
+        [f"test images: left out, {metrics['test_left_out']}"] if metrics["test_left_out"] else []
+    )
     return Table(head, table(result, views), notes)
 
 
@@ -234,23 +298,36 @@ def _mean(row: dict[str, Any] | None, views: int, what: str) -> float | None:
     if not row:
         return None
     runs = [row] if "views" in row else list(row.values())
-    return 100 * float(np.mean([one["views"].get(str(views), one["views"].get("1"))[what] for one in runs]))
+    return 100 * float(
+        np.mean([one["views"].get(str(views), one["views"].get("1"))[what] for one in runs])
+    )
 
 
 def plot(result: dict[str, Any]) -> Figure:
     """Errors on validation images from ten views, row by row: dots are seeds, bars the bootstrap's intervals of the averages."""
     rows = result["metrics"]["nets"]
     order = [row for row in PAPER if row in rows]
-    figure, panels = plt.subplots(1, 2, figsize=(9, 0.8 + 0.45 * len(order)), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(
+        1, 2, figsize=(9, 0.8 + 0.45 * len(order)), sharey=True, layout="constrained"
+    )
     for panel, what in zip(panels, ("top1", "top5"), strict=True):
         for place, row in enumerate(order):
             found = rows[row]
             if "views" in found:
                 at = found["views"]["10"]
-                panel.plot([100 * end for end in at["interval"][what]], [-place] * 2, color="#3b6fa0", lw=2, alpha=0.6)
+                panel.plot(
+                    [100 * end for end in at["interval"][what]],
+                    [-place] * 2,
+                    color="#3b6fa0",
+                    lw=2,
+                    alpha=0.6,
+                )
                 panel.plot(100 * at[what], -place, "o", color="#3b6fa0", ms=6)
             else:
-                errors = [100 * one["views"].get("10", one["views"].get("1"))[what] for one in found.values()]  # baselines have one view
+                errors = [
+                    100 * one["views"].get("10", one["views"].get("1"))[what]
+                    for one in found.values()
+                ]  # baselines have one view
                 panel.plot(errors, [-place] * len(errors), "o", color="#c77c11", ms=4, alpha=0.8)
         panel.set_xlabel(f"{'top-1' if what == 'top1' else 'top-5'} error, percent", fontsize=8)
         panel.tick_params(labelsize=8)

@@ -26,16 +26,27 @@ KINDS = ("same batch", "augmented")
 
 def config(profile: Profile) -> dict[str, Any]:
     settings = profile["throughput"]
-    return {"throughput": settings, "base": profile["base"], "net": profile.net, "data": profile.splits()["train"].digest}
+    return {
+        "throughput": settings,
+        "base": profile["base"],
+        "net": profile.net,
+        "data": profile.splits()["train"].digest,
+    }
 
 
 def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     """A few rounds for each seed, of so many steps each, after a first one that is not kept."""
-    settings, pack, rates = profile["throughput"], profile.splits()["train"], dict[str, list[float]]()
+    settings, pack, rates = (
+        profile["throughput"],
+        profile.splits()["train"],
+        dict[str, list[float]](),
+    )
     config = models.base(profile, seeds[0])
     device = torch.device(models.devices()[0])
     with arithmetic(config.precision, device):
-        learner = Learner(config.network(), config.recipe, Ranks(device), PRECISIONS[config.precision])
+        learner = Learner(
+            config.network(), config.recipe, Ranks(device), PRECISIONS[config.precision]
+        )
         augment = Augment(config.recipe, pack.mean, config.image_size, pack.color)
         loader = Loader(pack, config.batch_size, config.seed, device)
         first = next(iter(loader.epoch(0)))
@@ -44,7 +55,9 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         def train(batch: Batch, x: torch.Tensor) -> int:
             _, labels, ids, _ = batch
             learner.backward(x, labels, rng.key(rng.DROPOUT, config.seed, 0, ids), len(ids))
-            learner.update([0.0] * len(learner.parameters))  # the work of a step, and no step: nothing may diverge
+            learner.update(
+                [0.0] * len(learner.parameters)
+            )  # the work of a step, and no step: nothing may diverge
             return len(ids)
 
         def same() -> int:
@@ -57,10 +70,17 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
                 done += train(batch, augment.train(images, ids, positions, number))
             return done
 
-        for number in tqdm(range(1 + settings["rounds"] * len(seeds)), desc="throughput", unit="round", disable=None):
+        for number in tqdm(
+            range(1 + settings["rounds"] * len(seeds)),
+            desc="throughput",
+            unit="round",
+            disable=None,
+        ):
             for kind in KINDS if number % 2 else KINDS[::-1]:
                 began = time.perf_counter()
-                images = same() if kind == "same batch" else augmented(number + 1)  # 0 is where the fixed batch is from
+                images = (
+                    same() if kind == "same batch" else augmented(number + 1)
+                )  # 0 is where the fixed batch is from
                 if number:  # losses are read at each step, so the device has ended what it was told
                     rates.setdefault(kind, []).append(images / (time.perf_counter() - began))
     return {
@@ -69,7 +89,9 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         "steps": settings["steps"],
         "batch_size": config.batch_size,
         "threads": torch.get_num_threads(),
-        "spread": {kind: [round(min(found), 1), round(max(found), 1)] for kind, found in rates.items()},
+        "spread": {
+            kind: [round(min(found), 1), round(max(found), 1)] for kind, found in rates.items()
+        },
     }
 
 
@@ -77,9 +99,16 @@ def table(result: dict[str, Any]) -> str:
     """Images a second of both, and their ratio, in plain text."""
     metrics = result["metrics"]
     rate, spread = metrics["images_per_second"], metrics["spread"]
-    lines = [f"images a second, median of {metrics['rounds']} rounds of {metrics['steps']} steps (least and most)"]
-    lines += [f"  {kind:<12}{rate[kind]:>10,.0f}  ({spread[kind][0]:,.0f} to {spread[kind][1]:,.0f})" for kind in KINDS]
-    return "\n".join([*lines, f"augmented over same batch: {rate['augmented'] / rate['same batch']:.2f}"])
+    lines = [
+        f"images a second, median of {metrics['rounds']} rounds of {metrics['steps']} steps (least and most)"
+    ]
+    lines += [
+        f"  {kind:<12}{rate[kind]:>10,.0f}  ({spread[kind][0]:,.0f} to {spread[kind][1]:,.0f})"
+        for kind in KINDS
+    ]
+    return "\n".join(
+        [*lines, f"augmented over same batch: {rate['augmented'] / rate['same batch']:.2f}"]
+    )
 
 
 def plot(result: dict[str, Any]) -> Figure:

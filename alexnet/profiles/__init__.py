@@ -33,7 +33,9 @@ def _files() -> dict[str, Path]:
     folder = os.environ.get("ALEXNET_PROFILES")
     own = {path.stem: path for path in Path(folder).glob("*.yml")} if folder else {}
     for name in own.keys() & ours.keys():
-        raise InputError(f"{own[name]} has the name of a profile of the project; choose another one, and write `extends: {name}`")
+        raise InputError(
+            f"{own[name]} has the name of a profile of the project; choose another one, and write `extends: {name}`"
+        )
     return ours | own
 
 
@@ -46,7 +48,9 @@ class Profile:
         """A setting; raises InputError where the profile has none of that name: it cannot serve what asks for it."""
         if key not in self.settings:
             others = ", ".join(who_has(key)) or "none"
-            raise InputError(f"profile {self.name!r} has no settings for {key!r}; the profiles that do: {others}")
+            raise InputError(
+                f"profile {self.name!r} has no settings for {key!r}; the profiles that do: {others}"
+            )
         return self.settings[key]
 
     @property
@@ -77,14 +81,19 @@ class Profile:
     def title(self) -> str:
         """The data's name, as it is shown wherever a result is."""
         source = self.source()
-        return self.settings.get("titles", {}).get(source.name if isinstance(source, Path) else source, self["title"])
+        return self.settings.get("titles", {}).get(
+            source.name if isinstance(source, Path) else source, self["title"]
+        )
 
     def splits(self, part: str | None = None) -> dict[str, Pack]:
         """The prepared data, made on first use under runs/<profile>/data.
 
         part: an experiment, which may have images of its own (its setting `pictographs`).
         """
-        return self.packs(part or "images", {"pictographs": self.settings[part].get("pictographs")} if part else {})
+        return self.packs(
+            part or "images",
+            {"pictographs": self.settings[part].get("pictographs")} if part else {},
+        )
 
     def packs(self, name: str, data: dict[str, Any]) -> dict[str, Pack]:
         """Other images, prepared on first use under runs/<profile>/data as `name`.
@@ -100,13 +109,21 @@ class Profile:
                         pictographs.write(folder / "images", **own)
                         prepare(folder / "images", out, size=own["size"])
                 return _labeled(out)
-        told: dict[str, Any] = {key: (data if key in data else self.settings).get(key) for key in DATA}
+        told: dict[str, Any] = {
+            key: (data if key in data else self.settings).get(key) for key in DATA
+        }
         source = self.source(told.pop("source"))
-        what: list[Any] = [str(source), told["size"], pictographs.RECIPE if source == "pictographs" else None]
+        what: list[Any] = [
+            str(source),
+            told["size"],
+            pictographs.RECIPE if source == "pictographs" else None,
+        ]
         part = {key: told[key] for key in ("classes", "limit", "encoding") if told[key] is not None}
         out = self.runs / "data" / f"images-{results.config_hash(what + [part] * bool(part))}"
         with alone(out):
-            return _labeled(out if out.exists() else prepare(source, out, size=told["size"], **part))
+            return _labeled(
+                out if out.exists() else prepare(source, out, size=told["size"], **part)
+            )
 
 
 def _labeled(out: Path) -> dict[str, Pack]:
@@ -145,7 +162,9 @@ def _read(name: str, below: tuple[str, ...]) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(own, dict):
-        raise InputError(f"{path} holds no settings; alexnet/profiles/embedded.yml shows what a profile looks like")
+        raise InputError(
+            f"{path} holds no settings; alexnet/profiles/embedded.yml shows what a profile looks like"
+        )
     settings = _over(_read(own.pop("extends"), (*below, name)), own) if "extends" in own else own
     return {key: value for key, value in settings.items() if value is not None}
 

@@ -40,7 +40,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OSError(f"cannot write {path}: {reason}; make room, and the same command with --resume goes on") from error
+        raise OSError(
+            f"cannot write {path}: {reason}; make room, and the same command with --resume goes on"
+        ) from error
 
 
 class Writer:
@@ -50,8 +52,16 @@ class Writer:
     agree on and no earlier process used. keep: how many checkpoints stay.
     """
 
-    def __init__(self, folder: Path, names: Collection[str], attempt: str, first: bool = True, keep: int = 2):
-        self.folder, self.names, self.attempt, self.first, self.keep = folder, names, attempt, first, keep
+    def __init__(
+        self, folder: Path, names: Collection[str], attempt: str, first: bool = True, keep: int = 2
+    ):
+        self.folder, self.names, self.attempt, self.first, self.keep = (
+            folder,
+            names,
+            attempt,
+            first,
+            keep,
+        )
         self._thread: threading.Thread | None = None
         self._failure: OSError | SafetensorError | None = None
         self._written, self._given_up = threading.Event(), threading.Event()
@@ -63,11 +73,16 @@ class Writer:
         if final.exists():
             return
         copies = {
-            number: {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in own.items()}
+            number: {
+                name: tensor.detach().to("cpu", copy=True).contiguous()
+                for name, tensor in own.items()
+            }
             for number, own in columns.items()
         }
         self._written.clear()
-        self._thread = threading.Thread(target=self._write, args=(final, copies, state), name="checkpoint", daemon=True)
+        self._thread = threading.Thread(
+            target=self._write, args=(final, copies, state), name="checkpoint", daemon=True
+        )
         self._thread.start()
 
     def failed(self, wait: bool = False) -> bool:
@@ -83,9 +98,15 @@ class Writer:
             self._thread = None
         if self._failure is not None:
             last = steps(self.folder)
-            kept = f"{last[-1].name} is kept: make room, and --resume goes on from there" if last else "make room, and --resume begins anew"
+            kept = (
+                f"{last[-1].name} is kept: make room, and --resume goes on from there"
+                if last
+                else "make room, and --resume begins anew"
+            )
             reason = getattr(self._failure, "strerror", None) or self._failure
-            raise OSError(f"cannot write a checkpoint to {self.folder}: {reason}; {kept}") from self._failure
+            raise OSError(
+                f"cannot write a checkpoint to {self.folder}: {reason}; {kept}"
+            ) from self._failure
 
     def give_up(self) -> None:
         """Ends the wait for other ranks' parts: they could not write them."""
@@ -119,7 +140,9 @@ class Writer:
                 return
         (part / "state.json").write_text(json.dumps(state, indent=1))
         files = {path.name: sha256(path) for path in sorted([*columns, part / "state.json"])}
-        (part / "manifest.json").write_text(json.dumps({"step": state["step"], "sha256": files}, indent=1))
+        (part / "manifest.json").write_text(
+            json.dumps({"step": state["step"], "sha256": files}, indent=1)
+        )
         for name in ("state.json", "manifest.json"):
             sync(part / name)
         part.rename(final)
@@ -127,7 +150,9 @@ class Writer:
         for old in steps(self.folder)[: -self.keep]:
             shutil.rmtree(old)
         for stale in self.folder.glob(f".{PREFIX}*"):
-            if stale.name[1 : len(final.name) + 1] <= final.name:  # a later one may be under way on another rank
+            if (
+                stale.name[1 : len(final.name) + 1] <= final.name
+            ):  # a later one may be under way on another rank
                 shutil.rmtree(stale, ignore_errors=True)
 
 
@@ -155,9 +180,17 @@ def load(path: Path, numbers: Collection[str] | None = None) -> tuple[Columns, d
     if not isinstance(manifest, dict) or "state.json" not in manifest:
         raise InputError(f"{path / 'manifest.json'} is missing or damaged; {instead}")
     for name in manifest:
-        if not re.fullmatch(r"state\.json|column-\d+\.safetensors", name):  # nothing outside the folder is so much as read
-            raise InputError(f"{path / 'manifest.json'} names {name!r}, which no checkpoint holds; {instead}")
-    wanted = list(manifest) if numbers is None else ["state.json", *(f"column-{number}.safetensors" for number in numbers)]
+        if not re.fullmatch(
+            r"state\.json|column-\d+\.safetensors", name
+        ):  # nothing outside the folder is so much as read
+            raise InputError(
+                f"{path / 'manifest.json'} names {name!r}, which no checkpoint holds; {instead}"
+            )
+    wanted = (
+        list(manifest)
+        if numbers is None
+        else ["state.json", *(f"column-{number}.safetensors" for number in numbers)]
+    )
     for name in wanted:
         if not (path / name).is_file() or sha256(path / name) != manifest.get(name):
             raise InputError(f"{path / name} is missing or damaged; {instead}")
@@ -169,7 +202,9 @@ def load(path: Path, numbers: Collection[str] | None = None) -> tuple[Columns, d
             else:
                 columns[name[len("column-") : -len(".safetensors")]] = load_file(path / name)
         except (ValueError, SafetensorError) as error:
-            raise InputError(f"{path / name} is not what a checkpoint holds ({error}); {instead}") from None
+            raise InputError(
+                f"{path / name} is not what a checkpoint holds ({error}); {instead}"
+            ) from None
     if not isinstance(state, dict):
         raise InputError(f"{path / 'state.json'} is not what a checkpoint holds; {instead}")
     return columns, state

@@ -22,9 +22,14 @@ from alexnet.network import AlexNet
 from alexnet.presets import Recipe
 from alexnet.training.checkpoint import Columns
 from alexnet.training.ranks import Gradients, Ranks
-from kernels import momentum_step_
+from alexnet_kernels import momentum_step_
 
-PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+PRECISIONS = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp64": torch.float64,
+}
 
 
 @contextmanager
@@ -50,32 +55,52 @@ class Learner:
     """Takes over `net`, which must be in float32, and moves it to the ranks' device and to `dtype`."""
 
     def __init__(
-        self, net: AlexNet, recipe: Recipe, ranks: Ranks, dtype: torch.dtype = torch.float32, overlap: bool = True, compiled: bool = False
+        self,
+        net: AlexNet,
+        recipe: Recipe,
+        ranks: Ranks,
+        dtype: torch.dtype = torch.float32,
+        overlap: bool = True,
+        compiled: bool = False,
     ):
         self.recipe, self.ranks, self.dtype = recipe, ranks, dtype
         if ranks.device.type == "cpu":
             keep_memory()
         net.to(ranks.device)
         half = dtype == torch.bfloat16
-        masters = {name: value.detach().clone() for name, value in net.named_parameters()} if half else {}
+        masters = (
+            {name: value.detach().clone() for name, value in net.named_parameters()} if half else {}
+        )
         self.net = net.to(dtype)
         self.call = torch.compile(self.net, dynamic=False) if compiled else self.net
-        self.parameters = dict(net.named_parameters())  # "columns.0.conv1.weight": what the net computes with
+        self.parameters = dict(
+            net.named_parameters()
+        )  # "columns.0.conv1.weight": what the net computes with
         self.weights: Mapping[str, Tensor] = masters or self.parameters  # what is updated and kept
         self.velocities = {name: torch.zeros_like(value) for name, value in self.weights.items()}
-        self.decays: list[Any] = [0.0 if name.endswith("bias") else recipe.weight_decay for name in self.parameters]
-        self.rates: list[float] = []  # the last ones, where the velocity is to be rescaled as they change
+        self.decays: list[Any] = [
+            0.0 if name.endswith("bias") else recipe.weight_decay for name in self.parameters
+        ]
+        self.rates: list[
+            float
+        ] = []  # the last ones, where the velocity is to be rescaled as they change
         self.gradients = Gradients(self.parameters.values(), ranks, overlap)
 
-    def backward(self, images: Tensor, labels: Tensor, keys: Tensor, count: int) -> tuple[float, int]:
+    def backward(
+        self, images: Tensor, labels: Tensor, keys: Tensor, count: int
+    ) -> tuple[float, int]:
         """Adds the gradients of the mean loss over a batch of `count` images, of which `images` (N, 3, S, S) are this row's share. labels,
         keys: int64 (N,), as for the net. Returns the share's summed loss in nats and its number of errors."""
         device = self.ranks.device
-        loss, wrong = self.gradients_of(images.to(device, self.dtype), labels.to(device), keys.to(device), count)
+        loss, wrong = self.gradients_of(
+            images.to(device, self.dtype), labels.to(device), keys.to(device), count
+        )
         self.gradients.wait()
         return float(loss), int(wrong)
 
-    def gradients_of(self, images: Tensor, labels: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def gradients_of(
+        self, images: Tensor, labels: Tensor, keys: Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
         """The same on the device, which the host does not wait for: 0-d tensors come back."""
         logits = self.call(images, keys)
         if self.dtype == torch.bfloat16:
@@ -89,12 +114,20 @@ class Learner:
         tensors on the device, which a CUDA graph needs."""
         weights, velocities = list(self.weights.values()), list(self.velocities.values())
         if isinstance(rates[0], Tensor) and not isinstance(self.decays[0], Tensor):
-            self.decays = list(torch.tensor(self.decays, dtype=rates[0].dtype, device=rates[0].device).unbind())
+            self.decays = list(
+                torch.tensor(self.decays, dtype=rates[0].dtype, device=rates[0].device).unbind()
+            )
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        half: dict[str, Any] = {"copies": list(self.parameters.values())} if self.weights is not self.parameters else {}
+        half: dict[str, Any] = (
+            {"copies": list(self.parameters.values())}
+            if self.weights is not self.parameters
+            else {}
+        )
         if self.recipe.velocity == "without rate":
             self.rates = rescale_(velocities, self.rates or rates, rates)
-        momentum_step_(weights, gradients, velocities, rates, self.recipe.momentum, self.decays, **half)
+        momentum_step_(
+            weights, gradients, velocities, rates, self.recipe.momentum, self.decays, **half
+        )
         for parameter in self.parameters.values():
             parameter.grad = None
 
@@ -103,7 +136,9 @@ class Learner:
         columns: Columns = {}
         for name, value in self.weights.items():
             _, number, rest = name.split(".", 2)
-            columns.setdefault(number, {}).update({rest: value, f"velocity.{rest}": self.velocities[name]})
+            columns.setdefault(number, {}).update(
+                {rest: value, f"velocity.{rest}": self.velocities[name]}
+            )
         return columns
 
     @torch.no_grad()
@@ -113,11 +148,17 @@ class Learner:
         for number, tensors in own.items():
             found = columns.get(number, {})
             for name in tensors.keys() ^ found.keys():
-                raise InputError(f"column {number} {'lacks' if name in tensors else 'holds a surplus'} {name}: it belongs to another net")
+                raise InputError(
+                    f"column {number} {'lacks' if name in tensors else 'holds a surplus'} {name}: it belongs to another net"
+                )
             for name, value in tensors.items():
                 if found[name].shape != value.shape or found[name].dtype != value.dtype:
-                    theirs, ours = (f"{t.dtype} of shape {tuple(t.shape)}" for t in (found[name], value))
-                    raise InputError(f"{name} of column {number} is {theirs}, this net's {ours}: it belongs to another net")
+                    theirs, ours = (
+                        f"{t.dtype} of shape {tuple(t.shape)}" for t in (found[name], value)
+                    )
+                    raise InputError(
+                        f"{name} of column {number} is {theirs}, this net's {ours}: it belongs to another net"
+                    )
         for number, tensors in own.items():
             for name, value in tensors.items():
                 value.copy_(columns[number][name])
@@ -141,7 +182,9 @@ def keep_memory() -> None:
             return
 
 
-def rescale_(velocities: Sequence[Tensor], before: Sequence[Any], rates: Sequence[Any]) -> list[float]:
+def rescale_(
+    velocities: Sequence[Tensor], before: Sequence[Any], rates: Sequence[Any]
+) -> list[float]:
     """Where a rate is not what it was before, the velocity is multiplied by their ratio, in place: with the rate outside of it, as torch
     writes SGD, the velocity would not have known the old one. Returns the rates to come here with next time; 0 is frozen, and changes
     nothing."""

@@ -27,10 +27,19 @@ class Log:
     def add(self, kind: str, step: int, **values: float | int | str | None) -> None:
         with writing(self.path.parent):
             self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-            scalars = {f"{kind}/{name}": value for name, value in values.items() if isinstance(value, int | float)}
+            scalars = {
+                f"{kind}/{name}": value
+                for name, value in values.items()
+                if isinstance(value, int | float)
+            }
             assert self.board.file_writer is not None
             self.board.file_writer.add_summary(  # one event for all: add_scalar, one for each, takes five times as long
-                Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]), step
+                Summary(
+                    value=[
+                        Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()
+                    ]
+                ),
+                step,
             )
 
     def flush(self) -> None:
@@ -51,7 +60,12 @@ def read(folder: Path, kind: str | None = None) -> Iterator[dict]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int) and "kind" in row and kind in (None, row["kind"]):
+        if (
+            isinstance(row, dict)
+            and isinstance(row.get("step"), int)
+            and "kind" in row
+            and kind in (None, row["kind"])
+        ):
             yield row
 
 
@@ -62,4 +76,6 @@ def losses(folder: Path) -> list[float]:
 
 def means(values: list[float], window: int) -> list[float]:
     """Means over consecutive windows of steps; what is left over at the end belongs to none."""
-    return [sum(values[i : i + window]) / window for i in range(0, len(values) - window + 1, window)]
+    return [
+        sum(values[i : i + window]) / window for i in range(0, len(values) - window + 1, window)
+    ]

@@ -57,7 +57,9 @@ class Ranks:
     def tick(self) -> None:
         self.ticks += 1
 
-    def totals(self, numbers: Sequence[float] = (), flags: Sequence[bool] = ()) -> tuple[list[float], list[bool]]:
+    def totals(
+        self, numbers: Sequence[float] = (), flags: Sequence[bool] = ()
+    ) -> tuple[list[float], list[bool]]:
         """Each number's sum over the rows, and of each flag whether it is set on any rank. The ranks of a row pass the same numbers."""
         self.tick()
         if self.world == 1:
@@ -150,7 +152,9 @@ def launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def join(columns: int, device: str = "cpu", column_ranks: int | None = None, timeout: float = TIMEOUT) -> Ranks:
+def join(
+    columns: int, device: str = "cpu", column_ranks: int | None = None, timeout: float = TIMEOUT
+) -> Ranks:
     """The place of a process that `torchrun` started, once all of them have joined; `Ranks(device)` for any other.
 
     columns: of the net. column_ranks: over how many ranks they are spread; as many as there are columns where the ranks allow it, else 1.
@@ -161,13 +165,17 @@ def join(columns: int, device: str = "cpu", column_ranks: int | None = None, tim
     """
     if not launched():
         if column_ranks is not None:
-            raise InputError("--column-ranks is for several ranks, which `torchrun --nproc-per-node N -m alexnet train ...` starts")
+            raise InputError(
+                "--column-ranks is for several ranks, which `torchrun --nproc-per-node N -m alexnet train ...` starts"
+            )
         return Ranks(device)
     world = int(os.environ["WORLD_SIZE"])
     spread = column_ranks if column_ranks is not None else columns if world % columns == 0 else 1
     if spread < 1 or world % spread or columns % spread:
         what = f"the number of ranks, which is {world}, and that of the net's columns, which is {columns}"
-        raise SharedError(f"--column-ranks {spread} does not divide both {what}; choose one that does")
+        raise SharedError(
+            f"--column-ranks {spread} does not divide both {what}; choose one that does"
+        )
     local = int(os.environ.get("LOCAL_RANK", 0))
     backend = "gloo"
     if device.startswith("cuda"):
@@ -185,8 +193,14 @@ def join(columns: int, device: str = "cpu", column_ranks: int | None = None, tim
     ranks._store = dist.PrefixStore(f"alexnet/{attempt}", _gather(ranks, timeout, attempt))
     _watch(ranks, timeout, attempt)
     longer = timedelta(seconds=2 * timeout + 30)  # the watch is to speak first
-    dist.init_process_group(backend, store=ranks._store, rank=ranks.rank, world_size=world, timeout=longer)
-    mesh = init_device_mesh("cuda" if "nccl" in backend else "cpu", (world // spread, spread), mesh_dim_names=("data", "column"))
+    dist.init_process_group(
+        backend, store=ranks._store, rank=ranks.rank, world_size=world, timeout=longer
+    )
+    mesh = init_device_mesh(
+        "cuda" if "nccl" in backend else "cpu",
+        (world // spread, spread),
+        mesh_dim_names=("data", "column"),
+    )
     ranks.row, ranks.column = (mesh.get_local_rank(name) for name in ("data", "column"))
     ranks.rows = world // spread
     if ranks.rows > 1:
@@ -199,20 +213,35 @@ def join(columns: int, device: str = "cpu", column_ranks: int | None = None, tim
 def _gather(ranks: Ranks, timeout: float, attempt: str) -> dist.Store:
     """The store by which all ranks find each other, once all have come. The launcher keeps it, or else rank 0."""
     keeps = ranks.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    address, port, longest = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timedelta(seconds=timeout)
+    address, port, longest = (
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        timedelta(seconds=timeout),
+    )
     where = f"MASTER_ADDR={address} MASTER_PORT={port}"
     try:
-        store = dist.TCPStore(address, port, is_master=keeps, timeout=longest, wait_for_workers=False, multi_tenant=True)
+        store = dist.TCPStore(
+            address,
+            port,
+            is_master=keeps,
+            timeout=longest,
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
     except RuntimeError as error:
         if keeps:
             raise
-        raise RuntimeError(f"rank 0 did not come within {timeout:g} s to {where}; start it, or mend the address") from error
+        raise RuntimeError(
+            f"rank 0 did not come within {timeout:g} s to {where}; start it, or mend the address"
+        ) from error
     came = [f"came/{attempt}/{rank}" for rank in range(ranks.world)]
     store.set(came[ranks.rank], "")
     try:
         store.wait(came, longest)
     except RuntimeError as error:
-        missing = " and ".join(f"rank {rank}" for rank, key in enumerate(came) if not store.check([key]))
+        missing = " and ".join(
+            f"rank {rank}" for rank, key in enumerate(came) if not store.check([key])
+        )
         told = f"{missing} did not come within {timeout:g} s; start all {ranks.world} with {where}, or raise --timeout"
         raise RuntimeError(told) from error
     return store
@@ -226,9 +255,15 @@ def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:
     that was killed leaves no rank behind: they stop as if they had been asked to.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    own = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=timeout))  # a connection for the thread alone
+    own = dist.TCPStore(
+        address, port, is_master=False, timeout=timedelta(seconds=timeout)
+    )  # a connection for the thread alone
     store = dist.PrefixStore(f"watch/{attempt}", own)
-    where, pause, launcher = f"{socket.gethostname()}, process {os.getpid()}", min(1.0, timeout / 8), os.getppid()
+    where, pause, launcher = (
+        f"{socket.gethostname()}, process {os.getpid()}",
+        min(1.0, timeout / 8),
+        os.getppid(),
+    )
     store.set(str(ranks.rank), json.dumps([0, where]))
 
     def watch() -> None:
@@ -249,7 +284,11 @@ def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:
                 continue
             if first:  # the one that noticed first speaks for all
                 said = f"{_accusation(told, timeout)}, in step {ranks.step + 1}; stopping all ranks"
-                print(f"alexnet: {said}. The same command with --resume goes on from the last checkpoint", file=sys.stderr, flush=True)
+                print(
+                    f"alexnet: {said}. The same command with --resume goes on from the last checkpoint",
+                    file=sys.stderr,
+                    flush=True,
+                )
             time.sleep(pause)  # let the rest read what they need
             os._exit(1)
 
@@ -259,6 +298,10 @@ def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:
 def _accusation(told: list[tuple[int, str]], timeout: float) -> str:
     """Which rank hangs. told: of each rank its signs of life, and where it is."""
     fewest = min(ticks for ticks, _ in told)
-    behind = " and ".join(f"rank {rank} ({where})" for rank, (ticks, where) in enumerate(told) if ticks == fewest)
+    behind = " and ".join(
+        f"rank {rank} ({where})" for rank, (ticks, where) in enumerate(told) if ticks == fewest
+    )
     others = " and ".join(f"rank {rank}" for rank, (ticks, _) in enumerate(told) if ticks > fewest)
-    return f"{behind} made no progress for {timeout:g} s" + (f", while {others} waited" if others else "")
+    return f"{behind} made no progress for {timeout:g} s" + (
+        f", while {others} waited" if others else ""
+    )

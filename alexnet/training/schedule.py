@@ -53,7 +53,11 @@ class Schedule:
         if layer == "conv1":
             if recipe.conv1_freeze is not None and then >= recipe.conv1_freeze:
                 return 0.0
-            if not bias and recipe.conv1_fall is not None and recipe.conv1_fall <= then < recipe.falls[-1]:
+            if (
+                not bias
+                and recipe.conv1_fall is not None
+                and recipe.conv1_fall <= then < recipe.falls[-1]
+            ):
                 return rate / 10
         return rate
 
@@ -62,7 +66,9 @@ class Schedule:
         return recipe.color_off is None or epoch * recipe.cycles / self.epochs < recipe.color_off
 
     def state(self) -> dict:
-        return asdict(self) | {"best": None if math.isinf(self.best) else self.best}  # JSON has no infinity
+        return asdict(self) | {
+            "best": None if math.isinf(self.best) else self.best
+        }  # JSON has no infinity
 
     @classmethod
     def from_state(cls, state: object) -> "Schedule":
@@ -71,7 +77,11 @@ class Schedule:
         if not isinstance(state, dict) or state.keys() != known:
             raise InputError(f"its schedule is {state!r}, without {', '.join(known)} or with more")
         for name, value in state.items():
-            kinds = {"epochs": (int, float), "best": (int, float, type(None)), "finished": (bool,)}.get(name, (int,))
+            kinds = {
+                "epochs": (int, float),
+                "best": (int, float, type(None)),
+                "finished": (bool,),
+            }.get(name, (int,))
             most = 3 if name == "falls" else math.inf
             if type(value) not in kinds or (value is not None and not 0 <= value <= most):
                 raise InputError(f"its schedule's {name} is {value!r}")

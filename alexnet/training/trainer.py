@@ -66,7 +66,9 @@ class Config:
     batch_size: int = 128
     rate: float | None = None  # None: the preset's; the biases' rate keeps its ratio to it
     seed: int = 0
-    stop_at_train_error: float | None = None  # end after the epoch in which the running training error falls to this
+    stop_at_train_error: float | None = (
+        None  # end after the epoch in which the running training error falls to this
+    )
     precision: str = "fp32"  # or tf32, bf16, fp64: alexnet.training.learner
     mode: str = "plain"  # or graph (alexnet.training.whole), compiled (torch.compile)
     start: str | None = None  # SHA-256 of the weights file that all layers but the last begin with
@@ -75,14 +77,28 @@ class Config:
     @property
     def identity(self) -> str:
         """Of the fields that differ from their defaults, and the version: a field added later leaves older runs what they are."""
-        default = {f.name: f.default for f in fields(self) if f.default is not MISSING and f.name != "version"}
-        told = {name: value for name, value in asdict(self).items() if name not in default or value != default[name]}
+        default = {
+            f.name: f.default
+            for f in fields(self)
+            if f.default is not MISSING and f.name != "version"
+        }
+        told = {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in default or value != default[name]
+        }
         return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def recipe(self) -> presets.Recipe:
         recipe = presets.get(self.preset).recipe
-        return recipe if self.rate is None else replace(recipe, rate=self.rate, bias_rate=recipe.bias_rate * self.rate / recipe.rate)
+        return (
+            recipe
+            if self.rate is None
+            else replace(
+                recipe, rate=self.rate, bias_rate=recipe.bias_rate * self.rate / recipe.rate
+            )
+        )
 
     def network(self, exchange: Together | None = None) -> AlexNet:
         """The net with its initial weights, or the columns of it that `exchange` has here."""
@@ -119,26 +135,40 @@ def train(
     if config.mode not in MODES:
         raise InputError(f"there is no mode {config.mode!r}; there are {', '.join(MODES)}")
     if ranks.world > 1 and config.mode != "plain":
-        raise InputError(f"mode {config.mode} is for one process; several ranks need the mode plain")
+        raise InputError(
+            f"mode {config.mode} is for one process; several ranks need the mode plain"
+        )
     if config.mode == "compiled" and ranks.device.type == "cpu":
-        cxx = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch.compile chooses
+        cxx = os.environ.get(
+            "CXX", "clang++" if sys.platform == "darwin" else "g++"
+        )  # as torch.compile chooses
         if shutil.which(cxx.partition(" ")[0]) is None:
-            raise InputError(f"mode compiled needs a C++ compiler, and there is no {cxx or 'g++'}; install g++, or use the mode plain")
+            raise InputError(
+                f"mode compiled needs a C++ compiler, and there is no {cxx or 'g++'}; install g++, or use the mode plain"
+            )
     pack, validation, recipe = splits["train"], splits.get("val"), config.recipe
     if config.mode == "graph" and recipe.velocity != "with rate":
-        raise InputError(f"preset {config.preset!r} has an update rule that no graph can hold; use the mode plain")
+        raise InputError(
+            f"preset {config.preset!r} has an update rule that no graph can hold; use the mode plain"
+        )
     for one in (pack, validation):
         if one is not None and not one.labeled:
-            raise InputError(f"the images in {one.path} have no labels: there is nothing to learn from them")
+            raise InputError(
+                f"the images in {one.path} have no labels: there is nothing to learn from them"
+            )
     if recipe.schedule == "plateau" and validation is None:
         raise InputError(
             f"{pack.path} comes without a val split; preset {config.preset!r} needs one, to lower its rate when the validation error stops "
             "improving (or add its variant constant-rate)"
         )
-    table = presets.shapes(presets.get(config.preset), config.num_classes, config.width, config.image_size)
+    table = presets.shapes(
+        presets.get(config.preset), config.num_classes, config.width, config.image_size
+    )
     needed = 12 * presets.total(table, "parameters")  # bytes of weights, gradients and velocities
     if needed > (there := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
-        raise InputError(f"the net needs {needed / 2**30:,.0f} GiB of memory, of {there / 2**30:,.0f}; choose a smaller width")
+        raise InputError(
+            f"the net needs {needed / 2**30:,.0f} GiB of memory, of {there / 2**30:,.0f}; choose a smaller width"
+        )
     augment = Augment(recipe, pack.mean, config.image_size, pack.color, config.seed)
     with ExitStack() as stack:
         dtype = stack.enter_context(arithmetic(config.precision, ranks.device))
@@ -147,13 +177,28 @@ def train(
         ranks.first(lambda: stack.enter_context(claimed(config, out, resume, word)))
         _check_shared(out, ranks, word)
         if ranks.is_first and not (out / "config.json").exists():
-            _write(out / "config.json", lambda part: part.write_text(json.dumps(asdict(config), indent=1)))
+            _write(
+                out / "config.json",
+                lambda part: part.write_text(json.dumps(asdict(config), indent=1)),
+            )
         if not (out / "summary.json").exists():
             net = config.network(ranks.exchange)
             if weights is not None:
                 net.load_merged(weights, but=[table[-1].layer.name])
             learner = Learner(net, recipe, ranks, dtype, compiled=config.mode == "compiled")
-            _train(config, pack, validation, augment, learner, out, ranks, keep, every, progress, on_steps)
+            _train(
+                config,
+                pack,
+                validation,
+                augment,
+                learner,
+                out,
+                ranks,
+                keep,
+                every,
+                progress,
+                on_steps,
+            )
         return json.loads((out / "summary.json").read_text())
 
 
@@ -163,23 +208,33 @@ def starting_point(run: Path) -> str:
     return checkpoint.sha256(run / WEIGHTS)
 
 
-def _starting_weights(config: Config, start: Path | None, out: Path, table: list[presets.Shape]) -> dict[str, Tensor] | None:
+def _starting_weights(
+    config: Config, start: Path | None, out: Path, table: list[presets.Shape]
+) -> dict[str, Tensor] | None:
     """Those that `config.start` names, once they are known to fit; None where there are none, or where the run has gone on from them."""
     if config.start is None:
         if start is not None:
-            raise InputError(f"the config names no weights to start from, and the run in {start} was given")
+            raise InputError(
+                f"the config names no weights to start from, and the run in {start} was given"
+            )
         return None
     if (out / "summary.json").exists() or checkpoint.steps(out / "checkpoints"):
         return None
     if start is None:
-        raise InputError(f"the run begins with the weights of another, of SHA-256 {config.start[:16]}..., and that run was not given")
+        raise InputError(
+            f"the run begins with the weights of another, of SHA-256 {config.start[:16]}..., and that run was not given"
+        )
     if (found := starting_point(start)) != config.start:
-        raise InputError(f"{start / WEIGHTS} has SHA-256 {found[:16]}..., and the run begins with that of {config.start[:16]}...")
+        raise InputError(
+            f"{start / WEIGHTS} has SHA-256 {found[:16]}..., and the run begins with that of {config.start[:16]}..."
+        )
     weights = _read_weights(start / WEIGHTS)
     try:
         check_merged(weights, presets.get(config.preset), table, but=[table[-1].layer.name])
     except InputError as error:
-        raise InputError(f"the run in {start} is of another net: {error}; all layers but the last must agree") from None
+        raise InputError(
+            f"the run in {start} is of another net: {error}; all layers but the last must agree"
+        ) from None
     return weights
 
 
@@ -203,29 +258,49 @@ def _train(
         mean = io.BytesIO()
         np.save(mean, pack.mean)
         _write(out / "mean.npy", lambda part: part.write_bytes(mean.getvalue()))
-        _write(out / "classes.json", lambda part: part.write_text(json.dumps(pack.classes, indent=1) + "\n"))
+        _write(
+            out / "classes.json",
+            lambda part: part.write_text(json.dumps(pack.classes, indent=1) + "\n"),
+        )
     loader = Loader(pack, config.batch_size, config.seed, ranks.device, ranks.shard)
-    whole = WholeStep(learner, augment, pack.size, config.batch_size) if config.mode == "graph" else None
+    whole = (
+        WholeStep(learner, augment, pack.size, config.batch_size)
+        if config.mode == "graph"
+        else None
+    )
     per_epoch = steps_per_epoch(pack, config.batch_size)
     last_step = max(1, round(config.epochs * per_epoch))
     schedule, step, seconds = Schedule.of(config.epochs), 0, 0.0
     loss_sum = error_sum = 0.0  # over the images of this epoch so far
     ended: str | None = None
     done = checkpoint.steps(out / "checkpoints")
-    kinds = [name.split(".", 2)[2] for name in learner.parameters]  # "conv1.weight", of whichever column
+    kinds = [
+        name.split(".", 2)[2] for name in learner.parameters
+    ]  # "conv1.weight", of whichever column
     if done:
         columns, state = checkpoint.load(done[-1], [str(number) for number in learner.net.numbers])
         try:
-            state = {"run": config.identity, "rates": [], "ended": None} | state  # which older ones lack
+            state = {
+                "run": config.identity,
+                "rates": [],
+                "ended": None,
+            } | state  # which older ones lack
             if state["run"] != config.identity:
                 raise InputError("it is of a run with another config")
             _check_state(state, done[-1].name, last_step, kinds)
-            step, seconds, loss_sum, error_sum = state["step"], state["seconds"], state["loss_sum"], state["error_sum"]
+            step, seconds, loss_sum, error_sum = (
+                state["step"],
+                state["seconds"],
+                state["loss_sum"],
+                state["error_sum"],
+            )
             schedule, ended = Schedule.from_state(state.get("schedule")), state["ended"]
             learner.rates = [state["rates"][kind] for kind in kinds] if state["rates"] else []
             learner.restore(columns)
         except InputError as error:
-            raise InputError(f"{done[-1]} does not belong to this run: {error}; remove it to go on from the checkpoint before it") from None
+            raise InputError(
+                f"{done[-1]} does not belong to this run: {error}; remove it to go on from the checkpoint before it"
+            ) from None
     log = Log(out, step) if ranks.is_first else None
     names = [str(number) for number in range(presets.get(config.preset).columns)]
     writer = checkpoint.Writer(out / "checkpoints", names, ranks.one_word(), ranks.is_first, keep)
@@ -234,12 +309,18 @@ def _train(
         """Waits for the checkpoint that is being written. Where a rank could not write its part, all stop."""
         if any(ranks.totals(flags=[writer.failed(wait=True)])[1]) and not writer.failed():
             writer.give_up()
-            raise RuntimeError(f"another rank could not write its part of a checkpoint to {writer.folder}; it says why")
+            raise RuntimeError(
+                f"another rank could not write its part of a checkpoint to {writer.folder}; it says why"
+            )
         writer.wait()
 
     def diverged() -> bool:
         """Whether a weight or a velocity, of any rank, is no longer finite. No checkpoint is made of such ones."""
-        finite = [value.isfinite().all() for tensors in learner.columns().values() for value in tensors.values()]
+        finite = [
+            value.isfinite().all()
+            for tensors in learner.columns().values()
+            for value in tensors.values()
+        ]
         return any(ranks.totals(flags=[not torch.stack(finite).all()])[1])
 
     def save() -> None:
@@ -259,33 +340,54 @@ def _train(
         }
         writer.save(step, learner.columns() if ranks.keeps else {}, state)
 
-    bar = tqdm(total=last_step, initial=step, desc=config.preset, unit="step", disable=None if progress and ranks.is_first else True)
+    bar = tqdm(
+        total=last_step,
+        initial=step,
+        desc=config.preset,
+        unit="step",
+        disable=None if progress and ranks.is_first else True,
+    )
     saved = time.monotonic()
     stop = due = False
 
-    def steps(epoch: int, inside: int, rates: list[float]) -> Generator[tuple[int, float, float, float, list[bool]], None, None]:
+    def steps(
+        epoch: int, inside: int, rates: list[float]
+    ) -> Generator[tuple[int, float, float, float, list[bool]], None, None]:
         """From the `inside`-th step of an epoch on, each as soon as its loss is known: its images, summed loss and errors, over all ranks;
         the seconds that the host has been at feeding since the one before; flags that all ranks share. A whole step is still under way on
         the device while the host makes the next one ready and sends it after it, so that the device never waits: once `stop` or `due` is
         set, one more step comes."""
         fed = 0.0
 
-        def told(count: int, total: float, wrong: float) -> tuple[int, float, float, float, list[bool]]:
+        def told(
+            count: int, total: float, wrong: float
+        ) -> tuple[int, float, float, float, list[bool]]:
             nonlocal fed
-            flags = [bool(asked), writer.failed(), ranks.is_first and time.monotonic() - saved > every]
+            flags = [
+                bool(asked),
+                writer.failed(),
+                ranks.is_first and time.monotonic() - saved > every,
+            ]
             (total, wrong), flags = ranks.totals([total, wrong], flags)
             spent, fed = fed, 0.0
             return count, total, wrong, spent, flags
 
         with closing(loader.epoch(epoch, inside)) as shards:
             under_way: tuple[int, Totals] | None = None
-            for number in range(epoch * per_epoch + inside, min((epoch + 1) * per_epoch, last_step)):
+            for number in range(
+                epoch * per_epoch + inside, min((epoch + 1) * per_epoch, last_step)
+            ):
                 if stop or due:
                     break
                 began = time.monotonic()
                 images, labels, ids, positions = next(shards)
-                count = min(config.batch_size, len(pack) - number % per_epoch * config.batch_size)  # of all rows
-                keys, color = rng.key(rng.DROPOUT, config.seed, number, ids), schedule.color(recipe, epoch)
+                count = min(
+                    config.batch_size, len(pack) - number % per_epoch * config.batch_size
+                )  # of all rows
+                keys, color = (
+                    rng.key(rng.DROPOUT, config.seed, number, ids),
+                    schedule.color(recipe, epoch),
+                )
                 if whole is not None and len(ids) == whole.count:
                     draw = augment.draw(ids, positions, epoch, color)
                     fed += time.monotonic() - began
@@ -311,7 +413,10 @@ def _train(
         on_steps(step)
         while step < last_step and ended is None:
             epoch, inside = divmod(step, per_epoch)
-            rates = [schedule.rate(recipe, epoch, name.split(".")[2], name.endswith("bias")) for name in learner.parameters]
+            rates = [
+                schedule.rate(recipe, epoch, name.split(".")[2], name.endswith("bias"))
+                for name in learner.parameters
+            ]
             due = False
             ranks.exchange.seconds()  # what validation took
             began = time.monotonic()
@@ -323,12 +428,29 @@ def _train(
                         break
                     ranks.step = step = step + 1
                     took = (now := time.monotonic()) - began
-                    seconds, loss_sum, error_sum, began = seconds + took, loss_sum + total, error_sum + wrong, now
+                    seconds, loss_sum, error_sum, began = (
+                        seconds + took,
+                        loss_sum + total,
+                        error_sum + wrong,
+                        now,
+                    )
                     exchanged = ranks.exchange.seconds() + learner.gradients.seconds()
                     if log is not None:
-                        speed = {"images_per_second": count / took, "seconds_data": fed, "seconds_exchange": exchanged}
+                        speed = {
+                            "images_per_second": count / took,
+                            "seconds_data": fed,
+                            "seconds_exchange": exchanged,
+                        }
                         speed["seconds_compute"] = took - fed - exchanged
-                        log.add("step", step, epoch=epoch, loss=loss, error=wrong / count, rate=max(rates), **speed)
+                        log.add(
+                            "step",
+                            step,
+                            epoch=epoch,
+                            loss=loss,
+                            error=wrong / count,
+                            rate=max(rates),
+                            **speed,
+                        )
                     bar.update()
                     on_steps(1)
                     bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
@@ -344,15 +466,25 @@ def _train(
             if step % per_epoch == 0 or step == last_step:
                 seen = len(pack) if step % per_epoch == 0 else step % per_epoch * config.batch_size
                 mean_loss, train_error = loss_sum / seen, error_sum / seen
-                row: dict[str, float] = {"epoch": step / per_epoch, "loss": mean_loss, "error": train_error, "falls": schedule.falls}
+                row: dict[str, float] = {
+                    "epoch": step / per_epoch,
+                    "loss": mean_loss,
+                    "error": train_error,
+                    "falls": schedule.falls,
+                }
                 if validation is not None:
                     errors = _validate(learner.net, validation, augment, ranks)
                     row |= {"val_top1": errors.top1, "val_top5": errors.top5, "val_nll": errors.nll}
-                    schedule.observe(recipe, errors.top1, started=mean_loss < 0.9 * math.log(config.num_classes))
+                    schedule.observe(
+                        recipe, errors.top1, started=mean_loss < 0.9 * math.log(config.num_classes)
+                    )
                 if log is not None:
                     log.add("epoch", step, **row)
                 loss_sum = error_sum = 0.0
-                if config.stop_at_train_error is not None and train_error <= config.stop_at_train_error:
+                if (
+                    config.stop_at_train_error is not None
+                    and train_error <= config.stop_at_train_error
+                ):
                     ended = "reached"
                 elif schedule.finished:
                     ended = "plateau"
@@ -390,7 +522,9 @@ def _train(
                 "ranks": [ranks.rows, ranks.world // ranks.rows],
                 "device": ranks.device.type,
             }
-            _write(out / "summary.json", lambda part: part.write_text(json.dumps(summary, indent=1)))
+            _write(
+                out / "summary.json", lambda part: part.write_text(json.dumps(summary, indent=1))
+            )
         ranks.meet()
 
 
@@ -402,9 +536,16 @@ def _check_state(state: dict, name: str, last_step: int, kinds: list[str]) -> No
         return type(value) in (int, float) and 0 <= value < math.inf
 
     fits: dict[str, Callable[[Any], bool]] = {
-        "step": lambda step: type(step) is int and 0 <= step <= last_step and name == f"{checkpoint.PREFIX}{step:09d}",
+        "step": lambda step: (
+            type(step) is int
+            and 0 <= step <= last_step
+            and name == f"{checkpoint.PREFIX}{step:09d}"
+        ),
         **dict.fromkeys(("seconds", "loss_sum", "error_sum"), number),
-        "rates": lambda rates: rates in ({}, []) or (type(rates) is dict and all(number(rates.get(kind)) for kind in kinds)),
+        "rates": lambda rates: (
+            rates in ({}, [])
+            or (type(rates) is dict and all(number(rates.get(kind)) for kind in kinds))
+        ),
         "ended": lambda ended: ended in (None, "reached", "plateau"),
     }
     for entry, fit in fits.items():
@@ -414,7 +555,9 @@ def _check_state(state: dict, name: str, last_step: int, kinds: list[str]) -> No
 
 def _validate(net: AlexNet, pack: Pack, augment: Augment, ranks: Ranks) -> evaluation.Errors:
     """The errors on a whole pack, of which each row of ranks sees its share."""
-    probabilities, labels = evaluation.predict(net, pack, augment, shard=ranks.shard, on_batch=ranks.tick)
+    probabilities, labels = evaluation.predict(
+        net, pack, augment, shard=ranks.shard, on_batch=ranks.tick
+    )
     if ranks.rows == 1:
         return evaluation.errors(probabilities, labels)
     n = len(labels)
@@ -428,11 +571,17 @@ def _all_columns(learner: Learner, out: Path, ranks: Ranks) -> checkpoint.Column
     columns = learner.columns()
     if ranks.world == 1:
         return columns
-    places = {number: out / f".column-{number}.part" for number in range(presets.get(learner.net.preset).columns)}
+    places = {
+        number: out / f".column-{number}.part"
+        for number in range(presets.get(learner.net.preset).columns)
+    }
     if ranks.keeps:
         for number, tensors in columns.items():
             with checkpoint.writing(places[int(number)]):
-                save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, places[int(number)])
+                save_file(
+                    {name: value.cpu().contiguous() for name, value in tensors.items()},
+                    places[int(number)],
+                )
     ranks.meet()
     if ranks.is_first:
         columns = {str(number): load_file(place) for number, place in places.items()}
@@ -475,7 +624,10 @@ def _asked_to_stop() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM while a step is under way; outside the main thread signals stay as they are."""
     asked: list[int] = []
     try:
-        before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, lambda n, _: asked.append(n))
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
     except ValueError:
         before = {}
     try:
@@ -489,11 +641,20 @@ def _asked_to_stop() -> Iterator[list[int]]:
 def claimed(config: Config, out: Path, resume: bool, word: str) -> Iterator[None]:
     """Makes the folder of a new run, or checks that the one there is this run; other processes are kept out of it until the block ends,
     by a lock in which `word` stands."""
-    file, beginnings = out / "config.json", {"lock", "config.part"}  # all that a process killed right here leaves behind
+    file, beginnings = (
+        out / "config.json",
+        {"lock", "config.part"},
+    )  # all that a process killed right here leaves behind
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; choose another name for the run's folder")
-    if not file.exists() and out.exists() and any(path.name not in beginnings for path in out.iterdir()):
-        raise InputError(f"{out} is there and holds something that is no run; choose another folder")
+    if (
+        not file.exists()
+        and out.exists()
+        and any(path.name not in beginnings for path in out.iterdir())
+    ):
+        raise InputError(
+            f"{out} is there and holds something that is no run; choose another folder"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -502,18 +663,24 @@ def claimed(config: Config, out: Path, resume: bool, word: str) -> Iterator[None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"another process is training in {out}; wait for it, or choose another folder") from None
+            raise InputError(
+                f"another process is training in {out}; wait for it, or choose another folder"
+            ) from None
         with checkpoint.writing(out / "lock"):
             lock.truncate(0)
             lock.write(word)
             lock.flush()
         if file.exists():
             if not resume:
-                raise InputError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
+                raise InputError(
+                    f"{out} already holds a run; add --resume to go on with it, or choose another folder"
+                )
             there = _read_config(out)
             for name, value in asdict(config).items():
                 if (held := getattr(there, name)) != value:
-                    raise InputError(f"{out} holds a run with {name} {held!r}, not {value!r}; choose another folder, or the same options")
+                    raise InputError(
+                        f"{out} holds a run with {name} {held!r}, not {value!r}; choose another folder, or the same options"
+                    )
         yield
 
 
@@ -521,27 +688,38 @@ def _check_shared(out: Path, ranks: Ranks, word: str) -> None:
     """Raises InputError on all ranks where one does not see the folder that rank 0 has claimed."""
     if ranks.world == 1:
         return
-    lock, until = out / "lock", time.monotonic() + 5  # seconds, which a file system on a network may take
+    lock, until = (
+        out / "lock",
+        time.monotonic() + 5,
+    )  # seconds, which a file system on a network may take
     while not (seen := lock.exists() and lock.read_text() == word) and time.monotonic() < until:
         time.sleep(0.1)
     _, blind = ranks.totals(flags=[not seen and rank == ranks.rank for rank in range(ranks.world)])
     if any(blind):
         which = " and ".join(f"rank {rank}" for rank, one in enumerate(blind) if one)
-        raise SharedError(f"{which} cannot see rank 0's {out}; give all ranks the same --out, on a disk that they share")
+        raise SharedError(
+            f"{which} cannot see rank 0's {out}; give all ranks the same --out, on a disk that they share"
+        )
 
 
 def _read_config(folder: Path) -> Config:
     try:
         return Config(**json.loads((folder / "config.json").read_text()))
     except (ValueError, TypeError):
-        raise InputError(f"{folder / 'config.json'} is damaged, or of a newer version; choose another folder") from None
+        raise InputError(
+            f"{folder / 'config.json'} is damaged, or of a newer version; choose another folder"
+        ) from None
 
 
 def _check_finished(folder: Path) -> None:
     if not (folder / "config.json").exists():
-        raise InputError(f"{folder} holds no run; make one with `alexnet train --data PACK --out {folder}`")
+        raise InputError(
+            f"{folder} holds no run; make one with `alexnet train --data PACK --out {folder}`"
+        )
     if not (folder / "summary.json").exists():
-        raise InputError(f"the run in {folder} is not finished; go on with it by `alexnet train ... --out {folder} --resume`")
+        raise InputError(
+            f"the run in {folder} is not finished; go on with it by `alexnet train ... --out {folder} --resume`"
+        )
     for name in (WEIGHTS, "mean.npy"):
         if not (folder / name).exists():
             raise InputError(f"{folder / name} is missing; train again, in another folder")
@@ -569,7 +747,9 @@ def load_run(folder: Path) -> tuple[AlexNet, Augment, Config]:
     try:
         average = np.load(folder / "mean.npy")
     except (ValueError, EOFError) as error:
-        raise InputError(f"{folder / 'mean.npy'} is damaged ({error}); train again, in another folder") from None
+        raise InputError(
+            f"{folder / 'mean.npy'} is damaged ({error}); train again, in another folder"
+        ) from None
     net = config.network()
     net.load_merged(_read_weights(folder / WEIGHTS))
     return net.eval(), Augment(config.recipe, average, config.image_size), config

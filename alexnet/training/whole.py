@@ -44,13 +44,23 @@ class WholeStep:
         self.offsets = torch.zeros(count, 2, dtype=torch.int64, device=device)
         self.flips = torch.zeros(count, dtype=torch.bool, device=device)
         self.shift = torch.zeros(count, 3, device=device)
-        self.labels, self.keys = (torch.zeros(count, dtype=torch.int64, device=device) for _ in range(2))
-        self.rates = torch.zeros(len(learner.parameters), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+        self.labels, self.keys = (
+            torch.zeros(count, dtype=torch.int64, device=device) for _ in range(2)
+        )
+        self.rates = torch.zeros(
+            len(learner.parameters),
+            dtype=torch.float64 if device.type == "cpu" else torch.float32,
+            device=device,
+        )
         self.totals = torch.zeros(2, dtype=torch.float64, device=device)  # summed loss, errors
         self.well = torch.ones((), dtype=torch.bool, device=device)  # no loss so far was no number
-        self.graphs: dict[float, torch.cuda.CUDAGraph] = {}  # by the scale of the pixels, which the kernel holds as a number
+        self.graphs: dict[
+            float, torch.cuda.CUDAGraph
+        ] = {}  # by the scale of the pixels, which the kernel holds as a number
 
-    def __call__(self, images: Tensor, draw: Draw, labels: Tensor, keys: Tensor, rates: list[float]) -> Totals:
+    def __call__(
+        self, images: Tensor, draw: Draw, labels: Tensor, keys: Tensor, rates: list[float]
+    ) -> Totals:
         """One step, which the host does not wait for."""
         offsets, flips, shift, scale = draw
         for here, given in (
@@ -68,7 +78,9 @@ class WholeStep:
 
     def step(self, scale: float) -> None:
         """Reads and writes nothing but tensors that stay, and asks none for its value."""
-        x = self.augment.cut(self.images, self.offsets, self.flips, self.shift, scale).to(self.learner.dtype)
+        x = self.augment.cut(self.images, self.offsets, self.flips, self.shift, scale).to(
+            self.learner.dtype
+        )
         loss, wrong = self.learner.gradients_of(x, self.labels, self.keys, self.count)
         self.well.logical_and_(loss.isfinite())
         self.learner.update(torch.where(self.well, self.rates, 0.0).unbind())

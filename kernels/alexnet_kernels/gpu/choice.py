@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 from triton.testing import do_bench
 
-from kernels._native import cache_folder
+from alexnet_kernels._native import cache_folder
 
 Form = Callable[[], Any]
 
@@ -39,12 +39,16 @@ def _keep() -> None:
 def fastest(key: tuple, *forms: Form) -> Form:
     """The fastest of `forms`, which are told apart by their names, for `key`: tensors in it count by shape, strides and type. The first one
     while a CUDA graph is captured, unless it was measured before: run every shape once before you capture."""
-    parts = [(tuple(p.shape), p.stride(), str(p.dtype)) if isinstance(p, Tensor) else p for p in key]
+    parts = [
+        (tuple(p.shape), p.stride(), str(p.dtype)) if isinstance(p, Tensor) else p for p in key
+    ]
     name = repr((torch.cuda.get_device_name(), torch.__version__, triton.__version__, parts))
     if name not in _known():
         if torch.cuda.is_current_stream_capturing():
             return forms[0]
-        times = {form.__name__: do_bench(form, warmup=5, rep=20, return_mode="median") for form in forms}
+        times = {
+            form.__name__: do_bench(form, warmup=5, rep=20, return_mode="median") for form in forms
+        }
         _known()[name] = min(times, key=lambda form: times[form])
         _keep()
     return next((form for form in forms if form.__name__ == _known()[name]), forms[0])

@@ -4,12 +4,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import _choose
-from kernels._memory import empty_maps
-from kernels._operator import define
-from kernels.local_response_norm import by_torch, check, check_columns, normalize, normalize_backward
-from kernels.max_pool import check as check_pool
-from kernels.max_pool import out_shape, pool, pool_backward
+from alexnet_kernels import _choose
+from alexnet_kernels._memory import empty_maps
+from alexnet_kernels._operator import define
+from alexnet_kernels.local_response_norm import (
+    by_torch,
+    check,
+    check_columns,
+    normalize,
+    normalize_backward,
+)
+from alexnet_kernels.max_pool import check as check_pool
+from alexnet_kernels.max_pool import out_shape, pool, pool_backward
 
 
 @define("response_norm_pool")
@@ -32,8 +38,8 @@ def operator(
         return pool(normalize(x, bias, *settings), pool_size, pool_stride)
 
     if x.is_cuda and x.numel() and _choose.implementation(x, bias) == "triton":
-        from kernels.gpu import choice
-        from kernels.gpu import response_norm_pool as gpu
+        from alexnet_kernels.gpu import choice
+        from alexnet_kernels.gpu import response_norm_pool as gpu
 
         if gpu.fits(x, pool_size, pool_stride):
 
@@ -43,7 +49,9 @@ def operator(
                 gpu.forward(x, bias, y, code, *settings)
                 return y, code
 
-            return choice.fastest(("response_norm_pool", x, bias, settings), two_kernels, one_kernel)()
+            return choice.fastest(
+                ("response_norm_pool", x, bias, settings), two_kernels, one_kernel
+            )()
     return two_kernels()
 
 
@@ -87,7 +95,11 @@ def _save(ctx, inputs, output) -> None:
 def _differentiate(ctx, dy: Tensor, _):
     x, bias, code = ctx.saved_tensors
     dx = operator_backward(x, bias, code, dy, *ctx.settings)
-    dbias = dx.sum((0, 2, 3), dtype=torch.promote_types(dx.dtype, torch.float32)).to(bias.dtype) if ctx.needs_input_grad[1] else None
+    dbias = (
+        dx.sum((0, 2, 3), dtype=torch.promote_types(dx.dtype, torch.float32)).to(bias.dtype)
+        if ctx.needs_input_grad[1]
+        else None
+    )
     return dx, dbias, *[None] * 8
 
 
@@ -115,8 +127,14 @@ def response_norm_pool(
     check_columns(x, columns, relu)
     check_pool(x, pool_size, pool_stride)
     if bias is not None and bias.shape != x.shape[1:2]:
-        raise ValueError(f"bias must have one entry for each of the {x.shape[1]} maps; its shape is {tuple(bias.shape)}")
+        raise ValueError(
+            f"bias must have one entry for each of the {x.shape[1]} maps; its shape is {tuple(bias.shape)}"
+        )
     if _choose.torchs_own(x, bias):
         x = x if bias is None else x + bias.view(1, -1, 1, 1)
-        return F.max_pool2d(by_torch(x, size, alpha, beta, k, columns, relu), pool_size, pool_stride)
-    return operator(x, bias, size, alpha, beta, k, columns, relu or "none", pool_size, pool_stride)[0]
+        return F.max_pool2d(
+            by_torch(x, size, alpha, beta, k, columns, relu), pool_size, pool_stride
+        )
+    return operator(x, bias, size, alpha, beta, k, columns, relu or "none", pool_size, pool_stride)[
+        0
+    ]

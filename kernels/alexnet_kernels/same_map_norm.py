@@ -4,17 +4,21 @@ text."""
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import _choose, _composite, _native
-from kernels._memory import empty_maps
-from kernels._operator import define
-from kernels.local_response_norm import check
+from alexnet_kernels import _choose, _composite, _native
+from alexnet_kernels._memory import empty_maps
+from alexnet_kernels._operator import define
+from alexnet_kernels.local_response_norm import check
 
 
-def _run_native(x: Tensor, dy: Tensor | None, y: Tensor, size: int, alpha: float, beta: float, k: float) -> None:
+def _run_native(
+    x: Tensor, dy: Tensor | None, y: Tensor, size: int, alpha: float, beta: float, k: float
+) -> None:
     n, c, h, w = x.shape
     tensors = [_native.pointer(t) for t in (x, dy, y)]
     shape = (h, w, size // 2, alpha, beta, k)
-    _native.share(lambda *part: _native.call("same_map_norm", *tensors, *part, *shape), n * c, x.numel())
+    _native.share(
+        lambda *part: _native.call("same_map_norm", *tensors, *part, *shape), n * c, x.numel()
+    )
 
 
 def _implementation(x: Tensor, beta: float) -> str:
@@ -28,10 +32,12 @@ def operator(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tenso
         return y
     if which == "composite":
         window = _composite.within_map(size)
-        _composite.in_parts(lambda x: (_composite.normalize(_composite.widen(x), window, alpha, beta, k),), (y,), x)
+        _composite.in_parts(
+            lambda x: (_composite.normalize(_composite.widen(x), window, alpha, beta, k),), (y,), x
+        )
         return y
     if which == "triton":
-        from kernels.gpu import same_map_norm as gpu
+        from alexnet_kernels.gpu import same_map_norm as gpu
 
         gpu.forward(x, y, size, alpha, beta, k)
     else:
@@ -40,7 +46,9 @@ def operator(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tenso
 
 
 @define("same_map_norm_backward")
-def operator_backward(x: Tensor, dy: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+def operator_backward(
+    x: Tensor, dy: Tensor, size: int, alpha: float, beta: float, k: float
+) -> Tensor:
     which, dx = _implementation(x, beta), empty_maps(x)
     if x.numel() == 0:
         return dx
@@ -48,12 +56,16 @@ def operator_backward(x: Tensor, dy: Tensor, size: int, alpha: float, beta: floa
         window = _composite.within_map(size)
 
         def part(x: Tensor, dy: Tensor) -> tuple[Tensor]:
-            return (_composite.normalize_backward(_composite.widen(x), _composite.widen(dy), window, alpha, beta, k),)
+            return (
+                _composite.normalize_backward(
+                    _composite.widen(x), _composite.widen(dy), window, alpha, beta, k
+                ),
+            )
 
         _composite.in_parts(part, (dx,), x, dy)
         return dx
     if which == "triton":
-        from kernels.gpu import same_map_norm as gpu
+        from alexnet_kernels.gpu import same_map_norm as gpu
 
         gpu.backward(x, dy, dx, size, alpha, beta, k)
     else:
@@ -84,7 +96,9 @@ def _differentiate(ctx, dy: Tensor):
 operator.register_autograd(_differentiate, setup_context=_save)
 
 
-def same_map_norm(x: Tensor, size: int = 5, alpha: float = 4e-5, beta: float = 0.75, k: float = 1.0) -> Tensor:
+def same_map_norm(
+    x: Tensor, size: int = 5, alpha: float = 4e-5, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
     """y = x (k + alpha * sum of x^2 over size x size pixels of the same map)^-beta.
 
     x: (N, C, H, W), any floating-point type and strides; half types are computed in float32. y has x's shape, type and memory format. The
@@ -100,5 +114,7 @@ def same_map_norm(x: Tensor, size: int = 5, alpha: float = 4e-5, beta: float = 0
 def by_torch(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """The same by torch's own operators."""
     u = _composite.widen(x)
-    squares = F.avg_pool2d(u * u, size, 1, size // 2) * size**2  # not divisor_override, which torch's ONNX exporter overlooks
+    squares = (
+        F.avg_pool2d(u * u, size, 1, size // 2) * size**2
+    )  # not divisor_override, which torch's ONNX exporter overlooks
     return (u / (k + alpha * squares) ** beta).to(x.dtype)

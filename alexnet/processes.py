@@ -7,7 +7,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,7 +60,9 @@ class Crashed(Generic[T]):
 
 
 class OrderedMap(Protocol):
-    def __call__(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]: ...
+    def __call__(
+        self, function: Callable[[T], R], items: Iterable[T]
+    ) -> Iterator[R | Crashed[T]]: ...
 
 
 @contextmanager
@@ -86,7 +88,9 @@ def crew(workers: int, apart: bool = False) -> Iterator[OrderedMap]:
         nonlocal pool
         items = iter(items)
         # Two tasks per worker under way keep memory constant and every worker busy. See `in_flight`.
-        waiting: deque[tuple[T, Future[R]]] = deque((item, submit(function, item)) for item in itertools.islice(items, 2 * workers))
+        waiting: deque[tuple[T, Future[R]]] = deque(
+            (item, submit(function, item)) for item in itertools.islice(items, 2 * workers)
+        )
         while waiting:
             item, future = waiting.popleft()
             result: R | Crashed[T]
@@ -119,23 +123,44 @@ def _alone(function: Callable[[T], R], item: T) -> R | Crashed[T]:
 
 
 def as_they_end(
-    function: Callable[..., R], tasks: Sequence[tuple], workers: int, begin: Callable[[], object] | None = None
+    function: Callable[..., R],
+    tasks: Sequence[tuple],
+    workers: int,
+    begin: Callable[[], object] | None = None,
+    on_wait: Callable[[], object] | None = None,
 ) -> Iterator[tuple[int, Future[R]]]:
-    """function(*task) for few long tasks, each in one of `workers` processes: its number and its future, as it ends. A process that dies
-    breaks all that have not ended (BrokenProcessPool). Left early, as by Ctrl-C, those that run are stopped,
-    and with them whatever else this process has started by multiprocessing.
+    """Run `function(*task)` for a few long tasks, each in one of `workers` processes.
 
-    begin: what a process does first, in the place of `follow_parent`.
+    Left early, as by Ctrl-C or by an exception in the caller, the processes get SIGTERM and are
+    waited for: a training run leaves a checkpoint, everything else just ends. Tasks that have not
+    begun never do.
+
+    Args:
+        begin: What a process does first, in place of `follow_parent`.
+        on_wait: Called here about twice a second while tasks run, to show progress.
+
+    Yields:
+        A task's number and its finished future, as it ends. A process that dies breaks all tasks
+        that have not ended (BrokenProcessPool).
     """
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin or follow_parent) as pool:
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, begin or follow_parent)
+    try:
         jobs = {pool.submit(function, *task): number for number, task in enumerate(tasks)}
-        try:
-            yield from ((jobs[job], job) for job in as_completed(jobs))
-        except BaseException:  # also where nobody wants the rest
-            for process in multiprocessing.active_children():
-                process.terminate()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        pending = set(jobs)
+        while pending:
+            pause = 0.5 if on_wait else None
+            done, pending = wait(pending, timeout=pause, return_when=FIRST_COMPLETED)
+            if on_wait:
+                on_wait()
+            yield from ((jobs[job], job) for job in done)
+    except BaseException:  # also where nobody wants the rest
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown()
 
 
 def _one_by_one(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]:

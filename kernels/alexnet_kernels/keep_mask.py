@@ -3,15 +3,19 @@
 import torch
 from torch import Tensor
 
-from kernels import _choose, _native
-from kernels._operator import define
+from alexnet_kernels import _choose, _native
+from alexnet_kernels._operator import define
 
 
 @define("keep_mask")
 def operator(keys: Tensor, count: int, threshold: int) -> Tensor:
     keys, mask = keys.contiguous(), torch.empty(len(keys), count, dtype=torch.bool)
     tensors = _native.pointer(keys), _native.pointer(mask)
-    _native.share(lambda *part: _native.call("keep_mask", *tensors, *part, count, threshold), len(keys), mask.numel())
+    _native.share(
+        lambda *part: _native.call("keep_mask", *tensors, *part, count, threshold),
+        len(keys),
+        mask.numel(),
+    )
     return mask
 
 
@@ -23,7 +27,12 @@ def _(keys, count, threshold):
 def fits(keys: Tensor) -> bool:
     """Whether the compiled form is there for these keys, and is to run."""
     here = keys.device.type == "cpu" and keys.dim() == 1 and keys.dtype == torch.int64
-    wanted = here and _choose.mode() in ("auto", "native") and not torch.compiler.is_compiling() and not _choose.torchs_own(keys)
+    wanted = (
+        here
+        and _choose.mode() in ("auto", "native")
+        and not torch.compiler.is_compiling()
+        and not _choose.torchs_own(keys)
+    )
     return wanted and _native.library() is not None
 
 

@@ -9,10 +9,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.maps import DTYPES, LAUNCH, channels_fast, is_wide, lanes_of, narrow, place, power, tuned, vector
+from alexnet_kernels.gpu.maps import (
+    DTYPES,
+    LAUNCH,
+    channels_fast,
+    is_wide,
+    lanes_of,
+    narrow,
+    place,
+    power,
+    tuned,
+    vector,
+)
 
 KEY = ["C", "RADIUS", "V", "DTYPE", "PASS"]
-CONFIGS = [({"ROWS": rows, "BLOCK": block}, 4) for rows, block in ((4, 64), (9, 64), (14, 64), (2, 128))]
+CONFIGS = [
+    ({"ROWS": rows, "BLOCK": block}, 4) for rows, block in ((4, 64), (9, 64), (14, 64), (2, 128))
+]
 FORWARD, FIRST, SECOND = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
@@ -38,9 +51,15 @@ def kernel(
             u = w + (j - RADIUS)
             there = (inside & (h >= 0) & (h < H) & (u >= 0) & (u < W))[:, None]
             if PASS == SECOND:
-                total += tl.load(spread + ((n * tn + h * th + u * tw)[:, None] + channel * tc), mask=there, other=0)
+                total += tl.load(
+                    spread + ((n * tn + h * th + u * tw)[:, None] + channel * tc),
+                    mask=there,
+                    other=0,
+                )
             else:
-                value = tl.load(x + ((n * xn + h * xh + u * xw)[:, None] + channel * xc), mask=there, other=0).to(tl.float32)
+                value = tl.load(
+                    x + ((n * xn + h * xh + u * xw)[:, None] + channel * xc), mask=there, other=0
+                ).to(tl.float32)
                 total += value * value
         sums = sums + (total,)
         if i >= 2 * RADIUS:  # the windows around row i - RADIUS are complete
@@ -48,11 +67,15 @@ def kernel(
                 total += sums[i - j]
             h = top + (i - 2 * RADIUS)
             here = (inside & (h < H))[:, None]
-            value = tl.load(x + ((n * xn + h * xh + w * xw)[:, None] + channel * xc), mask=here, other=0).to(tl.float32)
+            value = tl.load(
+                x + ((n * xn + h * xh + w * xw)[:, None] + channel * xc), mask=here, other=0
+            ).to(tl.float32)
             between = (n * tn + h * th + w * tw)[:, None] + channel * tc
             if PASS == FIRST:
                 s = k + alpha * total
-                g = tl.load(dy + ((n * gn + h * gh + w * gw)[:, None] + channel * gc), mask=here, other=0).to(tl.float32)
+                g = tl.load(
+                    dy + ((n * gn + h * gh + w * gw)[:, None] + channel * gc), mask=here, other=0
+                ).to(tl.float32)
                 weighted = g * power(s, BETA)
                 tl.store(direct + between, weighted, mask=here)
                 tl.store(spread + between, weighted * value / s, mask=here)
@@ -60,19 +83,38 @@ def kernel(
                 if PASS == FORWARD:
                     result = value * power(k + alpha * total, BETA)
                 else:
-                    result = tl.load(direct + between, mask=here, other=0) - 2 * BETA * alpha * value * total
-                tl.store(y + ((n * yn + h * yh + w * yw)[:, None] + channel * yc), narrow(result, DTYPE, EMULATE), mask=here)
+                    result = (
+                        tl.load(direct + between, mask=here, other=0)
+                        - 2 * BETA * alpha * value * total
+                    )
+                tl.store(
+                    y + ((n * yn + h * yh + w * yw)[:, None] + channel * yc),
+                    narrow(result, DTYPE, EMULATE),
+                    mask=here,
+                )
 
 
 def _nhwc(x: Tensor) -> tuple[int, ...]:
     return tuple(x.stride(d) for d in (0, 2, 3, 1))
 
 
-def _launch(which: int, x: Tensor, dy: Tensor, between: Tensor, y: Tensor, size: int, alpha: float, beta: float, k: float) -> None:
+def _launch(
+    which: int,
+    x: Tensor,
+    dy: Tensor,
+    between: Tensor,
+    y: Tensor,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+) -> None:
     (n, c, height, width), v = x.shape, vector(x, dy, between[0], y)
 
     def grid(meta):
-        return (triton.cdiv(n * triton.cdiv(height, meta["ROWS"]) * width * (c // v), meta["BLOCK"]),)
+        return (
+            triton.cdiv(n * triton.cdiv(height, meta["ROWS"]) * width * (c // v), meta["BLOCK"]),
+        )
 
     kernel[grid](
         x, dy, between[0], between[-1], y, n, height, width, *_nhwc(x), *_nhwc(dy), *_nhwc(between[0]), *_nhwc(y), alpha, k,
@@ -86,7 +128,9 @@ def forward(x: Tensor, y: Tensor, size: int, alpha: float, beta: float, k: float
     _launch(0, x, x, x[None], y, size, alpha, beta, k)
 
 
-def backward(x: Tensor, dy: Tensor, dx: Tensor, size: int, alpha: float, beta: float, k: float) -> None:
+def backward(
+    x: Tensor, dy: Tensor, dx: Tensor, size: int, alpha: float, beta: float, k: float
+) -> None:
     """Writes dx (N, C, H, W), any strides; takes two float32 maps of the same size for the time of the call."""
     between = torch.stack([torch.empty_like(dx, dtype=torch.float32)] * 2)
     _launch(1, x, dy, between, dx, size, alpha, beta, k)

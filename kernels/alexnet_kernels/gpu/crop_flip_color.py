@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.maps import LAUNCH, is_wide, narrow
+from alexnet_kernels.gpu.maps import LAUNCH, is_wide, narrow
 
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
@@ -41,7 +41,15 @@ def kernel(
 
 
 def crop_flip_color(
-    images: Tensor, offsets: Tensor, flips: Tensor, color_shift: Tensor, mean: Tensor, out: Tensor, size: int, scale: float, aligned: bool
+    images: Tensor,
+    offsets: Tensor,
+    flips: Tensor,
+    color_shift: Tensor,
+    mean: Tensor,
+    out: Tensor,
+    size: int,
+    scale: float,
+    aligned: bool,
 ) -> None:
     """Writes out (N, 3, size, size), any strides. images: any strides; offsets, color_shift, mean: contiguous."""
     n, height, width, _ = images.shape

@@ -5,17 +5,17 @@ CUDA-graph capture, and raise ValueError on arguments that make no sense. `alpha
 torch's `LocalResponseNorm(alpha)`, Caffe's and cuDNN's divide it by the size of the window. Second derivatives are refused; with
 `using("torch")` they work, and forward mode and torch.func's transforms go that way by themselves.
 
-Each is a `torch.library` operator (`torch.ops.alexnet.*`) over three implementations: Triton kernels (gpu/), C for the CPU (native.c), and
+Each is a `torch.library` operator (`torch.ops.alexnet_kernels.*`) over three implementations: Triton kernels (gpu/), C for the CPU (native.c), and
 plain torch (_composite.py) for the rest; `using` chooses another than the fastest.
 """
 
-from kernels._choose import mode, using
-from kernels.crop_flip_color import crop_flip_color
-from kernels.local_response_norm import local_response_norm
-from kernels.max_pool import max_pool
-from kernels.momentum_step import momentum_step_
-from kernels.response_norm_pool import response_norm_pool
-from kernels.same_map_norm import same_map_norm
+from alexnet_kernels._choose import mode, using
+from alexnet_kernels.crop_flip_color import crop_flip_color
+from alexnet_kernels.local_response_norm import local_response_norm
+from alexnet_kernels.max_pool import max_pool
+from alexnet_kernels.momentum_step import momentum_step_
+from alexnet_kernels.response_norm_pool import response_norm_pool
+from alexnet_kernels.same_map_norm import same_map_norm
 
 __all__ = [
     "crop_flip_color",

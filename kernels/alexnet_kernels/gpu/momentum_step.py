@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.maps import DTYPES, LAUNCH, narrow
+from alexnet_kernels.gpu.maps import DTYPES, LAUNCH, narrow
 
 BLOCK = 2048
 

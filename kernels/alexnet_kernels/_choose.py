@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from kernels import _native
+from alexnet_kernels import _native
 
 MODES = ("auto", "triton", "native", "composite", "torch")
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
@@ -27,11 +27,17 @@ HAS_TRITON = find_spec("triton") is not None
 
 def _checked(mode: str) -> str:
     if mode not in MODES:
-        raise ValueError(f"the kernels' mode (ALEXNET_KERNELS) must be one of {', '.join(MODES)}; it is {mode!r}")
+        raise ValueError(
+            f"the kernels' mode (ALEXNET_KERNELS) must be one of {', '.join(MODES)}; it is {mode!r}"
+        )
     if mode == "triton" and not HAS_TRITON:
-        raise RuntimeError("mode triton needs the package triton, which is not installed here; choose auto")
+        raise RuntimeError(
+            "mode triton needs the package triton, which is not installed here; choose auto"
+        )
     if mode == "native" and _native.library() is None:
-        raise RuntimeError("mode native needs a C compiler (cc, gcc or clang) on the PATH; choose auto")
+        raise RuntimeError(
+            "mode native needs a C compiler (cc, gcc or clang) on the PATH; choose auto"
+        )
     return mode
 
 
@@ -63,18 +69,30 @@ def torchs_own(*tensors: Tensor | None) -> bool:
     if torch.compiler.is_compiling():
         return False
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return any(t is not None and (wrapped(t) or forward_ad.unpack_dual(t).tangent is not None) for t in tensors)
+    return any(
+        t is not None and (wrapped(t) or forward_ad.unpack_dual(t).tangent is not None)
+        for t in tensors
+    )
 
 
-def implementation(x: Tensor, *others: Tensor | None, native: bool = True, triton: bool = True) -> str:
+def implementation(
+    x: Tensor, *others: Tensor | None, native: bool = True, triton: bool = True
+) -> str:
     """ "triton", "native" or "composite" for these tensors; `native`, `triton`: whether the operator has such a form for its arguments."""
     if x.dtype != torch.float64 and triton and HAS_TRITON and _mode in ("auto", "triton"):
         if x.is_cuda:
             return "triton"
         if _mode == "triton":
             if not INTERPRETED:
-                raise RuntimeError("mode triton needs a CUDA device, or TRITON_INTERPRET=1 in the environment before `kernels` is imported")
+                raise RuntimeError(
+                    "mode triton needs a CUDA device, or TRITON_INTERPRET=1 in the environment before `kernels` is imported"
+                )
             return "triton"
-    if native and _mode in ("auto", "native") and _native.fits(x, *others) and _native.library() is not None:
+    if (
+        native
+        and _mode in ("auto", "native")
+        and _native.fits(x, *others)
+        and _native.library() is not None
+    ):
         return "native"
     return "composite"

@@ -10,10 +10,19 @@ def memory_format(x: Tensor) -> torch.memory_format:
     """channels_last for maps (N, C, H, W) whose channels lie side by side, else contiguous."""
     if x.is_contiguous():
         return torch.contiguous_format
-    last = x.is_contiguous(memory_format=torch.channels_last) or (x.shape[1] > 1 and x.stride(1) == 1 and x.stride(3) != 1)
+    last = x.is_contiguous(memory_format=torch.channels_last) or (
+        x.shape[1] > 1 and x.stride(1) == 1 and x.stride(3) != 1
+    )
     return torch.channels_last if last else torch.contiguous_format
 
 
-def empty_maps(x: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None) -> Tensor:
+def empty_maps(
+    x: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     """Uninitialized maps in x's memory format; of x's shape and type where none is given."""
-    return torch.empty(tuple(shape or x.shape), dtype=dtype or x.dtype, device=x.device, memory_format=memory_format(x))
+    return torch.empty(
+        tuple(shape or x.shape),
+        dtype=dtype or x.dtype,
+        device=x.device,
+        memory_format=memory_format(x),
+    )

@@ -7,10 +7,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.maps import DTYPES, LAUNCH, channels_fast, is_wide, lanes_of, narrow, place, tuned, vector
+from alexnet_kernels.gpu.maps import (
+    DTYPES,
+    LAUNCH,
+    channels_fast,
+    is_wide,
+    lanes_of,
+    narrow,
+    place,
+    tuned,
+    vector,
+)
 
 KEY = ["C", "SIZE", "STRIDE", "V", "DTYPE"]
-FORWARD = [({"ROWS": rows, "BLOCK": block}, warps) for rows, block, warps in ((1, 128, 4), (2, 128, 4), (3, 128, 4), (3, 64, 2))]
+FORWARD = [
+    ({"ROWS": rows, "BLOCK": block}, warps)
+    for rows, block, warps in ((1, 128, 4), (2, 128, 4), (3, 128, 4), (3, 64, 2))
+]
 BACKWARD = [({"BLOCK": block}, block // 32) for block in (128, 64, 256)]
 
 
@@ -81,8 +94,12 @@ def backward_kernel(
             h = a - i  # the window that begins i blocks above and j to the left
             w = b - j
             there = inside & ((h >= 0) & (h < OH) & (w >= 0) & (w < OW))[:, None]
-            g = tl.load(dy + ((n * gn + h * gh + w * gw)[:, None] + channel * gc), mask=there, other=0)
-            t = tl.load(code + ((n * cn + h * ch + w * cw)[:, None] + channel * cc), mask=there, other=255)
+            g = tl.load(
+                dy + ((n * gn + h * gh + w * gw)[:, None] + channel * gc), mask=there, other=0
+            )
+            t = tl.load(
+                code + ((n * cn + h * ch + w * cw)[:, None] + channel * cc), mask=there, other=255
+            )
             gradients = gradients + (g.to(tl.float32),)
             taps = taps + (t.to(tl.int32),)
     for p in tl.static_range(STRIDE):
@@ -91,11 +108,19 @@ def backward_kernel(
             for i in tl.static_range(Q):
                 for j in tl.static_range(Q):
                     if p + i * STRIDE < SIZE and q + j * STRIDE < SIZE:
-                        total += tl.where(taps[i * Q + j] == (p + i * STRIDE) * SIZE + q + j * STRIDE, gradients[i * Q + j], 0.0)
+                        total += tl.where(
+                            taps[i * Q + j] == (p + i * STRIDE) * SIZE + q + j * STRIDE,
+                            gradients[i * Q + j],
+                            0.0,
+                        )
             h = a * STRIDE + p
             w = b * STRIDE + q
             here = inside & ((h < H) & (w < W))[:, None]
-            tl.store(dx + ((n * xn + h * xh + w * xw)[:, None] + channel * xc), narrow(total, DTYPE, EMULATE), mask=here)
+            tl.store(
+                dx + ((n * xn + h * xh + w * xw)[:, None] + channel * xc),
+                narrow(total, DTYPE, EMULATE),
+                mask=here,
+            )
 
 
 def _nhwc(x: Tensor) -> tuple[int, ...]:
@@ -107,7 +132,9 @@ def forward(x: Tensor, y: Tensor, code: Tensor, size: int, stride: int) -> None:
     (n, c, height, width), v = y.shape, vector(x, y)
 
     def grid(meta):
-        return (triton.cdiv(n * triton.cdiv(height, meta["ROWS"]) * width * (c // v), meta["BLOCK"]),)
+        return (
+            triton.cdiv(n * triton.cdiv(height, meta["ROWS"]) * width * (c // v), meta["BLOCK"]),
+        )
 
     forward_kernel[grid](
         x, y, code, n, x.shape[2], height, width, *_nhwc(x), *_nhwc(y), *_nhwc(code),
@@ -120,7 +147,12 @@ def backward(dy: Tensor, code: Tensor, dx: Tensor, size: int, stride: int) -> No
     (n, c, height, width), v = dx.shape, vector(dx, dy)
 
     def grid(meta):
-        return (triton.cdiv(n * triton.cdiv(height, stride) * triton.cdiv(width, stride) * (c // v), meta["BLOCK"]),)
+        return (
+            triton.cdiv(
+                n * triton.cdiv(height, stride) * triton.cdiv(width, stride) * (c // v),
+                meta["BLOCK"],
+            ),
+        )
 
     backward_kernel[grid](
         dy, code, dx, n, height, width, *dy.shape[2:], *_nhwc(dy), *_nhwc(code), *_nhwc(dx),

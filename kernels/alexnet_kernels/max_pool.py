@@ -4,16 +4,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import _choose, _composite, _native
-from kernels._memory import empty_maps, memory_format
-from kernels._operator import define
+from alexnet_kernels import _choose, _composite, _native
+from alexnet_kernels._memory import empty_maps, memory_format
+from alexnet_kernels._operator import define
 
 
 def check(x: Tensor, size: int, stride: int) -> None:
     if not 1 <= size <= 15 or stride < 1:
         raise ValueError(f"size must be in 1..15 and stride positive; they are {size} and {stride}")
     if x.dim() != 4 or min(x.shape[-2:]) < size:
-        raise ValueError(f"x must be (N, C, H, W) with H and W at least the window's {size}; its shape is {tuple(x.shape)}")
+        raise ValueError(
+            f"x must be (N, C, H, W) with H and W at least the window's {size}; its shape is {tuple(x.shape)}"
+        )
 
 
 def out_shape(x: Tensor, size: int, stride: int) -> tuple[int, int, int, int]:
@@ -36,34 +38,47 @@ def pool(x: Tensor, size: int, stride: int) -> tuple[Tensor, Tensor]:
         _composite.in_parts(lambda x: _composite.max_pool(x, size, stride), (y, code), x)
         return y, code
     if which == "triton":
-        from kernels.gpu import max_pool as gpu
+        from alexnet_kernels.gpu import max_pool as gpu
 
         gpu.forward(x, y, code, size, stride)
     else:
         tensors = [_native.pointer(t) for t in (x, y, code)]
         settings = (*x.shape[1:], size, stride, _native.is_last(x))
-        _native.share(lambda *part: _native.call("max_pool", *tensors, *part, *settings), _outer(x), x.numel())
+        _native.share(
+            lambda *part: _native.call("max_pool", *tensors, *part, *settings), _outer(x), x.numel()
+        )
     return y, code
 
 
-def pool_backward(dy: Tensor, code: Tensor, height: int, width: int, size: int, stride: int) -> Tensor:
+def pool_backward(
+    dy: Tensor, code: Tensor, height: int, width: int, size: int, stride: int
+) -> Tensor:
     """dx (N, C, height, width), in the memory format of `code`."""
     dx = empty_maps(code, (*code.shape[:2], height, width), dy.dtype)
     which = _choose.implementation(dx)
     if code.numel() == 0:
         return dx.zero_()
     if which == "composite":
-        _composite.in_parts(lambda dy, code: (_composite.max_pool_backward(dy, code, height, width, size, stride),), (dx,), dy, code)
+        _composite.in_parts(
+            lambda dy, code: (_composite.max_pool_backward(dy, code, height, width, size, stride),),
+            (dx,),
+            dy,
+            code,
+        )
         return dx
     if which == "triton":
-        from kernels.gpu import max_pool as gpu
+        from alexnet_kernels.gpu import max_pool as gpu
 
         gpu.backward(dy, code, dx, size, stride)
     else:
         dy = dy.contiguous(memory_format=memory_format(code))
         tensors = [_native.pointer(t) for t in (dy, code, dx)]
         settings = (*dx.shape[1:], size, stride, _native.is_last(code))
-        _native.share(lambda *part: _native.call("max_pool_backward", *tensors, *part, *settings), _outer(code), dx.numel())
+        _native.share(
+            lambda *part: _native.call("max_pool_backward", *tensors, *part, *settings),
+            _outer(code),
+            dx.numel(),
+        )
     return dx
 
 
@@ -73,7 +88,9 @@ def operator(x: Tensor, size: int, stride: int) -> tuple[Tensor, Tensor]:
 
 
 @define("max_pool_backward")
-def operator_backward(dy: Tensor, code: Tensor, height: int, width: int, size: int, stride: int) -> Tensor:
+def operator_backward(
+    dy: Tensor, code: Tensor, height: int, width: int, size: int, stride: int
+) -> Tensor:
     return pool_backward(dy, code, height, width, size, stride)
 
 

@@ -7,26 +7,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import _choose, _native
-from kernels._operator import define
+from alexnet_kernels import _choose, _native
+from alexnet_kernels._operator import define
 
 Rate = float | Tensor
 
 
 def _each(value: Rate | Sequence[Rate], params: Sequence[Tensor], name: str) -> Tensor:
     """One number a parameter: float64 on the CPU where all are numbers or lie there, else float32 on the parameters' device."""
-    values = [value] * len(params) if isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.dim() == 0) else list(value)
+    values = (
+        [value] * len(params)
+        if isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.dim() == 0)
+        else list(value)
+    )
     if len(values) != len(params):
-        raise ValueError(f"{name} must be one number or one for each of the {len(params)} parameters; there are {len(values)}")
+        raise ValueError(
+            f"{name} must be one number or one for each of the {len(params)} parameters; there are {len(values)}"
+        )
     if any(isinstance(v, Tensor) and v.device.type != "cpu" for v in values):
-        return torch.stack([torch.as_tensor(v, dtype=torch.float32, device=params[0].device) for v in values])
+        return torch.stack(
+            [torch.as_tensor(v, dtype=torch.float32, device=params[0].device) for v in values]
+        )
     return torch.tensor([float(v) for v in values], dtype=torch.float64)
 
 
 def _alike(*tensors: Tensor) -> bool:
     """Whether one walk through memory meets the same entry in each."""
     first = tensors[0]
-    dense = first.is_contiguous() or (first.dim() == 4 and first.is_contiguous(memory_format=torch.channels_last))
+    dense = first.is_contiguous() or (
+        first.dim() == 4 and first.is_contiguous(memory_format=torch.channels_last)
+    )
     return dense and all(t.stride() == first.stride() for t in tensors)
 
 
@@ -42,20 +52,26 @@ def operator(
 ) -> None:
     if not params:
         return
-    torch.autograd.graph.increment_version((*params, *velocities, *copies))  # who kept one for a gradient is told
+    torch.autograd.graph.increment_version(
+        (*params, *velocities, *copies)
+    )  # who kept one for a gradient is told
     groups = list(zip(params, grads, velocities, *([copies] if copies else [])))
     alike = all(_alike(*group) for group in groups)
     floats = all(w.dtype == v.dtype == torch.float32 for w, _, v, *_ in groups)
     native = alike and floats and not copies and all(g.dtype == torch.float32 for g in grads)
     which = _choose.implementation(params[0], native=native, triton=alike and floats)
     if which == "triton":
-        from kernels.gpu import momentum_step as gpu
+        from alexnet_kernels.gpu import momentum_step as gpu
 
         device = params[0].device
         rates, decays = (t.to(device, torch.float32) for t in (lr, weight_decay))
         gpu.momentum_step_(params, grads, velocities, copies, rates, decays, momentum)
         return
-    moving = [(group, rate, decay) for group, rate, decay in zip(groups, lr.tolist(), weight_decay.tolist(), strict=True) if rate]
+    moving = [
+        (group, rate, decay)
+        for group, rate, decay in zip(groups, lr.tolist(), weight_decay.tolist(), strict=True)
+        if rate
+    ]
     if which == "native":
         _run_native(moving, momentum)
         return
@@ -71,10 +87,19 @@ def operator(
 def _run_native(moving: list[Any], momentum: float) -> None:
     """All parameters in one call, which takes arrays of their addresses and numbers."""
     many, counts = len(moving), [group[0].numel() for group, _, _ in moving]
-    addresses = [(ctypes.c_void_p * many)(*(group[i].data_ptr() for group, _, _ in moving)) for i in range(3)]
-    rates, decays = (ctypes.c_float * many)(*(r for _, r, _ in moving)), (ctypes.c_float * many)(*(r * d for _, r, d in moving))
+    addresses = [
+        (ctypes.c_void_p * many)(*(group[i].data_ptr() for group, _, _ in moving)) for i in range(3)
+    ]
+    rates, decays = (
+        (ctypes.c_float * many)(*(r for _, r, _ in moving)),
+        (ctypes.c_float * many)(*(r * d for _, r, d in moving)),
+    )
     arrays = (*addresses, (ctypes.c_long * many)(*counts), rates, decays)
-    _native.share(lambda *part: _native.call("momentum_step", *arrays, *part, momentum), sum(counts), sum(counts))
+    _native.share(
+        lambda *part: _native.call("momentum_step", *arrays, *part, momentum),
+        sum(counts),
+        sum(counts),
+    )
 
 
 @operator.register_fake
@@ -100,13 +125,19 @@ def momentum_step_(
     ValueError where lengths or shapes do not agree.
     """
     if not len(params) == len(grads) == len(velocities):
-        raise ValueError(f"params, grads and velocities must be of one length; they are {len(params)}, {len(grads)}, {len(velocities)}")
+        raise ValueError(
+            f"params, grads and velocities must be of one length; they are {len(params)}, {len(grads)}, {len(velocities)}"
+        )
     if copies and len(copies) != len(params):
-        raise ValueError(f"copies must be none or one for each of the {len(params)} parameters; there are {len(copies)}")
+        raise ValueError(
+            f"copies must be none or one for each of the {len(params)} parameters; there are {len(copies)}"
+        )
     if any(g is None for g in grads):
         raise ValueError("a gradient is None: leave out parameters that have none")
     for w, g, v, *c in zip(params, grads, velocities, *([copies] if copies else []), strict=True):
         if not w.shape == g.shape == v.shape or any(other.shape != w.shape for other in c):
-            raise ValueError(f"a parameter, its gradient and velocity must be of one shape; they are {w.shape}, {g.shape}, {v.shape}")
+            raise ValueError(
+                f"a parameter, its gradient and velocity must be of one shape; they are {w.shape}, {g.shape}, {v.shape}"
+            )
     rates, decays = _each(lr, params, "lr"), _each(weight_decay, params, "weight_decay")
     operator(list(params), list(grads), list(velocities), list(copies), rates, decays, momentum)

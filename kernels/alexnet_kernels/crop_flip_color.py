@@ -4,8 +4,8 @@ paper)."""
 import torch
 from torch import Tensor
 
-from kernels import _choose, _native
-from kernels._operator import define
+from alexnet_kernels import _choose, _native
+from alexnet_kernels._operator import define
 
 
 @define("crop_flip_color")
@@ -21,33 +21,51 @@ def operator(
     channels_last: bool,
 ) -> Tensor:
     (n, height, width, _), aligned = images.shape, tuple(mean.shape) == (*images.shape[1:3], 3)
-    offsets, color_shift, mean = offsets.to(torch.int64).contiguous(), color_shift.float().contiguous(), mean.float().contiguous()
+    offsets, color_shift, mean = (
+        offsets.to(torch.int64).contiguous(),
+        color_shift.float().contiguous(),
+        mean.float().contiguous(),
+    )
     flips = flips.contiguous()
     out = _empty(images, size, out_dtype, channels_last)
     if n == 0:
         return out
     fits = out_dtype == torch.float32 and images.is_contiguous()
-    which = _choose.implementation(out, color_shift, mean, native=fits, triton=out_dtype != torch.float64)
+    which = _choose.implementation(
+        out, color_shift, mean, native=fits, triton=out_dtype != torch.float64
+    )
     if which == "triton":
-        from kernels.gpu import crop_flip_color as gpu
+        from alexnet_kernels.gpu import crop_flip_color as gpu
 
         gpu.crop_flip_color(images, offsets, flips, color_shift, mean, out, size, scale, aligned)
     elif which == "native":
         tensors = [_native.pointer(t) for t in (images, offsets, flips, color_shift, mean, out)]
         settings = (height, width, size, scale, aligned, channels_last)
-        _native.share(lambda *part: _native.call("crop_flip_color", *tensors, *part, *settings), n, out.numel())
+        _native.share(
+            lambda *part: _native.call("crop_flip_color", *tensors, *part, *settings),
+            n,
+            out.numel(),
+        )
     else:
         places = offsets.tolist()
-        for i, ((y, x), flip) in enumerate(zip(places, flips.tolist(), strict=True)):  # slices beat one big gather
+        for i, ((y, x), flip) in enumerate(
+            zip(places, flips.tolist(), strict=True)
+        ):  # slices beat one big gather
             crop = (slice(y, y + size), slice(x, x + size))
-            shifted = (images[i][crop] - (mean[crop] if aligned else mean)).add_(color_shift[i]).mul_(scale)
+            shifted = (
+                (images[i][crop] - (mean[crop] if aligned else mean))
+                .add_(color_shift[i])
+                .mul_(scale)
+            )
             out[i] = (shifted.flip(1) if flip else shifted).permute(2, 0, 1)
     return out
 
 
 def _empty(images: Tensor, size: int, dtype: torch.dtype, channels_last: bool) -> Tensor:
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(images.shape[0], 3, size, size, dtype=dtype, device=images.device, memory_format=layout)
+    return torch.empty(
+        images.shape[0], 3, size, size, dtype=dtype, device=images.device, memory_format=layout
+    )
 
 
 @operator.register_fake
@@ -78,21 +96,33 @@ def crop_flip_color(
         raise ValueError(f"size must be positive; it is {size}")
     n, height, width, channels = images.shape if images.dim() == 4 else (0, 0, 0, 0)
     if images.dtype != torch.uint8 or channels != 3:
-        raise ValueError(f"images must be uint8 (N, H, W, 3); they are {images.dtype} {tuple(images.shape)}")
+        raise ValueError(
+            f"images must be uint8 (N, H, W, 3); they are {images.dtype} {tuple(images.shape)}"
+        )
     if offsets.shape != (n, 2) or flips.shape != (n,) or color_shift.shape != (n, 3):
         shapes = f"{tuple(offsets.shape)}, {tuple(flips.shape)}, {tuple(color_shift.shape)}"
-        raise ValueError(f"offsets, flips and color_shift must be ({n}, 2), ({n},) and ({n}, 3); they are {shapes}")
+        raise ValueError(
+            f"offsets, flips and color_shift must be ({n}, 2), ({n},) and ({n}, 3); they are {shapes}"
+        )
     if flips.dtype != torch.bool:
         raise ValueError(f"flips must be bool; they are {flips.dtype}")
     if tuple(mean.shape) not in {(height, width, 3), (size, size, 3)}:
-        raise ValueError(f"mean must be ({height}, {width}, 3) or ({size}, {size}, 3); it is {tuple(mean.shape)}")
+        raise ValueError(
+            f"mean must be ({height}, {width}, 3) or ({size}, {size}, 3); it is {tuple(mean.shape)}"
+        )
     if len({t.device for t in (images, offsets, flips, color_shift, mean)}) > 1:
         raise ValueError(f"all tensors must be on the images' device, {images.device}")
     if size > min(height, width):
         raise ValueError(f"a crop of {size} is larger than the {height} x {width} image")
     if n and images.device.type == "cpu":
         top, left = offsets.unbind(1)
-        if min(int(top.min()), int(left.min())) < 0 or int(top.max()) + size > height or int(left.max()) + size > width:
+        if (
+            min(int(top.min()), int(left.min())) < 0
+            or int(top.max()) + size > height
+            or int(left.max()) + size > width
+        ):
             fit = f"offsets must be in 0..{height - size}, 0..{width - size}"
             raise ValueError(f"a crop of {size} leaves the {height} x {width} image; {fit}")
-    return operator(images, offsets, flips, color_shift, mean, size, float(scale), out_dtype, channels_last)
+    return operator(
+        images, offsets, flips, color_shift, mean, size, float(scale), out_dtype, channels_last
+    )

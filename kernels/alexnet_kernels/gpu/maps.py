@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels._choose import INTERPRETED
+from alexnet_kernels._choose import INTERPRETED
 
 INT32 = 2**31 - 1
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
@@ -20,7 +20,9 @@ def tuned(key: Sequence[str], *configs: tuple[dict[str, int], int]):
     """Decorator: of the configurations (constants, warps) the fastest is measured at the first call with a new `key`, and kept on disk.
     Under the interpreter, which has no speed, the first is taken."""
     choices = [triton.Config(constants, num_warps=warps) for constants, warps in configs]
-    return triton.autotune(choices[:1] if INTERPRETED else choices, key=list(key), cache_results=True)
+    return triton.autotune(
+        choices[:1] if INTERPRETED else choices, key=list(key), cache_results=True
+    )
 
 
 def channels_fast(x: Tensor) -> bool:
@@ -33,10 +35,14 @@ def vector(x: Tensor, *others: Tensor) -> int:
     if not all(channels_fast(t) for t in (x, *others)):
         return 1
     most = 16 // x.element_size()
-    return math.gcd(most, x.shape[1], *(t.stride(d) for t in (x, *others) for d in (0, 2, 3) if t.shape[d] > 1))
+    return math.gcd(
+        most, x.shape[1], *(t.stride(d) for t in (x, *others) for d in (0, 2, 3) if t.shape[d] > 1)
+    )
 
 
-def collapse(sizes: Sequence[int], strides: Sequence[Sequence[int]], channels_fast: bool) -> tuple[list[int], list[list[int]]]:
+def collapse(
+    sizes: Sequence[int], strides: Sequence[Sequence[int]], channels_fast: bool
+) -> tuple[list[int], list[list[int]]]:
     """Dimensions that every tensor steps through evenly, merged: at most three sizes, and each tensor's strides for them.
 
     Where channels are fast, the sizes that are left stand first and 1 fills up, so that the kernel's divisions vanish for dense maps; in
@@ -51,13 +57,21 @@ def collapse(sizes: Sequence[int], strides: Sequence[Sequence[int]], channels_fa
         else:
             kept.append((size, list(steps)))
     none = (1, [0] * len(strides))
-    filled = [*kept, *[none] * (3 - len(kept))] if channels_fast or not kept else [*kept[:-1], *[none] * (3 - len(kept)), kept[-1]]
-    return [size for size, _ in filled], [[steps[i] for _, steps in filled] for i in range(len(strides))]
+    filled = (
+        [*kept, *[none] * (3 - len(kept))]
+        if channels_fast or not kept
+        else [*kept[:-1], *[none] * (3 - len(kept)), kept[-1]]
+    )
+    return [size for size, _ in filled], [
+        [steps[i] for _, steps in filled] for i in range(len(strides))
+    ]
 
 
 def is_wide(*tensors: Tensor) -> bool:
     """Whether offsets need 64 bits."""
-    return any(sum((n - 1) * s for n, s in zip(t.shape, t.stride())) > INT32 - 2**20 for t in tensors)
+    return any(
+        sum((n - 1) * s for n, s in zip(t.shape, t.stride())) > INT32 - 2**20 for t in tensors
+    )
 
 
 @triton.jit
@@ -121,9 +135,14 @@ def pack(values, FIRST: tl.constexpr, W: tl.constexpr, DTYPE: tl.constexpr, EMUL
         low = values[FIRST].to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
         word = low | (values[FIRST + 1].to(tl.int32, bitcast=True).to(tl.int64) << 32)
     else:
-        word = narrow(values[FIRST], DTYPE, EMULATE).to(tl.int16, bitcast=True).to(tl.int64) & 0xFFFF
+        word = (
+            narrow(values[FIRST], DTYPE, EMULATE).to(tl.int16, bitcast=True).to(tl.int64) & 0xFFFF
+        )
         for i in tl.static_range(1, W):
-            bits = narrow(values[FIRST + i], DTYPE, EMULATE).to(tl.int16, bitcast=True).to(tl.int64) & 0xFFFF
+            bits = (
+                narrow(values[FIRST + i], DTYPE, EMULATE).to(tl.int16, bitcast=True).to(tl.int64)
+                & 0xFFFF
+            )
             word = word | (bits << (16 * i))
     return word
 

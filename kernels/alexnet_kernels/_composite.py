@@ -16,10 +16,14 @@ Window = Callable[[Tensor], Tensor]
 PART = 1 << 18  # elements at a time on a CPU
 
 
-def in_parts(compute: Callable[..., tuple[Tensor, ...]], outs: tuple[Tensor, ...], *maps: Tensor) -> None:
+def in_parts(
+    compute: Callable[..., tuple[Tensor, ...]], outs: tuple[Tensor, ...], *maps: Tensor
+) -> None:
     """Writes compute(*maps) to `outs`, which round to their own types. All have one first dimension, the images."""
     count = len(maps[0])
-    images = max(1, PART * count // max(1, maps[0].numel())) if maps[0].device.type == "cpu" else count
+    images = (
+        max(1, PART * count // max(1, maps[0].numel())) if maps[0].device.type == "cpu" else count
+    )
     for i in range(0, count, images):
         for out, part in zip(outs, compute(*(m[i : i + images] for m in maps)), strict=True):
             out[i : i + images].copy_(part)
@@ -70,7 +74,9 @@ def normalize(u: Tensor, window: Window, alpha: float, beta: float, k: float) ->
     return _power(s, beta).mul_(u)
 
 
-def normalize_backward(u: Tensor, g: Tensor, window: Window, alpha: float, beta: float, k: float) -> Tensor:
+def normalize_backward(
+    u: Tensor, g: Tensor, window: Window, alpha: float, beta: float, k: float
+) -> Tensor:
     s = window(u * u).mul_(alpha).add_(k)
     p = _power(s, beta)
     spread = window((g * u).mul_(p).div_(s))
@@ -79,16 +85,22 @@ def normalize_backward(u: Tensor, g: Tensor, window: Window, alpha: float, beta:
 
 def max_pool(x: Tensor, size: int, stride: int) -> tuple[Tensor, Tensor]:
     """The maxima, and which of the window's size x size taps each was."""
-    if x.device.type == "cpu":  # torch's pooling of planes takes ten times as long as that of channels-last memory
+    if (
+        x.device.type == "cpu"
+    ):  # torch's pooling of planes takes ten times as long as that of channels-last memory
         x = x.contiguous(memory_format=torch.channels_last)
-    y, index = F.max_pool2d(x, size, stride, return_indices=True)  # index: row * W + column in the map
+    y, index = F.max_pool2d(
+        x, size, stride, return_indices=True
+    )  # index: row * W + column in the map
     rows = torch.arange(y.shape[2], device=x.device)[:, None] * stride
     columns = torch.arange(y.shape[3], device=x.device) * stride
     tap = (index // x.shape[3] - rows) * size + index % x.shape[3] - columns
     return y, tap
 
 
-def max_pool_backward(dy: Tensor, code: Tensor, height: int, width: int, size: int, stride: int) -> Tensor:
+def max_pool_backward(
+    dy: Tensor, code: Tensor, height: int, width: int, size: int, stride: int
+) -> Tensor:
     rows = torch.arange(dy.shape[2], device=dy.device)[:, None] * stride
     columns = torch.arange(dy.shape[3], device=dy.device) * stride
     tap = code.long()

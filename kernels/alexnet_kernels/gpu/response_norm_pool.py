@@ -9,11 +9,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.local_response_norm import AFTER, BEFORE, RELU, activated, as_words, channels, rectified, window
-from kernels.gpu.maps import DTYPES, LAUNCH, is_wide, lanes_of, pack, place, power, tuned
+from alexnet_kernels.gpu.local_response_norm import (
+    AFTER,
+    BEFORE,
+    RELU,
+    activated,
+    as_words,
+    channels,
+    rectified,
+    window,
+)
+from alexnet_kernels.gpu.maps import DTYPES, LAUNCH, is_wide, lanes_of, pack, place, power, tuned
 
 CONFIGS = [
-    ({"M": m, "STRIP": strip, "BLOCK": block}, block // 32) for m, strip, block in ((1, 9, 128), (2, 9, 128), (1, 14, 64), (2, 27, 64))
+    ({"M": m, "STRIP": strip, "BLOCK": block}, block // 32)
+    for m, strip, block in ((1, 9, 128), (2, 9, 128), (1, 14, 64), (2, 27, 64))
 ]
 
 
@@ -70,13 +80,19 @@ def kernel(
     y += n * yn + top * yh + w * yw + word
     code += n * cn + top * ch + w * cw + word * W
     bias += word * W
-    above, above_tap = normalized_row(x, bias, xw, first, inside, alpha, k, MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M)
+    above, above_tap = normalized_row(
+        x, bias, xw, first, inside, alpha, k, MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M
+    )
     for h in range(STRIP):
         here = inside & (top + h < OH)
         x += xh
-        middle, middle_tap = normalized_row(x, bias, xw, first, here, alpha, k, MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M)
+        middle, middle_tap = normalized_row(
+            x, bias, xw, first, here, alpha, k, MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M
+        )
         x += xh
-        below, below_tap = normalized_row(x, bias, xw, first, here, alpha, k, MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M)
+        below, below_tap = normalized_row(
+            x, bias, xw, first, here, alpha, k, MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M
+        )
         best = ()
         for i in tl.static_range(M * W):
             value = above[i]
@@ -106,7 +122,16 @@ def fits(x: Tensor, pool_size: int, pool_stride: int) -> bool:
 
 
 def forward(
-    x: Tensor, bias: Tensor | None, y: Tensor, code: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str
+    x: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    code: Tensor,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+    columns: int,
+    relu: str,
 ) -> None:
     """Writes y and the uint8 taps `code`, both (N, C, OH, OW), channels-last."""
     (n, _, height, width), maps = y.shape, x.shape[1] // columns
@@ -115,7 +140,9 @@ def forward(
     taps = code.permute(0, 2, 3, 1)
 
     def grid(meta):
-        lanes = n * triton.cdiv(height, meta["STRIP"]) * width * columns * triton.cdiv(words, meta["M"])
+        lanes = (
+            n * triton.cdiv(height, meta["STRIP"]) * width * columns * triton.cdiv(words, meta["M"])
+        )
         return (triton.cdiv(lanes, meta["BLOCK"]),)
 
     kernel[grid](

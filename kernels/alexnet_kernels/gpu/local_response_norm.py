@@ -11,19 +11,44 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.maps import DTYPES, LAUNCH, channels_fast, collapse, is_wide, lanes_of, pack, place, power, rectify, tuned, unpack
+from alexnet_kernels.gpu.maps import (
+    DTYPES,
+    LAUNCH,
+    channels_fast,
+    collapse,
+    is_wide,
+    lanes_of,
+    pack,
+    place,
+    power,
+    rectify,
+    tuned,
+    unpack,
+)
 
 NONE, BEFORE, AFTER = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 RELU = {"none": 0, "before": 1, "after": 2}
 
 
 @triton.jit
-def channels(x, step, first, inside, FROM: tl.constexpr, COUNT: tl.constexpr, WORDS: tl.constexpr, W: tl.constexpr, DTYPE: tl.constexpr):
+def channels(
+    x,
+    step,
+    first,
+    inside,
+    FROM: tl.constexpr,
+    COUNT: tl.constexpr,
+    WORDS: tl.constexpr,
+    W: tl.constexpr,
+    DTYPE: tl.constexpr,
+):
     """COUNT words from the FROM-th after `first`, as a tuple of COUNT * W channels in float32; zero outside the column's WORDS."""
     values = ()
     for m in tl.static_range(COUNT):
         number = first + (FROM + m)
-        word = tl.load(x + (FROM + m) * step, mask=inside & (number >= 0) & (number < WORDS), other=0)
+        word = tl.load(
+            x + (FROM + m) * step, mask=inside & (number >= 0) & (number < WORDS), other=0
+        )
         for i in tl.static_range(W):
             values = values + (unpack(word, i, DTYPE),)
     return values
@@ -39,7 +64,9 @@ def activated(
         value = values[i]
         if HAS_BIAS:
             channel = first * W + (FROM * W + i)
-            value += tl.load(bias + (FROM * W + i), mask=inside & (channel >= 0) & (channel < MAPS), other=0).to(tl.float32)
+            value += tl.load(
+                bias + (FROM * W + i), mask=inside & (channel >= 0) & (channel < MAPS), other=0
+            ).to(tl.float32)
         result = result + (value,)
     return result
 
@@ -62,7 +89,10 @@ def window(u, c: tl.constexpr, RADIUS: tl.constexpr):
 
 
 KEY = ["MAPS", "COLUMNS", "RADIUS", "W", "DTYPE", "HAS_BIAS"]
-CONFIGS = [({"M": m, "BLOCK": block}, warps) for m, block, warps in ((1, 256, 4), (2, 128, 4), (2, 256, 8), (4, 128, 4))]
+CONFIGS = [
+    ({"M": m, "BLOCK": block}, warps)
+    for m, block, warps in ((1, 256, 4), (2, 128, 4), (2, 256, 8), (4, 128, 4))
+]
 
 
 @tuned(KEY, *CONFIGS)
@@ -82,7 +112,17 @@ def forward_kernel(
     inside = lane < pixels * (GROUPS * COLUMNS)
     first = group % GROUPS * M  # word in the column
     word = group // GROUPS * WORDS + first  # word in the pixel
-    u = channels(x + (i0 * x0 + i1 * x1 + i2 * x2 + word * xc), xc, first, inside, -REACH, COUNT, WORDS, W, DTYPE)
+    u = channels(
+        x + (i0 * x0 + i1 * x1 + i2 * x2 + word * xc),
+        xc,
+        first,
+        inside,
+        -REACH,
+        COUNT,
+        WORDS,
+        W,
+        DTYPE,
+    )
     u = activated(u, bias + word * W, first, inside, -REACH, MAPS, W, COUNT * W, HAS_BIAS)
     if ORDER == BEFORE:
         u = rectified(u, COUNT * W)
@@ -93,7 +133,11 @@ def forward_kernel(
         normalized = rectified(normalized, M * W)
     y += i0 * y0 + i1 * y1 + i2 * y2 + word * yc
     for m in tl.static_range(M):
-        tl.store(y + m * yc, pack(normalized, m * W, W, DTYPE, EMULATE), mask=inside & (first + m < WORDS))
+        tl.store(
+            y + m * yc,
+            pack(normalized, m * W, W, DTYPE, EMULATE),
+            mask=inside & (first + m < WORDS),
+        )
 
 
 @tuned(KEY, *CONFIGS)
@@ -114,9 +158,29 @@ def backward_kernel(
     inside = lane < pixels * (GROUPS * COLUMNS)
     first = group % GROUPS * M
     word = group // GROUPS * WORDS + first
-    raw = channels(x + (i0 * x0 + i1 * x1 + i2 * x2 + word * xc), xc, first, inside, -FAR, COUNT, WORDS, W, DTYPE)
+    raw = channels(
+        x + (i0 * x0 + i1 * x1 + i2 * x2 + word * xc),
+        xc,
+        first,
+        inside,
+        -FAR,
+        COUNT,
+        WORDS,
+        W,
+        DTYPE,
+    )
     raw = activated(raw, bias + word * W, first, inside, -FAR, MAPS, W, COUNT * W, HAS_BIAS)
-    g = channels(dy + (i0 * g0 + i1 * g1 + i2 * g2 + word * gc), gc, first, inside, -REACH, M + 2 * REACH, WORDS, W, DTYPE)
+    g = channels(
+        dy + (i0 * g0 + i1 * g1 + i2 * g2 + word * gc),
+        gc,
+        first,
+        inside,
+        -REACH,
+        M + 2 * REACH,
+        WORDS,
+        W,
+        DTYPE,
+    )
     u = raw
     if ORDER == BEFORE:
         u = rectified(raw, COUNT * W)
@@ -146,7 +210,11 @@ def backward_kernel(
         gradients = gradients + (result,)
     dx += i0 * y0 + i1 * y1 + i2 * y2 + word * yc
     for m in tl.static_range(M):
-        tl.store(dx + m * yc, pack(gradients, m * W, W, DTYPE, EMULATE), mask=inside & (first + m < WORDS))
+        tl.store(
+            dx + m * yc,
+            pack(gradients, m * W, W, DTYPE, EMULATE),
+            mask=inside & (first + m < WORDS),
+        )
 
 
 def as_words(maps: int, *tensors: Tensor) -> tuple[int, list[Tensor]]:
@@ -154,13 +222,24 @@ def as_words(maps: int, *tensors: Tensor) -> tuple[int, list[Tensor]]:
     rows = [t.permute(0, 2, 3, 1) for t in tensors]
     per_word = 8 // tensors[0].element_size()
     aligned = maps % per_word == 0 and all(
-        t.stride(3) == 1 and all(t.stride(d) % per_word == 0 for d in range(3)) and t.storage_offset() % per_word == 0 for t in rows
+        t.stride(3) == 1
+        and all(t.stride(d) % per_word == 0 for d in range(3))
+        and t.storage_offset() % per_word == 0
+        for t in rows
     )
     return (per_word, [t.view(torch.int64) for t in rows]) if aligned else (1, rows)
 
 
 def _launch(
-    kernel, tensors: list[Tensor], bias: Tensor | None, size: int, alpha: float, beta: float, k: float, columns: int, relu: str
+    kernel,
+    tensors: list[Tensor],
+    bias: Tensor | None,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+    columns: int,
+    relu: str,
 ) -> None:
     x = tensors[0]
     n, maps, height, width = x.shape
@@ -181,13 +260,32 @@ def _launch(
     )  # fmt: skip
 
 
-def forward(x: Tensor, bias: Tensor | None, y: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str) -> None:
+def forward(
+    x: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+    columns: int,
+    relu: str,
+) -> None:
     """Writes y (N, C, H, W), any strides; bias (C,) or None is added first."""
     _launch(forward_kernel, [x, y], bias, size, alpha, beta, k, columns, relu)
 
 
 def backward(
-    x: Tensor, bias: Tensor | None, dy: Tensor, dx: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str
+    x: Tensor,
+    bias: Tensor | None,
+    dy: Tensor,
+    dx: Tensor,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+    columns: int,
+    relu: str,
 ) -> None:
     """Writes dx, the gradient with respect to x + bias."""
     _launch(backward_kernel, [x, dy, dx], bias, size, alpha, beta, k, columns, relu)

@@ -39,12 +39,20 @@ PIECE = 1 << 15  # elements that are worth a thread
 def cache_folder() -> Path:
     """Where compiled code and measured choices are kept: ALEXNET_CACHE, else the user's cache folder."""
     named = os.environ.get("ALEXNET_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet-kernels"
+    return (
+        Path(named)
+        if named
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet-kernels"
+    )
 
 
 def _processor() -> str:
     try:
-        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features")))
+        return next(
+            line
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith(("flags", "Features"))
+        )
     except (OSError, StopIteration):
         return platform.processor()
 
@@ -52,7 +60,9 @@ def _processor() -> str:
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled operators, or None where they cannot be had."""
-    compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
+    compiler = (
+        shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
+    )
     if compiler is None:
         return None
     try:
@@ -63,10 +73,19 @@ def library() -> ctypes.CDLL | None:
         except OSError:
             folder = Path(tempfile.mkdtemp(prefix="alexnet-kernels-"))
         for flags in ([*FLAGS, "-fopenmp"], FLAGS) if _has_libgomp() else (FLAGS,):
-            key = sha256(repr((SOURCE.read_text(), flags, compiler, version, platform.machine(), _processor())).encode()).hexdigest()[:16]
+            key = sha256(
+                repr(
+                    (SOURCE.read_text(), flags, compiler, version, platform.machine(), _processor())
+                ).encode()
+            ).hexdigest()[:16]
             target = folder / f"native-{key}.so"
             part = folder / f"native-{key}.{os.getpid()}.part"
-            if target.exists() or not subprocess.run([compiler, *flags, "-o", part, SOURCE, "-lm"], capture_output=True).returncode:
+            if (
+                target.exists()
+                or not subprocess.run(
+                    [compiler, *flags, "-o", part, SOURCE, "-lm"], capture_output=True
+                ).returncode
+            ):
                 break
         if part.exists():
             part.replace(target)  # whole or not at all, however many processes compile at once
@@ -83,7 +102,10 @@ def _has_libgomp() -> bool:
     """Whether torch's threads are those of a libgomp that goes by this name, so that code which asks for it gets the same ones: threads of
     its own would find every core taken by torch's, which go on spinning for a while when they have nothing to do."""
     try:
-        return any(line.rstrip().endswith("/libgomp.so.1") for line in Path("/proc/self/maps").read_text().splitlines())
+        return any(
+            line.rstrip().endswith("/libgomp.so.1")
+            for line in Path("/proc/self/maps").read_text().splitlines()
+        )
     except OSError:
         return False
 

@@ -1,6 +1,7 @@
-"""What arithmetic says of the paper's claims: functions that claims.yml names, over the table of layers and the notes of 2012.
+"""What arithmetic says of the paper's claims: functions that claims.yml names.
 
-Nothing here is trained, and nothing is read from a result. Needs no torch.
+They read the table of layers and the notes of 2012, never a result; nothing is trained. Needs no
+torch.
 """
 
 from dataclasses import replace
@@ -46,7 +47,8 @@ def connections() -> int:
 
 
 def connections_of_net_120() -> int:
-    """The same for an earlier net of the source: conv1 of 32 maps a column, whose conv2 reads 3 low-resolution maps more."""
+    """The same for an earlier net of the source: conv1 has 32 maps a column, and conv2 reads 3
+    low-resolution maps more."""
     rows = table()
     first, second = rows[0], rows[1]
     low = {"conv1": replace(first, maps=32), "conv2": replace(second, in_maps=32 + 3)}
@@ -73,20 +75,20 @@ def kernels() -> list[str]:
 
 
 def units(first: str, last: str) -> list[int] | int:
-    """Of the layers from `first` to `last`; of a single one, its number."""
+    """Neurons of the layers from `first` to `last`; of a single one, a number."""
     rows = table()
     names = [row.layer.name for row in rows]
-    found = [row.neurons for row in rows[names.index(first) : names.index(last) + 1]]
-    return found if len(found) > 1 else found[0]
+    counts = [row.neurons for row in rows[names.index(first) : names.index(last) + 1]]
+    return counts if len(counts) > 1 else counts[0]
 
 
 def side(layer: str) -> int:
-    """Of a layer's map before pooling."""
+    """The side of a layer's map before pooling."""
     return next(row.size for row in table() if row.layer.name == layer)
 
 
 def dense_parameters() -> int:
-    """Of a fully connected net whose layers have as many units."""
+    """Parameters of a fully connected net whose layers have as many units."""
     sizes = [inputs(), *(row.neurons for row in table())]
     return sum((below + 1) * above for below, above in pairwise(sizes))
 
@@ -123,8 +125,9 @@ def one_column_ratio() -> float:
 def memory(columns: int, batch: int = 128) -> int:
     """Bytes of float32 that training must keep on a GPU that holds `columns` of the two columns.
 
-    Weights, gradients and velocities; the images; every output and its gradient, ReLU and dropout in place; the denominators of
-    normalization; a copy of what the other column sends. Scratch memory of convolutions, and images that wait, come on top.
+    Weights, gradients and velocities; the images; every output and its gradient, ReLU and dropout
+    in place; the denominators of normalization; a copy of what the other column sends. Scratch
+    memory of convolutions, and images that wait, come on top.
     """
     rows = table()
     elements = 0
@@ -148,7 +151,10 @@ def memory(columns: int, batch: int = 128) -> int:
 
 
 def pooled_sides(overlap: bool) -> list[int]:
-    """Sides of the maps after the three pooling layers; without overlap windows of 2, 2 apart, and nothing else changed."""
+    """Sides of the maps after the three pooling layers.
+
+    Without overlap windows are 2 wide and 2 apart, and nothing else is changed.
+    """
     window = Pool() if overlap else Pool(2, 2)
     rows = (
         replace(row, then=tuple(window if isinstance(op, Pool) else op for op in row.then))
@@ -172,7 +178,8 @@ def label_bits() -> float:
 
 
 def dropout_error(hidden: int = 8, classes: int = 4, seed: int = 0) -> float:
-    """How far halving the units is from the geometric mean over all 2^hidden masks, for one layer of dropped units under a softmax."""
+    """How far halving the units is from the geometric mean over all 2^hidden masks, for one layer of
+    dropped units under a softmax."""
     rng = np.random.default_rng(seed)
     units, weights = rng.normal(size=hidden), rng.normal(size=(classes, hidden))
     logs = [_log_softmax(weights @ (units * mask)) for mask in product((0, 1), repeat=hidden)]
@@ -186,11 +193,12 @@ def _log_softmax(sums: np.ndarray) -> np.ndarray:
 
 
 def sustained_teraflops(days: float, epochs: int = 90, images: int = 1_200_000) -> float:
-    """What two GPUs together must sustain to train in so many days: three passes of two operations for each connection."""
+    """What two GPUs together must sustain to train in so many days, at three passes of two operations
+    for each connection."""
     return prod((6, connections(), epochs, images)) / (days * 86_400) / 1e12
 
 
-# --- from the notes of 2012 ---------------------------------------------------------------------------------------------------------------
+# --- from the notes of 2012 ---
 
 PAPERS_RUNS = ("145-2010", "145")
 

@@ -65,7 +65,8 @@ def train(args: argparse.Namespace) -> int:
     preset = presets.get(args.preset)
     if args.columns == 1 and preset.columns > 1:
         preset = presets.get(f"{args.preset}/one-column")
-    per_epoch = steps_per_epoch(pack, args.batch_size)
+    batch_size = args.batch_size or preset.recipe.batch_size
+    per_epoch = steps_per_epoch(pack, batch_size)
     config = trainer.Config(
         preset=preset.name,
         num_classes=len(pack.classes),
@@ -76,7 +77,7 @@ def train(args: argparse.Namespace) -> int:
         ),  # 256 -> 224
         epochs=args.steps / per_epoch if args.steps else args.epochs,
         data={name: splits[name].digest for name in ("train", "val") if name in splits},
-        batch_size=args.batch_size,
+        batch_size=batch_size,
         rate=args.lr,
         seed=args.seed,
         precision=args.precision,
@@ -262,7 +263,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--verify", action="store_true", help=verify)
 
     p = command(train, "train a network on a pack")
-    variants = f"Variants of a preset: {', '.join(VARIANTS)}. What each changes is said in alexnet/presets.py."
+    variants = f"Variants of a preset: {', '.join(VARIANTS)}. What each changes is said in alexnet/presets/variants.py."
     p.epilog, p.formatter_class = (
         textwrap.fill(variants, 78, break_on_hyphens=False),
         argparse.RawDescriptionHelpFormatter,
@@ -305,7 +306,7 @@ def parser() -> argparse.ArgumentParser:
     )
     budget.add_argument("--steps", type=_count, help="steps, instead of epochs")
     p.add_argument(
-        "--batch-size", type=_count, default=128, help="images a step (default: %(default)s)"
+        "--batch-size", type=_count, help="images a step (default: the preset's, 128)"
     )
     p.add_argument("--lr", type=_positive, help="first learning rate (default: the preset's, 0.01)")
     p.add_argument(

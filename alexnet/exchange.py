@@ -1,9 +1,10 @@
-"""How columns meet (section 3.2 of the paper): the network asks for a gathering of maps and a sum of partial logits, and does not know
-where the columns live.
+"""How columns meet (section 3.2 of the paper).
 
-`Together` keeps all columns in one process. `Across` spreads them over the ranks of a process group, where they meet by collectives behind
-the same three methods: one all-gather before each layer that reads both columns, whose gradient is a reduce-scatter, and one all-reduce of
-the partial logits, whose gradient needs no message at all, since every rank holds the whole of it.
+The network asks for a gathering of maps and a sum of partial logits, and does not know where the
+columns live. `Together` keeps all columns in one process. `Across` spreads them over the ranks of a
+process group, where they meet by collectives behind the same methods: one all-gather before each
+layer that reads both columns, whose gradient is a reduce-scatter, and one all-reduce of the partial
+logits, whose gradient needs no message, since every rank holds the whole of it.
 """
 
 import time
@@ -24,12 +25,16 @@ class RankLost(RuntimeError):
 
 @contextmanager
 def reaching_others() -> Iterator[None]:
-    """Within the block nothing is done but to send or wait for messages, whose failures say how, at length, but not what to do."""
+    """Turn failures of messages, which say at length how but not what to do, into `RankLost`.
+
+    The block must do nothing but send or wait for messages.
+    """
     try:
         yield
     except RuntimeError as error:
         raise RankLost(
-            "lost another rank, which says why or was killed; --resume goes on from the last checkpoint"
+            "lost another rank, which says why or was killed; "
+            "--resume goes on from the last checkpoint"
         ) from error
 
 
@@ -42,13 +47,10 @@ class Waits:
 
     @contextmanager
     def waiting(self, cuda: bool) -> Iterator[None]:
-        """Around messages; `cuda`: of a GPU's tensors."""
+        """Time the messages of the block; `cuda`: they are of a GPU's tensors."""
         with reaching_others():
             if cuda:
-                begin, end = (
-                    torch.cuda.Event(enable_timing=True),
-                    torch.cuda.Event(enable_timing=True),
-                )
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
                 begin.record()
                 yield
                 end.record()
@@ -59,7 +61,7 @@ class Waits:
                 self._host += time.perf_counter() - start
 
     def seconds(self) -> float:
-        """Since the last call. On a GPU by events, and so only after the device has been waited for."""
+        """Seconds since the last call. On a GPU the device must have been waited for."""
         spent = self._host + sum(begin.elapsed_time(end) for begin, end in self._events) / 1e3
         self._host, self._events = 0.0, []
         return spent
@@ -68,12 +70,13 @@ class Waits:
 class Together:
     """All columns in one process."""
 
-    def here(self, columns: int) -> range:
-        """Numbers of the columns that this process owns."""
+    def own_columns(self, columns: int) -> range:
+        """Numbers of the columns that this process owns, of so many."""
         return range(columns)
 
     def gather(self, parts: list[Tensor], layer: str) -> Tensor:
-        """The maps or units of all columns, (N, C, ...), side by side for `layer` to read: column 0 first."""
+        """The maps or units of all columns, (N, C, ...), side by side for `layer` to read: column 0
+        first."""
         return torch.cat(parts, dim=1)
 
     def sum(self, parts: list[Tensor], layer: str) -> Tensor:
@@ -81,15 +84,20 @@ class Together:
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
     def seconds(self) -> float:
-        """Spent on messages since the last call."""
+        """Seconds spent on messages since the last call."""
         return 0.0
 
 
 class Across(Together):
-    """Each rank of `group` owns as many columns as every other, rank 0 the first. Every rank must pass the same images.
+    """Each rank of a group owns as many columns as every other, rank 0 the first.
 
-    `sent` counts the elements that this rank hands to each other one, by (layer, "forward" or "backward"): elements of tensors, whatever
-    the transport makes of them. `enter` is called before each collective.
+    Every rank must pass the same images. `sent` counts the elements that this rank hands to each
+    other one, by (layer, "forward" or "backward"): elements of tensors, whatever the transport
+    makes of them.
+
+    Args:
+        group: The ranks.
+        enter: Called before each collective.
     """
 
     def __init__(self, group: dist.ProcessGroup, enter: Callable[[], None] = lambda: None):
@@ -98,10 +106,11 @@ class Across(Together):
         self.enter = enter
         self.waits = Waits()
 
-    def here(self, columns: int) -> range:
+    def own_columns(self, columns: int) -> range:
         if columns % self.size:
             raise InputError(
-                f"{columns} columns cannot be shared evenly by {self.size} ranks; choose a divisor of {columns}"
+                f"{columns} columns cannot be shared evenly by {self.size} ranks; "
+                f"choose a divisor of {columns}"
             )
         share = columns // self.size
         return range(self.rank * share, (self.rank + 1) * share)
@@ -117,7 +126,7 @@ class Across(Together):
 
     @contextmanager
     def message(self, layer: str, direction: str, own: Tensor) -> Iterator[None]:
-        """Around a collective that hands `own` on."""
+        """Count and time the block's collective, which hands `own` on."""
         self.sent[layer, direction] += own.numel()
         self.enter()
         with self.waits.waiting(own.is_cuda):
@@ -125,7 +134,7 @@ class Across(Together):
 
 
 class _Gather(torch.autograd.Function):
-    """All ranks' maps side by side. The gradient of a rank's own is the sum of what all ranks have for it."""
+    """All ranks' maps side by side. The gradient of a rank's own is the sum of all ranks' for it."""
 
     @staticmethod
     def forward(ctx, own: Tensor, across: Across, layer: str) -> Tensor:
@@ -135,12 +144,10 @@ class _Gather(torch.autograd.Function):
         wire = wire.contiguous()
         if not wire.numel():
             return own.repeat(1, across.size, *[1] * (own.dim() - 2))
-        every = wire.new_empty(
-            across.size * len(wire), *wire.shape[1:]
-        )  # one rank's after the other's
+        gathered = wire.new_empty(across.size * len(wire), *wire.shape[1:])  # rank after rank
         with across.message(layer, "forward", wire):
-            dist.all_gather_into_tensor(every, wire, group=across.group)
-        parts = every.chunk(across.size)
+            dist.all_gather_into_tensor(gathered, wire, group=across.group)
+        parts = gathered.chunk(across.size)
         return torch.cat(parts, -1).movedim(-1, 1) if ctx.moved else torch.cat(parts, 1)
 
     @staticmethod
@@ -148,9 +155,7 @@ class _Gather(torch.autograd.Function):
         across = ctx.across
         if ctx.moved:
             grad = grad.movedim(1, -1)
-        parts = torch.cat(
-            grad.chunk(across.size, -1 if ctx.moved else 1)
-        )  # for one rank after the other
+        parts = torch.cat(grad.chunk(across.size, -1 if ctx.moved else 1))  # rank after rank
         own = parts.new_empty(len(grad), *parts.shape[1:])
         if own.numel():
             with across.message(ctx.layer, "backward", own):
@@ -175,10 +180,8 @@ class _Sum(torch.autograd.Function):
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Maps in channels-last memory as (N, H, W, C), so that they travel as they lie; all else as it is."""
-    last = (
-        x.dim() == 4
-        and not x.is_contiguous()
-        and x.is_contiguous(memory_format=torch.channels_last)
-    )
-    return x.movedim(1, -1) if last else x
+    """Maps in channels-last memory as (N, H, W, C), so that they travel as they lie; all else as it
+    is."""
+    contiguous = x.is_contiguous()
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return x.movedim(1, -1) if last and not contiguous else x

@@ -1,4 +1,5 @@
-"""A trained net for other programs: weights as safetensors in the layout of one device, or the whole net as ONNX."""
+"""A trained net for other programs: weights as safetensors in the layout of one device, or the
+whole net as ONNX."""
 
 import logging
 import os
@@ -15,15 +16,22 @@ from alexnet.errors import InputError
 from alexnet.network import AlexNet
 
 INPUT = "float32 (N, 3, S, S), RGB in 0..255 minus the mean image"
-TOLERANCE = 1e-4  # of ONNX's logits, as a share of the largest
+TOLERANCE = 1e-4  # of the file's logits, as a share of the largest
 
 
 def write(net: AlexNet, file: Path, about: dict[str, str]) -> None:
-    """Writes `net` to `file`, whole or not at all, and checks it by reading and running it. about: strings, kept as metadata.
+    """Write a net to a file, whole or not at all, and check the file by reading and running it.
 
-    .safetensors: `AlexNet.export_merged`'s state_dict, which `load_merged` takes back. .onnx: input "images", as the net takes them,
-    output "logits", any number of images. Raises InputError for another ending, a place that cannot be written, or ONNX without the
-    packages of the extra `export`; RuntimeError where the file does not compute what the net does.
+    Args:
+        net: Is in evaluation mode afterwards.
+        file: .safetensors: what `AlexNet.export_merged` gives and `load_merged` takes back.
+            .onnx: input "images", as the net takes them, output "logits", any number of images.
+        about: Kept as metadata.
+
+    Raises:
+        InputError: Another ending, a place that cannot be written, or ONNX without the packages of
+            the extra `export`.
+        RuntimeError: The file does not compute what the net does.
     """
     writers = {".safetensors": _safetensors, ".onnx": _onnx}
     if file.suffix not in writers:
@@ -36,7 +44,11 @@ def write(net: AlexNet, file: Path, about: dict[str, str]) -> None:
 
 @contextmanager
 def whole(file: Path) -> Iterator[Path]:
-    """A file to write, which takes its name when the block ends well and goes otherwise. Raises InputError where it cannot be written."""
+    """Give a file to write, which takes its name when the block ends well and goes otherwise.
+
+    Raises:
+        InputError: It cannot be written. That is found out before the block begins.
+    """
     if file.is_dir():
         raise InputError(f"{file} is a folder; name a file")
     try:
@@ -53,12 +65,11 @@ def whole(file: Path) -> Iterator[Path]:
 
 
 def _safetensors(net: AlexNet, part: Path, about: dict[str, str]) -> None:
-    merged = net.export_merged()
-    save_file(merged, part, metadata=about)
+    save_file(net.export_merged(), part, metadata=about)
     again = AlexNet(net.preset, net.table[-1].maps, net.width, net.table[0].in_size).eval()
     again.load_merged(load_file(part))
     images = _images(net, 2)
-    _check(part, again(images), net(images))
+    _check(again(images), net(images))
 
 
 def _onnx(net: AlexNet, part: Path, about: dict[str, str]) -> None:
@@ -70,14 +81,13 @@ def _onnx(net: AlexNet, part: Path, about: dict[str, str]) -> None:
             f"ONNX needs the package {error.name}: pip install 'alexnet-reproduced[export]'"
         ) from None
     with kernels.using("torch"), _quiet():  # torch's own operators are what its exporter knows
-        batch = {0: torch.export.Dim("N")}
         program = torch.onnx.export(
             net,
             (_images(net, 2),),
             dynamo=True,
             input_names=["images"],
             output_names=["logits"],
-            dynamic_shapes=(batch,),
+            dynamic_shapes=({0: torch.export.Dim("N")},),
             verbose=False,
         )
         assert program is not None
@@ -86,9 +96,8 @@ def _onnx(net: AlexNet, part: Path, about: dict[str, str]) -> None:
     session = onnxruntime.InferenceSession(part.read_bytes(), providers=["CPUExecutionProvider"])
     for count in (1, 3):
         images = _images(net, count)
-        _check(
-            part, torch.from_numpy(session.run(None, {"images": images.numpy()})[0]), net(images)
-        )
+        (logits,) = session.run(None, {"images": images.numpy()})
+        _check(torch.from_numpy(logits), net(images))
 
 
 def _images(net: AlexNet, count: int) -> torch.Tensor:
@@ -96,17 +105,18 @@ def _images(net: AlexNet, count: int) -> torch.Tensor:
     return 60 * torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(count))
 
 
-def _check(part: Path, found: torch.Tensor, expected: torch.Tensor) -> None:
-    off = float((found - expected).abs().max() / expected.abs().max())
+def _check(logits: torch.Tensor, expected: torch.Tensor) -> None:
+    off = float((logits - expected).abs().max() / expected.abs().max())
     if not off <= TOLERANCE:
         raise RuntimeError(
-            f"the exported file computes other logits than the net, by {off:.1e} of the largest; nothing was written"
+            f"the exported file computes other logits than the net, by {off:.1e} of the largest; "
+            "nothing was written"
         )
 
 
 @contextmanager
-def _quiet():
-    """torch's exporter tells its progress and its doubts in several ways."""
+def _quiet() -> Iterator[None]:
+    """Silence torch's exporter, which prints its progress and its doubts in several ways."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -1,9 +1,11 @@
 """AlexNet as Figure 2 draws it (section 3 of the paper): columns, and the places where they meet.
 
-The layers, their order and their sizes stand in `alexnet.presets`; this file turns such a table into modules.
+The layers, their order and their sizes stand in `alexnet.presets`; this file turns such a table
+into modules.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import cast
 
 import torch
@@ -17,19 +19,43 @@ from alexnet.exchange import Together
 from alexnet.presets import (
     LRN,
     Activation,
-    Dropout,
     Operation,
     Pool,
     Preset,
-    SameMapNorm,
     Shape,
     get,
     initial_sigmas,
     shapes,
     total,
 )
+from alexnet.tables import align
 
-ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+
+class OperationModule(nn.Module):
+    """One column's share of an operation: a row of the table, with the tensors that it keeps."""
+
+    def __init__(self, row: Operation, maps: int, layer: int, column: int):
+        super().__init__()
+        self.row, self.layer, self.column = row, layer, column
+        for state in row.state:
+            value = torch.full(state.shape(maps), state.initial)
+            if state.kind:
+                self.register_parameter(state.name, nn.Parameter(value))
+            else:
+                self.register_buffer(state.name, value)
+
+    def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        return self.row.apply(x, self, keys)
+
+    def _apply(self, fn, recurse=True):
+        """Keep statistics at least in float32: a running mean would stand still in less."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = self._buffers[name]
+            if old is not None and new is not None and new.dtype.itemsize < 4:
+                self._buffers[name] = old.to(new.device, torch.float32)
+        return self
 
 
 class Stage(nn.Module):
@@ -38,101 +64,85 @@ class Stage(nn.Module):
     def __init__(self, shape: Shape, column: int, index: int):
         super().__init__()
         self.shape, self.column, self.index = shape, column, index
-        kernel = shape.layer.kernel
-        size = (shape.in_maps, kernel, kernel) if kernel else (shape.fan_in,)
-        self.weight = nn.Parameter(torch.empty(shape.maps, *size))
-        # the last layer's sums belong to all columns; column 0 keeps their bias
-        self.bias = (
-            nn.Parameter(torch.empty(shape.maps)) if column == 0 or not shape.is_last else None
+        weight, bias = shape.tensors[:2]
+        self.weight = nn.Parameter(torch.empty(weight.shape))
+        lacks_bias = bias.dim is None and column > 0
+        self.bias = None if lacks_bias else nn.Parameter(torch.empty(bias.shape))
+        self.operations = nn.ModuleList(
+            OperationModule(row, shape.maps, index, column) for row in shape.layer.then
         )
+        self.fused, count = fuse(shape.layer.then)
+        self.separate = tuple(self.operations)[count:]
 
     def initialize(self, sigma: float, seed: int) -> None:
-        generator = torch.Generator().manual_seed(
-            int(rng.key(rng.INITIAL, seed, self.index, self.column))
-        )
+        key = rng.key(rng.INITIAL, seed, self.index, self.column)
+        generator = torch.Generator().manual_seed(int(key))
         with torch.no_grad():
             self.weight.normal_(0, sigma, generator=generator)
             if self.bias is not None:
                 self.bias.fill_(self.shape.layer.bias)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Its parameters and buffers by name."""
+        return dict(self.named_parameters()) | dict(self.named_buffers())
+
     def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        """x: maps (N, C, H, W) or units (N, C); keys: int64 (N,), one for each image, from which dropout draws in training."""
-        match self.shape.layer.then:  # what one kernel does
-            case (Activation("relu"), LRN() as norm, Pool(ceil=False) as pool, *rest):
-                x = self.response_norm_pool(self.weighted_sums(x, None), norm, pool, "before")
-            case (LRN() as norm, Pool(ceil=False) as pool, Activation("relu"), *rest):
-                x = self.response_norm_pool(self.weighted_sums(x, None), norm, pool, "after")
-            case rest:
-                x = self.weighted_sums(x, self.bias)
-        for operation in rest:
-            x = self.apply_operation(operation, x, keys)
+        """x: maps (N, C, H, W) or units (N, C); keys: int64 (N,), one for each image, from which
+        dropout draws in training."""
+        if self.fused is None:
+            x = self.weighted_sums(x, self.bias)
+        else:
+            x = self.fused(self.weighted_sums(x, None), self.bias)
+        for operation in self.separate:
+            x = operation(x, keys)
         return x
 
     def weighted_sums(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if not self.shape.layer.kernel:
             return F.linear(x.flatten(1), self.weight, bias)
         before, after = self.shape.pad
-        return F.conv2d(
-            self.padded(x),
-            self.weight,
-            bias,
-            self.shape.layer.stride,
-            before if before == after else 0,
-        )
+        pad = before if before == after else 0
+        return F.conv2d(self.padded(x), self.weight, bias, self.shape.layer.stride, pad)
 
     def padded(self, x: Tensor) -> Tensor:
-        """With the zeros that a convolution cannot add by itself: as many on the right and bottom as the last kernel needs. Maps that have
-        them already stay as they are."""
+        """The input with the zeros that a convolution cannot add by itself: those on the right and
+        bottom only. Maps that have them already stay as they are."""
         before, after = self.shape.pad
-        return (
-            x
-            if before == after or x.shape[-1] > self.shape.in_size
-            else F.pad(x, (before, after, before, after))
-        )
+        if before == after or x.shape[-1] > self.shape.in_size:
+            return x
+        return F.pad(x, (before, after, before, after))
 
-    def response_norm_pool(self, x: Tensor, norm: LRN, pool: Pool, relu: str) -> Tensor:
-        return kernels.response_norm_pool(
-            x,
-            self.bias,
-            norm.size,
-            norm.alpha,
-            norm.beta,
-            norm.k,
-            relu=relu,
-            pool_size=pool.size,
-            pool_stride=pool.stride,
-        )
 
-    def apply_operation(self, op: Operation, x: Tensor, keys: Tensor | None) -> Tensor:
-        match op:
-            case Activation():
-                return ACTIVATIONS[op.kind](x)
-            case LRN():
-                return kernels.local_response_norm(x, op.size, op.alpha, op.beta, op.k)
-            case SameMapNorm():
-                return kernels.same_map_norm(x, op.size, op.alpha, op.beta, op.k)
-            case Pool():
-                over = (x.shape[-1] - op.size) % op.stride if op.ceil else 0
-                if over:  # nothing wins against -inf
-                    x = F.pad(x, (0, op.stride - over, 0, op.stride - over), value=-torch.inf)
-                return kernels.max_pool(x, op.size, op.stride)
-            case Dropout():
-                if self.training and keys is not None:
-                    kept = rng.keep(rng.key(keys, self.index, self.column), x.shape[1], op.keep)
-                    x = x * kept.to(
-                        x.dtype
-                    )  # once: bools would be converted here and again for the gradient
-                    return x / op.keep if op.inverted else x
-                return x if op.inverted else x * op.keep
+def fuse(then: tuple[Operation, ...]) -> tuple[Callable[..., Tensor] | None, int]:
+    """What one kernel can do of the operations: a function of the sums without bias and of the
+    bias, or None; and how many of the first operations it stands for."""
+    match then:
+        case (Activation("relu"), LRN() as norm, Pool(ceil=False) as pool, *_):
+            relu = "before"
+        case (LRN() as norm, Pool(ceil=False) as pool, Activation("relu"), *_):
+            relu = "after"
+        case _:
+            return None, 0
+    settings = {name: getattr(norm, name) for name in ("size", "alpha", "beta", "k")}
+    settings |= {"relu": relu, "pool_size": pool.size, "pool_stride": pool.stride}
+    return partial(kernels.response_norm_pool, **settings), 3
 
 
 class AlexNet(nn.Module):
-    """The network. Input float (N, 3, S, S), RGB, 0..255 minus the mean image; output logits (N, num_classes).
+    """The network.
 
-    preset: "paper" (the text), "source" (net 145 of the released source), "four-layer" (Figure 1), with variants: "paper/no-lrn". width
-    scales every layer's maps and units, image_size the maps' sides; smaller nets keep each layer's sigma * sqrt(fan-in). Initial weights
-    follow `torch.manual_seed`, and are the same for a column wherever it lives. Raises InputError for an unknown preset, for images too
-    small to pass through all layers, and for input of another size.
+    Input float (N, 3, S, S), RGB, 0..255 minus the mean image; output logits (N, num_classes).
+    Initial weights follow `torch.manual_seed`, and are the same for a column wherever it lives.
+
+    Args:
+        preset: "paper" (the text), "source" (net 145 of the released source) or "four-layer"
+            (Figure 1), with variants: "paper/no-lrn".
+        width: Scales every layer's maps and units; each layer's sigma * sqrt(fan-in) stays.
+        image_size: Side of the input, S.
+        exchange: How columns meet; None: all live in this process.
+
+    Raises:
+        InputError: The preset is unknown, or images are too small to pass through all layers.
     """
 
     def __init__(
@@ -147,9 +157,7 @@ class AlexNet(nn.Module):
         self.preset, self.width = get(preset), width
         self.table = shapes(self.preset, num_classes, width, image_size)
         self.exchange = exchange or Together()
-        self.numbers = self.exchange.here(
-            self.preset.columns
-        )  # the columns that live in this process
+        self.numbers = self.exchange.own_columns(self.preset.columns)
         seed = int(torch.randint(2**62, ()))
         sigmas = initial_sigmas(self.preset, self.table)
         self.columns = nn.ModuleDict()
@@ -162,131 +170,153 @@ class AlexNet(nn.Module):
             self.columns[str(number)] = nn.ModuleDict(stages)
 
     def stages(self, name: str) -> list[Stage]:
-        """The shares of layer `name` that live here, column by column."""
+        """This process's shares of layer `name`, column by column."""
         return [cast(Stage, column.get_submodule(name)) for column in self.columns.values()]
 
+    def parameter_kinds(self) -> dict[str, str]:
+        """The kind of each parameter ("weight", "bias", "gain"), keyed like `named_parameters`."""
+        kinds = {
+            f"{row.layer.name}.{tensor.name}": tensor.kind or ""
+            for row in self.table
+            for tensor in row.tensors
+        }
+        return {name: kinds[name.split(".", 2)[2]] for name, _ in self.named_parameters()}
+
     def forward(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
-        """keys: int64 (N,), what each image's dropout masks are drawn from in training; None draws them from torch's generator."""
+        """The logits.
+
+        Args:
+            images: (N, 3, S, S).
+            keys: int64 (N,), what each image's dropout masks are drawn from in training; None
+                draws them from torch's generator.
+
+        Raises:
+            InputError: The input is of another size.
+        """
         return self.exchange.sum(self._parts(images, keys, self.table), self.table[-1].layer.name)
 
     def features(self, images: Tensor, layer: str = "fc7") -> Tensor:
-        """What `layer` hands on to the layers above, all columns side by side, column 0 first: units (N, C), 4096 for fc7, or maps
-        (N, C, H, W). In evaluation mode; raises InputError for a layer that the net lacks, and for the last, whose sums are the logits."""
+        """What a layer hands on to the layers above. To be called in evaluation mode.
+
+        Args:
+            images: (N, 3, S, S).
+            layer: Any but the last, whose sums are the logits.
+
+        Returns:
+            All columns side by side, column 0 first: units (N, C), 4096 for fc7, or maps
+            (N, C, H, W).
+
+        Raises:
+            InputError: The net has no such layer below its last.
+        """
         names = [row.layer.name for row in self.table[:-1]]
         if layer not in names:
             raise InputError(
-                f"preset {self.preset.name!r} has no layer {layer!r} below its last; it has {', '.join(names)}"
+                f"preset {self.preset.name!r} has no layer {layer!r} below its last; "
+                f"it has {', '.join(names)}"
             )
-        return self.exchange.gather(
-            self._parts(images, None, self.table[: names.index(layer) + 1]), layer
-        )
+        table = self.table[: names.index(layer) + 1]
+        return self.exchange.gather(self._parts(images, None, table), layer)
 
     def _parts(self, images: Tensor, keys: Tensor | None, table: list[Shape]) -> list[Tensor]:
-        """What each column that lives here makes of the images by the layers of `table`."""
+        """What each of this process's columns makes of the images by the layers of `table`."""
         side = self.table[0].in_size
         if images.dim() != 4 or images.shape[1:] != (3, side, side):
             raise InputError(
-                f"the net's input is (N, 3, {side}, {side}); it is {tuple(images.shape)}: crop it, or set image_size"
+                f"the net's input is (N, 3, {side}, {side}); it is {tuple(images.shape)}: crop it, "
+                "or set image_size"
             )
         if self.training and keys is None:
             keys = torch.randint(2**62, (images.shape[0],), device=images.device)
-        parts = [self.stages(table[0].layer.name)[0].padded(images)] * len(
-            self.numbers
-        )  # once for all columns
+        # padded once for all columns
+        parts = [self.stages(table[0].layer.name)[0].padded(images)] * len(self.numbers)
         for row in table:
             if row.layer.reads == "both":
                 parts = [self.exchange.gather(parts, row.layer.name)] * len(parts)
-            parts = [
-                stage(part, keys)
-                for stage, part in zip(self.stages(row.layer.name), parts, strict=True)
-            ]
+            stages = self.stages(row.layer.name)
+            parts = [stage(part, keys) for stage, part in zip(stages, parts, strict=True)]
         return parts
 
     def summary(self) -> None:
-        """Prints the table of layers: what each reads, its maps, neurons, parameters, multiply-accumulates for one image, columns and
-        devices."""
+        """Print the table of layers: what each reads, its maps, neurons, parameters, multiply-
+        accumulates for one image, columns and devices."""
         print(summary(self))
 
     def export_merged(self) -> dict[str, Tensor]:
-        """The layout of one device, column 0 first: conv1.weight (96, 3, 11, 11), conv2.weight (256, 48, 5, 5) ... fc8.weight (num_classes,
-        4096), biases."""
+        """The parameters and buffers in the layout of one device, column 0 first.
+
+        conv1.weight (96, 3, 11, 11), conv2.weight (256, 48, 5, 5) ... fc8.weight (num_classes,
+        4096), biases; then what operations keep, such as conv1.batch_norm.running_mean.
+        """
         merged = {}
         for row in self.table:
-            stages = self.stages(row.layer.name)
-            merged[f"{row.layer.name}.weight"] = torch.cat(
-                [s.weight.detach() for s in stages], dim=1 if row.is_last else 0
-            )
-            merged[f"{row.layer.name}.bias"] = torch.cat(
-                [s.bias.detach() for s in stages if s.bias is not None]
-            )
+            columns = [stage.tensors() for stage in self.stages(row.layer.name)]
+            for tensor in row.tensors:
+                shares = [own[tensor.name].detach() for own in columns if tensor.name in own]
+                if tensor.dim is None:
+                    shares = shares[:1]
+                merged[tensor.merged] = torch.cat(shares, tensor.dim or 0)
         return merged
 
+    @torch.no_grad()
     def load_merged(self, state_dict: dict[str, Tensor], but: Collection[str] = ()) -> None:
-        """Takes weights in the merged layout; of each, what the columns that live here need. Layers named in `but` stay as they are,
-        whatever the weights hold for them. Raises InputError that names a missing, surplus or misshapen entry, and then changes nothing."""
-        rows = [row for row in self.table if row.layer.name not in but]
+        """Take parameters and buffers from the layout of one device; of each, what this process's
+        columns need.
+
+        Args:
+            state_dict: As `export_merged` gives it.
+            but: Layers that stay as they are, whatever `state_dict` holds for them.
+
+        Raises:
+            InputError: An entry is missing, surplus or misshapen; nothing is changed then.
+        """
         check_merged(state_dict, self.preset, self.table, but)
-        with torch.no_grad():
-            for row in rows:
-                weights = state_dict[f"{row.layer.name}.weight"].chunk(
-                    row.columns, dim=1 if row.is_last else 0
-                )
-                biases = state_dict[f"{row.layer.name}.bias"].chunk(
-                    1 if row.is_last else row.columns
-                )
-                for stage in self.stages(row.layer.name):
-                    stage.weight.copy_(weights[stage.column])
-                    if stage.bias is not None:
-                        stage.bias.copy_(biases[stage.column])
+        for row in self.table:
+            if row.layer.name in but:
+                continue
+            for stage in self.stages(row.layer.name):
+                own = stage.tensors()
+                for tensor in row.tensors:
+                    if tensor.name in own:
+                        share = state_dict[tensor.merged]
+                        if tensor.dim is not None:
+                            share = share.chunk(row.columns, tensor.dim)[stage.column]
+                        own[tensor.name].copy_(share)
 
 
 def check_merged(
     state_dict: dict[str, Tensor], preset: Preset, table: list[Shape], but: Collection[str] = ()
 ) -> None:
-    """Raises the InputError of `AlexNet.load_merged` where these weights do not fit a net of `preset` whose layers are `table`."""
-    own = {
-        name: shape
+    """Raise the InputError of `AlexNet.load_merged` where `state_dict` does not fit a net of
+    `preset` whose layers are `table`."""
+    expected = {
+        tensor.merged: tensor.merged_shape
         for row in table
-        for name, shape in _merged(row).items()
+        for tensor in row.tensors
         if row.layer.name not in but
     }
     for name in state_dict:
-        if name not in own and name.rpartition(".")[0] not in but:
+        if name not in expected and name.partition(".")[0] not in but:
             raise InputError(f"the weights hold {name}, which preset {preset.name!r} does not have")
-    for name, shape in own.items():
+    for name, shape in expected.items():
         if name not in state_dict:
             raise InputError(f"the weights lack {name}; preset {preset.name!r} needs it")
         if state_dict[name].shape != shape:
-            raise InputError(
-                f"{name} has shape {tuple(state_dict[name].shape)}; this net needs {shape}"
-            )
+            given = tuple(state_dict[name].shape)
+            raise InputError(f"{name} has shape {given}; this net needs {shape}")
 
 
-def _merged(row: Shape) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a layer's weights and biases in the merged layout."""
-    kernel, name = row.layer.kernel, row.layer.name
-    if row.is_last:
-        return {f"{name}.weight": (row.maps, row.fan_in * row.columns), f"{name}.bias": (row.maps,)}
-    reads = (row.in_maps, kernel, kernel) if kernel else (row.fan_in,)
-    return {f"{name}.weight": (row.maps * row.columns, *reads), f"{name}.bias": (row.biases,)}
+SUMMARY = (
+    "layer", "reads", "kernel", "maps", "map", "pooled", "neurons", "parameters", "MACs",
+    "columns", "device",
+)  # fmt: skip
+_TO_THE_LEFT = ("layer", "reads", "kernel", "columns", "device")
 
 
 def summary(net: AlexNet) -> str:
     """The table that `AlexNet.summary` prints."""
+    numbers = " + ".join(map(str, net.numbers))
     devices = " + ".join(str(stage.weight.device) for stage in net.stages(net.table[0].layer.name))
-    head = (
-        "layer",
-        "reads",
-        "kernel",
-        "maps",
-        "map",
-        "pooled",
-        "neurons",
-        "parameters",
-        "MACs",
-        "columns",
-        "device",
-    )
     rows: list[tuple[str, ...]] = []
     for row in net.table:
         layer, spatial = row.layer, bool(row.layer.kernel)
@@ -297,34 +327,12 @@ def summary(net: AlexNet) -> str:
             f"{row.maps}" if row.is_last or row.columns == 1 else f"{row.columns} x {row.maps}",
             f"{row.size}x{row.size}" if spatial else "",
             f"{row.out_size}x{row.out_size}" if row.out_size != row.size else "",
-            f"{row.neurons:,}",
-            f"{row.parameters:,}",
-            f"{row.macs:,}",
-            " + ".join(str(n) for n in net.numbers),
+            *(f"{n:,}" for n in (row.neurons, row.parameters, row.macs)),
+            numbers,
             devices,
         ))  # fmt: skip
-    rows.append(
-        (
-            "total",
-            "",
-            "",
-            "",
-            "",
-            "",
-            *(f"{total(net.table, what):,}" for what in ("neurons", "parameters", "macs")),
-            "",
-            "",
-        )
-    )
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    left = {0, 1, 2, 9, 10}
-    aligned = [
-        [
-            cell.ljust(w) if i in left else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths))
-        ]
-        for row in (head, *rows)
-    ]
-    lines = ["  ".join(cells) for cells in aligned]
-    rule = "-" * max(len(line.rstrip()) for line in lines)
-    return "\n".join(line.rstrip() for line in (lines[0], rule, *lines[1:-1], rule, lines[-1]))
+    totals = (f"{total(net.table, what):,}" for what in ("neurons", "parameters", "macs"))
+    rows.append(("total", *[""] * 5, *totals, "", ""))
+    head, *lines, last = align([SUMMARY, *rows], [name not in _TO_THE_LEFT for name in SUMMARY])
+    rule = "-" * max(map(len, (head, *lines, last)))
+    return "\n".join((head, rule, *lines, rule, last))

@@ -1,9 +1,10 @@
 """Random numbers that depend on what they are for, never on who draws them or when.
 
-A number is a hash of its key: (seed, epoch, image) for a crop, (seed, step, image, layer, column, unit) for a dropout mask. So any process,
-on any device, that needs the same number computes the same number; a resumed run needs no generator's state; and two columns on two
-machines drop what one process would have. The hash is splitmix64's finalizer (Steele, Lea and Flood, 2014), in wrapping int64 arithmetic,
-the same on CPU and GPU.
+A number is a hash of its key: (seed, epoch, image) for a crop, (seed, step, image, layer, column,
+unit) for a dropout mask. So any process, on any device, that needs the same number computes the
+same number; a resumed run needs no generator's state; and two columns on two machines drop what one
+process would have. The hash is splitmix64's finalizer (Steele, Lea and Flood, 2014), in wrapping
+int64 arithmetic, the same on CPU and GPU.
 """
 
 import math
@@ -43,8 +44,10 @@ def _mix(x: Number) -> Number:
 
 
 def key(*parts: int | Tensor) -> Tensor:
-    """A 64-bit key (int64) from integers and int64 tensors, which broadcast: key(CROP, seed, epoch, images) has the shape of `images`."""
-    state: Number = 0  # a number until a tensor comes: torch takes tens of microseconds for what Python does in one
+    """A 64-bit key (int64) from integers and int64 tensors, which broadcast: key(CROP, seed, epoch,
+    images) has the shape of `images`."""
+    # a number until a tensor comes: torch takes tens of microseconds for what Python does in one
+    state: Number = 0
     for part in parts:
         state = _mix(_wrap((state ^ part) + _GOLDEN))
     return torch.as_tensor(state)
@@ -64,7 +67,7 @@ def normal(keys: Tensor, count: int = 1) -> Tensor:
 
 
 def keep(keys: Tensor, count: int, probability: float) -> Tensor:
-    """(..., count) bools, True with the given probability (in steps of 2^-53): the mask of dropout."""
+    """(..., count) bools, True with the given probability (in steps of 2^-53): dropout's mask."""
     # The hash is uniform over the signed 64-bit integers.
     threshold = max(-(2**63), min(round((probability - 0.5) * 2.0**63) * 2, 2**63 - 1))
     if fits(keys):

@@ -60,6 +60,8 @@ def module(operation: Operation, columns: int) -> nn.Module:
             return nn.MaxPool2d(operation.size, operation.stride, ceil_mode=operation.ceil)
         case Dropout():
             return Drop(operation)
+        case _:
+            raise NotImplementedError(f"{operation} has no form here")
 
 
 class ResponseNorm(nn.Module):

@@ -123,7 +123,7 @@ def meet(channels_last: bool) -> None:
     """Across is Together: outputs, gradients and counts."""
     here = join(2, "cpu")
     across = here.exchange
-    assert isinstance(across, Across) and list(across.here(2)) == [here.rank]
+    assert isinstance(across, Across) and list(across.own_columns(2)) == [here.rank]
     torch.manual_seed(0)
     whole = torch.randn(3, 8, 5, 4, dtype=torch.float64)
     if channels_last:

@@ -294,7 +294,7 @@ def test_the_rate_falls_when_the_validation_error_stops_improving(splits32, tmp_
     )
     monkeypatch.setattr(trainer.math, "log", lambda _: 100.0)
     monkeypatch.setitem(
-        presets.VARIANTS, "falling", (presets._recipe(schedule="plateau"), "for this test")
+        presets.VARIANTS, "falling", (presets.with_recipe(schedule="plateau"), "for this test")
     )
     config = configure(splits32, "four-layer/falling", width=1 / 4, epochs=24.0, batch_size=40)
     summary = train(config, splits32, tmp_path / "run", progress=False)

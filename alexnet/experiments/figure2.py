@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Polygon
 
 from alexnet.network import AlexNet
-from alexnet.presets import LRN, Activation, Dropout, Operation, Pool, SameMapNorm, Shape, crossings
+from alexnet.presets import Shape, crossings
 
 COLUMN = ("#3b6fa0", "#c77c11")
 CROSSING, INK, PALE = "#b3244f", "#222222", "#666666"
@@ -234,19 +234,5 @@ def _size(row: Shape) -> str:
 
 def _notes(row: Shape) -> list[str]:
     """What follows the layer's sums, line by line."""
-    lines = [line for operation in row.layer.then for line in _note(operation)]
+    lines = [line for operation in row.layer.then for line in operation.label]
     return ["columns", "summed"] if row.is_last and row.columns > 1 else lines
-
-
-def _note(op: Operation) -> list[str]:
-    match op:
-        case Activation():
-            return [{"relu": "ReLU", "sigmoid": "logistic"}.get(op.kind, op.kind)]
-        case LRN():
-            return ["LRN"]
-        case SameMapNorm():
-            return ["same-map", "norm"]
-        case Pool():
-            return ["max pooling", f"{op.size} × {op.size}", f"stride {op.stride}"]
-        case Dropout():
-            return ["dropout"]

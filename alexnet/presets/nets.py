@@ -1,0 +1,66 @@
+"""The nets: the text's, the released source's net 145, and Figure 1's.
+
+Sources: the text; layers-145.cfg and layer-params-145*.cfg of the released source for `SOURCE`.
+"""
+
+from alexnet.presets.layers import Layer, Preset
+from alexnet.presets.operations import DROPOUT, LRN, POOL, RELU, SameMapNorm
+from alexnet.presets.recipe import Recipe
+
+SOURCE_LRN = LRN(alpha=2e-5)  # the source divides 1e-4 by the window's 5
+
+# fmt: off
+PAPER = Preset(
+    "paper",
+    layers=(
+        Layer("conv1", 48, "image", kernel=11, stride=4, pad=None, then=(RELU, LRN(), POOL)),
+        Layer("conv2", 128, "own", kernel=5, pad=2, bias=1, then=(RELU, LRN(), POOL)),
+        Layer("conv3", 192, "both", kernel=3, pad=1, then=(RELU,)),
+        Layer("conv4", 192, "own", kernel=3, pad=1, bias=1, then=(RELU,)),
+        Layer("conv5", 128, "own", kernel=3, pad=1, bias=1, then=(RELU, POOL)),
+        Layer("fc6", 2048, "both", bias=1, then=(RELU, DROPOUT)),
+        Layer("fc7", 2048, "both", bias=1, then=(RELU, DROPOUT)),
+        Layer("fc8", 0, "own"),  # the columns' partial logits are summed
+    ),
+)
+
+SOURCE = Preset(
+    "source",
+    layers=(
+        Layer("conv1", 48, "image", kernel=11, stride=4, pad=None, then=(SOURCE_LRN, POOL, RELU)),
+        Layer("conv2", 128, "own", kernel=5, pad=2, bias=1,
+              then=(RELU, SOURCE_LRN, SameMapNorm(), POOL)),
+        Layer("conv3", 192, "both", kernel=3, pad=1, sigma=0.03, then=(RELU,)),
+        Layer("conv4", 192, "own", kernel=3, pad=1, sigma=0.03, bias=1, then=(RELU,)),
+        Layer("conv5", 128, "own", kernel=3, pad=1, sigma=0.03, bias=1, then=(POOL, RELU)),
+        Layer("fc6", 2048, "both", bias=1, then=(RELU, DROPOUT)),
+        Layer("fc7", 2048, "both", bias=1, then=(RELU, DROPOUT)),
+        Layer("fc8", 0, "own"),
+    ),
+    recipe=Recipe(
+        bias_rate=0.02,
+        schedule="logged", cycles=93.0, falls=(23, 51, 78), bias_falls=(23,),
+        conv1_fall=68, conv1_freeze=72,  # layer-params-145-2010.cfg:170-176
+        color="source", color_off=68,
+        crop_chunk=32,
+        mean="center",
+    ),
+)
+
+# The paper gives neither sizes nor rates of this net: widths are those of the small CIFAR-10 nets
+# of the time, order and overlap the paper's.
+FOUR_LAYER = Preset(
+    "four-layer",
+    layers=(
+        Layer("conv1", 32, "image", kernel=5, pad=2, sigma=0.0001, then=(RELU, POOL)),
+        Layer("conv2", 32, "own", kernel=5, pad=2, then=(RELU, POOL)),
+        Layer("conv3", 64, "own", kernel=5, pad=2, then=(RELU, POOL)),
+        Layer("fc4", 0, "own", sigma=0.1),
+    ),
+    recipe=Recipe(weight_decay=0.0, schedule="constant", color=None, crops="center", flips=False),
+    columns=1,
+    reference_size=32,
+)
+# fmt: on
+
+PRESETS = {preset.name: preset for preset in (PAPER, SOURCE, FOUR_LAYER)}

@@ -1,0 +1,180 @@
+"""The arithmetic of a table of layers: sizes, counts, and the tensors that a net keeps."""
+
+from collections import Counter
+from dataclasses import dataclass
+from math import ceil, inf, prod
+
+from alexnet.errors import InputError
+from alexnet.presets.layers import Layer, Preset
+from alexnet.presets.operations import Kind
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A tensor that a layer keeps: in each column, and in the merged layout of one device.
+
+    Args:
+        name: In one column's layer: "weight", "operations.1.running_mean".
+        merged: In the merged layout: "conv1.weight", "conv1.batch_norm.running_mean".
+        kind: The kind of a parameter; None: a buffer.
+        shape: Of one column's share.
+        dim: The dimension along which columns lie side by side in the merged layout; None: the
+            merged tensor is column 0's, which others either lack or have the same.
+        columns: How many shares the merged tensor consists of.
+    """
+
+    name: str
+    merged: str
+    kind: Kind | None
+    shape: tuple[int, ...]
+    dim: int | None
+    columns: int
+
+    @property
+    def merged_shape(self) -> tuple[int, ...]:
+        return tuple(n * self.columns if i == self.dim else n for i, n in enumerate(self.shape))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A layer's arithmetic at some width and image size; one column's share unless it says
+    otherwise."""
+
+    layer: Layer
+    columns: int
+    in_maps: int  # read by each column
+    in_size: int  # side of the maps read; 1 for fully connected layers above fully connected ones
+    pad: tuple[int, int]  # zeros on the left and top, on the right and bottom
+    maps: int
+    size: int  # side of the map before pooling
+    out_size: int  # after pooling
+
+    @property
+    def fan_in(self) -> int:
+        return self.in_maps * (self.layer.kernel or self.in_size) ** 2
+
+    @property
+    def is_last(self) -> bool:
+        return self.layer.maps == 0
+
+    @property
+    def neurons(self) -> int:
+        """Of all columns; the last layer's are the classes, whose sums the columns share."""
+        return self.maps * self.size**2 * (1 if self.is_last else self.columns)
+
+    @property
+    def weights(self) -> int:
+        return self.maps * self.fan_in * self.columns
+
+    @property
+    def biases(self) -> int:
+        return self.maps * (1 if self.is_last else self.columns)
+
+    @property
+    def parameters(self) -> int:
+        return sum(prod(tensor.merged_shape) for tensor in self.tensors if tensor.kind)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image, taps on padding included."""
+        return self.weights * self.size**2
+
+    @property
+    def tensors(self) -> list[Kept]:
+        """All that the layer keeps: weights, biases, and what its operations do."""
+        name, kernel, count = self.layer.name, self.layer.kernel, self.columns
+        weight = (self.maps, self.in_maps, kernel, kernel) if kernel else (self.maps, self.fan_in)
+        # The last layer's sums belong to all columns; column 0 keeps their bias.
+        across, bias = (1, None) if self.is_last else (0, 0)
+        kept = [
+            Kept("weight", f"{name}.weight", "weight", weight, across, count),
+            Kept("bias", f"{name}.bias", "bias", (self.maps,), bias, count),
+        ]
+        repeated: Counter[str] = Counter()
+        for i, op in enumerate(self.layer.then):
+            repeated[op.name] += 1
+            number = f"_{repeated[op.name]}" if repeated[op.name] > 1 else ""
+            for state in op.state:
+                own = f"operations.{i}.{state.name}"
+                merged = f"{name}.{op.name}{number}.{state.name}"
+                dim = 0 if state.merge == "concatenate" else None
+                kept.append(Kept(own, merged, state.kind, state.shape(self.maps), dim, count))
+        return kept
+
+
+def shapes(
+    preset: Preset, num_classes: int = 1000, width: float = 1.0, image_size: int = 224
+) -> list[Shape]:
+    """The table's arithmetic.
+
+    Raises:
+        InputError: An image is too small to reach the last layer, or a number makes no sense.
+    """
+    if num_classes < 2 or not 0 < width < inf or image_size < 1:
+        given = f"{num_classes}, {width} and {image_size}"
+        raise InputError(
+            f"there must be 2 classes or more, a positive width and image size; they are {given}"
+        )
+    table: list[Shape] = []
+    maps, size = 3, image_size
+    for layer in preset.layers:
+        in_maps = maps * (preset.columns if layer.reads == "both" else 1)
+        own = max(1, round(layer.maps * width)) if layer.maps else num_classes
+        pad, out = _padding(layer, size) if layer.kernel else ((0, 0), 1)
+        pooled = out
+        for op in layer.then:
+            pooled = op.out_size(pooled)
+        if out < 1 or pooled < 1:
+            small = f"images of {image_size} x {image_size} are too small"
+            raise InputError(
+                f"{small} for preset {preset.name!r}: {layer.name} would have no output; use "
+                "larger ones"
+            )
+        table.append(Shape(layer, preset.columns, in_maps, size, pad, own, out, pooled))
+        maps, size = own, pooled
+    return table
+
+
+def _padding(layer: Layer, size: int) -> tuple[tuple[int, int], int]:
+    """A convolution's zeros, before and after, and the side of its output."""
+    if layer.pad is None:
+        out = max(0, ceil((size - layer.kernel) / layer.stride)) + 1
+        return (0, (out - 1) * layer.stride + layer.kernel - size), out
+    return (layer.pad, layer.pad), (size + 2 * layer.pad - layer.kernel) // layer.stride + 1
+
+
+def initial_sigmas(preset: Preset, table: list[Shape]) -> list[float]:
+    """The standard deviation of each layer's initial weights.
+
+    The table's sigma, times sqrt(fan-in of the full net / fan-in of this one), unless the preset
+    says not to, or has a gain.
+    """
+    if preset.gain is not None:
+        return [preset.gain / row.fan_in**0.5 for row in table]
+    if not preset.scale_sigma:
+        return [row.layer.sigma for row in table]
+    full = shapes(preset, image_size=preset.reference_size)
+    return [
+        row.layer.sigma * (big.fan_in / row.fan_in) ** 0.5
+        for row, big in zip(table, full, strict=True)
+    ]
+
+
+def total(table: list[Shape], what: str) -> int:
+    """The sum of a property, such as "parameters", over all layers."""
+    return sum(getattr(row, what) for row in table)
+
+
+def crossings(table: list[Shape]) -> dict[str, int]:
+    """Elements per image that each column sends to each other one, by the layer that reads them.
+
+    These are the maps that a layer reads from both columns, and the last layer's partial logits.
+    """
+    if table[0].columns == 1:
+        return {}
+    counts = {
+        row.layer.name: row.in_maps // row.columns * row.in_size**2
+        for row in table
+        if row.layer.reads == "both"
+    }
+    return counts | {table[-1].layer.name: table[-1].maps}

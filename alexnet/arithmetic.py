@@ -178,8 +178,10 @@ def label_bits() -> float:
 
 
 def dropout_error(hidden: int = 8, classes: int = 4, seed: int = 0) -> float:
-    """How far halving the units is from the geometric mean over all 2^hidden masks, for one layer of
-    dropped units under a softmax."""
+    """How far halving the units is from the geometric mean over all 2^hidden masks.
+
+    For one layer of dropped units under a softmax.
+    """
     rng = np.random.default_rng(seed)
     units, weights = rng.normal(size=hidden), rng.normal(size=(classes, hidden))
     logs = [_log_softmax(weights @ (units * mask)) for mask in product((0, 1), repeat=hidden)]
@@ -193,8 +195,10 @@ def _log_softmax(sums: np.ndarray) -> np.ndarray:
 
 
 def sustained_teraflops(days: float, epochs: int = 90, images: int = 1_200_000) -> float:
-    """What two GPUs together must sustain to train in so many days, at three passes of two operations
-    for each connection."""
+    """What two GPUs together must sustain to train in so many days.
+
+    Each connection takes three passes of two operations.
+    """
     return prod((6, connections(), epochs, images)) / (days * 86_400) / 1e12
 
 

@@ -134,7 +134,7 @@ class Across(Together):
 
 
 class _Gather(torch.autograd.Function):
-    """All ranks' maps side by side. The gradient of a rank's own is the sum of all ranks' for it."""
+    """All ranks' maps side by side. A rank's own get the sum of all ranks' gradients for them."""
 
     @staticmethod
     def forward(ctx, own: Tensor, across: Across, layer: str) -> Tensor:

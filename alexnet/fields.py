@@ -1,6 +1,6 @@
-"""Fields of tables that say what they may hold: words by `Literal`, numbers by `Annotated` and a rule."""
+"""Fields of tables that say what they may hold: words by `Literal`, numbers by a `Rule`."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
 from math import inf
@@ -42,7 +42,7 @@ def check_fields(row: Any) -> None:
 
 
 @cache
-def _hints(row: Hashable) -> dict[str, Any]:
+def _hints(row: Any) -> dict[str, Any]:
     return get_type_hints(row, include_extras=True)
 
 

@@ -1,6 +1,6 @@
 """A net as a table: its layers, and how it learns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from alexnet.fields import (
@@ -62,7 +62,7 @@ class Preset:
 
     name: str
     layers: tuple[Layer, ...]
-    recipe: Recipe = Recipe()
+    recipe: Recipe = field(default_factory=Recipe)
     columns: Count = 2
     reference_size: Count = 224
     scale_sigma: bool = True

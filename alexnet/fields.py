@@ -33,11 +33,12 @@ def check_fields(row: Any) -> None:
 
     The message names the field and lists what it may hold. To be called by `__post_init__`.
     """
-    hints = _hints(type(row))
+    kind: Any = type(row)
+    hints = _hints(kind)
     for field in fields(row):
         value = getattr(row, field.name)
         if expected := _expected(value, hints[field.name]):
-            name = f"{type(row).__name__}'s {field.name}"
+            name = f"{kind.__name__}'s {field.name}"
             raise InputError(f"{name} is {value!r}; it must be {expected}")
 
 

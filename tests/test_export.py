@@ -1,4 +1,5 @@
-"""Nets for other programs: each file is read, or run, by the program it is for, and computes what the net does."""
+"""Nets for other programs: each file is read, or run, by the program that it is for, and computes
+what the net does."""
 
 import builtins
 
@@ -27,10 +28,9 @@ def test_safetensors_hold_the_merged_layout_and_what_the_input_is(tmp_path):
     net = small()
     export.write(net, tmp_path / "deep" / "net.safetensors", ABOUT)
     merged = net.export_merged()
-    found = load_file(tmp_path / "deep" / "net.safetensors")
-    assert found.keys() == merged.keys() and all(
-        torch.equal(found[name], value) for name, value in merged.items()
-    )
+    written = load_file(tmp_path / "deep" / "net.safetensors")
+    assert written.keys() == merged.keys()
+    assert all(torch.equal(written[name], value) for name, value in merged.items())
     with safe_open(tmp_path / "deep" / "net.safetensors", "pt") as file:
         assert file.metadata().items() >= ABOUT.items() and "mean image" in file.metadata()["input"]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["net.safetensors"]
@@ -54,11 +54,11 @@ def test_onnx_runs_elsewhere_with_the_same_logits_for_any_number_of_images(tmp_p
     assert session.get_modelmeta().custom_metadata_map.items() >= ABOUT.items()
     for count in (1, 2, 7):
         images = 50 * torch.randn(count, 3, 64, 64)
-        (found,) = session.run(["logits"], {"images": images.numpy()})
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
         with torch.no_grad():
             expected = net.eval()(images)
         torch.testing.assert_close(
-            torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
+            torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
         )
 
 
@@ -76,12 +76,12 @@ def test_a_file_that_computes_something_else_is_not_left_behind(tmp_path, monkey
 def test_what_cannot_be_written_is_said(tmp_path, monkeypatch):
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "file").touch()
-    for name, said in (
+    for name, reason in (
         ("net.pt", r"end in .safetensors or .onnx"),
         ("folder.onnx", "is a folder"),
         ("file/net.onnx", "cannot write"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=reason):
             export.write(small(), tmp_path / name, ABOUT)
 
     def without(name, *rest, **options):

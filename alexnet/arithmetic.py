@@ -12,18 +12,8 @@ from typing import Any
 import numpy as np
 
 from alexnet import labnotebook
-from alexnet.presets import (
-    LRN,
-    PAPER,
-    SOURCE,
-    Pool,
-    SameMapNorm,
-    Shape,
-    crossings,
-    get,
-    shapes,
-    total,
-)
+from alexnet.presets import LRN, PAPER, SOURCE, Pool, SameMapNorm, get
+from alexnet.presets.sizes import Shape, crossings, shapes, total
 from alexnet.training.schedule import Schedule
 
 GIB = 2**30

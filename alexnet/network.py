@@ -16,18 +16,9 @@ import alexnet_kernels as kernels
 from alexnet import rng
 from alexnet.errors import InputError
 from alexnet.exchange import Together
-from alexnet.presets import (
-    LRN,
-    Activation,
-    Operation,
-    Pool,
-    Preset,
-    Shape,
-    get,
-    initial_sigmas,
-    shapes,
-    total,
-)
+from alexnet.presets import Preset, get
+from alexnet.presets.operations import LRN, Activation, Operation, Pool
+from alexnet.presets.sizes import Shape, initial_sigmas, shapes, total
 from alexnet.tables import align
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from alexnet.errors import InputError
 from alexnet.presets.layers import Layer, Preset
-from alexnet.presets.nets import FOUR_LAYER, PAPER, PRESETS, SOURCE, SOURCE_LRN
+from alexnet.presets.nets import FOUR_LAYER, PAPER, PRESETS, SOURCE
 from alexnet.presets.operations import (
     ACTIVATIONS,
     DROPOUT,
@@ -28,33 +28,10 @@ from alexnet.presets.sizes import Shape, crossings, initial_sigmas, shapes, tota
 from alexnet.presets.variants import VARIANTS, with_recipe
 
 __all__ = [
-    "ACTIVATIONS",
-    "DROPOUT",
-    "FOUR_LAYER",
-    "LRN",
-    "PAPER",
-    "POOL",
-    "PRESETS",
-    "RELU",
-    "SOURCE",
-    "SOURCE_LRN",
-    "VARIANTS",
-    "Activation",
-    "Dropout",
-    "Layer",
-    "Operation",
-    "Pool",
-    "Preset",
-    "Recipe",
-    "SameMapNorm",
-    "Shape",
-    "crossings",
-    "get",
-    "initial_sigmas",
-    "shapes",
-    "total",
-    "with_recipe",
-]
+    "ACTIVATIONS", "DROPOUT", "FOUR_LAYER", "LRN", "PAPER", "POOL", "PRESETS", "RELU", "SOURCE",
+    "VARIANTS", "Activation", "Dropout", "Layer", "Operation", "Pool", "Preset", "Recipe",
+    "SameMapNorm", "Shape", "crossings", "get", "initial_sigmas", "shapes", "total", "with_recipe",
+]  # fmt: skip
 
 
 def get(name: str | Preset) -> Preset:

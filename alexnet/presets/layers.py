@@ -3,15 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from alexnet.fields import (
-    Count,
-    Finite,
-    NotNegative,
-    NotNegativeInt,
-    Positive,
-    Rule,
-    check_fields,
-)
+from alexnet.fields import Count, Finite, NotNegative, Positive, Rule, Size, check_fields
 from alexnet.presets.operations import Operation
 from alexnet.presets.recipe import Recipe
 
@@ -37,11 +29,11 @@ class Layer:
     """
 
     name: Name
-    maps: NotNegativeInt
+    maps: Size
     reads: Literal["image", "own", "both"]
-    kernel: NotNegativeInt = 0
+    kernel: Size = 0
     stride: Count = 1
-    pad: NotNegativeInt | None = 0
+    pad: Size | None = 0
     sigma: NotNegative = 0.01
     bias: Finite = 0.0
     then: tuple[Operation, ...] = ()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from alexnet.presets import operations as ops
 from alexnet.presets.layers import Layer, Preset
@@ -10,25 +11,23 @@ from alexnet.presets.operations import Operation
 Change = Callable[[Preset], Preset]
 
 
-def _layers(preset: Preset, change: Callable[[Layer], Layer]) -> Preset:
-    """Change every layer."""
-    return replace(preset, layers=tuple(map(change, preset.layers)))
+def _layers(preset: Preset, change: Callable[[Layer], dict[str, Any]]) -> Preset:
+    """Change fields of every layer: those that `change` returns of it."""
+    return replace(preset, layers=tuple(replace(row, **change(row)) for row in preset.layers))
 
 
-def _layer(preset: Preset, name: str, **changes) -> Preset:
-    """Change the fields of one layer."""
-    return _layers(preset, lambda row: replace(row, **changes) if row.name == name else row)
+def _each(kind: type[Operation], change: Callable[[Any], Operation | None]) -> Change:
+    """Put what `change` makes of each operation of a kind in its place; None takes it away."""
 
+    def changed(row: Layer) -> dict[str, Any]:
+        then = (change(op) if isinstance(op, kind) else op for op in row.then)
+        return {"then": tuple(op for op in then if op)}
 
-def _operations(change: Callable[[Operation], Operation | None]) -> Change:
-    """Change every operation of every layer; None takes it away."""
-    then = lambda row: tuple(new for old in row.then if (new := change(old)) is not None)  # noqa: E731
-    return lambda preset: _layers(preset, lambda row: replace(row, then=then(row)))
+    return lambda preset: _layers(preset, changed)
 
 
 def _instead(kind: type[Operation], other: Operation | None) -> Change:
-    """Put one operation in the place of all those of a kind."""
-    return _operations(lambda op: other if isinstance(op, kind) else op)
+    return _each(kind, lambda op: other)
 
 
 def with_recipe(**changes) -> Change:
@@ -43,29 +42,28 @@ def _no_lrn(preset: Preset) -> Preset:
 
 def _lrn(preset: Preset) -> Preset:
     """Response normalization after the nonlinearity of the first two convolutions."""
-    then = lambda row: (row.then[0], ops.LRN(), *row.then[1:])  # noqa: E731
-    return _layers(
-        preset,
-        lambda row: replace(row, then=then(row)) if row.name in ("conv1", "conv2") else row,
-    )
+
+    def normalized(row: Layer) -> dict[str, Any]:
+        follows = row.name in ("conv1", "conv2")
+        return {"then": (row.then[0], ops.LRN(), *row.then[1:])} if follows else {}
+
+    return _layers(preset, normalized)
 
 
 def _no_overlap(preset: Preset) -> Preset:
-    """Net 147: 2x2 windows, 2 apart.
-
-    The padding of conv2 and conv5 shrinks by one, so that fc6 keeps its size (55, 28, 26, 13, 11,
-    6).
-    """
+    """Net 147: 2x2 windows, 2 apart; conv2's and conv5's padding shrinks by one, so that fc6 keeps
+    its size (55, 28, 26, 13, 11, 6)."""
+    pads = {"conv2": {"pad": 1}, "conv5": {"pad": 0}}
     preset = _instead(ops.Pool, ops.Pool(2, 2, ceil=True))(preset)
-    return _layer(_layer(preset, "conv2", pad=1), "conv5", pad=0)
+    return _layers(preset, lambda row: pads.get(row.name, {}))
 
 
 def _one_column(preset: Preset) -> Preset:
     """Net 145-half, of the paper's footnote: one column of full-size conv5, fc6 and fc7."""
 
-    def half(row: Layer) -> Layer:
+    def half(row: Layer) -> dict[str, Any]:
         maps = row.maps * 2 if row.name in ("conv5", "fc6", "fc7") else row.maps
-        return replace(row, maps=maps, reads="image" if row.reads == "image" else "own")
+        return {"maps": maps, "reads": "image" if row.reads == "image" else "own"}
 
     return replace(_layers(preset, half), columns=1)
 
@@ -104,25 +102,20 @@ def _deeper(preset: Preset) -> Preset:
 
 def _conv6(preset: Preset) -> Preset:
     """Net 146: a sixth convolution, which reads both columns (section 6.1's pre-trained nets)."""
-    conv5 = preset.layer("conv5")
+    conv5, reads_both = preset.layer("conv5"), preset.columns > 1
+    conv6 = replace(conv5, name="conv6", pad=1, then=_activations(conv5))
+    conv6 = replace(conv6, reads="both" if reads_both else "own")
     above = preset.layers.index(conv5) + 1
-    conv6 = replace(
-        conv5,
-        name="conv6",
-        reads="both" if preset.columns > 1 else "own",
-        pad=1,
-        then=_activations(conv5),
-    )
     return replace(preset, layers=(*preset.layers[:above], conv6, *preset.layers[above:]))
 
 
 def _source_sigmas(preset: Preset) -> Preset:
     upper = ("conv3", "conv4", "conv5", "conv6")
-    return _layers(preset, lambda row: replace(row, sigma=0.03) if row.name in upper else row)
+    return _layers(preset, lambda row: {"sigma": 0.03} if row.name in upper else {})
 
 
 def _zero_biases(preset: Preset) -> Preset:
-    return _layers(preset, lambda row: replace(row, bias=0.0))
+    return _layers(preset, lambda row: {"bias": 0.0})
 
 
 def _gain(gain: float) -> Change:
@@ -132,16 +125,16 @@ def _gain(gain: float) -> Change:
 
 def _pool_first(preset: Preset) -> Preset:
     """Pooling before the nonlinearity: for functions that rise the same function, another way."""
-    pools_first = lambda row: sorted(row.then, key=lambda op: not isinstance(op, ops.Pool))  # noqa: E731
-    return _layers(preset, lambda row: replace(row, then=tuple(pools_first(row))))
+    late = lambda op: not isinstance(op, ops.Pool)  # noqa: E731
+    return _layers(preset, lambda row: {"then": tuple(sorted(row.then, key=late))})
 
 
+ONE_FALL = {"schedule": "logged", "cycles": 1.0, "falls": (0.75,), "bias_falls": (0.75,)}
+
+# fmt: off
 VARIANTS: dict[str, tuple[Change, str]] = {
-    "one-column": (
-        _one_column,
-        "one column, last convolution and fully connected layers of full size (the footnote of "
-        "section 3.5's comparison)",
-    ),
+    "one-column": (_one_column, "one column, last convolution and fully connected layers of full "
+                                "size (the footnote of section 3.5's comparison)"),
     "no-lrn": (_no_lrn, "no response normalization (section 3.3)"),
     "lrn": (_lrn, "response normalization after the first two convolutions, where a net has none"),
     "no-overlap": (_no_overlap, "pooling windows that do not overlap (section 3.4)"),
@@ -151,89 +144,47 @@ VARIANTS: dict[str, tuple[Change, str]] = {
     "no-conv5": (_without("conv5"), "without the fifth convolution"),
     "deeper": (_deeper, "one more convolution below the last one"),
     "conv6": (_conv6, "a sixth convolution on the last pooling layer (section 6.1)"),
-    **{
-        kind: (
-            _instead(ops.Activation, ops.Activation(kind)),
-            f"{label} as every nonlinearity (section 3.1)",
-        )
-        for kind, label in ops.ACTIVATIONS.items()
-    },
-    "sigma-0.03": (
-        _source_sigmas,
-        "the source's sigma of 0.03 in the convolutions above the second, where the text has 0.01",
-    ),
-    "unscaled-sigma": (
-        lambda preset: replace(preset, scale_sigma=False),
-        "smaller nets keep sigma itself, not sigma * sqrt(fan-in)",
-    ),
+    **{kind: (_instead(ops.Activation, ops.Activation(kind)),
+              f"{label} as every nonlinearity (section 3.1)")
+       for kind, label in ops.ACTIVATIONS.items()},
+    "sigma-0.03": (_source_sigmas, "the source's sigma of 0.03 in the convolutions above the "
+                                   "second, where the text has 0.01"),
+    "unscaled-sigma": (lambda preset: replace(preset, scale_sigma=False),
+                       "smaller nets keep sigma itself, not sigma * sqrt(fan-in)"),
     "zero-biases": (_zero_biases, "all biases start at 0 (section 5 has ones)"),
-    "inverted-dropout": (
-        _operations(lambda op: replace(op, inverted=True) if isinstance(op, ops.Dropout) else op),
-        "dropout that rescales in training instead of at test time (section 4.2)",
-    ),
+    "inverted-dropout": (_each(ops.Dropout, lambda op: replace(op, inverted=True)),
+                         "dropout that rescales in training instead of at test time (section 4.2)"),
     "no-dropout": (_instead(ops.Dropout, None), "no dropout"),
-    "he-init": (
-        _gain(2**0.5),
-        "first weights by the rule of He and others, 2015: sigma = sqrt(2 / fan-in), biases 0",
-    ),
-    "torch-init": (
-        _gain(3**-0.5),
-        "the spread of torch's default first weights, 1 / sqrt(3 fan-in), biases 0",
-    ),
-    "lrn-over-size": (
-        _operations(
-            lambda op: replace(op, alpha=op.alpha / op.size) if isinstance(op, ops.LRN) else op
-        ),
-        "response normalization with alpha divided by the window's size, which is what torch and "
-        "Caffe make of the text's numbers",
-    ),
+    "he-init": (_gain(2**0.5), "first weights by the rule of He and others, 2015: "
+                               "sigma = sqrt(2 / fan-in), biases 0"),
+    "torch-init": (_gain(3**-0.5), "the spread of torch's default first weights, "
+                                   "1 / sqrt(3 fan-in), biases 0"),
+    "lrn-over-size": (_each(ops.LRN, lambda op: replace(op, alpha=op.alpha / op.size)),
+                      "response normalization with alpha divided by the window's size, which is "
+                      "what torch and Caffe make of the text's numbers"),
     "pool-first": (_pool_first, "pooling before the nonlinearity"),
-    "unit-input": (
-        with_recipe(input_scale=1 / 255),
-        "pixels scaled to 0..1 before they enter the net",
-    ),
-    "unit-variance": (
-        with_recipe(input_scale=1 / 58),
-        "pixels in standard deviations, of which ImageNet's are 0.229, 0.224 and 0.225 of 255",
-    ),
-    "one-fall": (
-        with_recipe(schedule="logged", cycles=1.0, falls=(0.75,), bias_falls=(0.75,)),
-        "one fall of the rate, to a tenth after three quarters of the budget",
-    ),
-    "regularized": (
-        with_recipe(
-            crops="random",
-            flips=True,
-            weight_decay=5e-4,
-            schedule="logged",
-            cycles=1.0,
-            falls=(0.75,),
-            bias_falls=(0.75,),
-        ),
-        "crops, reflections, the text's weight decay, and one fall of the rate (for the four-layer "
-        "net, which has none of them)",
-    ),
-    "rate-outside": (
-        with_recipe(velocity="without rate"),
-        "the rate outside the velocity, as in torch's SGD (section 5 has it inside)",
-    ),
+    "unit-input": (with_recipe(input_scale=1 / 255),
+                   "pixels scaled to 0..1 before they enter the net"),
+    "unit-variance": (with_recipe(input_scale=1 / 58), "pixels in standard deviations, of which "
+                                     "ImageNet's are 0.229, 0.224 and 0.225 of 255"),
+    "one-fall": (with_recipe(**ONE_FALL),
+                 "one fall of the rate, to a tenth after three quarters of the budget"),
+    "regularized": (with_recipe(crops="random", flips=True, weight_decay=5e-4, **ONE_FALL),
+                    "crops, reflections, the text's weight decay, and one fall of the rate (for "
+                    "the four-layer net, which has none of them)"),
+    "rate-outside": (with_recipe(velocity="without rate"), "the rate outside the velocity, as in "
+                                                           "torch's SGD (section 5 has it inside)"),
     "no-color": (with_recipe(color=None), "no PCA color shifts (section 4.1)"),
-    "color-255": (
-        with_recipe(color="text-255"),
-        "PCA color read the other way: eigenvalues of colors in 0..255",
-    ),
-    "no-crops": (
-        with_recipe(crops="center", flips=False),
-        "center crops only, no reflections (section 4.1)",
-    ),
+    "color-255": (with_recipe(color="text-255"),
+                  "PCA color read the other way: eigenvalues of colors in 0..255"),
+    "no-crops": (with_recipe(crops="center", flips=False),
+                 "center crops only, no reflections (section 4.1)"),
     "constant-rate": (with_recipe(schedule="constant"), "the first rate throughout"),
-    "logged-rate": (
-        with_recipe(schedule="logged", cycles=93.0, falls=(23, 51, 78), bias_falls=(23, 51, 78)),
-        "the rate falls when the source's did, for data without validation images",
-    ),
-    "plateau-rate": (
-        with_recipe(schedule="plateau"),
-        "the text's rule for the rate: /10 when the validation error stops improving",
-    ),
+    "logged-rate": (with_recipe(schedule="logged", cycles=93.0, falls=(23, 51, 78),
+                                bias_falls=(23, 51, 78)),
+                    "the rate falls when the source's did, for data without validation images"),
+    "plateau-rate": (with_recipe(schedule="plateau"), "the text's rule for the rate: /10 when the "
+                                                      "validation error stops improving"),
     "no-decay": (with_recipe(weight_decay=0.0), "no weight decay (section 5)"),
 }
+# fmt: on

@@ -20,7 +20,7 @@ class Rule:
 
 Count = Annotated[int, Rule("1 or more", lambda n: n >= 1)]
 Odd = Annotated[int, Rule("odd, 1 or more", lambda n: n >= 1 and n % 2 == 1)]
-Size = Annotated[int, Rule("0 or more", lambda n: n >= 0)]
+Natural = Annotated[int, Rule("0 or more", lambda n: n >= 0)]
 NotNegative = Annotated[float, Rule("0 or more, and finite", lambda x: 0 <= x < inf)]
 Positive = Annotated[float, Rule("above 0, and finite", lambda x: 0 < x < inf)]
 Finite = Annotated[float, Rule("finite", lambda x: -inf < x < inf)]

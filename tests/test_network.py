@@ -1,12 +1,15 @@
 """The network against exact arithmetic, and against the same net of torch's own layers."""
 
+from dataclasses import dataclass, replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from alexnet import AlexNet, rng
 from alexnet.errors import InputError
-from alexnet.presets import VARIANTS, initial_sigmas
+from alexnet.presets import PAPER, VARIANTS, Operation, initial_sigmas, total
+from alexnet.presets.operations import State
 
 
 def test_the_module_has_the_tables_parameters():
@@ -152,6 +155,54 @@ def test_what_is_fused_is_planned_when_the_net_is_built():
         for stage in stages.values():
             assert len(stage.operations) == len(stage.shape.layer.then)
             assert len(stage.separate) == len(stage.operations) - (3 if stage.fused else 0)
+
+
+@dataclass(frozen=True)
+class Scale(Operation):
+    """Each map by a factor of its own; counts how often it was called in training."""
+
+    state = (State("gain", 1.0, "gain"), State("calls", per="column", merge="same"))
+
+    def apply(self, x, module, keys):
+        if module.training:
+            module.calls.add_(1)
+        return x * module.gain.view(1, -1, *[1] * (x.dim() - 2))
+
+
+def scaled() -> AlexNet:
+    """The text's net with such operations, one after what is fused, two in one layer."""
+    after = {"conv1": (Scale(),), "fc6": (Scale(), Scale())}
+    layers = (replace(row, then=row.then + after.get(row.name, ())) for row in PAPER.layers)
+    return AlexNet(replace(PAPER, layers=tuple(layers)), 10, 1 / 16, 64)
+
+
+def test_operations_state_has_names_and_merges_as_its_row_says():
+    net, images = scaled(), torch.randn(2, 3, 64, 64)
+    names = dict(net.named_parameters()) | dict(net.named_buffers())
+    assert {"columns.1.conv1.operations.3.gain", "columns.0.fc6.operations.3.calls"} <= set(names)
+    assert sum(p.numel() for p in net.parameters()) == total(net.table, "parameters")
+    kinds = net.parameter_kinds()
+    assert [n for n, kind in kinds.items() if kind == "gain"] == [n for n in kinds if "gain" in n]
+    net(images)
+    with torch.no_grad():
+        for stage in net.stages("fc6"):
+            stage.operations[2].gain.fill_(stage.column + 2.0)
+    merged = net.export_merged()
+    added = {name: tuple(value.shape) for name, value in merged.items() if "scale" in name}
+    assert added == {
+        "conv1.scale.gain": (6,), "conv1.scale.calls": (1,),
+        "fc6.scale.gain": (256,), "fc6.scale.calls": (1,),
+        "fc6.scale_2.gain": (256,), "fc6.scale_2.calls": (1,),
+    }  # fmt: skip
+    assert merged["fc6.scale.gain"].tolist() == [2.0] * 128 + [3.0] * 128
+    assert merged["fc6.scale.calls"].item() == 1
+    other = scaled()
+    other.load_merged(merged)
+    assert all(stage.operations[2].calls.item() == 1 for stage in other.stages("fc6"))
+    assert torch.equal(other.eval()(images), net.eval()(images))
+    before = scaled()
+    before.load_merged(merged, but=["fc6", "fc7"])
+    assert (before.stages("fc6")[1].operations[2].gain == 1).all()
 
 
 def test_merged_weights_come_back():

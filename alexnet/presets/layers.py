@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from alexnet.fields import Count, Finite, NotNegative, Positive, Rule, Size, check_fields
+from alexnet.fields import Count, Finite, Natural, NotNegative, Positive, Rule, check_fields
 from alexnet.presets.operations import Operation
 from alexnet.presets.recipe import Recipe
 
@@ -29,11 +29,11 @@ class Layer:
     """
 
     name: Name
-    maps: Size
+    maps: Natural
     reads: Literal["image", "own", "both"]
-    kernel: Size = 0
+    kernel: Natural = 0
     stride: Count = 1
-    pad: Size | None = 0
+    pad: Natural | None = 0
     sigma: NotNegative = 0.01
     bias: Finite = 0.0
     then: tuple[Operation, ...] = ()

@@ -13,7 +13,8 @@ def _rises(epochs: tuple[float, ...]) -> bool:
     return all(0 <= x < inf for x in epochs) and all(a <= b for a, b in pairwise(epochs))
 
 
-Schedule = Literal["plateau", "logged", "constant"]  # alexnet.training.schedule says what each does
+# alexnet.training.schedule says what each does
+ScheduleName = Literal["plateau", "logged", "constant"]
 Falls = Annotated[tuple[float, ...], Rule("epochs of 0 or more in their order", _rises)]
 Momentum = Annotated[float, Rule("0 or more, below 1", lambda x: 0 <= x < 1)]
 
@@ -34,7 +35,7 @@ class Recipe:
     decayed: tuple[Kind, ...] = ("weight",)  # the kinds of parameters that decay
     rate: NotNegative = 0.01
     bias_rate: NotNegative = 0.01
-    schedule: Schedule = "plateau"
+    schedule: ScheduleName = "plateau"
     cycles: Positive = 90.0
     falls: Falls = ()  # when the weights' rate falls to a tenth
     bias_falls: Falls = ()  # when the biases' rate does

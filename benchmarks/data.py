@@ -36,7 +36,8 @@ from alexnet.data.augment import Augment
 from alexnet.data.listing import File
 from alexnet.data.loader import Loader, order
 from alexnet.data.pack import Pack, open_splits
-from alexnet.data.prepare import prepare, read
+from alexnet.data.decode import read
+from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
 from alexnet.presets import get
 from alexnet.processes import cores

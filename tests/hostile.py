@@ -141,7 +141,8 @@ FILES: dict[str, tuple[bytes, str | None]] = {
 def main(count: int = 2000, seed: int = 1) -> None:
     from alexnet import results
     from alexnet.data.pack import Pack
-    from alexnet.data.prepare import decoders, prepare
+    from alexnet.data.decode import decoders
+    from alexnet.data.prepare import prepare
 
     began, config = (
         time.monotonic(),

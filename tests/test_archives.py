@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from alexnet.data.pack import Pack, open_splits
-from alexnet.data.prepare import fit, prepare
+from alexnet.data.decode import fit
+from alexnet.data.prepare import prepare
 from alexnet.data.sources import list_source
 from alexnet.errors import InputError
 from alexnet.evaluation import check_submission

@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 from alexnet.baselines import fisher_vectors, pipeline, sparse_coding
 from alexnet.data import pictographs
-from alexnet.data.pack import Pack, PackWriter, open_splits
+from alexnet.data.pack import Pack, open_splits
+from alexnet.data.pack_writer import PackWriter
 from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
 from alexnet.evaluation import Errors

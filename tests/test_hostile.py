@@ -11,7 +11,8 @@ import pytest
 
 from alexnet.data.listing import File
 from alexnet.data.pack import Pack
-from alexnet.data.prepare import prepare, read
+from alexnet.data.decode import read
+from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
 from tests import hostile
 

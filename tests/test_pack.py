@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.data.pack import Moments, Pack, PackWriter, building, open_splits
+from alexnet.data.moments import Moments
+from alexnet.data.pack import Pack, open_splits
+from alexnet.data.pack_writer import PackWriter
+from alexnet.files import new_folder
 from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
 
@@ -231,15 +234,15 @@ def test_splits(tmp_path):
 
 def test_building_is_whole_or_not_at_all(tmp_path):
     out = tmp_path / "out"
-    with pytest.raises(RuntimeError), building(out) as folder:
+    with pytest.raises(RuntimeError), new_folder(out) as folder:
         (folder / "half").write_text("")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with building(out) as folder:
+    with new_folder(out) as folder:
         (folder / "all").write_text("")
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "all"]
-    with pytest.raises(InputError, match="exists already"), building(out):
+    with pytest.raises(InputError, match="exists already"), new_folder(out):
         pass
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"), building(tmp_path / "file" / "out"):
+    with pytest.raises(InputError, match="cannot write"), new_folder(tmp_path / "file" / "out"):
         pass

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from alexnet.data import pictographs
-from alexnet.data.prepare import fit
+from alexnet.data.decode import fit
 from alexnet.errors import InputError
 
 

@@ -25,8 +25,10 @@ from PIL import Image
 
 from alexnet import processes
 from alexnet.data import prepare as module
-from alexnet.data.pack import Pack, PackWriter, open_splits
-from alexnet.data.prepare import fit, prepare, to_rgb
+from alexnet.data.decode import fit, to_rgb
+from alexnet.data.pack import Pack, open_splits
+from alexnet.data.pack_writer import PackWriter
+from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
 
 
@@ -299,7 +301,7 @@ def test_every_worker_is_sparing(monkeypatch):
     """And the environment of this process is what it was."""
     monkeypatch.setenv("MKL_NUM_THREADS", "7")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    with processes.crew(3) as ordered_map:
+    with processes.process_pool(3) as ordered_map:
         found = [dict(ordered_map(_environment, [name] * 9)) for name in processes.SPARING]
     assert [set(each.values()) for each in found] == [
         {value} for value in processes.SPARING.values()
@@ -499,11 +501,11 @@ def test_bad_options(tmp_path, options):
 
 LARGE = jpeg(600, 500)
 SCRIPT = """
-from alexnet.data import pack, prepare
+from alexnet.data import pack_writer, prepare
 
 if __name__ == "__main__":
     prepare.CHUNK_BYTES, prepare.CHECKPOINT_SECONDS = 3 * 64 * 64 * 6, 0.0
-    pack.PackWriter.__init__.__defaults__ = (3 * 64 * 64 * 50, "raw")  # shards of fifty
+    pack_writer.PackWriter.__init__.__defaults__ = (3 * 64 * 64 * 50, "raw")  # shards of fifty
     prepare.prepare({source!r}, {out!r}, size=64, workers={workers}, skip_bad=True, encoding={encoding!r})
 """
 
@@ -564,9 +566,9 @@ def test_killed_again_and_again_and_continued(tmp_path, encoding, workers):
 def _progress(work):
     """How many images have been written down."""
     done = 0
-    for state in work.glob("pack/*/checkpoint/state.json"):
+    for checkpoint in work.glob("pack/*/checkpoint.npz"):
         with contextlib.suppress(FileNotFoundError):  # it is done meanwhile
-            done += json.loads(state.read_text())["labels"]
+            done += len(np.load(checkpoint)["labels"])
     for labels in work.glob("pack/*/labels.npy"):
         done += labels.stat().st_size // 4
     return done
@@ -641,16 +643,21 @@ def test_partial_work_is_continued_only_by_the_same_work(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "damage", "said"),
     [
-        ("images-00000.npy", lambda data: data[:200], "images-00000.npy is not as it was left"),
+        ("images-00000.npy", lambda data: data[:200], "images-00000.npy has 200 bytes instead of"),
         (
             "images-00000.npy",
             lambda data: data[:150] + bytes([data[150] ^ 1]) + data[151:],
             "images-00000.npy is not as it was left",
         ),
         ("rejected.csv", lambda data: b"", "rejected.csv has 0 bytes instead of 12"),
-        ("checkpoint/state.json", lambda data: b"", "Expecting value"),
-        ("checkpoint/arrays-*.npz", lambda data: data[:-100], "zip file"),
-        ("checkpoint/arrays-*.npz", None, "No such file"),
+        ("rejected.csv", None, "No such file"),
+        ("checkpoint.npz", lambda data: b"", "No data left in file"),
+        ("checkpoint.npz", lambda data: data[:-100], "zip file"),
+        (
+            "checkpoint.npz",
+            lambda data: data[:900] + bytes([data[900] ^ 1]) + data[901:],
+            "Bad CRC-32",
+        ),
     ],
 )
 def test_a_damaged_checkpoint_is_none(tmp_path, capsys, name, damage, said):
@@ -741,13 +748,13 @@ def test_one_process_at_a_time(tmp_path):
 
 
 def test_images_that_come_or_go_meanwhile(tmp_path, monkeypatch):
-    source, chunks = make(tmp_path / "source"), module._chunks
+    source, chunks = make(tmp_path / "source"), module.prepared
 
     def chunked(*arguments):
         (source / "b" / "3.png").unlink()
         yield from chunks(*arguments)
 
-    monkeypatch.setattr(module, "_chunks", chunked)
+    monkeypatch.setattr(module, "prepared", chunked)
     with pytest.raises(InputError, match="changed meanwhile, 8 images in train, then 7"):
         prepare(source, tmp_path / "out", size=8)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
@@ -774,7 +781,7 @@ def test_a_disk_that_is_too_small_is_refused_beforehand(tmp_path, monkeypatch):
 def test_what_it_will_take_is_said_beforehand(tmp_path, capsys):
     make(tmp_path / "source", sizes=[(9, 9)] * 500)
     prepare(tmp_path / "source", tmp_path / "out", size=8)
-    said = rf"{tmp_path}/out: 1,000 images, 1.2 MB of [\d,.]+ GB free, about \d+ s with 1 worker\n"
+    said = rf"{tmp_path}/out: 1,000 images, 1.2 MB of [\d,.]+ GB free, about \d+ seconds? with 1 worker\n"
     assert re.search(said, capsys.readouterr().err)
 
 
@@ -783,13 +790,13 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch, code):
     """The work so far stays, and is gone on with when there is room."""
     source, write, written = make(tmp_path / "source"), PackWriter._write, 0
 
-    def full(self, data):
+    def full(self, data, count):
         nonlocal written
         written += memoryview(data).nbytes
         if written > 5 * 8 * 8 * 3 + 128:
             self._file.write(bytes(data)[:100])  # part of it gets there
             raise OSError(code, os.strerror(code))
-        write(self, data)
+        write(self, data, count)
 
     monkeypatch.setattr(module, "CHUNK_BYTES", 1)
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from alexnet.data.pack import Pack, held_out
 from alexnet.evaluation import Errors, errors
-from alexnet.processes import Crashed, cores, crew, follow_parent
+from alexnet.processes import Crashed, cores, follow_parent, process_pool
 
 CHUNK = 64  # images of a task
 SPREAD = 512  # images a process at least: starting one takes as long as some hundred
@@ -191,7 +191,7 @@ def features(
             file=sys.stderr,
         )
     with (
-        crew(workers) as ordered_map,
+        process_pool(workers) as ordered_map,
         bar(total=left, desc=row, unit=" images", disable=None if left else True) as done_so_far,
     ):
         for name, one in samples.items():

@@ -347,7 +347,7 @@ def test_features_come_in_order_whatever_the_chunks_and_the_time_is_told_first(t
     pack = noise(tmp_path / "pack", 1203, 4)
     samples = {"train": pipeline.sample(pack, 5000), "test": pipeline.sample(pack, 7)}
     found = pipeline.features("a row", samples, Count(), tmp_path)
-    assert "a row: 1,210 images, about 1 seconds for their features" in capfd.readouterr().err
+    assert "a row: 1,210 images, about 1 second for their features" in capfd.readouterr().err
     np.testing.assert_array_equal(found["train"], Count()(pack.gather(range(1203))))
     np.testing.assert_array_equal(
         found["test"], Count()(pack.gather([0, 200, 400, 601, 801, 1001, 1202]))
@@ -407,14 +407,3 @@ def test_a_class_that_was_never_seen_is_an_error():
         classifier, np.array([[1.0, 0], [0, 1], [1, 0], [0, 1]]), np.array([0, 2, 1, 3]), 8
     )
     assert (found.top1, found.count) == (0.5, 4) and found.nll > 10
-
-
-def test_durations_are_told_in_what_one_counts_them_in():
-    told = {
-        0.2: "1 seconds",
-        40: "40 seconds",
-        95: "2 minutes",
-        360: "6 minutes",
-        9000: "2.5 hours",
-    }
-    assert {seconds: pipeline._duration(seconds) for seconds in told} == told

@@ -1,5 +1,5 @@
-"""ImageNet as it is distributed: tar archives, read where they lie. Nothing is unpacked; an image is
-some bytes at some place of a file.
+"""ImageNet as it is distributed: tar archives, read where they lie. Nothing is unpacked; an image
+is some bytes at some place of a file.
 
     ILSVRC-2012   ILSVRC2012_img_train.tar (of <wnid>.tar), ILSVRC2012_img_val.tar,
                   ILSVRC2012_devkit_t12.tar.gz, ILSVRC2012_img_test_v10102019.tar or

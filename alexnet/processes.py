@@ -84,7 +84,7 @@ def process_pool(workers: int, isolated: bool = False) -> Iterator[OrderedMap]:
         isolated: The work must not be able to take this process with it.
     """
     if workers <= 1 and not isolated:
-        yield map
+        yield map  # type: ignore[misc]  # no result of it is ever Crashed
         return
     pool = _executor(workers)
 

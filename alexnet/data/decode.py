@@ -19,6 +19,7 @@ resolution), a tenth of the room, or the source's own file where that is an RGB 
 
 import warnings
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import PIL
@@ -108,8 +109,8 @@ def jpeg_file(reference: Reference, image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def jpeg_pixels(data: bytes | memoryview | np.ndarray) -> np.ndarray:
-    """The pixels of a JPEG file, uint8 (H, W, 3)."""
+def jpeg_pixels(data: Any) -> np.ndarray:
+    """The pixels of a JPEG file, anything that holds bytes: uint8 (H, W, 3)."""
     with Image.open(BytesIO(data), formats=("JPEG",)) as image:
         return np.asarray(image.convert("RGB"))
 

@@ -109,8 +109,8 @@ class PackWriter:
 
     def _row(self, path: str, reason: str) -> None:
         # Python before 3.13 leaves a carriage return unquoted, and reads it as the end of a row.
-        quoting = csv.QUOTE_ALL if "\r" in path + reason else csv.QUOTE_MINIMAL
-        csv.writer(self._list, lineterminator="\n", quoting=quoting).writerow((path, reason))
+        quote: Any = csv.QUOTE_ALL if "\r" in path + reason else csv.QUOTE_MINIMAL
+        csv.writer(self._list, lineterminator="\n", quoting=quote).writerow((path, reason))
 
     def rejections(self) -> Iterator[list[str]]:
         """The rows so far: path, reason."""

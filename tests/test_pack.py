@@ -10,6 +10,8 @@ from alexnet.data.pack_writer import PackWriter
 from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
 
+FILES = ("images-00000.npy", "labels.npy", "mean.npy", "color.json")
+
 
 def make(folder, count=23, size=6, expected=None, shard_bytes=5 * 6 * 6 * 3, seed=0):
     """A pack of random images, in shards of five, appended in uneven pieces."""
@@ -140,17 +142,7 @@ def test_damage_is_found(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # numpy takes some of it for old headers
-@pytest.mark.parametrize(
-    "name",
-    [
-        "images-00000.npy",
-        "images-00000.jpegs",
-        "labels.npy",
-        "mean.npy",
-        "offsets.npy",
-        "color.json",
-    ],
-)
+@pytest.mark.parametrize("name", [*FILES, "images-00000.jpegs", "offsets.npy"])
 def test_any_damaged_bit_is_told_in_one_line(tmp_path, name):
     """Of numpy's headers, which are read as Python, above all."""
     (tmp_path / "source" / "a").mkdir(parents=True)

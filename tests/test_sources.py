@@ -22,14 +22,14 @@ def image(path, color=(10, 20, 30)):
 
 def listed(listing):
     return {
-        split: [(listing.below(reference), label) for reference, label in images]
+        split: [(images.below(reference), label) for reference, label in images]
         for split, images in listing.splits.items()
     }
 
 
 def strays(listing, split="train"):
     return {
-        listing.below(e): e.reason
+        listing.splits[split].below(e): e.reason
         for e, _ in listing.splits[split].entries()
         if isinstance(e, Stray)
     }
@@ -105,12 +105,15 @@ def test_nothing_is_left_out_without_a_word(tmp_path):
 def test_fingerprint_follows_paths_labels_and_bytes(tmp_path):
     for root in ("one", "two"):
         image(tmp_path / root / "a" / "0.png")
-    prints = [sources.list_source(tmp_path / root).fingerprint("train") for root in ("one", "two")]
+    prints = [
+        sources.list_source(tmp_path / root).splits["train"].survey.digest
+        for root in ("one", "two")
+    ]
     assert prints[0] == prints[1]  # the same wherever it lies
     image(tmp_path / "two" / "a" / "1.png")
-    assert sources.list_source(tmp_path / "two").fingerprint("train") != prints[0]
+    assert sources.list_source(tmp_path / "two").splits["train"].survey.digest != prints[0]
     (tmp_path / "one" / "a" / "0.png").write_bytes(b"other")
-    assert sources.list_source(tmp_path / "one").fingerprint("train") != prints[0]
+    assert sources.list_source(tmp_path / "one").splits["train"].survey.digest != prints[0]
 
 
 def tiny_imagenet(root):
@@ -198,7 +201,7 @@ def test_cifar10(tmp_path, monkeypatch):
         reference, label = list(listing.splits["train"])[23]
         assert label == 9 - 3  # the fourth of the reversed names
         assert np.array_equal(np.asarray(reference.open()), pixels[23].transpose(1, 2, 0))
-        assert listing.below(reference) == "train/00023"
+        assert listing.splits["train"].below(reference) == "train/00023"
     monkeypatch.undo()
     with pytest.raises(InputError, match="not CIFAR-10"):  # its checksums are not the real ones
         sources.list_source(tmp_path)

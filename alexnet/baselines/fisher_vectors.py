@@ -8,8 +8,7 @@ its own level of OpenCV's Gaussian pyramid. The mixture and the Fisher vectors (
 """
 
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -160,37 +159,11 @@ def learn(train: Sample, settings: Settings, seed: int) -> FisherVectors:
     return FisherVectors(settings, *(array.astype(np.float32) for array in arrays))
 
 
-def fisher_vector_errors(
-    splits: dict[str, Pack],
-    *,
-    seed: int = 0,
-    train_images: int = 20_000,
-    test_images: int = 10_000,
-    folder: Path | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """The row's errors; see `pipeline.row_errors`.
-
-    Args:
-        splits: As `open_splits` gives.
-        seed: Of what is learned.
-        train_images: At most.
-        test_images: At most.
-        folder: Where work is kept.
-        settings: Fields of `Settings`.
+def fisher_vector_errors(splits: dict[str, Pack], **options: Any) -> dict[str, Any]:
+    """The row's errors; for the options see `pipeline.row_errors`.
 
     Raises:
         InputError: The images are too small, or OpenCV is not installed.
     """
     opencv()
-    chosen = Settings(**settings)
-    chosen.grid(next(iter(splits.values())).size)
-    return pipeline.row_errors(
-        ROW,
-        splits,
-        partial(learn, settings=chosen, seed=seed),
-        partial(FisherVectors, chosen),
-        train_images=train_images,
-        test_images=test_images,
-        folder=folder,
-    )
+    return pipeline.row_errors(ROW, splits, Settings, learn, FisherVectors, **options)

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -113,28 +112,41 @@ def samples(
 def row_errors(
     row: str,
     splits: dict[str, Pack],
-    learn: Callable[[Sample], Encoder],
+    settings: Callable[..., Any],
+    learn: Callable[[Sample, Any, int], Encoder],
     restore: Callable[..., Encoder],
     *,
-    train_images: int,
-    test_images: int,
+    seed: int = 0,
+    train_images: int = 20_000,
+    test_images: int = 10_000,
     folder: Path | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """The errors of a row, shares of 1, with sample sizes and what was chosen.
 
     Args:
         row: Its name.
         splits: As `open_splits` gives; errors are reported on test, else val.
-        learn: Makes the encoder from training images.
-        restore: Makes it again from its arrays.
+        settings: Makes the row's settings of `options`.
+        learn: Makes the encoder from training images, settings and seed.
+        restore: Makes it again from settings and arrays.
+        seed: Of what is learned.
         train_images: Images of train at most, evenly spread over it.
         test_images: The same of each other split.
         folder: Where work is kept until the row is done, so that after an interruption it goes on;
             None: nowhere.
+        options: Fields of the row's settings.
     """
+    chosen = settings(**options)
     reported, chosen_images = samples(row, splits, train_images, test_images)
     with _work_folder(folder) as work:
-        encoder = _learned(work / "encoder.npz", chosen_images["train"], learn, restore)
+        path = work / "encoder.npz"
+        if not path.exists():
+            with threadpool_limits(1):  # the bits do not depend on how many threads there are
+                arrays = learn(chosen_images["train"], chosen, seed).arrays()
+            write_whole(path, lambda part: _save(part, arrays))
+        with np.load(path) as kept:
+            encoder = restore(chosen, **kept)
         rows = features(row, chosen_images, encoder, work)
         result, choice = classify(row, reported, chosen_images, rows)
     return {
@@ -163,17 +175,9 @@ def _work_folder(folder: Path | None) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def _learned(
-    path: Path, train: Sample, learn: Callable[[Sample], Encoder], restore: Callable[..., Encoder]
-) -> Encoder:
-    if not path.exists():
-        with threadpool_limits(1):  # so that the bits do not depend on how many threads there are
-            arrays = learn(train).arrays()
-        buffer = BytesIO()
-        np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        write_whole(path, buffer.getvalue())
-    with np.load(path) as kept:
-        return restore(**kept)
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 # --- features -------------------------------------------------------------------------------------

@@ -13,8 +13,6 @@ are kept (Yang et al., 2009).
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,10 +86,6 @@ class Codes(Encoder):
     whitening: np.ndarray
     dictionary: np.ndarray
 
-    def whiten(self, patches: np.ndarray) -> np.ndarray:
-        """Of normalized patches (n, P)."""
-        return (patches - self.mean) @ self.whitening
-
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, S, S, 3) to float32 (n, levels x cells x atoms); see `Encoder`."""
         settings = self.settings
@@ -111,10 +105,6 @@ class Codes(Encoder):
             out.append(np.concatenate(pooled))
         # The greatest of soft thresholds is the soft threshold of the greatest.
         return pipeline.unit(np.maximum(np.stack(out) - settings.threshold, 0))
-
-
-def soft_threshold(correlations: np.ndarray, threshold: float) -> np.ndarray:
-    return np.sign(correlations) * np.maximum(np.abs(correlations) - threshold, 0)
 
 
 def pyramid(image: np.ndarray, colors: bool, levels: int) -> list[np.ndarray]:
@@ -188,36 +178,10 @@ def learn(train: Sample, settings: Settings, seed: int) -> Codes:
     return Codes(settings, *(array.astype(np.float32) for array in (mean, whitening, dictionary)))
 
 
-def sparse_coding_errors(
-    splits: dict[str, Pack],
-    *,
-    seed: int = 0,
-    train_images: int = 20_000,
-    test_images: int = 10_000,
-    folder: Path | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """The row's errors; see `pipeline.row_errors`.
-
-    Args:
-        splits: As `open_splits` gives.
-        seed: Of what is learned.
-        train_images: At most.
-        test_images: At most.
-        folder: Where work is kept.
-        settings: Fields of `Settings`.
+def sparse_coding_errors(splits: dict[str, Pack], **options: Any) -> dict[str, Any]:
+    """The row's errors; for the options see `pipeline.row_errors`.
 
     Raises:
         InputError: The images are too small.
     """
-    chosen = Settings(**settings)
-    chosen.grids(next(iter(splits.values())).size)
-    return pipeline.row_errors(
-        ROW,
-        splits,
-        partial(learn, settings=chosen, seed=seed),
-        partial(Codes, chosen),
-        train_images=train_images,
-        test_images=test_images,
-        folder=folder,
-    )
+    return pipeline.row_errors(ROW, splits, Settings, learn, Codes, **options)

@@ -252,14 +252,6 @@ class Listing:
     notes: list[str]
     numbers: list[int] | None = None
 
-    def fingerprint(self, split: str) -> str:
-        """SHA-256 over the split's images: their paths below SOURCE, labels, and sizes in bytes."""
-        return self.splits[split].survey.digest
-
-    def below(self, entry: Reference | Stray) -> str:
-        """The path of an entry below SOURCE."""
-        return entry.path.removeprefix(f"{self.root}{os.sep}")
-
     def only(self, classes: Sequence[str] | int | None, limit: int | None) -> "Listing":
         """A part: the first so many classes, or those named, and of each at most `limit` images.
 

@@ -6,11 +6,10 @@ says how long each file was, and holds what is kept in memory: labels, lengths a
 
 import csv
 import hashlib
-import itertools
 import json
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -112,11 +111,11 @@ class PackWriter:
         quote: Any = csv.QUOTE_ALL if "\r" in path + reason else csv.QUOTE_MINIMAL
         csv.writer(self._list, lineterminator="\n", quoting=quote).writerow((path, reason))
 
-    def rejections(self) -> Iterator[list[str]]:
-        """The rows so far: path, reason."""
+    def first_rejection(self) -> list[str]:
+        """The path and the reason of what was left out first."""
         self._list.flush()
         with self._rejects.open(**TEXT) as file:
-            yield from itertools.islice(csv.reader(file), 1, None)
+            return list(csv.reader(file))[1]
 
     # --- shards -----------------------------------------------------------------------------------
 

@@ -96,8 +96,8 @@ def prepare(
         raise InputError(f"{out} lies in {source}, among the images: choose a place outside")
     name = listing.root.resolve().name
     origin = {
-        split: {"layout": listing.layout, "name": name, "sha256": listing.fingerprint(split)}
-        for split in listing.splits
+        split: {"layout": listing.layout, "name": name, "sha256": images.survey.digest}
+        for split, images in listing.splits.items()
     }
     return _prepare(listing, out, origin, options, workers)
 
@@ -297,9 +297,8 @@ class _Preparation:
         """Say what was left out, and make the folder a pack."""
         images, classes = self.listing.splits[split], self.listing.classes
         if not writer.labels:
-            path, reason = next(row for row in writer.rejections() if row[1])
             what = f"{self.listing.root} has no readable image in {split}"
-            raise InputError(f"{what}; the first: {path}: {reason}")
+            raise InputError(f"{what}; the first: {': '.join(writer.first_rejection())}")
         if rejected := writer.rejected - images.survey.strays:
             left = f"left out {rejected} of {self.counts[split]} images"
             print(f"{split}: {left}, listed in rejected.csv", file=sys.stderr)

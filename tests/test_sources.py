@@ -102,18 +102,19 @@ def test_nothing_is_left_out_without_a_word(tmp_path):
     )
 
 
-def test_fingerprint_follows_paths_labels_and_bytes(tmp_path):
+def test_digest_follows_paths_labels_and_bytes(tmp_path):
     for root in ("one", "two"):
         image(tmp_path / root / "a" / "0.png")
-    prints = [
-        sources.list_source(tmp_path / root).splits["train"].survey.digest
-        for root in ("one", "two")
-    ]
-    assert prints[0] == prints[1]  # the same wherever it lies
+
+    def digest(root):
+        return sources.list_source(tmp_path / root).splits["train"].survey.digest
+
+    before = digest("one")
+    assert digest("two") == before  # the same wherever it lies
     image(tmp_path / "two" / "a" / "1.png")
-    assert sources.list_source(tmp_path / "two").splits["train"].survey.digest != prints[0]
+    assert digest("two") != before
     (tmp_path / "one" / "a" / "0.png").write_bytes(b"other")
-    assert sources.list_source(tmp_path / "one").splits["train"].survey.digest != prints[0]
+    assert digest("one") != before
 
 
 def tiny_imagenet(root):

@@ -71,6 +71,7 @@ class Shelf:
     def __init__(self, target: Target, slots: int):
         self.shape = (target.step, target.size, target.size, 3)
         self.slots: deque[int] = deque()
+        self.path = ""
         if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
             descriptor = os.memfd_create("alexnet-prepare")
             os.ftruncate(descriptor, slots * math.prod(self.shape))
@@ -105,18 +106,15 @@ def prepared(
 ) -> Iterator[Chunk]:
     """Prepare images chunk by chunk, in order. A chunk's pixels are valid until the next one."""
     remaining, work = iter(entries), functools.partial(make_chunk, target=target)
-    slots: deque[int] = deque()  # of the pieces under way
+    slots: deque[int | None] = deque()  # of the pieces under way
 
     def pieces() -> Iterator[Piece]:
         while entries := list(itertools.islice(remaining, target.step)):
-            if shelf and shelf.slots:
-                slots.append(shelf.slots.popleft())
-                yield Piece(entries, shelf.path, slots[-1])
-            else:
-                yield Piece(entries)
+            slots.append(shelf.slots.popleft() if shelf and shelf.slots else None)
+            yield Piece(entries, shelf.path if shelf else "", slots[-1])
 
     for result in ordered_map(work, pieces()):
-        slot = slots.popleft() if slots else None
+        slot = slots.popleft()
         if isinstance(result, Crashed):
             yield from _one_by_one(result.item.entries, target, ordered_map)
         else:

@@ -1,8 +1,10 @@
 """Where a pack grows: `.<out>.partial` beside its own folder, from which a later process goes on.
 
-lock        held by the process that works there
-job.json    what the pack is made of: another one's parts are not gone on with
-pack/       the pack, or folder of packs, with its writers' checkpoints
+    lock        held by the process that works in it
+    job.json    what the pack is made of: no other work goes on with it
+    pack/       the pack, or folder of packs, with its writers' checkpoints
+
+The pack appears under its own name when it is whole.
 """
 
 import json

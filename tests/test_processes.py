@@ -21,10 +21,14 @@ def square(number: int) -> int:
     return number**2
 
 
-@pytest.mark.parametrize(("workers", "isolated"), [(1, False), (1, True), (2, False)])
-def test_results_come_in_order_and_no_more_is_taken_than_is_in_flight(workers, isolated):
+def refuse(word: str) -> None:
+    raise ValueError(word)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_order_and_no_more_is_taken_than_is_in_flight(workers):
     taken = []
-    with process_pool(workers, isolated) as ordered_map:
+    with process_pool(workers) as ordered_map:
         for done, result in enumerate(ordered_map(square, map_over(20, taken))):
             assert result == done**2
             assert len(taken) <= done + in_flight(workers)
@@ -37,20 +41,12 @@ def map_over(count, taken):
         yield number
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_item_that_kills_its_process_comes_out_as_such(workers):
-    with process_pool(workers, isolated=True) as ordered_map:
+def test_an_item_that_kills_its_process_comes_out_as_such():
+    with process_pool(1, isolated=True) as ordered_map:
         assert list(ordered_map(square, [1, -2, 3, 4])) == [1, Crashed(-2), 9, 16]
+        with pytest.raises(ValueError, match="five"):  # an exception is none of these
+            list(ordered_map(refuse, ["five"]))
         assert list(ordered_map(square, [5])) == [25]  # it is of use still
-
-
-def raising(number: int) -> int:
-    raise ValueError(number)
-
-
-def test_an_exception_of_the_function_is_raised():
-    with process_pool(1, isolated=True) as ordered_map, pytest.raises(ValueError, match="5"):
-        list(ordered_map(raising, [5]))
 
 
 def environment(_: int) -> tuple[int, dict[str, str | None]]:

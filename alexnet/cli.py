@@ -28,6 +28,9 @@ from alexnet.errors import InputError, SharedError
 from alexnet.presets import VARIANTS
 
 
+PREPARE_OPTIONS = ("size", "skip_bad", "workers", "encoding", "classes", "limit")
+
+
 def prepare(args: argparse.Namespace) -> None:
     from alexnet.data.pack import open_splits
     from alexnet.data.prepare import prepare
@@ -37,17 +40,15 @@ def prepare(args: argparse.Namespace) -> None:
             raise InputError("name the pack's folder as well: alexnet prepare SOURCE OUT")
         out = Path(args.source)
     else:
-        size = args.size if args.size == "native" else _whole(args.size, "--size")
-        out = prepare(
-            args.source, args.out, size=size, skip_bad=args.skip_bad, workers=args.workers, encoding=args.encoding, classes=args.classes,
-            limit=args.limit,
-        )  # fmt: skip
+        options = {name: getattr(args, name) for name in PREPARE_OPTIONS}
+        if args.size != "native":
+            options["size"] = _whole(args.size, "--size")
+        out = prepare(args.source, args.out, **options)
     if args.verify:
         for split, pack in open_splits(out).items():
             pack.verify(progress=True)
-            print(
-                f"{pack.path}: {len(pack)} images, as its manifest says; {split} has digest {pack.digest[:16]}"
-            )
+            digest = f"{split} has digest {pack.digest[:16]}"
+            print(f"{pack.path}: {len(pack)} images, as its manifest says; {digest}")
     else:
         print(out)
 

@@ -1,4 +1,7 @@
-"""Many images at once: an ordered map over processes that neither outruns its reader nor outlives its parent."""
+"""Process pools, one way: many small items in order, or a few long tasks as they end.
+
+No worker outlives its parent, and Ctrl-C is the parent's alone (`follow_parent`).
+"""
 
 import itertools
 import multiprocessing
@@ -14,15 +17,17 @@ from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Generic, Protocol, TypeVar
 
-# The environment of processes that decode: no threads for BLAS, which are started as it is imported, one a core; and memory that one image
-# frees is kept for the next (by glibc, whose names these are), for getting its pages anew from the system takes time.
+# The environment of processes that decode. BLAS starts no threads, of which there would be one a
+# core; and glibc keeps the memory that one image frees for the next, for it takes time to get pages
+# anew from the system.
 SPARING = {
-    "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(2**28), "MALLOC_MMAP_THRESHOLD_": str(2**25),
 }  # fmt: skip
 
 
-class SparingProcess(SpawnProcess):
-    """Starts in the environment SPARING: what it sets is looked at before any code of ours runs there."""
+class _SparingProcess(SpawnProcess):
+    """Starts in the environment SPARING, which is read before any code of ours runs there."""
 
     def start(self) -> None:
         before = {name: os.environ.get(name) for name in SPARING}
@@ -34,8 +39,8 @@ class SparingProcess(SpawnProcess):
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-class Sparing(SpawnContext):
-    Process = SparingProcess  # type: ignore[assignment]
+class _SparingContext(SpawnContext):
+    Process = _SparingProcess  # type: ignore[assignment]
 
 
 T = TypeVar("T")
@@ -48,33 +53,40 @@ def cores() -> int:
 
 
 def in_flight(workers: int) -> int:
-    """How many items an ordered map has at most under way: taken, and not yet done with by who takes the results."""
+    """Items that an ordered map has at most under way: taken, and their results not yet used."""
     return 2 * workers + 1
 
 
 @dataclass(frozen=True)
 class Crashed(Generic[T]):
-    """What comes in the place of a result when the process that worked on `item`, and on nothing else, died."""
+    """Stands for a result when the process that worked on `item`, and on nothing else, died."""
 
     item: T
 
 
 class OrderedMap(Protocol):
+    """A `map` whose results come in the order of the items."""
+
     def __call__(
         self, function: Callable[[T], R], items: Iterable[T]
     ) -> Iterator[R | Crashed[T]]: ...
 
 
 @contextmanager
-def crew(workers: int, apart: bool = False) -> Iterator[OrderedMap]:
-    """Give an ordered `map`: in that many processes, which live as long as the block; a single one is this process, unless `apart`.
+def process_pool(workers: int, isolated: bool = False) -> Iterator[OrderedMap]:
+    """Give an ordered map over processes, which live as long as the block.
 
-    When a process dies (a decoder's fault, or memory), the others' work is done again, and the item it died of comes out as `Crashed`.
+    It takes no more items than `in_flight`. When a process dies (a decoder's fault, or memory), the
+    others' work is done again, and the item that it died of comes out as `Crashed`.
+
+    Args:
+        workers: Processes. A single one is this process, unless `isolated`.
+        isolated: The work must not be able to take this process with it.
     """
-    if workers <= 1 and not apart:
-        yield _one_by_one
+    if workers <= 1 and not isolated:
+        yield map  # type: ignore[misc]  # no result of it is ever Crashed
         return
-    pool = _pool(workers)
+    pool = _executor(workers)
 
     def submit(function: Callable[[T], R], item: T) -> Future[R]:
         try:
@@ -87,7 +99,7 @@ def crew(workers: int, apart: bool = False) -> Iterator[OrderedMap]:
     def ordered_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]:
         nonlocal pool
         items = iter(items)
-        # Two tasks per worker under way keep memory constant and every worker busy. See `in_flight`.
+        # Two tasks per worker under way keep memory constant and every worker busy.
         waiting: deque[tuple[T, Future[R]]] = deque(
             (item, submit(function, item)) for item in itertools.islice(items, 2 * workers)
         )
@@ -99,7 +111,7 @@ def crew(workers: int, apart: bool = False) -> Iterator[OrderedMap]:
             except (BrokenProcessPool, CancelledError):
                 pool.shutdown(cancel_futures=True)
                 result = _alone(function, item)
-                pool = _pool(workers)
+                pool = _executor(workers)
                 waiting = deque((item, submit(function, item)) for item, _ in waiting)
             waiting.extend((item, submit(function, item)) for item in itertools.islice(items, 1))
             yield result
@@ -110,12 +122,12 @@ def crew(workers: int, apart: bool = False) -> Iterator[OrderedMap]:
         pool.shutdown(cancel_futures=True)
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, Sparing(), initializer=follow_parent)
+def _executor(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, _SparingContext(), initializer=follow_parent)
 
 
 def _alone(function: Callable[[T], R], item: T) -> R | Crashed[T]:
-    with _pool(1) as pool:
+    with _executor(1) as pool:
         try:
             return pool.submit(function, item).result()
         except BrokenProcessPool:
@@ -136,6 +148,9 @@ def as_they_end(
     begun never do.
 
     Args:
+        function: What every process runs.
+        tasks: The arguments of each call.
+        workers: Processes.
         begin: What a process does first, in place of `follow_parent`.
         on_wait: Called here about twice a second while tasks run, to show progress.
 
@@ -163,12 +178,9 @@ def as_they_end(
         pool.shutdown()
 
 
-def _one_by_one(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]:
-    return map(function, items)
-
-
 def follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and die with it: a killed parent would otherwise leave its pool waiting for ever."""
+    """Leave Ctrl-C to the parent, and die with it: a killed parent would otherwise leave its pool
+    waiting for ever. What every worker does first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from alexnet.data.prepare import fit, to_rgb
+from alexnet.data.decode import fit, to_rgb
 
 
 def main(source: str, out: str, size: int) -> None:

@@ -42,7 +42,8 @@ from alexnet import AlexNet, presets, rng
 from alexnet.cli import Parser
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Batch, Images, Loader, order
-from alexnet.data.pack import Pack, PackWriter
+from alexnet.data.pack import Pack
+from alexnet.data.pack_writer import PackWriter
 from alexnet.errors import InputError
 from alexnet.network import Stage
 from alexnet.training.learner import PRECISIONS, Learner, arithmetic

@@ -19,8 +19,8 @@ from PIL import Image
 
 from alexnet import claims, presets, profiles, results
 from alexnet.data import pictographs
-from alexnet.data.pack import Moments
-from alexnet.data.prepare import fit
+from alexnet.data.decode import fit
+from alexnet.data.moments import Moments
 from alexnet.errors import InputError
 from alexnet.presets import LRN, Activation, Dropout, Operation, Pool, Preset, SameMapNorm
 

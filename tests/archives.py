@@ -1,12 +1,14 @@
-"""Miniatures of ImageNet's archives, in the exact layout in which they are distributed: names, nesting, and the development kit's files."""
+"""Miniatures of ImageNet's archives, in the exact layout in which they are distributed: names,
+nesting, and the development kit's files."""
 
 import io
 import tarfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.io import savemat
+
+from tests.images import photograph, saved
 
 WNIDS = ["n01440764", "n01443537", "n01484850"]
 WORDS = [
@@ -18,12 +20,7 @@ WORDS = [
 
 def picture(seed: int, width: int = 40, height: int = 30) -> bytes:
     """A JPEG file."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(
-        buffer, "JPEG", quality=95
-    )
-    return buffer.getvalue()
+    return saved(photograph(width, height, seed), quality=95)
 
 
 def pack(path: Path | io.BytesIO, files: list[tuple[str, bytes]], mode: str = "w") -> None:
@@ -52,10 +49,12 @@ def devkit(
     wnids: list[str] = WNIDS,
     words: list[str] = WORDS,
 ) -> None:
-    """The development kit: data/meta.mat, in which an inner node of the hierarchy follows the classes, and the numbers of the validation
-    images' classes. Numbers begin at 1 and are in another order than the identifiers: the last class is 1."""
-    fields = [(f"ILSVRC{year}_ID", float), ("WNID", object), ("words", object), ("gloss", object), ("num_children", float),
-              ("children", object), ("wordnet_height", float), ("num_train_images", float)]  # fmt: skip
+    """The development kit: data/meta.mat, in which an inner node of the hierarchy follows the
+    classes, and the numbers of the validation images' classes. Numbers begin at 1 and are in
+    another order than the identifiers: the last class is 1."""
+    kinds = [float, object, object, object, float, object, float, float]
+    names = "WNID words gloss num_children children wordnet_height num_train_images"
+    fields = list(zip([f"ILSVRC{year}_ID", *names.split()], kinds, strict=True))
     rows = [
         (i + 1, wnid, words, "a fish", 0, [], 0, 4)
         for i, (wnid, words) in enumerate(zip(wnids[::-1], words[::-1], strict=True))
@@ -67,9 +66,12 @@ def devkit(
     savemat(buffer, {"synsets": np.array(rows, fields).reshape(-1, 1)})
     text = "".join(f"{number}\n" for number in truth).encode()
     files = [
-        (f"{top}/", b""), (f"{top}/data/", b""), (f"{top}/data/meta.mat", buffer.getvalue()),
-        (f"{top}/data/ILSVRC{year}_validation_ground_truth.txt", text), (f"{top}/readme.txt", b"see data/\n"),
-    ]  # fmt: skip
+        (f"{top}/", b""),
+        (f"{top}/data/", b""),
+        (f"{top}/data/meta.mat", buffer.getvalue()),
+        (f"{top}/data/ILSVRC{year}_validation_ground_truth.txt", text),
+        (f"{top}/readme.txt", b"see data/\n"),
+    ]
     pack(path, files, "w:gz")
 
 
@@ -95,8 +97,11 @@ def ilsvrc2012(root: Path) -> Path:
 
 
 def ilsvrc2012_of(tree: Path, root: Path, fall2011: Path | None = None, more: int = 0) -> Path:
-    """The images of a tree, train/<class>/ val/... test/..., as ILSVRC-2012 has them. fall2011: also those of train as one archive
-    of all classes, of which the last `more` are no part of the other."""
+    """The images of a tree, train/<class>/ val/... test/..., as ILSVRC-2012 has them.
+
+    fall2011: also those of train as one archive of all classes, of which the last `more` are no
+    part of the other.
+    """
     classes = sorted(path.name for path in (tree / "train").iterdir())
     wnids = [f"n{10_000_000 + i}" for i in range(len(classes))]
     task = wnids[: len(classes) - more]

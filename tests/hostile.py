@@ -1,10 +1,9 @@
-"""Files as they are found in the wild, and damaged ones by the hundred: what preparing images must survive, and account for.
+"""Files as they are found in the wild, and damaged ones by the hundred: what preparing images must
+survive, and account for.
 
 python -m tests.hostile        # 2000 damaged files; the table goes to results/hostile.json
 """
 
-import csv
-import io
 import tempfile
 import time
 import zlib
@@ -12,7 +11,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+
+from tests.images import photograph, rejections, saved
 
 KINDS = {
     "JPEG": {"quality": 85},
@@ -27,16 +27,8 @@ KINDS = {
 DAMAGES = ("one byte", "many bytes", "cut", "a piece lost", "a piece twice", "zeros", "header")
 
 
-def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth noise in color, RGB."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-
-
 def file(kind: str = "JPEG", width: int = 40, height: int = 40, seed: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    photograph(width, height, seed).save(buffer, kind.partition(",")[0], **KINDS[kind])
-    return buffer.getvalue()
+    return saved(photograph(width, height, seed), kind.partition(",")[0], **KINDS[kind])
 
 
 def damaged(data: bytes, how: str, rng: np.random.Generator) -> bytes:
@@ -67,7 +59,8 @@ def damaged(data: bytes, how: str, rng: np.random.Generator) -> bytes:
 
 
 def fuzz(folder: Path, count: int, seed: int) -> dict[str, tuple[str, str]]:
-    """Write `count` damaged images into two class folders; returns the kind and the damage of each, by its path below `folder`."""
+    """Write `count` damaged images into two class folders; returns the kind and the damage of each,
+    by its path below `folder`."""
     rng = np.random.default_rng(seed)
     made = {}
     for i in range(count):
@@ -81,15 +74,16 @@ def fuzz(folder: Path, count: int, seed: int) -> dict[str, tuple[str, str]]:
 
 
 def table(made: dict[str, tuple[str, str]], rejected: dict[str, str]) -> list[dict]:
-    """Of each kind and damage: how many files, how many of them were still readable, how many were rejected, and the commonest reason."""
+    """Of each kind and damage: how many files, how many of them were still readable, how many were
+    rejected, and the commonest reason."""
     rows = []
     for pair in sorted(set(made.values())):
         names = [name for name, which in made.items() if which == pair]
         reasons = Counter(rejected[name] for name in names if name in rejected)
-        rows.append({
-            "kind": pair[0], "damage": pair[1], "files": len(names), "read": len(names) - sum(reasons.values()),
-            "rejected": sum(reasons.values()), "commonest_reason": reasons.most_common(1)[0][0] if reasons else "",
-        })  # fmt: skip
+        row = {"kind": pair[0], "damage": pair[1], "files": len(names)}
+        row |= {"read": len(names) - reasons.total(), "rejected": reasons.total()}
+        commonest = reasons.most_common(1)[0][0] if reasons else ""
+        rows.append(row | {"commonest_reason": commonest})
     return rows
 
 
@@ -140,8 +134,9 @@ FILES: dict[str, tuple[bytes, str | None]] = {
 
 def main(count: int = 2000, seed: int = 1) -> None:
     from alexnet import results
+    from alexnet.data.decode import decoders
     from alexnet.data.pack import Pack
-    from alexnet.data.prepare import decoders, prepare
+    from alexnet.data.prepare import prepare
 
     began, config = (
         time.monotonic(),
@@ -154,15 +149,15 @@ def main(count: int = 2000, seed: int = 1) -> None:
                 Path(folder) / "source", Path(folder) / "out", size=64, skip_bad=True, workers=2
             )
         )
-        with open(pack.path / "rejected.csv", newline="", encoding="utf-8") as lines:
-            rejected = dict(list(csv.reader(lines))[1:])
+        rejected = rejections(pack.path)
     metrics = {
-        "files": count, "read": len(pack), "rejected": len(rejected), "unaccounted": count - len(pack) - len(rejected),
-        "table": table(made, rejected),
+        "files": count, "read": len(pack), "rejected": len(rejected),
+        "unaccounted": count - len(pack) - len(rejected), "table": table(made, rejected),
     }  # fmt: skip
     result = {
-        "experiment": "hostile", "profile": None, "config": config, "config_hash": results.config_hash(config), "seeds": [seed],
-        "metrics": metrics, "data": {"title": "smooth noise, damaged at random"},
+        "experiment": "hostile", "profile": None, "config": config,
+        "config_hash": results.config_hash(config), "seeds": [seed], "metrics": metrics,
+        "data": {"title": "smooth noise, damaged at random"},
         "provenance": results.provenance(time.monotonic() - began),
     }  # fmt: skip
     print(results.save(result, results.ARCHIVE))

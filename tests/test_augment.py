@@ -58,7 +58,8 @@ def test_crops_depend_on_seed_epoch_and_image_alone():
 def test_the_source_shares_crops_among_32_consecutive_images_and_centers_the_mean():
     augment = Augment(Recipe(color=None, crop_chunk=32, mean="center"), MEAN, 16, COLOR)
     x = augment.train(IMAGES, IDS.flip(0), IDS, epoch=0)
-    # the center of the mean image is taken from every crop, before it is mirrored: the same as a mean image that has that center everywhere
+    # The center of the mean image is taken from every crop, before it is mirrored: the same as a
+    # mean image that has that center everywhere.
     found = []
     for image, out in zip(IMAGES.numpy().astype(np.float32), x.numpy(), strict=True):
         views = {
@@ -84,7 +85,8 @@ def test_the_source_shares_crops_among_32_consecutive_images_and_centers_the_mea
     ],
 )
 def test_color_shifts_have_the_stated_spread(reading, reach):
-    """One shift per image, along the eigenvectors, with standard deviations 0.1 times the reading's reach, in gray levels."""
+    """One shift per image, along the eigenvectors, with standard deviations 0.1 times the reading's
+    reach, in gray levels."""
     images = torch.full((4000, 20, 20, 3), 128, dtype=torch.uint8)
     augment = Augment(
         Recipe(color=reading, crops="center", flips=False),
@@ -128,5 +130,5 @@ def test_a_crop_larger_than_the_images_is_named():
 def test_a_gpu_makes_the_same_views(color):
     cpu, gpu = (Augment(Recipe(color=color), MEAN, 16, COLOR, seed=3) for _ in range(2))
     assert torch.equal(gpu.train(IMAGES.cuda(), IDS, IDS, 4).cpu(), cpu.train(IMAGES, IDS, IDS, 4))
-    for there, here in zip(gpu.views(IMAGES.cuda(), 10), cpu.views(IMAGES, 10), strict=True):
-        assert torch.equal(there.cpu(), here)
+    for on_gpu, on_cpu in zip(gpu.views(IMAGES.cuda(), 10), cpu.views(IMAGES, 10), strict=True):
+        assert torch.equal(on_gpu.cpu(), on_cpu)

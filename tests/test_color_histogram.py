@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from alexnet.baselines.color_histogram import color_histogram_errors, histograms
-from alexnet.data.pack import Pack, PackWriter
+from alexnet.data.pack import Pack
+from alexnet.data.pack_writer import PackWriter
 from alexnet.errors import InputError
 
 

@@ -1,4 +1,5 @@
-"""Batches: every image once an epoch, an order from (seed, epoch), the same from any step, whichever way they come."""
+"""Batches: every image once an epoch, an order from (seed, epoch), the same from any step,
+whichever way they come."""
 
 import threading
 import time
@@ -85,7 +86,7 @@ def test_more_shards_than_images_leave_some_empty(pack):
         next(batches(pack, 2, 0, 0, shard=(3, 3)))
 
 
-# --- the loader ---------------------------------------------------------------------------------------------------------------------------
+# --- the loader -----------------------------------------------------------------------------------
 
 
 def same(one, other):
@@ -114,7 +115,8 @@ def test_the_loader_gives_the_same_batches(pack, resident, start, shard, count):
 
 
 def test_batches_outlive_the_ring(pack):
-    """What was given out is not overwritten by what comes later, though there are fewer buffers than batches."""
+    """What was given out is not overwritten by what comes later, though there are fewer buffers
+    than batches."""
     kept = list(Loader(pack, 2, 0, threads=2).epoch(0))  # 20 batches
     assert len(kept) > 2 * loader.DEPTH and same(kept, batches(pack, 2, 0, 0))
 
@@ -128,25 +130,25 @@ def test_an_epoch_left_early_lets_its_threads_go(pack):
 
 
 def test_threads_work_ahead_but_not_further_than_the_ring(pack, monkeypatch):
-    asked = []
+    gathered = []
     gather = pack.gather
 
     def watched(indices, out=None):
-        asked.append(list(indices))
+        gathered.append(list(indices))
         return gather(indices, out)
 
     monkeypatch.setattr(pack, "gather", watched)
     epoch = Loader(pack, 4, 0, threads=1).epoch(0)
     next(epoch)
     for _ in range(500):
-        if len(asked) == loader.DEPTH:
+        if len(gathered) == loader.DEPTH:
             break
         time.sleep(0.01)
     time.sleep(0.05)
-    assert len(asked) == loader.DEPTH
+    assert len(gathered) == loader.DEPTH
     next(epoch)
     epoch.close()
-    assert len(asked) <= loader.DEPTH + 1
+    assert len(gathered) <= loader.DEPTH + 1
 
 
 def test_a_failure_in_a_thread_is_told(pack, monkeypatch):
@@ -196,8 +198,7 @@ def test_the_gpu_gets_the_same_batches(pack, resident):
     found = []
     for images, labels, ids, positions in ready.epoch(1):
         assert images.is_cuda and labels.is_cuda and not ids.is_cuda and not positions.is_cuda
-        torch.cuda._sleep(
-            1_000_000
-        )  # later copies overtake the reading of earlier ones, if anything lets them
+        # Later copies overtake the reading of earlier ones, if anything lets them.
+        torch.cuda._sleep(1_000_000)
         found.append((images.clone().cpu(), labels.cpu(), ids, positions))
     assert same(found, batches(pack, 3, 5, 1))

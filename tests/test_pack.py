@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.data.pack import Moments, Pack, PackWriter, building, open_splits
+from alexnet.data.pack import Pack, open_splits
+from alexnet.data.pack_writer import PackWriter
 from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
+
+FILES = ("images-00000.npy", "labels.npy", "mean.npy", "color.json")
 
 
 def make(folder, count=23, size=6, expected=None, shard_bytes=5 * 6 * 6 * 3, seed=0):
@@ -75,41 +78,6 @@ def test_digest_identifies_images_and_labels(tmp_path):
     assert digests[0] == digests[1] != digests[2] and len(digests[0]) == 64
 
 
-def test_moments_are_exact():
-    rng = np.random.default_rng(0)
-    mixed = rng.normal(0, 40, (50, 9, 9, 3)) @ rng.normal(0, 1, (3, 3)) + rng.uniform(
-        60, 190, (9, 9, 3)
-    )
-    images = mixed.clip(0, 255).astype(np.uint8)
-    moments = Moments.of(images[:20])
-    moments.add(Moments.of(images[20:]))
-    pixels = images.reshape(-1, 3).astype(np.float64)
-    assert np.array_equal(moments.mean(), images.astype(np.float64).mean(axis=0).astype(np.float32))
-    color = moments.color()
-    np.testing.assert_allclose(color["mean"], pixels.mean(axis=0), rtol=1e-13)
-    np.testing.assert_allclose(color["covariance"], np.cov(pixels.T, bias=True), rtol=1e-12)
-    values, vectors = color["eigenvalues"], color["eigenvectors"]
-    assert (np.diff(values) < 0).all()
-    np.testing.assert_allclose(
-        vectors @ np.diag(values) @ vectors.T, color["covariance"], atol=1e-9
-    )
-    np.testing.assert_allclose(
-        color["covariance"] @ vectors[:, 0], values[0] * vectors[:, 0], atol=1e-9
-    )  # columns, not rows
-    np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-12)
-    assert (vectors[np.abs(vectors).argmax(axis=0), range(3)] > 0).all()
-
-
-def test_moments_of_extremes():
-    """White only: the largest sums, no variance, and eigenvalues that are not below zero."""
-    color = Moments.of(np.full((3, 64, 64, 3), 255, np.uint8)).color()
-    assert (
-        (color["mean"] == 255).all()
-        and (color["covariance"] == 0).all()
-        and (color["eigenvalues"] == 0).all()
-    )
-
-
 def test_another_process_gets_the_path_and_not_the_pixels(tmp_path):
     images, _ = make(tmp_path / "pack")
     sent = pickle.dumps(Pack.open(tmp_path / "pack"))
@@ -174,17 +142,7 @@ def test_damage_is_found(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # numpy takes some of it for old headers
-@pytest.mark.parametrize(
-    "name",
-    [
-        "images-00000.npy",
-        "images-00000.jpegs",
-        "labels.npy",
-        "mean.npy",
-        "offsets.npy",
-        "color.json",
-    ],
-)
+@pytest.mark.parametrize("name", [*FILES, "images-00000.jpegs", "offsets.npy"])
 def test_any_damaged_bit_is_told_in_one_line(tmp_path, name):
     """Of numpy's headers, which are read as Python, above all."""
     (tmp_path / "source" / "a").mkdir(parents=True)
@@ -227,19 +185,3 @@ def test_splits(tmp_path):
     make(tmp_path / "both" / "val", size=4)
     with pytest.raises(InputError, match="differ in classes or size"):
         open_splits(tmp_path / "both")
-
-
-def test_building_is_whole_or_not_at_all(tmp_path):
-    out = tmp_path / "out"
-    with pytest.raises(RuntimeError), building(out) as folder:
-        (folder / "half").write_text("")
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-    with building(out) as folder:
-        (folder / "all").write_text("")
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "all"]
-    with pytest.raises(InputError, match="exists already"), building(out):
-        pass
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write"), building(tmp_path / "file" / "out"):
-        pass

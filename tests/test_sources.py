@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 import pickle
@@ -13,6 +12,7 @@ from alexnet.data.listing import SAMPLE, File, Item, Stray
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
+from tests.images import rejections
 
 
 def image(path, color=(10, 20, 30)):
@@ -22,14 +22,14 @@ def image(path, color=(10, 20, 30)):
 
 def listed(listing):
     return {
-        split: [(listing.below(reference), label) for reference, label in images]
+        split: [(images.below(reference), label) for reference, label in images]
         for split, images in listing.splits.items()
     }
 
 
 def strays(listing, split="train"):
     return {
-        listing.below(e): e.reason
+        listing.splits[split].below(e): e.reason
         for e, _ in listing.splits[split].entries()
         if isinstance(e, Stray)
     }
@@ -102,15 +102,19 @@ def test_nothing_is_left_out_without_a_word(tmp_path):
     )
 
 
-def test_fingerprint_follows_paths_labels_and_bytes(tmp_path):
+def test_digest_follows_paths_labels_and_bytes(tmp_path):
     for root in ("one", "two"):
         image(tmp_path / root / "a" / "0.png")
-    prints = [sources.list_source(tmp_path / root).fingerprint("train") for root in ("one", "two")]
-    assert prints[0] == prints[1]  # the same wherever it lies
+
+    def digest(root):
+        return sources.list_source(tmp_path / root).splits["train"].survey.digest
+
+    before = digest("one")
+    assert digest("two") == before  # the same wherever it lies
     image(tmp_path / "two" / "a" / "1.png")
-    assert sources.list_source(tmp_path / "two").fingerprint("train") != prints[0]
+    assert digest("two") != before
     (tmp_path / "one" / "a" / "0.png").write_bytes(b"other")
-    assert sources.list_source(tmp_path / "one").fingerprint("train") != prints[0]
+    assert digest("one") != before
 
 
 def tiny_imagenet(root):
@@ -180,21 +184,11 @@ def test_cifar10(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (60, 3, 32, 32), np.uint8)
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
-    for i, batch in enumerate(
-        [
-            "data_batch_1",
-            "data_batch_2",
-            "data_batch_3",
-            "data_batch_4",
-            "data_batch_5",
-            "test_batch",
-        ]
-    ):
+    for i, batch in enumerate([*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]):
         entry = {"data": pixels[10 * i : 10 * i + 10].reshape(10, -1), "labels": list(range(10))}
         (folder / batch).write_bytes(pickle.dumps(entry))
-    (folder / "batches.meta").write_bytes(
-        pickle.dumps({"label_names": names[::-1]})
-    )  # not in order, for labels follow sorted names
+    # Not in order, for labels follow sorted names.
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names[::-1]}))
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setitem(CIFAR10.meta, "md5", None)
     for source in (tmp_path, folder):
@@ -208,7 +202,7 @@ def test_cifar10(tmp_path, monkeypatch):
         reference, label = list(listing.splits["train"])[23]
         assert label == 9 - 3  # the fourth of the reversed names
         assert np.array_equal(np.asarray(reference.open()), pixels[23].transpose(1, 2, 0))
-        assert listing.below(reference) == "train/00023"
+        assert listing.splits["train"].below(reference) == "train/00023"
     monkeypatch.undo()
     with pytest.raises(InputError, match="not CIFAR-10"):  # its checksums are not the real ones
         sources.list_source(tmp_path)
@@ -342,17 +336,8 @@ def test_torchvisions_data_sets(tmp_path):
     for name in ("n01440764/a", "n01440764/b", "n02102040/c"):
         image(tmp_path / "imagenette2" / "train" / f"{name}.JPEG")
         image(tmp_path / "imagenette2" / "val" / f"{name}.JPEG")
-    for wnid in (
-        "n02979186",
-        "n03000684",
-        "n03028079",
-        "n03394916",
-        "n03417042",
-        "n03425413",
-        "n03445777",
-        "n03888257",
-    ):
-        (tmp_path / "imagenette2" / "train" / wnid).mkdir()
+    for number in (2979186, 3000684, 3028079, 3394916, 3417042, 3425413, 3445777, 3888257):
+        wnid = f"n{number:08d}"
         image(tmp_path / "imagenette2" / "train" / wnid / "a.JPEG")
     listing = sources.list_source(f"torchvision:Imagenette:{tmp_path}")
     names = ["tench, Tinca tinca", "English springer, English springer spaniel"]
@@ -402,13 +387,12 @@ def test_torchvisions_files_are_opened_by_workers_alone(tmp_path, monkeypatch, c
         InputError, match=r"/.*: .*; mend or remove it, or leave all such out with --skip-bad"
     ):
         prepare(source, out, size=4)
-    pack = next(iter(open_splits(prepare(source, out, size=4, skip_bad=True, workers=2)).values()))
+    pack = next(iter(open_splits(prepare(source, out, size=4, skip_bad=True)).values()))
     assert (
         pack.labels.tolist() == [0, 0, 1, 1]
         and abs(pack.gather([3])[0, 0, 0].astype(int) - [200, 9, 9]).max() < 9
     )
-    with open(pack.path / "rejected.csv", newline="") as lines:
-        rows = dict(list(csv.reader(lines))[1:])
+    rows = rejections(pack.path)
     assert len(rows) == 2 and set(rows.values()) == {"no image that Pillow can read"}
 
 
@@ -428,7 +412,5 @@ def test_links_that_lead_in_circles(tmp_path):
     pack = Pack.open(
         prepare(tmp_path, tmp_path.with_name(f"{tmp_path.name} out"), size=4, skip_bad=True)
     )
-    assert (
-        len(pack) == 1
-        and "a/1.png,Too many levels of symbolic links" in (pack.path / "rejected.csv").read_text()
-    )
+    assert len(pack) == 1
+    assert rejections(pack.path)["a/1.png"] == "Too many levels of symbolic links"

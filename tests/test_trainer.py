@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import load_file
 
 from alexnet import presets, rng
-from alexnet.data.pack import PackWriter, open_splits
+from alexnet.data.pack import open_splits
+from alexnet.data.pack_writer import PackWriter
 from alexnet.errors import InputError
 from alexnet.training import checkpoint, learner, log, trainer
 from alexnet.training.trainer import WEIGHTS, Config, Interrupted, load_run, train

@@ -16,7 +16,7 @@ import torch
 import alexnet_kernels as kernels
 from alexnet import presets, results
 from alexnet.data.augment import Augment
-from alexnet.data.pack import Moments
+from alexnet.data.moments import Moments
 from alexnet.experiments import page
 from alexnet.presets import Recipe
 

@@ -1,13 +1,14 @@
-"""Table 1's row "SIFT + FVs": dense SIFT at fixed keypoints, PCA, a Gaussian mixture, Fisher vectors, a linear classifier.
+"""Table 1's row "SIFT + FVs": dense SIFT at fixed keypoints, PCA, a Gaussian mixture, Fisher
+vectors, a linear classifier.
 
-SIFT is OpenCV's, upright, on a grid of keypoints at several scales, half an octave apart, each on its own level of OpenCV's Gaussian
-pyramid. The mixture and the Fisher vectors (Perronnin and Dance, 2007) are scikit-image's; power and L2 normalization are those of
-Perronnin, Sanchez and Mensink (2010). Descriptors enter as the roots of their shares (Arandjelovic and Zisserman, 2012).
+SIFT is OpenCV's, upright, on a grid of keypoints at several scales, half an octave apart, each on
+its own level of OpenCV's Gaussian pyramid. The mixture and the Fisher vectors (Perronnin and Dance,
+2007) are scikit-image's; power and L2 normalization are those of Perronnin, Sanchez and Mensink
+(2010). Descriptors enter as the roots of their shares (Arandjelovic and Zisserman, 2012).
 """
 
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from skimage.feature import fisher_vector, learn_gmm
 from sklearn.mixture import GaussianMixture
 
 from alexnet.baselines import pipeline
-from alexnet.baselines.pipeline import Sample
+from alexnet.baselines.pipeline import Encoder, Sample
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 
@@ -26,9 +27,17 @@ BINS = 4  # a side of a descriptor: 4 x 4 histograms of 8 directions
 
 @dataclass(frozen=True)
 class Settings:
-    """bin: the side of a descriptor's histograms at the finest scale, pixels, so that it covers 4 of them; step: of the grid, pixels;
-    scales: at most, half an octave apart; components: of the PCA; gaussians: of the mixture; images, descriptors: they are learned from,
-    at most."""
+    """Settings of the row.
+
+    Args:
+        bin: Side of a descriptor's histograms at the finest scale, pixels: it covers 4 of them.
+        step: Of the grid, pixels.
+        scales: At most, half an octave apart.
+        components: Of the PCA.
+        gaussians: Of the mixture.
+        images: That PCA and mixture are learned from, at most.
+        descriptors: The same.
+    """
 
     bin: float = 4.0
     step: int = 4
@@ -39,10 +48,11 @@ class Settings:
     descriptors: int = 50_000
 
     def grid(self, size: int) -> list[tuple[float, float, float, int]]:
-        """The keypoints of an image of `size` pixels: x, y, OpenCV's size and OpenCV's octave. A scale at which no descriptor lies wholly
-        within the image is left out.
+        """The keypoints of an image of `size` pixels: x, y, OpenCV's size and OpenCV's octave. A
+        scale at which no descriptor lies wholly within the image is left out.
 
-        Raises InputError where even the finest one does not fit.
+        Raises:
+            InputError: Even the finest one does not fit.
         """
         out = []
         for scale in range(self.scales):
@@ -51,45 +61,44 @@ class Settings:
             count = int((size - 1 - BINS * side) // self.step) + 1  # keypoints a side
             first = (size - 1 - (count - 1) * self.step) / 2
             places = [first + self.step * i for i in range(count)]
-            # OpenCV's bins are 1.5 of its sizes wide; its octave is a byte each for the octave and the layer of the pyramid.
+            # OpenCV's bins are 1.5 of its sizes wide; its octave is a byte each for the octave and
+            # the layer of the pyramid.
             out += [(x, y, side / 1.5, octave | layer << 8) for y in places for x in places]
         if not out:
-            least = int(BINS * self.bin) + 1
-            raise InputError(
-                f"{ROW}: images of {size} pixels are too small for a grid of keypoints: {least} at least"
-            )
+            least = f"{int(BINS * self.bin) + 1} at least"
+            what = f"images of {size} pixels are too small for a grid of keypoints"
+            raise InputError(f"{ROW}: {what}: {least}")
         return out
 
 
 @dataclass(frozen=True)
-class FisherVectors:
-    """An encoder. mean (128,) and basis (128, components) of the PCA; weights (K,), means and variances (K, components) of the mixture."""
+class FisherVectors(Encoder):
+    """An encoder by Fisher vectors.
 
-    settings: Settings
+    Args:
+        mean: Of descriptors, (128,).
+        basis: Of the PCA, (128, components).
+        weights: Of the mixture, (K,).
+        means: The same, (K, components).
+        variances: The same, (K, components).
+    """
+
     mean: np.ndarray
     basis: np.ndarray
     weights: np.ndarray
     means: np.ndarray
     variances: np.ndarray
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {
-            name: getattr(self, name) for name in ("mean", "basis", "weights", "means", "variances")
-        }
-
     @cached_property
     def mixture(self) -> GaussianMixture:
         mixture = GaussianMixture(len(self.weights), covariance_type="diag")
-        mixture.weights_, mixture.means_, mixture.covariances_ = (
-            self.weights,
-            self.means,
-            self.variances,
-        )
+        mixture.weights_, mixture.means_ = self.weights, self.means
+        mixture.covariances_ = self.variances
         mixture.precisions_cholesky_ = 1 / np.sqrt(self.variances)
         return mixture
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (n, S, S, 3) to float32 (n, K + 2 K components); see `pipeline.Encoder`."""
+        """uint8 (n, S, S, 3) to float32 (n, K + 2 K components); see `Encoder`."""
         out = [
             fisher_vector((each - self.mean) @ self.basis, self.mixture, improved=True)
             for each in sift(images, self.settings)
@@ -98,7 +107,11 @@ class FisherVectors:
 
 
 def opencv() -> Any:
-    """The module cv2, single-threaded: images are what is worked on in parallel. InputError where it is not installed."""
+    """The module cv2, single-threaded: images are what is worked on in parallel.
+
+    Raises:
+        InputError: It is not installed.
+    """
     try:
         import cv2
     except ImportError:
@@ -108,13 +121,12 @@ def opencv() -> Any:
 
 
 def sift(images: np.ndarray, settings: Settings) -> np.ndarray:
-    """Root SIFT of uint8 (n, S, S, 3): float32 (n, keypoints, 128), rows of length 1; a descriptor without gradients is zeros."""
+    """Root SIFT of uint8 (n, S, S, 3): float32 (n, keypoints, 128), rows of length 1; a descriptor
+    without gradients is zeros."""
     cv2 = opencv()
     extractor = cv2.SIFT_create(nOctaveLayers=2, sigma=BLUR)
-    keypoints = [
-        cv2.KeyPoint(x, y, size, 0.0, 0.0, octave)
-        for x, y, size, octave in settings.grid(images.shape[1])
-    ]
+    grid = settings.grid(images.shape[1])
+    keypoints = [cv2.KeyPoint(x, y, size, 0.0, 0.0, octave) for x, y, size, octave in grid]
     out = np.empty((len(images), len(keypoints), 128), np.float32)
     for row, image in zip(out, images, strict=True):
         kept, row[:] = extractor.compute(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), keypoints)
@@ -126,54 +138,32 @@ def sift(images: np.ndarray, settings: Settings) -> np.ndarray:
 def learn(train: Sample, settings: Settings, seed: int) -> FisherVectors:
     """PCA and mixture from descriptors at random keypoints of random images of the sample."""
     generator = np.random.default_rng(seed)
-    chosen = np.sort(generator.permutation(train.indices)[: settings.images])
+    images = np.sort(generator.permutation(train.indices)[: settings.images])
     points = len(settings.grid(train.pack.size))
-    each = min(points, -(-settings.descriptors // len(chosen)))
-    found = []
-    for index in pipeline.bar(chosen, desc=f"{ROW}: descriptors", unit=" images", leave=False):
-        found.append(
-            sift(train.pack.gather([index]), settings)[
-                0, generator.choice(points, each, replace=False)
-            ]
-        )
-    descriptors = np.concatenate(found).astype(np.float64)
+    each = min(points, -(-settings.descriptors // len(images)))
+    rows = []
+    for index in pipeline.bar(images, desc=f"{ROW}: descriptors", unit=" images", leave=False):
+        descriptors = sift(train.pack.gather([index]), settings)[0]
+        rows.append(descriptors[generator.choice(points, each, replace=False)])
+    descriptors = np.concatenate(rows).astype(np.float64)
     mean = descriptors.mean(axis=0)
     _, vectors = np.linalg.eigh(np.cov(descriptors - mean, rowvar=False))
     basis = vectors[:, ::-1][:, : settings.components]
-    arguments = {
-        "covariance_type": "diag",
-        "random_state": seed,
-        "max_iter": 100,
-        "tol": 1e-2,
-        "reg_covar": 1e-5,
-    }
-    mixture = learn_gmm((descriptors - mean) @ basis, n_modes=settings.gaussians, gm_args=arguments)
-    learned = mean, basis, mixture.weights_, mixture.means_, mixture.covariances_
-    return FisherVectors(settings, *(array.astype(np.float32) for array in learned))
+    options = {"random_state": seed, "max_iter": 100, "tol": 1e-2, "reg_covar": 1e-5}
+    mixture = learn_gmm(
+        (descriptors - mean) @ basis,
+        n_modes=settings.gaussians,
+        gm_args={"covariance_type": "diag", **options},
+    )
+    arrays = mean, basis, mixture.weights_, mixture.means_, mixture.covariances_
+    return FisherVectors(settings, *(array.astype(np.float32) for array in arrays))
 
 
-def fisher_vector_errors(
-    splits: dict[str, Pack],
-    *,
-    seed: int = 0,
-    train_images: int = 20_000,
-    test_images: int = 10_000,
-    folder: Path | None = None,
-    **settings,
-) -> dict[str, Any]:
-    """The row's errors; see `pipeline.row_errors`. settings: fields of `Settings`.
+def fisher_vector_errors(splits: dict[str, Pack], **options: Any) -> dict[str, Any]:
+    """The row's errors; for the options see `pipeline.row_errors`.
 
-    Raises InputError where the images are too small, or OpenCV is not installed.
+    Raises:
+        InputError: The images are too small, or OpenCV is not installed.
     """
     opencv()
-    chosen = Settings(**settings)
-    chosen.grid(next(iter(splits.values())).size)
-    return pipeline.row_errors(
-        ROW,
-        splits,
-        partial(learn, settings=chosen, seed=seed),
-        lambda arrays: FisherVectors(chosen, **arrays),
-        train_images=train_images,
-        test_images=test_images,
-        folder=folder,
-    )
+    return pipeline.row_errors(ROW, splits, Settings, learn, FisherVectors, **options)

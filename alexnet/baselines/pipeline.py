@@ -1,7 +1,9 @@
-"""What the rows of Table 1 that are not CNNs share: features of many images, in parallel and resumable, then a linear classifier.
+"""What the rows of Table 1 that are not CNNs share: features of many images, in parallel and
+resumable, then a linear classifier.
 
-The classifier is a multinomial logistic regression: one setting, and probabilities, so that top-5 is as well defined as top-1. Its
-regularization is chosen by the top-1 error on val, or on every fifth training image where a pack has no val to spare; never on test.
+The classifier is a multinomial logistic regression: one setting, and probabilities, so that top-5
+is as well defined as top-1. Its regularization is chosen by the top-1 error on val, or on every
+fifth training image where a pack has no val to spare; never on test.
 """
 
 import shutil
@@ -12,10 +14,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,22 +28,23 @@ from tqdm import tqdm
 
 from alexnet.data.pack import Pack, held_out
 from alexnet.evaluation import Errors, errors
-from alexnet.processes import Crashed, cores, crew, follow_parent
+from alexnet.files import write_whole
+from alexnet.processes import Crashed, cores, follow_parent, process_pool
+from alexnet.tables import duration
 
 CHUNK = 64  # images of a task
 SPREAD = 512  # images a process at least: starting one takes as long as some hundred
-COST = (
-    1e-2  # where the search for scikit-learn's C begins, for features whose root mean square is 1
-)
-STEPS = 5  # of ten, that the search goes from there at most, either way
+COST = 1e-2  # where the search for C begins, for features whose root mean square is 1
+STEPS = 5  # of ten, that the search goes from COST at most, either way
 ITERATIONS = 100  # of L-BFGS at most
-TOLERANCE = 4e-3  # of the gradient's largest entry, times the number of classes: a gradient shrinks as they grow
+TOLERANCE = 4e-3  # of the gradient's largest entry, times the number of classes: it shrinks with it
 
 _line: int | None = None  # of the terminal, for the bars of a process among others
 
 
 def begin(lock: Any, lines: Any) -> None:
-    """What a process does first that works on a row beside others: its bars take the next of `lines`."""
+    """What a process does first that works on a row beside others: its bars take the next of
+    `lines`."""
     global _line
     _line = lines.get()
     tqdm.set_lock(lock)
@@ -53,22 +56,33 @@ def bar(*what: Any, **options: Any) -> tqdm:
     return tqdm(*what, position=_line, **{"disable": None} | options)
 
 
-class Encoder(Protocol):
-    """What turns images into features, once it has been learned."""
+@dataclass(frozen=True)
+class Encoder:
+    """Turns images into features, by its settings and the arrays that were learned."""
+
+    settings: Any
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What was learned, by name."""
+        names = [field.name for field in fields(self) if field.name != "settings"]
+        return {name: getattr(self, name) for name in names}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, S, S, 3), RGB, to float32 (n, D): rows whose root mean square is 1."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Which images of a pack are looked at, in the pack's order."""
+    """Some images of a pack, in its order.
+
+    Args:
+        pack: The pack.
+        indices: Of the images, int64 (n,).
+    """
 
     pack: Pack
-    indices: np.ndarray  # (n,)
+    indices: np.ndarray
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -83,58 +97,75 @@ def sample(pack: Pack, limit: int) -> Sample:
     return Sample(pack, np.linspace(0, len(pack) - 1, min(limit, len(pack))).astype(np.int64))
 
 
+def samples(
+    row: str, splits: dict[str, Pack], train_images: int, test_images: int
+) -> tuple[str, dict[str, Sample]]:
+    """The split whose errors are reported, and the images of train, of it, and of val if that is
+    there to choose by."""
+    reported = held_out(splits, row)
+    limits = {"train": train_images, "val": test_images, reported: test_images}
+    return reported, {
+        name: sample(splits[name], limit) for name, limit in limits.items() if name in splits
+    }
+
+
 def row_errors(
     row: str,
     splits: dict[str, Pack],
-    learn: Callable[[Sample], Encoder],
-    restore: Callable[[dict[str, np.ndarray]], Encoder],
+    settings: Callable[..., Any],
+    learn: Callable[[Sample, Any, int], Encoder],
+    restore: Callable[..., Encoder],
     *,
-    train_images: int,
-    test_images: int,
+    seed: int = 0,
+    train_images: int = 20_000,
+    test_images: int = 10_000,
     folder: Path | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """A row's errors, shares of 1, on test (else val), with sample sizes and what was chosen.
+    """The errors of a row, shares of 1, with sample sizes and what was chosen.
 
-    learn: the encoder from training images; restore: the same from its arrays. train_images, test_images: of each split at most, evenly
-    spread over it. folder: where work is kept until the row is done, so that after an interruption it goes on; None: nowhere.
+    Args:
+        row: Its name.
+        splits: As `open_splits` gives; errors are reported on test, else val.
+        settings: Makes the row's settings of `options`.
+        learn: Makes the encoder from training images, settings and seed.
+        restore: Makes it again from settings and arrays.
+        seed: Of what is learned.
+        train_images: Images of train at most, evenly spread over it.
+        test_images: The same of each other split.
+        folder: Where work is kept until the row is done, so that after an interruption it goes on;
+            None: nowhere.
+        options: Fields of the row's settings.
     """
-    reported = held_out(splits, row)
-    samples = {"train": sample(splits["train"], train_images)}
-    if reported == "test" and "val" in splits:
-        samples["val"] = sample(splits["val"], test_images)
-    samples[reported] = sample(splits[reported], test_images)
-    with _kept(folder) as work:
-        encoder = _learned(work / "encoder.npz", row, samples["train"], learn, restore)
-        found = features(row, samples, encoder, work)
-        spare = (
-            (found["val"], samples["val"].labels)
-            if reported == "test" and "val" in samples
-            else None
-        )
-        chosen_on, chosen = fit((found["train"], samples["train"].labels), spare, row)
-        measured = measure(
-            chosen.classifier,
-            found[reported],
-            samples[reported].labels,
-            len(splits["train"].classes),
-        )
+    chosen = settings(**options)
+    reported, chosen_images = samples(row, splits, train_images, test_images)
+    with _work_folder(folder) as work:
+        path = work / "encoder.npz"
+        if not path.exists():
+            with threadpool_limits(1):  # the bits do not depend on how many threads there are
+                arrays = learn(chosen_images["train"], chosen, seed).arrays()
+            write_whole(path, lambda part: _save(part, arrays))
+        with np.load(path) as kept:
+            encoder = restore(chosen, **kept)
+        rows = features(row, chosen_images, encoder, work)
+        result, choice = classify(row, reported, chosen_images, rows)
     return {
-        "top1": round(measured.top1, 5),
-        "top5": round(measured.top5, 5),
-        "nll": round(measured.nll, 5),
+        "top1": round(result.top1, 5),
+        "top5": round(result.top5, 5),
+        "nll": round(result.nll, 5),
         "split": reported,
-        "test_images": len(samples[reported]),
-        "train_images": len(samples["train"]),
-        "features": int(found["train"].shape[1]),
-        "chosen_on": chosen_on,
-        "cost": chosen.cost,
-        "top1_by_cost": {str(cost): round(error, 5) for cost, error in chosen.top1.items()},
+        "test_images": len(chosen_images[reported]),
+        "train_images": len(chosen_images["train"]),
+        "features": int(rows["train"].shape[1]),
+        "chosen_on": choice.chosen_on,
+        "cost": choice.cost,
+        "top1_by_cost": {str(cost): round(error, 5) for cost, error in choice.top1.items()},
     }
 
 
 @contextmanager
-def _kept(folder: Path | None) -> Iterator[Path]:
-    """`folder`, which stays where the block is left by an exception, or a temporary one."""
+def _work_folder(folder: Path | None) -> Iterator[Path]:
+    """Give `folder`, which stays where the block is left by an exception, or a temporary one."""
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(temporary)
@@ -144,55 +175,50 @@ def _kept(folder: Path | None) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def _learned(path: Path, row: str, train: Sample, learn: Callable, restore: Callable) -> Encoder:
-    if not path.exists():
-        with threadpool_limits(1):  # one thread, so that the bits do not hang on how many there are
-            arrays = learn(train).arrays()
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            np.savez(file, **arrays)
-        part.rename(path)
-    with np.load(path) as arrays:
-        return restore(dict(arrays))
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
 
 
-# --- features -----------------------------------------------------------------------------------------------------------------------------
+# --- features -------------------------------------------------------------------------------------
 
 
 def features(
-    row: str, samples: dict[str, Sample], encoder: Encoder, folder: Path
+    row: str,
+    samples: dict[str, Sample],
+    encoder: Callable[[np.ndarray], np.ndarray],
+    folder: Path,
 ) -> dict[str, np.ndarray]:
-    """The features of each sample, float32 (n, D), mapped from files in `folder`: memory does not grow with their number.
+    """The features of each sample, mapped from files: memory does not grow with their number.
 
-    A file grows by whole chunks of images, and goes on from there after an interruption. Says on stderr how long it will take.
+    A file grows by whole chunks of images, and goes on from there after an interruption. How long
+    it will take is said on stderr.
+
+    Args:
+        row: The name of the row.
+        samples: By split, with one of train.
+        encoder: See `Encoder`.
+        folder: Where the files are.
+
+    Returns:
+        float32 (n, D), by split.
     """
     with threadpool_limits(1):
         began = time.monotonic()
         few = samples["train"].indices[:: max(1, len(samples["train"]) // 16)][:16]
         width = encoder(samples["train"].pack.gather(few)).shape[1]
         each = (time.monotonic() - began) / len(few)
-    chunk_bytes = CHUNK * width * 4
     paths = {name: folder / f"{name}.f32" for name in samples}
-    done = {
-        name: paths[name].stat().st_size // chunk_bytes * CHUNK if paths[name].exists() else 0
-        for name in samples
-    }
-    done = {
-        name: len(one)
-        if paths[name].exists() and paths[name].stat().st_size == len(one) * width * 4
-        else done[name]
-        for name, one in samples.items()
-    }
+    done = {name: _done(paths[name], len(one), width) for name, one in samples.items()}
     left = sum(map(len, samples.values())) - sum(done.values())
     workers = min(cores(), left // SPREAD + 1)
     if left >= 1000:
-        tqdm.write(
-            f"{row}: {left:,} images, about {_duration(each * left / workers)} for their features",
-            file=sys.stderr,
-        )
+        estimate = f"about {duration(each * left / workers)} for their features"
+        tqdm.write(f"{row}: {left:,} images, {estimate}", file=sys.stderr)
+    disable = None if left else True
     with (
-        crew(workers) as ordered_map,
-        bar(total=left, desc=row, unit=" images", disable=None if left else True) as done_so_far,
+        process_pool(workers) as ordered_map,
+        bar(total=left, desc=row, unit=" images", disable=disable) as progress,
     ):
         for name, one in samples.items():
             rest = one.indices[done[name] :]
@@ -201,18 +227,25 @@ def features(
                 file.truncate(done[name] * width * 4)
                 for rows in ordered_map(partial(_encode, encoder, one.pack), tasks):
                     if isinstance(rows, Crashed):
-                        raise RuntimeError(
-                            f"{row}: a process died of images {rows.item[0]} to {rows.item[-1]} of {one.pack.path}"
-                        )
+                        which = f"images {rows.item[0]} to {rows.item[-1]} of {one.pack.path}"
+                        raise RuntimeError(f"{row}: a process died of {which}")
                     file.write(rows.data)
-                    done_so_far.update(len(rows))
+                    progress.update(len(rows))
     return {
         name: np.memmap(paths[name], np.float32, "r", shape=(len(one), width))
         for name, one in samples.items()
     }
 
 
-def _encode(encoder: Encoder, pack: Pack, indices: np.ndarray) -> np.ndarray:
+def _done(path: Path, count: int, width: int) -> int:
+    """How many of `count` images' features a file holds: all, or whole chunks."""
+    size = path.stat().st_size if path.exists() else 0
+    return count if size == count * width * 4 else size // (CHUNK * width * 4) * CHUNK
+
+
+def _encode(
+    encoder: Callable[[np.ndarray], np.ndarray], pack: Pack, indices: np.ndarray
+) -> np.ndarray:
     with threadpool_limits(1):
         rows = encoder(pack.gather(indices))
     assert rows.dtype == np.float32 and len(rows) == len(indices)
@@ -220,20 +253,13 @@ def _encode(encoder: Encoder, pack: Pack, indices: np.ndarray) -> np.ndarray:
 
 
 def unit(features: np.ndarray) -> np.ndarray:
-    """Rows of `features` (n, D) scaled to a root mean square of 1; a row of zeros stays. float32."""
+    """Rows of `features` (n, D) scaled to a root mean square of 1; zeros stay. float32."""
     length = np.sqrt((features.astype(np.float64) ** 2).mean(axis=1, keepdims=True))
-    return np.divide(features, length, out=np.zeros(features.shape), where=length > 0).astype(
-        np.float32
-    )
+    scaled = np.divide(features, length, out=np.zeros(features.shape), where=length > 0)
+    return scaled.astype(np.float32)
 
 
-def _duration(seconds: float) -> str:
-    if seconds >= 90:
-        return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"
-    return f"{max(seconds, 1):.0f} seconds"
-
-
-# --- classifier ---------------------------------------------------------------------------------------------------------------------------
+# --- classifier -----------------------------------------------------------------------------------
 
 
 Labeled = tuple[np.ndarray, np.ndarray]  # features (n, D), labels (n,)
@@ -241,58 +267,75 @@ Labeled = tuple[np.ndarray, np.ndarray]  # features (n, D), labels (n,)
 
 @dataclass(frozen=True)
 class Choice:
+    """A classifier, and how its regularization was chosen.
+
+    Args:
+        cost: scikit-learn's C.
+        classifier: Fitted.
+        top1: The error of each cost that was tried.
+        chosen_on: The images that chose, in words.
+    """
+
     cost: float
     classifier: LogisticRegression
-    top1: dict[float, float]  # the error of each cost tried
+    top1: dict[float, float]
+    chosen_on: str = "val"
 
 
-def fit(train: Labeled, spare: Labeled | None, row: str = "") -> tuple[str, Choice]:
-    """A classifier of `train`, its cost chosen on `spare`; where there is none, on every fifth training image, which it then learns too.
-    Gives also which of the two it was, in words."""
-    with (
-        warnings.catch_warnings(),
-        threadpool_limits(1),
-    ):  # one thread, so that the bits do not hang on how many there are
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # a bound on the iterations regularizes too
+def classify(
+    row: str, reported: str, samples: dict[str, Sample], features: dict[str, np.ndarray]
+) -> tuple[Errors, Choice]:
+    """Fit a classifier to train, and measure its errors on the split `reported`."""
+    labeled = {name: (features[name], one.labels) for name, one in samples.items()}
+    spare = labeled.get("val") if reported != "val" else None
+    choice = fit(labeled["train"], spare, row)
+    classes = len(samples["train"].pack.classes)
+    return measure(choice.classifier, *labeled[reported], classes), choice
+
+
+def fit(train: Labeled, spare: Labeled | None, row: str = "") -> Choice:
+    """A classifier of `train`, its cost chosen on `spare`; where there is none, on every fifth
+    training image, which it then learns too."""
+    # One thread, so that the bits do not depend on how many there are.
+    with warnings.catch_warnings(), threadpool_limits(1):
+        # A bound on the iterations regularizes too.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         if spare:
-            return "val", choose(*train, *spare, row)
+            return choose(*train, *spare, row)
         x, y = train
         fifth = np.arange(len(y)) % 5 == 4
-        chosen = choose(x[~fifth], y[~fifth], x[fifth], y[fifth], row)
-        return "every fifth training image", replace(chosen, classifier=_fit(x, y, chosen.cost))
+        choice = choose(x[~fifth], y[~fifth], x[fifth], y[fifth], row)
+        classifier = _fit(x, y, choice.cost)
+        return replace(choice, classifier=classifier, chosen_on="every fifth training image")
 
 
 def choose(
     x: np.ndarray, y: np.ndarray, other_x: np.ndarray, other_y: np.ndarray, row: str = ""
 ) -> Choice:
-    """The cost whose classifier, fitted to x (n, D) and y (n,), has the lowest top-1 error on the other images; the smallest of equals.
+    """The cost whose classifier, fitted to x (n, D) and y (n,), has the lowest top-1 error on the
+    other images; the smallest of equals.
 
-    The search begins around `COST` and goes on by tens until both neighbors of the best have been tried, so that the best is not
-    whatever lies at the end of a list.
+    The search begins around `COST` and goes on by tens until both neighbors of the best have been
+    tried, so that the best is not whatever lies at the end of a list.
     """
-    found: dict[int, tuple[LogisticRegression, float]] = {}  # by power of ten
+    tried: dict[int, tuple[LogisticRegression, float]] = {}  # by power of ten
     classes = int(max(y.max(), other_y.max())) + 1
-    wanted = [-1, 0, 1]
+    steps = [-1, 0, 1]
     with (  # side by side: two threads make one fit no faster than one does
-        ThreadPoolExecutor(min(cores(), len(wanted))) as pool,
-        bar(total=len(wanted), desc=f"{row}: classifiers", unit=" fit", leave=False) as fits,
+        ThreadPoolExecutor(min(cores(), len(steps))) as pool,
+        bar(total=len(steps), desc=f"{row}: classifiers", unit=" fit", leave=False) as fits,
     ):
-        while wanted:
-            for step, classifier in zip(
-                wanted, pool.map(lambda step: _fit(x, y, _cost(step)), wanted), strict=True
-            ):
-                found[step] = classifier, measure(classifier, other_x, other_y, classes).top1
+        while steps:
+            classifiers = pool.map(lambda step: _fit(x, y, _cost(step)), steps)
+            for step, classifier in zip(steps, classifiers, strict=True):
+                tried[step] = classifier, measure(classifier, other_x, other_y, classes).top1
                 fits.update()
-            best = min(sorted(found), key=lambda step: found[step][1])
-            wanted = [
-                step for step in (best - 1, best + 1) if step not in found and abs(step) <= STEPS
-            ]
-            fits.total += len(wanted)
-    return Choice(
-        _cost(best), found[best][0], {_cost(step): found[step][1] for step in sorted(found)}
-    )
+            best = min(sorted(tried), key=lambda step: tried[step][1])
+            neighbors = (best - 1, best + 1)
+            steps = [step for step in neighbors if step not in tried and abs(step) <= STEPS]
+            fits.total += len(steps)
+    top1 = {_cost(step): tried[step][1] for step in sorted(tried)}
+    return Choice(_cost(best), tried[best][0], top1)
 
 
 def _cost(step: int) -> float:
@@ -300,16 +343,15 @@ def _cost(step: int) -> float:
 
 
 def _fit(x: np.ndarray, y: np.ndarray, cost: float) -> LogisticRegression:
-    return LogisticRegression(C=cost, max_iter=ITERATIONS, tol=TOLERANCE / len(np.unique(y))).fit(
-        x, y
-    )
+    tolerance = TOLERANCE / len(np.unique(y))
+    return LogisticRegression(C=cost, max_iter=ITERATIONS, tol=tolerance).fit(x, y)
 
 
 def measure(classifier: LogisticRegression, x: np.ndarray, y: np.ndarray, classes: int) -> Errors:
-    """Errors on x (n, D), y (n,) among `classes`; those that the classifier has never seen have no probability."""
+    """Errors on x (n, D), y (n,) among `classes`; those that the classifier has never seen have no
+    probability."""
     probabilities = np.zeros((len(y), classes), np.float32)
     for begin in range(0, len(y), 1024):
-        probabilities[begin : begin + 1024, classifier.classes_] = classifier.predict_proba(
-            x[begin : begin + 1024]
-        )
+        part = slice(begin, begin + 1024)
+        probabilities[part, classifier.classes_] = classifier.predict_proba(x[part])
     return errors(torch.from_numpy(probabilities), torch.from_numpy(np.asarray(y, np.int64)))

@@ -1,17 +1,18 @@
-"""Table 1's row of sparse coding: patches, a learned dictionary, sparse codes of dense patches, spatial max pooling, a linear classifier.
+"""Table 1's row of sparse coding: patches, a learned dictionary, sparse codes of dense patches,
+spatial max pooling, a linear classifier.
 
-Patches have their mean taken off and their contrast evened, and are whitened (ZCA). The dictionary is learned by scikit-learn's mini-batch
-dictionary learning. Dense patches are coded by a soft threshold, u = sign(d.x) max(|d.x| - t, 0): the lasso's first step, and its solution
-where the dictionary is orthonormal. Orthogonal matching pursuit took tens of times as long where it was tried, and erred more; that the
-dictionary matters more than the solver, for classification, is the finding of Coates and Ng (2011). Of all codes in a cell of a spatial
-pyramid the greatest magnitudes are kept (Yang et al., 2009).
+Patches have their mean taken off and their contrast evened, and are whitened (ZCA). The dictionary
+is learned by scikit-learn's mini-batch dictionary learning. Dense patches are coded by a soft
+threshold, u = sign(d.x) max(|d.x| - t, 0): the lasso's first step, and its solution where the
+dictionary is orthonormal. Orthogonal matching pursuit took tens of times as long where it was
+tried, and erred more; that the dictionary matters more than the solver, for classification, is the
+finding of Coates and Ng (2011). Of all codes in a cell of a spatial pyramid the greatest magnitudes
+are kept (Yang et al., 2009).
 """
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from sklearn.decomposition import MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
 
 from alexnet.baselines import pipeline
-from alexnet.baselines.pipeline import Sample
+from alexnet.baselines.pipeline import Encoder, Sample
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 
@@ -33,9 +34,18 @@ SPARSITY = 1.0  # the dictionary's penalty on the sum of a code's magnitudes
 
 @dataclass(frozen=True)
 class Settings:
-    """patch, stride: pixels; levels: the image as it is, halved, quartered ...; colors: patches of RGB, not of gray; atoms: of the
-    dictionary; patches: it is learned from; threshold: of the codes; cells: a side of each grid that codes are pooled over, of which each
-    divides the finest."""
+    """Settings of the row.
+
+    Args:
+        patch: Side of a patch, pixels.
+        stride: From one patch to the next, pixels.
+        levels: The image as it is, halved, quartered ...
+        colors: Patches of RGB, not of gray.
+        atoms: Of the dictionary.
+        patches: That it is learned from.
+        threshold: Of the codes.
+        cells: A side of each grid that codes are pooled over; each divides the finest.
+    """
 
     patch: int = 8
     stride: int = 2
@@ -47,68 +57,59 @@ class Settings:
     cells: Sequence[int] = (1, 2, 4)
 
     def grids(self, size: int) -> list[int]:
-        """How many patches a side there are on each level of an image of `size` pixels; levels too small for the finest cells are left out.
+        """How many patches a side there are on each level of an image of `size` pixels; levels too
+        small for the finest cells are left out.
 
-        Raises InputError where the image itself is too small.
+        Raises:
+            InputError: The image itself is too small.
         """
         sides = [((size >> level) - self.patch) // self.stride + 1 for level in range(self.levels)]
         finest = max(self.cells)
         if sides[0] < finest:
-            least = self.patch + self.stride * (finest - 1)
-            raise InputError(
-                f"{ROW}: images of {size} pixels are too small for {finest} x {finest} cells of patches: {least} at least"
-            )
+            least = f"{self.patch + self.stride * (finest - 1)} at least"
+            what = f"images of {size} pixels are too small for {finest} x {finest} cells of patches"
+            raise InputError(f"{ROW}: {what}: {least}")
         return [side for side in sides if side >= finest]
 
 
 @dataclass(frozen=True)
-class Codes:
-    """An encoder. mean (P,), whitening (P, P), dictionary (atoms, P), rows of length 1; P values make a patch."""
+class Codes(Encoder):
+    """An encoder by sparse codes; P values make a patch.
 
-    settings: Settings
+    Args:
+        mean: Of patches, (P,).
+        whitening: (P, P).
+        dictionary: (atoms, P), rows of length 1.
+    """
+
     mean: np.ndarray
     whitening: np.ndarray
     dictionary: np.ndarray
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {"mean": self.mean, "whitening": self.whitening, "dictionary": self.dictionary}
-
-    def whiten(self, patches: np.ndarray) -> np.ndarray:
-        """Of normalized patches (n, P)."""
-        return (patches - self.mean) @ self.whitening
-
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 (n, S, S, 3) to float32 (n, levels x cells x atoms); see `Encoder`."""
-        sides = self.settings.grids(images.shape[1])
-        projection = (
-            self.whitening @ self.dictionary.T
-        )  # (P, atoms): whitening and correlation in one product
+        settings = self.settings
+        sides = settings.grids(images.shape[1])
+        # (P, atoms): whitening and correlation in one product
+        projection = self.whitening @ self.dictionary.T
         offset = self.mean @ projection
         out = []
         for image in images:
             pooled = []
-            for level, side in zip(
-                pyramid(image, self.settings.colors, len(sides)), sides, strict=True
-            ):
-                found = (
-                    normalized(patches_of(level, self.settings.patch, self.settings.stride))
-                    @ projection
-                    - offset
-                )
-                pooled.append(
-                    pool(np.abs(found, out=found).reshape(side, side, -1), self.settings.cells)
-                )
+            levels = pyramid(image, settings.colors, len(sides))
+            for level, side in zip(levels, sides, strict=True):
+                patches = normalized(patches_of(level, settings.patch, settings.stride))
+                codes = patches @ projection - offset
+                magnitudes = np.abs(codes, out=codes).reshape(side, side, -1)
+                pooled.append(pool(magnitudes, settings.cells))
             out.append(np.concatenate(pooled))
         # The greatest of soft thresholds is the soft threshold of the greatest.
-        return pipeline.unit(np.maximum(np.stack(out) - self.settings.threshold, 0))
-
-
-def soft_threshold(correlations: np.ndarray, threshold: float) -> np.ndarray:
-    return np.sign(correlations) * np.maximum(np.abs(correlations) - threshold, 0)
+        return pipeline.unit(np.maximum(np.stack(out) - settings.threshold, 0))
 
 
 def pyramid(image: np.ndarray, colors: bool, levels: int) -> list[np.ndarray]:
-    """uint8 (S, S, 3) to float32 (S', S', 3 or 1), each half the one before: means of 2x2 pixels, an odd last row or column left out."""
+    """uint8 (S, S, 3) to float32 (S', S', 3 or 1), each half the one before: means of 2x2 pixels,
+    an odd last row or column left out."""
     out = [image.astype(np.float32) if colors else (image @ LUMA)[:, :, None]]
     while len(out) < levels:
         half = len(out[-1]) // 2
@@ -118,28 +119,26 @@ def pyramid(image: np.ndarray, colors: bool, levels: int) -> list[np.ndarray]:
 
 def patches_of(image: np.ndarray, size: int, stride: int) -> np.ndarray:
     """(S, S, C) to (side x side, C size size), row by row."""
-    windows = sliding_window_view(image, (size, size), axis=(0, 1))[
-        ::stride, ::stride
-    ]  # (side, side, C, size, size)
-    return windows.reshape(windows.shape[0] * windows.shape[1], -1)
+    windows = sliding_window_view(image, (size, size), axis=(0, 1))[::stride, ::stride]
+    return windows.reshape(
+        windows.shape[0] * windows.shape[1], -1
+    )  # of (side, side, C, size, size)
 
 
 def normalized(patches: np.ndarray) -> np.ndarray:
     """Patches (n, P) without their mean, over the root of their variance plus CONTRAST."""
     centered = patches - patches.mean(axis=1, keepdims=True)
-    return centered / np.sqrt(
-        np.einsum("np,np->n", centered, centered)[:, None] / patches.shape[1] + CONTRAST
-    )
+    variance = np.einsum("np,np->n", centered, centered)[:, None] / patches.shape[1]
+    return centered / np.sqrt(variance + CONTRAST)
 
 
 def pool(codes: np.ndarray, cells: Sequence[int]) -> np.ndarray:
-    """Maxima of codes (side, side, atoms) over each cell of each grid: (sum of cells^2 x atoms,). Cells differ by a patch where side is no
-    multiple."""
+    """Maxima of codes (side, side, atoms) over each cell of each grid: (sum of cells^2 x atoms,).
+    Cells differ by a patch where side is no multiple."""
     finest = max(cells)
     edges = np.linspace(0, len(codes), finest + 1).round().astype(int)[:-1]
-    fine = np.maximum.reduceat(
-        np.maximum.reduceat(codes, edges, axis=0), edges, axis=1
-    )  # (finest, finest, atoms)
+    rows = np.maximum.reduceat(codes, edges, axis=0)
+    fine = np.maximum.reduceat(rows, edges, axis=1)  # (finest, finest, atoms)
     grids = [
         fine.reshape(each, finest // each, each, finest // each, -1).max(axis=(1, 3))
         for each in cells
@@ -148,22 +147,19 @@ def pool(codes: np.ndarray, cells: Sequence[int]) -> np.ndarray:
 
 
 def learn(train: Sample, settings: Settings, seed: int) -> Codes:
-    """Mean, whitening and dictionary from `settings.patches` patches of the sample, at random places of all levels."""
+    """Mean, whitening and dictionary from `settings.patches` patches of the sample, at random
+    places of all levels."""
     generator = np.random.default_rng(seed)
-    levels = len(settings.grids(train.pack.size))
-    chosen = np.sort(generator.permutation(train.indices)[: max(1, settings.patches // 20)])
-    each = -(-settings.patches // (len(chosen) * levels))
-    found = []
-    for index in pipeline.bar(chosen, desc=f"{ROW}: patches", unit=" images", leave=False):
+    size, levels = settings.patch, len(settings.grids(train.pack.size))
+    images = np.sort(generator.permutation(train.indices)[: max(1, settings.patches // 20)])
+    each = -(-settings.patches // (len(images) * levels))
+    rows = []
+    for index in pipeline.bar(images, desc=f"{ROW}: patches", unit=" images", leave=False):
         for level in pyramid(train.pack.gather([index])[0], settings.colors, levels):
-            corners = generator.integers(0, len(level) - settings.patch + 1, (each, 2))
-            found += [
-                level[top : top + settings.patch, left : left + settings.patch]
-                .transpose(2, 0, 1)
-                .ravel()
-                for top, left in corners
-            ]
-    patches = normalized(np.array(found, np.float64))
+            for top, left in generator.integers(0, len(level) - size + 1, (each, 2)):
+                patch = level[top : top + size, left : left + size]
+                rows.append(patch.transpose(2, 0, 1).ravel())
+    patches = normalized(np.array(rows, np.float64))
     mean = patches.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov(patches - mean, rowvar=False))
     whitening = (vectors / np.sqrt(np.maximum(values, 0) + WHITENING)) @ vectors.T
@@ -174,33 +170,18 @@ def learn(train: Sample, settings: Settings, seed: int) -> Codes:
     batches = [white[i : i + 256] for i in range(0, len(white), 256)]
     order = generator.permutation(np.repeat(np.arange(len(batches)), 2))
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # of a code: it only steers a step of the dictionary's
+        # Of a code: it only steers a step of the dictionary's.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         for i in pipeline.bar(order, desc=f"{ROW}: dictionary", unit=" batches", leave=False):
             learner.partial_fit(batches[i])
     dictionary = learner.components_ / np.linalg.norm(learner.components_, axis=1, keepdims=True)
-    return Codes(settings, *(each.astype(np.float32) for each in (mean, whitening, dictionary)))
+    return Codes(settings, *(array.astype(np.float32) for array in (mean, whitening, dictionary)))
 
 
-def sparse_coding_errors(
-    splits: dict[str, Pack],
-    *,
-    seed: int = 0,
-    train_images: int = 20_000,
-    test_images: int = 10_000,
-    folder: Path | None = None,
-    **settings,
-) -> dict[str, Any]:
-    """The row's errors; see `pipeline.row_errors`. settings: fields of `Settings`. Raises InputError where the images are too small."""
-    chosen = Settings(**settings)
-    chosen.grids(next(iter(splits.values())).size)
-    return pipeline.row_errors(
-        ROW,
-        splits,
-        partial(learn, settings=chosen, seed=seed),
-        lambda arrays: Codes(chosen, **arrays),
-        train_images=train_images,
-        test_images=test_images,
-        folder=folder,
-    )
+def sparse_coding_errors(splits: dict[str, Pack], **options: Any) -> dict[str, Any]:
+    """The row's errors; for the options see `pipeline.row_errors`.
+
+    Raises:
+        InputError: The images are too small.
+    """
+    return pipeline.row_errors(ROW, splits, Settings, learn, Codes, **options)

@@ -1,8 +1,9 @@
-"""What an image goes through on its way into the net: crops, reflections and color shifts in training (section 4.1 of the paper), fixed
-views at test time.
+"""What an image goes through on its way into the net: crops, reflections and color shifts in
+training (section 4.1 of the paper), fixed views at test time.
 
-Every draw depends on (seed, epoch, image) alone, so that any process, and a resumed run, sees the same crops. Draws are made on the CPU, a
-few numbers an image, and pixels are touched where they are: a GPU's views have the bits of a CPU's.
+Every draw depends on (seed, epoch, image) alone, so that any process, and a resumed run, sees the
+same crops. Draws are made on the CPU, a few numbers an image, and pixels are touched where they
+are: a GPU's views have the bits of a CPU's.
 """
 
 from collections.abc import Iterator
@@ -18,9 +19,18 @@ from alexnet_kernels import crop_flip_color
 
 
 class Augment:
-    """From uint8 images (N, S, S, 3) of a pack, on any device, to the net's input there, float32 (N, 3, size, size).
+    """From uint8 images (N, S, S, 3) of a pack, on any device, to the net's input on that device,
+    float32 (N, 3, size, size).
 
-    mean: the training pack's mean image, float (S, S, 3); color: its eigenvalues and eigenvectors, which only training needs.
+    Args:
+        recipe: What is drawn.
+        mean: The training pack's mean image, float (S, S, 3).
+        size: Pixels of a crop's side.
+        color: The training pack's eigenvalues and eigenvectors, which only training needs.
+        seed: Of the draws.
+
+    Raises:
+        InputError: The crops are larger than the images.
     """
 
     def __init__(
@@ -33,55 +43,57 @@ class Augment:
     ):
         self.recipe, self.size, self.seed = recipe, size, seed
         self.mean_size = mean.shape[0]
-        self.margin = (
-            self.mean_size - size
-        )  # offsets are 0..margin: 33 x 33 positions for 224 in 256
+        self.margin = self.mean_size - size  # offsets are 0..margin: 33 x 33 for 224 in 256
         if self.margin < 0:
-            wide = mean.shape[0]
-            raise InputError(
-                f"the pack's images are {wide} pixels wide, less than the net's {size}; choose --image-size {wide} or less"
-            )
-        middle = self.margin // 2
+            what = f"the pack's images are {self.mean_size} pixels wide, less than the net's {size}"
+            raise InputError(f"{what}; choose --image-size {self.mean_size} or less")
+        middle = slice(self.margin // 2, self.margin // 2 + size)
         self.mean = torch.from_numpy(
-            np.array(
-                mean
-                if recipe.mean == "aligned"
-                else mean[middle : middle + size, middle : middle + size]
-            )
+            np.array(mean if recipe.mean == "aligned" else mean[middle, middle])
         )
         if color is not None:
-            values = torch.from_numpy(
-                np.maximum(color["eigenvalues"], 0.0)
-            )  # of the covariance of RGB, in gray levels squared
-            # what a draw from N(0, 0.1) along each axis is multiplied by, in gray levels
+            # Eigenvalues of the covariance of RGB, in gray levels squared.
+            values = torch.from_numpy(np.maximum(color["eigenvalues"], 0.0))
+            # What a draw from N(0, 0.1) along each axis is multiplied by, in gray levels.
             reach = {
                 "text": values / 255,
                 "text-255": values,
                 "source": values.sqrt(),
                 None: values * 0,
             }[recipe.color]
-            self.axes = torch.from_numpy(color["eigenvectors"]) * reach  # (3, 3), one axis a column
+            self.axes = torch.from_numpy(color["eigenvectors"]) * reach  # (3, 3), as columns
 
     def train(
         self, images: Tensor, ids: Tensor, positions: Tensor, epoch: int, color: bool = True
     ) -> Tensor:
-        """One random view of each image. ids: the images' numbers in the pack; positions: their places in the epoch's order, int64 (N,), on
-        the CPU; color: shifts are on."""
+        """One random view of each image.
+
+        Args:
+            images: uint8 (N, S, S, 3).
+            ids: Their numbers in the pack, int64 (N,), on the CPU.
+            positions: Their places in the epoch's order, int64 (N,), on the CPU.
+            epoch: From 0.
+            color: Whether colors are shifted.
+        """
         return self.cut(images, *self.draw(ids, positions, epoch, color))
 
     def draw(
         self, ids: Tensor, positions: Tensor, epoch: int, color: bool = True
     ) -> tuple[Tensor, Tensor, Tensor, float]:
-        """What is drawn for `train`, on the CPU: offsets int64 (N, 2), flips bool (N,), color shifts float32 (N, 3), and the scale."""
+        """What is drawn for `train`, on the CPU.
+
+        Returns:
+            Offsets int64 (N, 2), flips bool (N,), color shifts float32 (N, 3), and the scale.
+        """
         recipe = self.recipe
-        who = ids if recipe.crop_chunk == 1 else positions // recipe.crop_chunk
+        groups = ids if recipe.crop_chunk == 1 else positions // recipe.crop_chunk
+        flips = torch.zeros(len(ids), dtype=torch.bool)
         if recipe.crops == "random":
-            draw = rng.uniform(rng.key(rng.CROP, self.seed, epoch, who), 3)
+            draw = rng.uniform(rng.key(rng.CROP, self.seed, epoch, groups), 3)
             offsets = (draw[:, :2] * (self.margin + 1)).to(torch.int64)
-            flips = draw[:, 2] < 0.5 if recipe.flips else torch.zeros(len(ids), dtype=torch.bool)
+            flips = draw[:, 2] < 0.5 if recipe.flips else flips
         else:
             offsets = torch.full((len(ids), 2), self.margin // 2)
-            flips = torch.zeros(len(ids), dtype=torch.bool)
         scale, shift = recipe.input_scale, torch.zeros(len(ids), 3)
         if color and recipe.color:
             draw = 0.1 * rng.normal(rng.key(rng.COLOR, self.seed, epoch, ids), 3)
@@ -92,33 +104,33 @@ class Augment:
     def view(self, images: Tensor, top: int, left: int, flip: bool) -> Tensor:
         """The same crop of every image."""
         n = len(images)
-        offsets = torch.tensor([[top, left]]).expand(n, 2)
-        flips = torch.full((n,), flip)
+        offsets, flips = torch.tensor([[top, left]]).expand(n, 2), torch.full((n,), flip)
         return self.cut(images, offsets, flips, torch.zeros(n, 3), self.recipe.input_scale)
 
     def cut(
         self, images: Tensor, offsets: Tensor, flips: Tensor, shift: Tensor, scale: float
     ) -> Tensor:
-        """The crops that were drawn, minus the mean image, shifted, scaled and mirrored, on the images' device."""
+        """The crops that were drawn, minus the mean image, shifted, scaled and mirrored, on the
+        images' device."""
         device = images.device
         if self.mean.device != device:
             self.mean = self.mean.to(device)
-        offsets, flips, shift = (
-            small.to(device, non_blocking=True) for small in (offsets, flips, shift)
-        )
+        offsets, flips, shift = (x.to(device, non_blocking=True) for x in (offsets, flips, shift))
         on_gpu = device.type == "cuda"  # where convolutions want a pixel's channels together
         return crop_flip_color(
             images, offsets, flips, shift, self.mean, self.size, scale, channels_last=on_gpu
         )
 
     def views(self, images: Tensor, count: int = 1) -> Iterator[Tensor]:
-        """One view: the center crop. Ten: the four corners and the center, each with its reflection (section 4.1). Made one after the
-        other, each in one pass over the same images: there are never two."""
+        """The views of a test, made one after the other, so that there are never two.
+
+        Args:
+            images: uint8 (N, S, S, 3).
+            count: 1: the center crop; 10: the four corners and the center, each with its reflection
+                (section 4.1).
+        """
         end, middle = self.margin, self.margin // 2
-        places = {
-            1: [(middle, middle)],
-            10: [(0, 0), (0, end), (middle, middle), (end, 0), (end, end)],
-        }[count]
-        for top, left in places:
+        corners = [(0, 0), (0, end), (middle, middle), (end, 0), (end, end)]
+        for top, left in {1: [(middle, middle)], 10: corners}[count]:
             for flip in (False, True)[: 1 if count == 1 else 2]:
                 yield self.view(images, top, left, flip)

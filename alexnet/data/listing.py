@@ -1,5 +1,5 @@
-"""What a source of images is to the rest: splits of references and labels, found anew with every pass, so that fifteen million images take
-no more memory than ten."""
+"""A source of images, as the rest sees it: splits of references and labels, listed anew by every
+pass, so that fifteen million images take no more memory than ten."""
 
 import functools
 import hashlib
@@ -18,28 +18,11 @@ from tqdm import tqdm
 
 from alexnet.errors import InputError
 
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "WEBP",
-    "PPM",
-)  # not EPS, say, for which Pillow would start a program
+# Not EPS, say, for which Pillow would start a program.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 ENDINGS = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-)
+    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm",
+)  # fmt: skip
 SAMPLE = 64  # images on which speed and size are estimated
 MOST_BYTES = 2**29  # of a file
 
@@ -54,20 +37,19 @@ class File:
         return Image.open(BytesIO(self.file()), formats=FORMATS)
 
     def file(self) -> bytes:
-        """The file itself, read at once. Raises OSError where it is none."""
-        descriptor = os.open(
-            self.path, os.O_RDONLY | os.O_NONBLOCK
-        )  # a pipe would keep its reader waiting for ever
+        """The bytes of the file, read at once. Raises OSError where there is no such file."""
+        # Without O_NONBLOCK a pipe would keep its reader waiting for ever.
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise OSError("not a regular file")
-            return _bytes(descriptor, found.st_size, 0)
+            return _bytes(descriptor, status.st_size, 0)
         finally:
             os.close(descriptor)
 
     def stamp(self) -> str:
-        """Changes when the image does, as far as can be told without reading it."""
+        """Changes when the image does, as far as can be known without reading it."""
         try:
             return str(os.path.getsize(self.path))
         except OSError:
@@ -102,7 +84,8 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An image that a data set of torchvision's opens itself: `index` of `kind(root, **options)`, which every process makes for itself."""
+    """An image that a data set of torchvision's opens itself: `index` of `kind(root, **options)`,
+    which every process makes for itself."""
 
     path: str
     kind: type
@@ -127,7 +110,8 @@ def _made(kind: type, root: str, options: tuple[tuple[str, Any], ...]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An image inside an archive that is not compressed: `size` bytes from `offset`. Any process may read it at any time."""
+    """An image inside an archive that is not compressed: `size` bytes from `offset`. Any process
+    may read it at any time."""
 
     path: str
     archive: str
@@ -154,7 +138,7 @@ def _descriptor(archive: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """What lies among the images and is not one of them."""
+    """What lies among the images and is none of them."""
 
     path: str
     reason: str
@@ -162,15 +146,19 @@ class Stray:
 
 Reference = File | Pixels | Item | Member
 Entries = Iterator[tuple[Reference | Stray, int]]  # and labels; a stray's may be -1, of no class
-UNLABELED = -1  # all images of a split whose classes nobody tells
+UNLABELED = -1  # all images of a split whose classes are unknown
 
 
 @dataclass(frozen=True)
 class Survey:
     """What one pass over a split finds.
 
-    count: images; digest: SHA-256 over their paths below SOURCE, labels, and sizes in bytes; sample: some of them, evenly spread;
-    strays: how many; examples: of these.
+    Args:
+        count: Images.
+        digest: SHA-256 over their paths below SOURCE, labels, and sizes in bytes.
+        sample: Some of them, evenly spread.
+        strays: How many.
+        examples: Some of these.
     """
 
     count: int
@@ -181,9 +169,12 @@ class Survey:
 
 
 class Images:
-    """The images of a split and their labels, in order. They are found anew by every iteration: a million of them take no memory.
+    """The images of a split and their labels, in order, listed anew by every iteration.
 
-    find: gives what there is, images and strays; root: SOURCE, which paths are told relative to; labeled: whether their classes are known.
+    Args:
+        root: SOURCE, which paths are given relative to.
+        find: Gives what there is, images and strays.
+        labeled: Whether the images' classes are known.
     """
 
     def __init__(self, root: Path, find: Callable[[], Entries], labeled: bool = True):
@@ -200,7 +191,7 @@ class Images:
         return self.survey.count
 
     def below(self, entry: Reference | Stray) -> str:
-        """Its path below SOURCE."""
+        """The path of an entry below SOURCE."""
         return entry.path.removeprefix(f"{self.root}{os.sep}")
 
     @functools.cached_property
@@ -208,23 +199,14 @@ class Images:
         digest, count, step, strays = hashlib.sha256(), 0, 1, 0
         sample: list[tuple[Reference, int]] = []
         examples: list[str] = []
-        for entry, label in tqdm(
-            self._find(),
-            desc=f"listing {self.root.name}",
-            unit=" images",
-            delay=3,
-            leave=False,
-            disable=None,
-        ):
+        bar = {"desc": f"listing {self.root.name}", "unit": " images", "delay": 3}
+        for entry, label in tqdm(self._find(), leave=False, disable=None, **bar):
             if isinstance(entry, Stray):
                 strays += 1
                 examples += [self.below(entry)] * (len(examples) < 3)
                 continue
-            digest.update(
-                f"{self.below(entry)}\t{label}\t{entry.stamp()}\n".encode(
-                    "utf-8", "surrogateescape"
-                )
-            )
+            line = f"{self.below(entry)}\t{label}\t{entry.stamp()}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
             if count % step == 0:
                 sample.append((entry, label))
                 if len(sample) == 2 * SAMPLE:
@@ -233,7 +215,8 @@ class Images:
         return Survey(count, digest.hexdigest(), sample, strays, examples)
 
     def only(self, labels: dict[int, int], limit: int | None) -> "Images":
-        """Those whose label is a key of `labels`, relabeled, and of each class the first `limit`."""
+        """A part: those whose label is a key of `labels`, relabeled, and of each class the first
+        `limit`."""
 
         def find() -> Entries:
             seen: Counter[int] = Counter()
@@ -251,8 +234,14 @@ class Images:
 class Listing:
     """What SOURCE holds.
 
-    splits: the images of each; classes: their identifiers in label order; names: what people call them; notes: what was left out; numbers:
-    what ILSVRC's ground truth and submissions call the classes.
+    Args:
+        layout: Its name.
+        root: SOURCE.
+        classes: Their identifiers, in label order.
+        names: What people call them.
+        splits: The images of each.
+        notes: What was left out.
+        numbers: What ILSVRC's ground truth and submissions call the classes.
     """
 
     layout: str
@@ -263,66 +252,50 @@ class Listing:
     notes: list[str]
     numbers: list[int] | None = None
 
-    def fingerprint(self, split: str) -> str:
-        """SHA-256 over the split's images: their paths below SOURCE, labels, and sizes in bytes."""
-        return self.splits[split].survey.digest
-
-    def below(self, entry: Reference | Stray) -> str:
-        """Its path below SOURCE."""
-        return entry.path.removeprefix(f"{self.root}{os.sep}")
-
     def only(self, classes: Sequence[str] | int | None, limit: int | None) -> "Listing":
-        """A part: the first so many classes, or those named, and of each at most `limit` images. Raises InputError for a class unknown."""
-        chosen = (
-            self.classes[:classes]
-            if isinstance(classes, int)
-            else sorted(set(self.classes if classes is None else classes))
-        )
-        if unknown := [name for name in chosen if name not in set(self.classes)]:
-            raise InputError(f"{self.root} has no class {few(unknown)}; it has {few(self.classes)}")
-        if isinstance(classes, int) and not 1 <= classes <= len(self.classes):
-            raise InputError(f"classes {classes}: {self.root} has {len(self.classes)}")
+        """A part: the first so many classes, or those named, and of each at most `limit` images.
+
+        Raises:
+            InputError: There is no such class.
+        """
+        if isinstance(classes, int):
+            if not 1 <= classes <= len(self.classes):
+                raise InputError(f"classes {classes}: {self.root} has {len(self.classes)}")
+            chosen = self.classes[:classes]
+        else:
+            chosen = sorted(set(self.classes if classes is None else classes))
         place = {name: i for i, name in enumerate(self.classes)}
+        if unknown := [name for name in chosen if name not in place]:
+            raise InputError(f"{self.root} has no class {few(unknown)}; it has {few(self.classes)}")
         labels = {place[name]: i for i, name in enumerate(chosen)}
-        splits = {
-            split: images.only(labels, limit)
-            for split, images in self.splits.items()
-            if images.labeled
-        }
-        notes = [
-            f"left out: {split} (its images have no labels, of which to take a part)"
-            for split in self.splits
-            if split not in splits
-        ]
-        numbers = [self.numbers[label] for label in labels] if self.numbers else None
+        why = "its images have no labels, of which to take a part"
+        parts = {split: i.only(labels, limit) for split, i in self.splits.items() if i.labeled}
+        notes = [f"left out: {split} ({why})" for split in self.splits if split not in parts]
         return replace(
             self,
             classes=chosen,
             names=[self.names[label] for label in labels],
-            splits=splits,
+            splits=parts,
             notes=self.notes + notes,
-            numbers=numbers,
+            numbers=[self.numbers[label] for label in labels] if self.numbers else None,
         )
 
 
 def class_names(root: Path, classes: list[str]) -> list[str]:
-    """What classes are called: by WordNet, where a file in `root` says so, `words.txt` or `synset_words.txt`; else by their folders."""
+    """What classes are called: by WordNet, where `words.txt` or `synset_words.txt` in `root` says
+    so; else by their folders."""
     words: dict[str, str] = {}
-    for file, mark in (
-        ("words.txt", "\t"),
-        ("synset_words.txt", " "),
-    ):  # n01440764<TAB>tench, Tinca tinca; n01440764 tench, Tinca tinca
+    # n01440764<TAB>tench, Tinca tinca; n01440764 tench, Tinca tinca
+    for file, mark in (("words.txt", "\t"), ("synset_words.txt", " ")):
         if (root / file).is_file():
             words |= dict(line.split(mark, 1) for line in lines(root / file) if mark in line)
     return [words.get(name, name.replace("_", " ")) for name in classes]
 
 
 def lines(path: Path) -> list[str]:
-    return [
-        line
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
-        if line.strip()
-    ]
+    """The lines of a text file that are not blank."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def few(names: Sequence[str]) -> str:

@@ -1,8 +1,10 @@
-"""Batches in an order that follows from (seed, epoch): the same for every process, and exact on resume from any step.
+"""Batches in an order that follows from (seed, epoch): the same for every process, and exact on
+resume from any step.
 
-A pack that fits into the device's memory is put there once, and batches are gathered there by index. A larger one streams: threads copy the
-images of coming batches into a ring of pinned buffers and from there to the device, while the device works on earlier ones. The batches are
-the same bytes either way, and on every device.
+A pack that fits into the device's memory is copied to it once, and batches are gathered by index. A
+larger one streams: threads copy the images of coming batches into a ring of pinned buffers and from
+those to the device, while the device works on earlier ones. The batches are the same bytes either
+way, and on every device.
 """
 
 import queue
@@ -19,14 +21,12 @@ from alexnet import rng
 from alexnet.data.pack import Pack
 from alexnet.processes import cores
 
-Batch = tuple[
-    Tensor, Tensor, Tensor, Tensor
-]  # images uint8 (n, S, S, 3), labels, numbers in the pack, positions in the epoch: int64 (n,)
+# images uint8 (n, S, S, 3); labels, numbers in the pack, positions in the epoch: int64 (n,)
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+Shard = tuple[int, int]  # (d, D): the d-th of D parts of every batch
 
 DEPTH = 4  # batches in the ring
-RESIDENT_SHARE = (
-    0.5  # of a device's free memory, at most, for a pack that stays there: the rest is for the net
-)
+RESIDENT_SHARE = 0.5  # of a device's free memory, for a pack that stays: the rest is for the net
 
 
 def steps_per_epoch(pack: Pack, batch_size: int) -> int:
@@ -35,17 +35,24 @@ def steps_per_epoch(pack: Pack, batch_size: int) -> int:
 
 
 def order(
-    pack: Pack,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    start: int = 0,
-    shard: tuple[int, int] = (0, 1),
+    pack: Pack, batch_size: int, seed: int, epoch: int, start: int = 0, shard: Shard = (0, 1)
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """From the `start`-th batch of the epoch: the images' numbers in the pack, and their positions in the epoch, int64 (n,).
+    """Which images make up the batches of an epoch.
 
-    shard: (d, D), the d-th of D parts of every batch, for data parallelism: images n d // D to n (d + 1) // D of a batch of n. The parts
-    make up the batch whatever D is, and one may be empty. Raises ValueError for a part that there is not.
+    Args:
+        pack: The data set.
+        batch_size: Images of a batch; the last one of an epoch may be shorter.
+        seed: Of the order.
+        epoch: From 0.
+        start: The batch to begin with.
+        shard: A part of every batch, for data parallelism: of a batch of n, (d, D) has images
+            n d // D to n (d + 1) // D. The parts make up the batch; some may be empty.
+
+    Yields:
+        The images' numbers in the pack, and their positions in the epoch, int64 (n,).
+
+    Raises:
+        ValueError: There is no such part.
     """
     part, parts = shard
     if not 0 <= part < parts:
@@ -58,24 +65,30 @@ def order(
 
 
 def batches(
-    pack: Pack,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    start: int = 0,
-    shard: tuple[int, int] = (0, 1),
+    pack: Pack, batch_size: int, seed: int, epoch: int, start: int = 0, shard: Shard = (0, 1)
 ) -> Iterator[Batch]:
     """The batches of `order`, one after the other, on the CPU."""
     for ids, positions in order(pack, batch_size, seed, epoch, start, shard):
         yield torch.from_numpy(pack.gather(ids.numpy())), _labels(pack, ids), ids, positions
 
 
-class Loader:
-    """The same batches, made ready ahead of their use: images and labels on `device`; numbers and positions, from which augmentation and
-    dropout draw, on the CPU.
+def _labels(pack: Pack, ids: Tensor) -> Tensor:
+    return torch.from_numpy(pack.labels[ids.numpy()]).long()
 
-    resident: whether the pack is put onto the device; by default where it fits, on a device that is no CPU. threads: those that copy; by
-    default up to four. One loader may serve many epochs; an epoch that is left early lets its threads go.
+
+class Loader:
+    """The same batches, made ready ahead of their use: images and labels on `device`; numbers and
+    positions, from which augmentation and dropout draw, on the CPU.
+
+    One loader may serve many epochs; an epoch that is left early lets its threads go.
+
+    Args:
+        pack: The data set.
+        batch_size: See `order`; so are `seed` and `shard`.
+        device: Where images and labels go.
+        resident: Whether the whole pack is kept on the device; by default where it fits, on a
+            device that is no CPU.
+        threads: Those that copy; by default up to four.
     """
 
     def __init__(
@@ -84,7 +97,7 @@ class Loader:
         batch_size: int,
         seed: int,
         device: str | torch.device = "cpu",
-        shard: tuple[int, int] = (0, 1),
+        shard: Shard = (0, 1),
         *,
         resident: bool | None = None,
         threads: int | None = None,
@@ -95,14 +108,14 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch, from the `start`-th on."""
         plan = list(order(self.pack, self.batch_size, self.seed, epoch, start, self.shard))
-        for images, (ids, positions) in zip(
-            self.images.of(ids for ids, _ in plan), plan, strict=True
-        ):
-            yield images, self.images.labels(ids), ids, positions
+        images = self.images.of(ids for ids, _ in plan)
+        for batch, (ids, positions) in zip(images, plan, strict=True):
+            yield batch, self.images.labels(ids), ids, positions
 
 
 class Images:
-    """A pack's images on a device, in any order that is asked for: `of` gives uint8 (n, S, S, 3) for each of some lists of numbers."""
+    """A pack's images on a device, in any order: `of` gives uint8 (n, S, S, 3) for each of some
+    lists of numbers. For the arguments see `Loader`."""
 
     def __init__(
         self,
@@ -116,35 +129,29 @@ class Images:
         self.threads = threads or min(4, cores())
         self.resident = fits(pack, self.device) if resident is None else resident
         self._all: Tensor | None = None  # (N, S, S, 3), on the device
-        self._labels: Tensor | None = None
 
     def of(self, numbers: Iterable[Tensor]) -> Iterator[Tensor]:
         """The images of each of `numbers`, int64 (n,) on the CPU."""
         if not self.resident:
             return self._stream(numbers)
-        return (self._everything().index_select(0, self._there(ids)) for ids in numbers)
+        return (self._everything().index_select(0, self._sent(ids)) for ids in numbers)
 
     def labels(self, ids: Tensor) -> Tensor:
         """int64 (n,), on the device."""
-        return self._there(_labels(self.pack, ids))
+        return self._sent(_labels(self.pack, ids))
 
-    def _there(self, small: Tensor) -> Tensor:
-        return (
-            small.pin_memory().to(self.device, non_blocking=True)
-            if self.device.type == "cuda"
-            else small.to(self.device)
-        )
+    def _sent(self, small: Tensor) -> Tensor:
+        if self.device.type != "cuda":
+            return small.to(self.device)
+        return small.pin_memory().to(self.device, non_blocking=True)
 
     def _everything(self) -> Tensor:
         if self._all is None:
             size, count = self.pack.size, len(self.pack)
             everything = torch.empty(count, size, size, 3, dtype=torch.uint8, device=self.device)
-            step, at = max(1, 2**26 // (3 * size * size)), 0
-            for images in self._stream(
-                torch.arange(begin, min(begin + step, count)) for begin in range(0, count, step)
-            ):
-                everything[at : at + len(images)].copy_(images)
-                at += len(images)
+            pieces = torch.arange(count).split(max(1, 2**26 // (3 * size * size)))
+            for ids, images in zip(pieces, self._stream(pieces), strict=True):
+                everything[ids[0] : ids[0] + len(ids)].copy_(images)
             self._all = everything
         return self._all
 
@@ -157,23 +164,21 @@ class Images:
 
 
 def fits(pack: Pack, device: torch.device) -> bool:
-    """Whether the pack's pixels may stay on the device: on a GPU, if they take no more than RESIDENT_SHARE of its free memory."""
+    """Whether the pack's pixels may stay on the device: on a GPU, if they take no more than
+    RESIDENT_SHARE of its free memory."""
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
     return pack.pixel_bytes <= RESIDENT_SHARE * free
 
 
-def _labels(pack: Pack, ids: Tensor) -> Tensor:
-    return torch.from_numpy(pack.labels[ids.numpy()]).long()
-
-
-# --- the ring -----------------------------------------------------------------------------------------------------------------------------
+# --- the ring -------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Slot:
-    """A host buffer and what is in it on its way to the device. `ready` says that the threads have done their pieces."""
+    """A host buffer and what is in it on its way to the device. `ready` says that the threads have
+    done their pieces."""
 
     buffer: Tensor | None = None  # uint8 (n, S, S, 3), pinned where the device is a GPU
     result: Tensor | None = None
@@ -185,11 +190,12 @@ class _Slot:
 
 
 class Ring:
-    """DEPTH buffers that go round: threads fill them with the images of coming batches, each thread a piece of a batch; the last to finish
-    sends the batch to the device, on a stream of its own; a buffer is filled again when what it held has arrived.
+    """`depth` buffers that go round: threads fill them with the images of coming batches, each a
+    piece of a batch; the last to finish sends the batch to the device, on a stream of its own; a
+    buffer is filled again when what it held has arrived.
 
-    On a CPU there is nowhere to send them: what has been filled is handed out, and the slot gets a new buffer. The rest is the same ring,
-    which tests go through.
+    On a CPU there is nowhere to send them: what is filled is handed out, and the slot gets a new
+    buffer. The rest is the same ring, which tests go through.
     """
 
     def __init__(self, pack: Pack, device: torch.device, threads: int = 1, depth: int = DEPTH):
@@ -224,9 +230,8 @@ class Ring:
             assert images is not None
             if slot.arrived is not None:
                 torch.cuda.current_stream(self.device).wait_event(slot.arrived)
-                images.record_stream(
-                    torch.cuda.current_stream(self.device)
-                )  # its memory may be used anew only after what reads it now
+                # Its memory may be used anew only after what reads it now.
+                images.record_stream(torch.cuda.current_stream(self.device))
             self._free.append(slot)
             yield images
 

@@ -1,11 +1,14 @@
-"""The embedded data set, "pictographs": real photographs and drawn shapes, made from what the dependencies ship. Nothing is downloaded.
+"""The embedded data set, "pictographs": real photographs and drawn shapes, made from what the
+dependencies ship. Nothing is downloaded.
 
-A class is a pictograph of the DejaVu Sans font inside matplotlib. An image shows it at random size, angle and place, filled with a patch
-of one photograph and laid over a patch of another; which of the two is the brighter is a coin's choice. So the shape carries the class, and
-the colors carry nothing. The photographs come inside scikit-image and scikit-learn; training, validation and test cut their patches from
-disjoint bands of them.
+A class is a pictograph of the DejaVu Sans font inside matplotlib. An image shows it at random size,
+angle and place, filled with a patch of one photograph and laid over a patch of another; which of
+the two is the brighter is a coin's choice. So the shape carries the class, and the colors carry
+nothing. The photographs come inside scikit-image and scikit-learn; training, validation and test
+cut their patches from disjoint bands of them.
 
-It stands in for ImageNet (section 2 of the paper) where that is not at hand: JPEG files of varying sizes, one folder per class.
+It stands in for ImageNet (section 2 of the paper) where that is not at hand: JPEG files of varying
+sizes, one folder per class.
 """
 
 import functools
@@ -18,149 +21,55 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from alexnet.data.pack import building
 from alexnet.errors import InputError
-from alexnet.processes import Crashed, cores, crew
+from alexnet.files import new_folder
+from alexnet.processes import Crashed, cores, process_pool
 
 RECIPE = 1  # of what `write` draws: a change to the images is a new number
 
-# Code point and name. The first 40 are the task; the others are kin of these and further shapes, for pre-training. None is another's mirror
-# image, for training mirrors images; none turns into another within the range of angles.
+# Code point and name. The first 40 are the task; the others are kin of these and further shapes,
+# for pre-training. None is another's mirror image, for training mirrors images; none turns into
+# another within the range of angles.
 CLASSES: tuple[tuple[int, str], ...] = (
-    (0x2602, "umbrella"),
-    (0x2601, "cloud"),
-    (0x2600, "sun"),
-    (0x2603, "snowman"),
-    (0x260E, "telephone"),
-    (0x2693, "anchor"),
-    (0x2702, "scissors"),
-    (0x2708, "airplane"),
-    (0x2709, "envelope"),
-    (0x2696, "scales"),
-    (0x2615, "cup"),
-    (0x2694, "swords"),
-    (0x2692, "hammers"),
-    (0x2699, "gear"),
-    (0x2697, "alembic"),
-    (0x2328, "keyboard"),
-    (0x267F, "wheelchair"),
-    (0x267B, "recycling"),
-    (0x2622, "radioactive"),
-    (0x2623, "biohazard"),
-    (0x2620, "skull"),
-    (0x262F, "yin_yang"),
-    (0x262E, "peace"),
-    (0x265E, "knight"),
-    (0x265C, "rook"),
-    (0x265B, "queen"),
-    (0x2660, "spade"),
-    (0x2665, "heart"),
-    (0x2663, "club"),
-    (0x2605, "star"),
-    (0x263D, "moon"),
-    (0x2744, "snowflake"),
-    (0x273F, "flower"),
-    (0x266B, "notes"),
-    (0x26A1, "lightning"),
-    (0x269B, "atom"),
-    (0x269C, "lily"),
-    (0x1F431, "cat"),
-    (0x1F42E, "cow"),
-    (0x263A, "smile"),
+    (0x2602, "umbrella"), (0x2601, "cloud"), (0x2600, "sun"), (0x2603, "snowman"),
+    (0x260E, "telephone"), (0x2693, "anchor"), (0x2702, "scissors"), (0x2708, "airplane"),
+    (0x2709, "envelope"), (0x2696, "scales"), (0x2615, "cup"), (0x2694, "swords"),
+    (0x2692, "hammers"), (0x2699, "gear"), (0x2697, "alembic"), (0x2328, "keyboard"),
+    (0x267F, "wheelchair"), (0x267B, "recycling"), (0x2622, "radioactive"), (0x2623, "biohazard"),
+    (0x2620, "skull"), (0x262F, "yin_yang"), (0x262E, "peace"), (0x265E, "knight"),
+    (0x265C, "rook"), (0x265B, "queen"), (0x2660, "spade"), (0x2665, "heart"), (0x2663, "club"),
+    (0x2605, "star"), (0x263D, "moon"), (0x2744, "snowflake"), (0x273F, "flower"),
+    (0x266B, "notes"), (0x26A1, "lightning"), (0x269B, "atom"), (0x269C, "lily"), (0x1F431, "cat"),
+    (0x1F42E, "cow"), (0x263A, "smile"),
     # --- the task ends here
-    (0x1F42D, "mouse"),
-    (0x1F435, "monkey"),
-    (0x2684, "die"),
-    (0x270E, "pencil"),
-    (0x2712, "nib"),
-    (0x261B, "hand"),
-    (0x270C, "victory"),
-    (0x2707, "reel"),
-    (0x2302, "house"),
-    (0x2691, "flag"),
-    (0x26C3, "drum"),
-    (0x2604, "comet"),
-    (0x2668, "steam"),
-    (0x2714, "check"),
-    (0x26B1, "urn"),
-    (0x26A0, "warning"),
-    (0x26B7, "key"),
-    (0x265F, "pawn"),
-    (0x265D, "bishop"),
-    (0x265A, "king"),
-    (0x2618, "shamrock"),
-    (0x2638, "wheel"),
-    (0x2624, "caduceus"),
-    (0x266A, "note"),
-    (0x266F, "sharp"),
-    (0x266D, "flat"),
-    (0x2666, "diamond"),
-    (0x2767, "ivy"),
-    (0x260A, "headphones"),
-    (0x2318, "loops"),
-    (0x23CF, "eject"),
-    (0x23E3, "nut"),
-    (0x23CE, "corner"),
-    (0x2648, "aries"),
-    (0x2649, "taurus"),
-    (0x264A, "gemini"),
-    (0x264B, "cancer"),
-    (0x264C, "leo"),
-    (0x264D, "virgo"),
-    (0x264E, "libra"),
-    (0x264F, "scorpio"),
-    (0x2650, "sagittarius"),
-    (0x2651, "capricorn"),
-    (0x2652, "aquarius"),
-    (0x2653, "pisces"),
-    (0x263F, "mercury"),
-    (0x2640, "venus"),
-    (0x2642, "mars"),
-    (0x2643, "jupiter"),
-    (0x2644, "saturn"),
-    (0x2645, "uranus"),
-    (0x2646, "neptune"),
-    (0x2647, "pluto"),
-    (0x221E, "infinity"),
-    (0x25B2, "triangle"),
-    (0x2B1F, "pentagon"),
-    (0x29D3, "bow_tie"),
-    (0x2731, "asterisk"),
-    (0x2726, "sparkle"),
-    (0x25CE, "target"),
-    (0x27A1, "arrow"),
-    (0x27BD, "dart"),
-    (0x1F0A1, "ace"),
-    (0x0026, "ampersand"),
-    (0x003F, "question"),
-    (0x0024, "dollar"),
-    (0x0025, "percent"),
-    (0x20AC, "euro"),
-    (0x0040, "at"),
-    (0x00A7, "section"),
-    (0x2698, "seedling"),
-    (0x1F60E, "sunglasses"),
-    (0x1F634, "sleeper"),
-    (0x1F608, "imp"),
+    (0x1F42D, "mouse"), (0x1F435, "monkey"), (0x2684, "die"), (0x270E, "pencil"), (0x2712, "nib"),
+    (0x261B, "hand"), (0x270C, "victory"), (0x2707, "reel"), (0x2302, "house"), (0x2691, "flag"),
+    (0x26C3, "drum"), (0x2604, "comet"), (0x2668, "steam"), (0x2714, "check"), (0x26B1, "urn"),
+    (0x26A0, "warning"), (0x26B7, "key"), (0x265F, "pawn"), (0x265D, "bishop"), (0x265A, "king"),
+    (0x2618, "shamrock"), (0x2638, "wheel"), (0x2624, "caduceus"), (0x266A, "note"),
+    (0x266F, "sharp"), (0x266D, "flat"), (0x2666, "diamond"), (0x2767, "ivy"),
+    (0x260A, "headphones"), (0x2318, "loops"), (0x23CF, "eject"), (0x23E3, "nut"),
+    (0x23CE, "corner"), (0x2648, "aries"), (0x2649, "taurus"), (0x264A, "gemini"),
+    (0x264B, "cancer"), (0x264C, "leo"), (0x264D, "virgo"), (0x264E, "libra"), (0x264F, "scorpio"),
+    (0x2650, "sagittarius"), (0x2651, "capricorn"), (0x2652, "aquarius"), (0x2653, "pisces"),
+    (0x263F, "mercury"), (0x2640, "venus"), (0x2642, "mars"), (0x2643, "jupiter"),
+    (0x2644, "saturn"), (0x2645, "uranus"), (0x2646, "neptune"), (0x2647, "pluto"),
+    (0x221E, "infinity"), (0x25B2, "triangle"), (0x2B1F, "pentagon"), (0x29D3, "bow_tie"),
+    (0x2731, "asterisk"), (0x2726, "sparkle"), (0x25CE, "target"), (0x27A1, "arrow"),
+    (0x27BD, "dart"), (0x1F0A1, "ace"), (0x0026, "ampersand"), (0x003F, "question"),
+    (0x0024, "dollar"), (0x0025, "percent"), (0x20AC, "euro"), (0x0040, "at"), (0x00A7, "section"),
+    (0x2698, "seedling"), (0x1F60E, "sunglasses"), (0x1F634, "sleeper"), (0x1F608, "imp"),
     (0x1F62D, "weeper"),
-)
-SPLITS = {
-    "train": (0.0, 0.6),
-    "val": (0.6, 0.8),
-    "test": (0.8, 1.0),
-}  # bands of each photograph, along its longer side
+)  # fmt: skip
+# bands of each photograph, along its longer side
+SPLITS = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}
 PHOTOGRAPHS = {
     "skimage": (
-        "astronaut.png",
-        "chelsea.png",
-        "coffee.png",
-        "rocket.jpg",
-        "hubble_deep_field.jpg",
-        "motorcycle_left.png",
-        "ihc.png",
+        "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg",
+        "motorcycle_left.png", "ihc.png",
     ),
     "sklearn": ("china.jpg", "flower.jpg"),
-}
+}  # fmt: skip
 PACKAGES = {"skimage": ("scikit-image", "data"), "sklearn": ("scikit-learn", "datasets/images")}
 ZOOM = (0.6, 2.0)  # pixels of a photograph to one of the image
 ANGLE = 30.0  # degrees either way
@@ -170,34 +79,43 @@ QUALITY = 90  # of the JPEG files
 
 
 class Photograph(NamedTuple):
-    """pixels: uint8 (H, W, 3), RGB; package: the distribution whose wheel it comes in."""
+    """A photograph that a package ships.
+
+    Args:
+        pixels: uint8 (H, W, 3), RGB.
+        package: The distribution whose wheel it comes in.
+    """
 
     pixels: np.ndarray
     package: str
 
 
+def _shipped(module: str, file: str) -> Path | None:
+    """The path of a file of a package, found without importing that, which takes seconds."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / file
+    return path if path.is_file() else None
+
+
 @functools.cache
 def photographs() -> dict[str, Photograph]:
-    """The color photographs, by name. Raises InputError where scikit-image or scikit-learn lacks."""
-    found = {}
+    """The color photographs, by name.
+
+    Raises:
+        InputError: scikit-image or scikit-learn is missing.
+    """
+    result = {}
     for module, files in PHOTOGRAPHS.items():
         package, folder = PACKAGES[module]
-        spec = importlib.util.find_spec(
-            module
-        )  # the files are read without importing their packages, which takes seconds
         for file in files:
-            path = (
-                Path(spec.submodule_search_locations[0]) / folder / file
-                if spec and spec.submodule_search_locations
-                else None
-            )
-            if path is None or not path.is_file():
-                raise InputError(
-                    f"pictographs need {file} of {package}: install it, `pip install {package}`"
-                )
+            if (path := _shipped(module, f"{folder}/{file}")) is None:
+                remedy = f"install it, `pip install {package}`"
+                raise InputError(f"pictographs need {file} of {package}: {remedy}")
             with Image.open(path) as image:
-                found[path.stem] = Photograph(np.asarray(image.convert("RGB")), package)
-    return found
+                result[path.stem] = Photograph(np.asarray(image.convert("RGB")), package)
+    return result
 
 
 def band(pixels: np.ndarray, split: str) -> np.ndarray:
@@ -210,40 +128,49 @@ def band(pixels: np.ndarray, split: str) -> np.ndarray:
 
 @functools.cache
 def _bands(split: str) -> list[Image.Image]:
-    return [
-        Image.fromarray(band(photograph.pixels, split)) for photograph in photographs().values()
-    ]
+    return [Image.fromarray(band(photo.pixels, split)) for photo in photographs().values()]
 
 
 @functools.cache
 def glyph(code: int, length: int = 108) -> Image.Image:
-    """The pictograph of code point `code`, cut to its ink: mode "L", its longer side about `length` pixels.
+    """Draw a pictograph, cut to its ink.
 
-    Its edges are moved outward by a hundredth of that, for the sake of thin outlines. Raises InputError without matplotlib.
+    Its edges are moved outward by a hundredth of its length, for the sake of thin outlines.
+
+    Args:
+        code: Code point.
+        length: Pixels of the longer side, about.
+
+    Returns:
+        An image of mode "L".
+
+    Raises:
+        InputError: matplotlib, whose font this is, is missing.
     """
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            "pictographs need the font of matplotlib: install it, `pip install matplotlib`"
-        )
-    path = Path(spec.submodule_search_locations[0]) / "mpl-data/fonts/ttf/DejaVuSans.ttf"
+    path = _shipped("matplotlib", "mpl-data/fonts/ttf/DejaVuSans.ttf")
+    if path is None:
+        remedy = "install it, `pip install matplotlib`"
+        raise InputError(f"pictographs need the font of matplotlib: {remedy}")
     left, top, right, bottom = ImageFont.truetype(path, 1000).getbbox(chr(code))
     font = ImageFont.truetype(path, 1000 * length / max(right - left, bottom - top))
     left, top, right, bottom = font.getbbox(chr(code))
-    edge = 4 + length // 50
+    edge, stroke = 4 + length // 50, max(1, length // 100)
     mask = Image.new("L", (math.ceil(right - left) + 2 * edge, math.ceil(bottom - top) + 2 * edge))
     ImageDraw.Draw(mask).text(
-        (edge - left, edge - top),
-        chr(code),
-        fill=255,
-        font=font,
-        stroke_width=max(1, length // 100),
+        (edge - left, edge - top), chr(code), fill=255, font=font, stroke_width=stroke
     )
     return mask.crop(mask.getbbox())
 
 
 def draw(code: int, split: str, generator: np.random.Generator, size: int = 72) -> Image.Image:
-    """One image of class `code`, RGB, its short side between `size` and 1.5 `size`, the pictograph whole within the center square."""
+    """Draw one image of class `code`, RGB, the pictograph whole within the center square.
+
+    Args:
+        code: Code point.
+        split: Whose band of the photographs is used.
+        generator: What is random is drawn from this.
+        size: The short side has between this and 1.5 times as many pixels.
+    """
     short = int(generator.integers(size, size + size // 2 + 1))
     long = round(short * math.exp(generator.uniform(0.0, math.log(1.5))))
     width, height = (long, short) if generator.random() < 0.5 else (short, long)
@@ -253,10 +180,8 @@ def draw(code: int, split: str, generator: np.random.Generator, size: int = 72) 
     )
     mask = mask.crop(mask.getbbox())
     scale = generator.uniform(*SCALE) * short / max(mask.size)
-    mask = mask.resize(
-        (max(1, round(mask.width * scale)), max(1, round(mask.height * scale))),
-        Image.Resampling.BICUBIC,
-    )
+    sides = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
+    mask = mask.resize(sides, Image.Resampling.BICUBIC)
     left = (width - short) // 2 + int(generator.integers(short - mask.width + 1))
     top = (height - short) // 2 + int(generator.integers(short - mask.height + 1))
     alpha = np.asarray(mask, np.float32)[:, :, None] / 255.0
@@ -265,29 +190,27 @@ def draw(code: int, split: str, generator: np.random.Generator, size: int = 72) 
     behind, other = int(generator.integers(len(bands))), int(generator.integers(1, len(bands)))
     picture = _patch(bands[behind], (width, height), generator)
     inside = _patch(bands[(behind + other) % len(bands)], mask.size, generator)
-    here = (slice(top, top + mask.height), slice(left, left + mask.width))
-    difference = float(np.tensordot(alpha[:, :, 0], inside - picture[here], 2).mean() / alpha.sum())
-    # The pair is moved apart to a contrast of its own, up or down by a coin: no class is the brighter one.
-    wanted = generator.uniform(CONTRAST, 1.5 * CONTRAST) * (1 if generator.random() < 0.5 else -1)
-    picture -= (wanted - difference) / 2
-    inside += (wanted - difference) / 2
-    picture[here] += alpha * (inside - picture[here])
+    place = (slice(top, top + mask.height), slice(left, left + mask.width))
+    contrast = np.tensordot(alpha[:, :, 0], inside - picture[place], 2).mean() / alpha.sum()
+    # The pair is moved apart to a contrast of its own, up or down by a coin: no class is the
+    # brighter one.
+    target = generator.uniform(CONTRAST, 1.5 * CONTRAST) * (1 if generator.random() < 0.5 else -1)
+    picture -= (target - float(contrast)) / 2
+    inside += (target - float(contrast)) / 2
+    picture[place] += alpha * (inside - picture[place])
     return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
 
 
 def _patch(image: Image.Image, size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
-    """A random rectangle of `image` with the proportions of `size`, mirrored by a coin, scaled to `size` (W, H): float32 (H, W, 3)."""
+    """A random rectangle of `image` with the proportions of `size`, mirrored by a coin, scaled to
+    `size` (W, H): float32 (H, W, 3)."""
     largest = min(image.width / size[0], image.height / size[1], ZOOM[1])
     zoom = generator.uniform(min(ZOOM[0], largest / 2), largest)
     width, height = size[0] * zoom, size[1] * zoom
-    left, top = (
-        generator.uniform(0, image.width - width),
-        generator.uniform(0, image.height - height),
-    )
-    patch = np.asarray(
-        image.resize(size, Image.Resampling.BILINEAR, (left, top, left + width, top + height)),
-        np.float32,
-    )
+    left = generator.uniform(0, image.width - width)
+    top = generator.uniform(0, image.height - height)
+    box = (left, top, left + width, top + height)
+    patch = np.asarray(image.resize(size, Image.Resampling.BILINEAR, box), np.float32)
     return patch[:, ::-1].copy() if generator.random() < 0.5 else patch.copy()
 
 
@@ -302,47 +225,56 @@ def write(
     size: int = 72,
     workers: int | None = None,
 ) -> None:
-    """Write the data set as a tree of JPEG files, `out/train/<name>/00000.jpg` ..., `out/val/`, `out/test/`.
+    """Write the data set as a tree of JPEG files, `out/train/<name>/00000.jpg` ..., `out/val/`,
+    `out/test/`.
 
-    classes: the first so many of CLASSES; train, val, test: images per class, 0 leaves the split out; size: pixels, see `draw`.
-    Each image follows from (seed, split, class, index) alone: more images, more classes or other `workers` change none.
-    The folder appears under its name when it is whole. Raises InputError for a number out of range, and where `out` exists.
+    Each image follows from (seed, split, class, index) alone: more images, more classes or other
+    `workers` change none. The folder appears under its name when it is whole.
+
+    Args:
+        out: The folder.
+        classes: The first so many of CLASSES.
+        train: Images per class.
+        val: The same; 0 leaves the split out.
+        test: The same.
+        seed: Another one gives other images.
+        size: Pixels, see `draw`.
+        workers: Processes; by default as many as there are cores, one for few images.
+
+    Raises:
+        InputError: A number is out of range, a package is missing, or `out` exists.
     """
     counts = {"train": train, "val": val, "test": test}
     if not 1 <= classes <= len(CLASSES):
         raise InputError(f"classes {classes}: there are {len(CLASSES)} pictographs")
     if train < 1 or min(counts.values()) < 0 or max(counts.values()) > 100_000:
-        raise InputError(
-            f"images per class {train}, {val}, {test}: give 1 to 100000 for training, 0 to 100000 for the others"
-        )
+        valid = "give 1 to 100000 for training, 0 to 100000 for the others"
+        raise InputError(f"images per class {train}, {val}, {test}: {valid}")
     if not 16 <= size <= 1024 or seed < 0:
-        raise InputError(
-            f"size {size}, seed {seed}: give a size of 16 to 1024 pixels and a seed of 0 or more"
-        )
-    photographs()  # a missing package is told here, not by a worker
+        valid = "give a size of 16 to 1024 pixels and a seed of 0 or more"
+        raise InputError(f"size {size}, seed {seed}: {valid}")
+    photographs()  # a missing package is named here, not by a worker
     total = classes * sum(counts.values())
-    if workers is None:
-        workers = min(
-            cores(), total // 512 + 1
-        )  # starting a process takes as long as some hundred images
-    with building(Path(out)) as folder:
+    # Starting a process takes as long as some hundred images.
+    workers = workers or min(cores(), total // 512 + 1)
+    with new_folder(Path(out)) as folder:
         tasks = []
         for split, count in counts.items():
             for code, name in CLASSES[:classes] if count else ():
-                (folder / split / name).mkdir(parents=True)
+                place = folder / split / name
+                place.mkdir(parents=True)
                 tasks += [
-                    _Task(folder / split / name, split, code, seed, size, i, min(i + 64, count))
+                    _Task(place, split, code, seed, size, i, min(i + 64, count))
                     for i in range(0, count, 64)
                 ]
         with (
-            crew(workers) as ordered_map,
+            process_pool(workers) as ordered_map,
             tqdm(total=total, unit=" images", desc="drawing pictographs", disable=None) as bar,
         ):
             for written in ordered_map(_write_some, tasks):
                 if isinstance(written, Crashed):
-                    raise RuntimeError(
-                        f"a process died while it was drawing into {written.item.folder}"
-                    )
+                    place = written.item.folder
+                    raise RuntimeError(f"a process died while it was drawing into {place}")
                 bar.update(written)
 
 
@@ -357,11 +289,9 @@ class _Task(NamedTuple):
 
 
 def _write_some(task: _Task) -> int:
+    split = list(SPLITS).index(task.split)
     for index in range(task.begin, task.end):
-        generator = np.random.default_rng(
-            [task.seed, list(SPLITS).index(task.split), task.code, index]
-        )
-        draw(task.code, task.split, generator, task.size).save(
-            task.folder / f"{index:05d}.jpg", quality=QUALITY
-        )
+        generator = np.random.default_rng([task.seed, split, task.code, index])
+        image = draw(task.code, task.split, generator, task.size)
+        image.save(task.folder / f"{index:05d}.jpg", quality=QUALITY)
     return task.end - task.begin

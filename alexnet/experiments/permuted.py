@@ -14,8 +14,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from alexnet import evaluation, rng
-from alexnet.data.pack import Pack, PackWriter, building, open_splits
+from alexnet.data.pack import Pack, open_splits
+from alexnet.data.pack_writer import PackWriter
 from alexnet.experiments import models
+from alexnet.files import new_folder
 from alexnet.profiles import Profile
 from alexnet.training import log, trainer
 
@@ -46,7 +48,7 @@ def neighbors(images: np.ndarray) -> float:
 def shuffled(packs: dict[str, Pack], out: Path) -> dict[str, Pack]:
     """Packs of the permuted images, in `out`, made on first use."""
     if not out.exists():
-        with building(out) as folder:
+        with new_folder(out) as folder:
             for split, pack in packs.items():
                 (folder / split).mkdir()
                 writer = PackWriter(folder / split, pack.size, len(pack))

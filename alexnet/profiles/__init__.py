@@ -16,9 +16,10 @@ import yaml
 
 from alexnet import results
 from alexnet.data import pictographs
-from alexnet.data.pack import Pack, open_splits, temporary
+from alexnet.data.pack import Pack, open_splits
 from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
+from alexnet.files import temporary_folder
 
 HERE = Path(__file__).parent
 DATA = ("source", "size", "classes", "limit", "encoding")  # settings that say what is prepared
@@ -105,7 +106,7 @@ class Profile:
             out = self.runs / "data" / f"{name}-{results.config_hash([own, pictographs.RECIPE])}"
             with alone(out):
                 if not out.exists():
-                    with temporary(out, "images") as folder:
+                    with temporary_folder(out, "images") as folder:
                         pictographs.write(folder / "images", **own)
                         prepare(folder / "images", out, size=own["size"])
                 return _labeled(out)

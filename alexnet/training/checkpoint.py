@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alexnet.data.pack import sync
 from alexnet.errors import InputError
+from alexnet.files import flush
 
 PREFIX = "step-"
 Columns = dict[str, dict[str, Tensor]]  # {"0": {"conv1.weight": ..., "velocity.conv1.weight": ...}}
@@ -119,7 +119,7 @@ class Writer:
             for number, tensors in columns.items():
                 unnamed = part / f"column-{number}.part"
                 save_file(tensors, unnamed)
-                sync(unnamed)
+                flush(unnamed)
                 unnamed.rename(part / f"column-{number}.safetensors")
             self._written.set()
             if self.first:
@@ -144,9 +144,9 @@ class Writer:
             json.dumps({"step": state["step"], "sha256": files}, indent=1)
         )
         for name in ("state.json", "manifest.json"):
-            sync(part / name)
+            flush(part / name)
         part.rename(final)
-        sync(self.folder)
+        flush(self.folder)
         for old in steps(self.folder)[: -self.keep]:
             shutil.rmtree(old)
         for stale in self.folder.glob(f".{PREFIX}*"):

@@ -1,0 +1,140 @@
+"""Data sets as torchvision reads them: CIFAR-10 in its folder, and any other by name."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet.data.listing import Entries, File, Images, Item, Listing, Pixels, Stray
+from alexnet.errors import InputError
+
+
+def _datasets() -> Any:
+    """The module torchvision.datasets, which is imported only where it is needed."""
+    try:
+        import torchvision.datasets
+    except ImportError:
+        need = "this source needs torchvision"
+        raise InputError(f"{need}: install it, `pip install torchvision`") from None
+    return torchvision.datasets
+
+
+def _cifar10_root(root: Path) -> Path:
+    return root.parent if root.name == "cifar-10-batches-py" else root
+
+
+def is_cifar10(root: Path) -> bool:
+    return (_cifar10_root(root) / "cifar-10-batches-py" / "data_batch_1").is_file()
+
+
+def cifar10(root: Path) -> Listing:
+    """List CIFAR-10 as torchvision stores it."""
+    kind = _datasets().CIFAR10
+    splits: dict[str, Images] = {}
+    classes: list[str] = []
+    for split in ("train", "test"):
+        try:
+            data = kind(str(_cifar10_root(root)), train=split == "train", download=False)
+        except Exception as error:  # it unpickles, which fails in any way
+            what = f"{root} is not CIFAR-10 as torchvision stores it ({error})"
+            raise InputError(f"{what}: fetch it again") from None
+        order = sorted(data.classes)
+        if classes and order != classes:
+            what = f"{root} names other classes for its test batch than for its training batches"
+            raise InputError(f"{what}: fetch it again")
+        classes = order
+        splits[split] = _indexed(root, split, data, [classes.index(name) for name in data.classes])
+    names = [name.replace("_", " ") for name in classes]
+    return Listing("CIFAR-10", root, classes, names, splits, [])
+
+
+def named(source: str) -> Listing:
+    """List `torchvision:NAME:ROOT`, every split that NAME has under ROOT."""
+    datasets = _datasets()
+    _, name, folder = (*source.split(":", 2), "", "")[:3]
+    kind: Any = getattr(datasets, name, None)
+    base = datasets.VisionDataset
+    is_set = kind is not base and base in getattr(kind, "__mro__", ())
+    if not folder or not is_set or "root" not in inspect.signature(kind).parameters:
+        what = f"{source} names no data set of torchvision and the folder where it lies"
+        raise InputError(f"{what}: write it as torchvision:CIFAR100:/folder/with/it")
+    parameters = inspect.signature(kind).parameters
+    options: dict[str, dict[str, Any]] = {"train": {}}
+    if "train" in parameters:
+        options = {"train": {"train": True}, "test": {"train": False}}
+    elif "split" in parameters:
+        options = {split: {"split": split} for split in ("train", "val", "test")}
+    sets: dict[str, Any] = {}
+    reasons = []
+    for split, each in options.items():
+        each |= {"download": False} if "download" in parameters else {}
+        try:
+            sets[split] = kind(folder, **each)
+        except Exception as error:  # a split that it does not have, or not in this folder
+            reasons.append(f"{split}: {' '.join(str(error).split())}")
+    if "train" not in sets:
+        raise InputError(f"torchvision finds no {name} in {folder} ({reasons[0]})")
+    data = sets["train"]
+    given = [str(c) for c in getattr(data, "wnids", None) or getattr(data, "classes", None) or []]
+    if not given:
+        targets = _targets(data)
+        labels = targets if targets is not None else (item[1] for item in data)
+        given = [str(label) for label in sorted({int(label) for label in labels})]
+    called = [
+        c if isinstance(c, str) else ", ".join(map(str, c))
+        for c in getattr(data, "classes", None) or given
+    ]
+    order = sorted(range(len(given)), key=given.__getitem__)
+    ours = [order.index(i) for i in range(len(given))]
+    splits = {s: _indexed(Path(folder), s, data, ours, options[s]) for s, data in sets.items()}
+    classes, names = [given[i] for i in order], [called[i] for i in order]
+    return Listing(f"torchvision {name}", Path(folder), classes, names, splits, [])
+
+
+def _indexed(
+    root: Path, split: str, data: Any, labels: list[int], options: dict[str, Any] | None = None
+) -> Images:
+    """The items of a torchvision data set made with `options`, whose label l is our `labels[l]`.
+
+    They are files where it names them, pixels where it holds them in memory; else workers ask it
+    for them, so that none is decoded in this process.
+    """
+    targets = _targets(data)
+    pairs = getattr(data, "samples", None) or getattr(data, "_samples", None)
+    paths = getattr(data, "_image_files", None) or getattr(data, "_images", None)
+    if pairs is None and targets is not None and paths:
+        pairs = list(zip(paths, targets, strict=True))
+    if pairs is not None and not isinstance(pairs[0][0], str | Path):
+        pairs = None
+    held = getattr(data, "data", None)
+    in_memory = isinstance(held, np.ndarray) or hasattr(held, "numpy")
+    made_with = tuple((options or {}).items())
+
+    def find() -> Entries:
+        if pairs is not None:
+            for path, label in pairs:
+                yield File(str(path)), labels[int(label)]
+            return
+        for i in range(len(data)):
+            path = str(root / split / f"{i:05d}")
+            if in_memory:
+                image, label = data[i]
+                yield Pixels(path, np.asarray(image.convert("RGB"))), labels[int(label)]
+                continue
+            try:
+                label = targets[i] if targets is not None else data[i][1]
+            except Exception as error:  # it knows the label of an image that it can decode only
+                yield Stray(path, f"torchvision cannot read it: {error}"), -1
+            else:
+                yield Item(path, type(data), str(root), made_with, i), labels[int(label)]
+
+    return Images(root, find)
+
+
+def _targets(data: Any) -> Any:
+    """The labels of a torchvision data set's items, where it has them at hand."""
+    names = ("targets", "_labels", "labels", "y")
+    lists: Iterator[Any] = (getattr(data, name, ()) for name in names)
+    return next((x for x in lists if hasattr(x, "__len__") and len(x) == len(data)), None)

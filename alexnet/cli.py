@@ -198,11 +198,10 @@ def reproduce(args: argparse.Namespace) -> int:
 
 
 def claims(args: argparse.Namespace) -> None:
-    from alexnet import scoreboard
-    from alexnet.claims import judge_all
+    from alexnet.claims import judge_all, reports
 
-    shown = scoreboard.select(judge_all(args.profile, own=args.runs), args.section, args.verdict)
-    print(scoreboard.as_json(shown) if args.json else scoreboard.table(shown))
+    shown = reports.select(judge_all(args.profile, own=args.runs), args.section, args.verdict)
+    print(reports.as_json(shown) if args.json else reports.table(shown))
 
 
 class Parser(argparse.ArgumentParser):

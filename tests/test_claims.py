@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from alexnet import AlexNet, arithmetic, claims, experiments, labnotebook, results, scoreboard
+from alexnet import AlexNet, arithmetic, claims, experiments, labnotebook, results
+from alexnet.claims import reports
 from alexnet.cli import main
 from alexnet.errors import InputError
 
@@ -71,7 +72,7 @@ def test_there_are_many_claims_each_with_what_a_reader_needs():
 )
 def test_arithmetic_is_judged_always_and_never_not_run(claim):
     found = claims.judge(claim)
-    assert found.verdict != "not yet run" and found.here and found.on == "exact"
+    assert found.verdict != "not yet run" and found.shown and found.on == "exact"
     assert (found.verdict == "paper's slip") <= bool(claim.slip)
 
 
@@ -82,7 +83,7 @@ def test_the_numbers_that_are_known_to_the_last_digit():
     slips = {name for name, one in found.items() if one.verdict == "paper's slip"}
     assert len(slips) >= 2 and all(found[name].claim.slip for name in slips)
     assert any(
-        "290,400" in found[name].here for name in slips
+        "290,400" in found[name].shown for name in slips
     )  # conv1's neurons, printed as 253,440
 
 
@@ -189,7 +190,7 @@ def test_the_command_prints_a_table_and_the_scoreboard(capsys):
     assert main(["claims"]) == 0
     *_, board = capsys.readouterr().out.splitlines()
     judgements = claims.judge_all()
-    assert board == scoreboard.line(judgements) and board.startswith(
+    assert board == reports.line(judgements) and board.startswith(
         f"{len(claims.load())} claims: "
     )
     assert main(["claims", "--section", "3", "--verdict", "slip", "--json"]) == 0
@@ -393,7 +394,7 @@ def faster(slow, fast, limit=20, **fields):
 )
 def test_what_did_not_arrive_bounds_a_ratio(slow, fast, verdict, undecided, here):
     found = faster(slow, fast)
-    assert (found.verdict, found.undecided, found.here) == (verdict, undecided, here)
+    assert (found.verdict, found.undecided, found.shown) == (verdict, undecided, here)
     assert (found.half is None) == ("±" not in here)
 
 
@@ -424,7 +425,7 @@ def test_arriving_is_counted(steps, verdict, here):
         agree={"equals": 1.0},
     )
     found = claims.judge(claim, result({"left": {str(i): step for i, step in enumerate(steps)}}))
-    assert (found.verdict, found.here, found.undecided) == (verdict, f"{here} seeds", False)
+    assert (found.verdict, found.shown, found.undecided) == (verdict, f"{here} seeds", False)
 
 
 @pytest.mark.parametrize(("error", "verdict"), [(0.3747, "reproduced"), (0.3801, "not reproduced")])
@@ -432,7 +433,7 @@ def test_one_seed_decides_an_error(error, verdict):
     test = {"experiment": "ablations", "value": ["nets", "CNN", "*", "top1"]}
     claim = parsed(unit="percent", test=test, agree={"near": 37.5, "within": 0.5})
     found = claims.judge(claim, result({"nets": {"CNN": {"0": {"top1": error}}}}))
-    assert (found.verdict, found.undecided, found.here) == (
+    assert (found.verdict, found.undecided, found.shown) == (
         verdict,
         False,
         f"{100 * error:.1f} %, 1 seed",
@@ -459,7 +460,7 @@ def test_a_single_time_needs_no_interval_and_is_shown_with_its_machine():
             claim, result({"layouts": {"two": [two], "one": [1.0]}}, provenance=machine)
         )
         assert (found.verdict, found.undecided, found.data) == (verdict, False, "slow, 2 cores")
-        assert found.half is None and "seed" not in found.here
+        assert found.half is None and "seed" not in found.shown
 
 
 def test_a_path_that_ends_at_no_number_is_missing():
@@ -561,17 +562,17 @@ def test_what_the_archive_says_of_figure_1_is_what_chapter_3_says():
 
 def test_selecting_and_counting():
     every = claims.judge_all()
-    assert scoreboard.select(every) == every
-    assert all(scoreboard.select(every, section=name) for name in claims.contents()["sections"])
-    third = scoreboard.select(every, section="3")
+    assert reports.select(every) == every
+    assert all(reports.select(every, section=name) for name in claims.contents()["sections"])
+    third = reports.select(every, section="3")
     assert {one.claim.section for one in third} == {"3.1", "3.2", "3.3", "3.4", "3.5"}
-    assert {one.claim.section for one in scoreboard.select(every, section="4.1")} == {"4.1"}
+    assert {one.claim.section for one in reports.select(every, section="4.1")} == {"4.1"}
     for asked in ("slip", "paper's slip", "Papers-Slip"):
-        assert {one.verdict for one in scoreboard.select(every, verdict=asked)} == {"paper's slip"}
-    assert scoreboard.select(every, verdict="same-direction") == scoreboard.select(
+        assert {one.verdict for one in reports.select(every, verdict=asked)} == {"paper's slip"}
+    assert reports.select(every, verdict="same-direction") == reports.select(
         every, verdict="same direction"
     )
-    counts = scoreboard.count(every)
+    counts = reports.count(every)
     assert list(counts) == list(claims.VERDICTS) and sum(counts.values()) == len(every) == len(
         claims.load()
     )
@@ -579,28 +580,28 @@ def test_selecting_and_counting():
 
 def test_the_line_is_one_and_the_block_the_same_in_several():
     one = claims.judge(claims.load()[0])
-    assert scoreboard.line([]) == "0 claims" and scoreboard.line([one]) == "1 claim: 1 reproduced"
+    assert reports.line([]) == "0 claims" and reports.line([one]) == "1 claim: 1 reproduced"
     every = claims.judge_all()
-    assert scoreboard.block(every).split("\n  ")[1:] == scoreboard.line(every).partition(": ")[
+    assert reports.block(every).split("\n  ")[1:] == reports.line(every).partition(": ")[
         2
     ].split(", ")
-    slips = scoreboard.select(every, verdict="slip")
+    slips = reports.select(every, verdict="slip")
     assert (
-        scoreboard.line(slips) == "3 claims: 3 paper's slips"
-        and scoreboard.line(slips[:1]) == "1 claim: 1 paper's slip"
+        reports.line(slips) == "3 claims: 3 paper's slips"
+        and reports.line(slips[:1]) == "1 claim: 1 paper's slip"
     )
     undecided = [judged((0.41,), base=(0.4,)), judged((0.45, 0.35), base=(0.4, 0.4))]
     assert all(one.undecided for one in undecided)
-    assert scoreboard.line(undecided).endswith(
+    assert reports.line(undecided).endswith(
         f"{len(undecided)} not reproduced ({len(undecided)} undecided)"
     )
 
 
 def test_the_table_is_aligned_and_holds_every_claim():
     every = claims.judge_all()
-    head, rule, *rows, again, last = scoreboard.table(every).splitlines()
+    head, rule, *rows, again, last = reports.table(every).splitlines()
     assert (
-        set(rule) == {"-"} and rule == again and last == scoreboard.line(every) and len(rule) <= 160
+        set(rule) == {"-"} and rule == again and last == reports.line(every) and len(rule) <= 160
     )
     at = head.index("verdict")
     verdicts = [row[at:].split("  ")[0] for row in rows if row[at : at + 1].strip()]
@@ -620,12 +621,12 @@ def test_the_figure_has_a_square_for_each_claim():
     from matplotlib.colors import to_rgba
 
     every = claims.judge_all()
-    figure = scoreboard.draw(every)
+    figure = reports.draw(every)
     squares = figure.axes[0].patches
     assert len(squares) == len(every)
-    for verdict, n in scoreboard.count(every).items():
+    for verdict, n in reports.count(every).items():
         assert (
-            sum(square.get_edgecolor() == to_rgba(scoreboard.COLORS[verdict]) for square in squares)
+            sum(square.get_edgecolor() == to_rgba(reports.COLORS[verdict]) for square in squares)
             == n
         )
     assert sum(square.get_facecolor() == to_rgba("white") for square in squares) == sum(
@@ -638,11 +639,11 @@ def test_the_figure_has_a_square_for_each_claim():
 
 
 def test_links_lead_to_pages_that_are_there(monkeypatch, tmp_path):
-    linked = scoreboard.markdown(claims.judge_all())
+    linked = reports.markdown(claims.judge_all())
     pages = set(re.findall(r"\]\(([\w-]+\.ipynb)\)", linked))
     assert pages and all((ROOT / "book" / page).is_file() for page in pages)
-    monkeypatch.setattr(scoreboard, "ROOT", tmp_path)
-    assert "](" not in scoreboard.markdown(claims.judge_all())
+    monkeypatch.setattr(reports, "ROOT", tmp_path)
+    assert "](" not in reports.markdown(claims.judge_all())
 
 
 def page(name):
@@ -660,7 +661,7 @@ def test_appendix_d_shows_what_the_archive_holds():
     for name in claims.contents()["sections"]:
         found = [one for one in every if one.claim.section == name]
         said = shown[f'show("{name}")']
-        assert scoreboard.markdown(found) in said and scoreboard.notes(found) in said
+        assert reports.markdown(found) in said and reports.notes(found) in said
     prose = "".join(
         "".join(cell["source"]) for cell in page("claims") if cell["cell_type"] == "markdown"
     )
@@ -670,7 +671,7 @@ def test_appendix_d_shows_what_the_archive_holds():
 def test_a_chapters_table_tells_its_own_claims_and_what_the_page_has_measured():
     every = claims.judge_all()
     own = [one for one in every if one.claim.chapter == "06-results"]
-    head, rule, *rows = scoreboard.chapter(
+    head, rule, *rows = reports.chapter(
         every, "06-results", {"ten-views-top1": "-5.0 points, 1 seed"}
     ).splitlines()
     assert head.count("|") == rule.count("|") == 7 and len(rows) == len(own) > 20
@@ -681,7 +682,7 @@ def test_a_chapters_table_tells_its_own_claims_and_what_the_page_has_measured():
     )
     (reckoned,) = (
         row
-        for row in scoreboard.chapter(every, "03-architecture").splitlines()
+        for row in reports.chapter(every, "03-architecture").splitlines()
         if "60 million" in row
     )
     assert reckoned.endswith(
@@ -696,12 +697,12 @@ NUMBERED = sorted(
 
 @pytest.mark.parametrize("name", NUMBERED)
 def test_each_chapter_shows_the_table_of_the_archive(name):
-    (cell,) = (cell for cell in page(name) if "scoreboard.chapter" in "".join(cell["source"]))
+    (cell,) = (cell for cell in page(name) if "reports.chapter" in "".join(cell["source"]))
     shown = "".join(
         "".join(out.get("data", {}).get("text/markdown", "")) for out in cell["outputs"]
     ).splitlines()
     trains = "nbval-ignore-output" in cell["metadata"]["tags"]
-    mine = scoreboard.chapter(
+    mine = reports.chapter(
         claims.judge_all(), name, {"ten-views-top1": "another number"} if trains else None
     ).splitlines()
 
@@ -719,14 +720,14 @@ def test_the_cover_and_appendix_d_show_the_scoreboard_of_the_archive(name):
     printed = "".join(
         "".join(out.get("text", "")) for cell in page(name) for out in cell.get("outputs", [])
     )
-    assert scoreboard.block(claims.judge_all()) in printed
+    assert reports.block(claims.judge_all()) in printed
 
 
 def test_json_is_complete_and_standard(capsys, places):
     places("embedded")
     assert main(["claims", "--json"]) == 0
     told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
-    assert told["counts"] == scoreboard.count(claims.judge_all()) and len(told["claims"]) == len(
+    assert told["counts"] == reports.count(claims.judge_all()) and len(told["claims"]) == len(
         claims.load()
     )
     one = next(claim for claim in told["claims"] if claim["id"] == "ten-views-top1")

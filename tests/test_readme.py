@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from alexnet import claims, results, scoreboard
+from alexnet import claims, results
+from alexnet.claims import reports
 from alexnet.experiments import ablations, cifar_lrn
 from alexnet.presets import get, shapes, total
 from benchmarks import chart, record, step
@@ -19,11 +20,11 @@ def row(*cells: str) -> str:
 
 
 def points(values: list[float]) -> str:
-    return f"{claims.interval(values)[0]:+.1f} points ({', '.join(f'{value:+.1f}' for value in values)})"
+    return f"{claims.mean_interval(values)[0]:+.1f} points ({', '.join(f'{value:+.1f}' for value in values)})"
 
 
 def decided(values: list[float]) -> bool:
-    mean, half = claims.interval(values)
+    mean, half = claims.mean_interval(values)
     return abs(mean) > half
 
 
@@ -234,7 +235,7 @@ def test_the_table_is_what_the_archive_holds(rows) -> None:
 
 
 def test_the_scoreboard_is_the_archives() -> None:
-    assert f"**{scoreboard.line(claims.judge_all())}**" in README
+    assert f"**{reports.line(claims.judge_all())}**" in README
 
 
 def test_pictures_are_there() -> None:

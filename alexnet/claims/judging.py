@@ -1,5 +1,8 @@
-"""Verdicts on claims: arithmetic by `alexnet.arithmetic`, always and exactly; the others by results,
-the archive's or the user's own, paired over seeds."""
+"""Verdicts on claims.
+
+Arithmetic is judged by `alexnet.arithmetic`, always and exactly; everything else by results, the
+archive's or the user's own, paired over seeds.
+"""
 
 import math
 from collections.abc import Sequence
@@ -89,7 +92,7 @@ def _judge_by_first(claim: Claim, names: list[str], own: bool) -> Judgement:
 
 
 def _result(experiment: str, profile: str, own: bool) -> dict[str, Any] | None:
-    """The result of an experiment on a profile, from the archive or the user's own; None without."""
+    """An experiment's result on a profile, the archive's or the user's own; None if not yet run."""
     folder = results.runs(profile) / "results" if own else results.ARCHIVE / profile
     return results.load(experiment, folder)
 

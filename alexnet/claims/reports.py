@@ -127,7 +127,7 @@ def draw(judgements: list[Judgement]) -> Any:
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
 
-    rows = {name: [] for name in contents()["sections"]}
+    rows: dict[str, list[Judgement]] = {name: [] for name in contents()["sections"]}
     for one in sorted(judgements, key=lambda one: VERDICTS.index(one.verdict)):
         rows[one.claim.section].append(one)
     rows = {name: row for name, row in rows.items() if row}
@@ -160,8 +160,8 @@ def _square(axes: Any, one: Judgement, x: float, y: float, side: float = 0.84) -
     face, ink = color, "black" if one.verdict in VERDICTS[1::2] else "white"
     if one.undecided:
         face, ink = "white", color
-    look = {"facecolor": face, "edgecolor": color, "lw": 1.1}
-    axes.add_patch(Rectangle((x, y - side / 2), side, side, **look))
+    place = (x, y - side / 2)
+    axes.add_patch(Rectangle(place, side, side, facecolor=face, edgecolor=color, lw=1.1))
     middle = {"ha": "center", "va": "center"}
     axes.text(x + side / 2, y, MARKS[one.verdict], fontsize=7.5, color=ink, **middle)
 

@@ -15,7 +15,7 @@ READY   := $(VENV)/.ready
 HALF    := $(VENV)/.installing
 LOCKED  ?= $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),1,0)
 LOCK    := $(if $(filter 1,$(LOCKED)),-c requirements.lock)
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -e ./kernels -e '.[bench,book,export,test]'
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -e ./kernels -e '.[all]'
 CHAPTERS = $(wildcard book/*.ipynb)
 
 # One thread is the quickest where two processes share two cores. The suite passes with others too: make test THREADS=2.

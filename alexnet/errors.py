@@ -20,7 +20,7 @@ def needs(module: str, *, extra: str, what: str) -> ModuleType:
     """Import a module that the base installation does not bring.
 
     Args:
-        module: Its name, as in an import statement.
+        module: Its name, as in an import statement; or one of our own that imports such a module.
         extra: The extra of this package that brings it.
         what: What needs it, as the subject of a sentence: "drawing".
 
@@ -30,8 +30,7 @@ def needs(module: str, *, extra: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != module.partition(".")[0]:
-            raise  # it is installed, and lacks something itself
+        if (error.name or "alexnet").startswith("alexnet"):
+            raise
         package = f"alexnet-reproduced[{extra}]"
-        message = f"{what} needs {error.name}: pip install '{package}'"
-        raise InputError(message) from None
+        raise InputError(f"{what} needs {error.name}: pip install '{package}'") from None

@@ -31,7 +31,7 @@ from alexnet.data.listing import (
     class_names,
     few,
 )
-from alexnet.errors import InputError
+from alexnet.errors import InputError, needs
 
 
 @dataclass(frozen=True)
@@ -361,7 +361,7 @@ def _devkit(root: Path, release: Release, name: str) -> bytes:
 
 def _synsets(root: Path, release: Release) -> tuple[dict[int, str], dict[str, str]]:
     """WordNet's identifiers by the numbers of the ground truth, and what they are called."""
-    from scipy.io import loadmat
+    loadmat = needs("scipy.io", extra="datasets", what="reading ILSVRC's meta.mat").loadmat
 
     try:
         table = np.atleast_1d(

@@ -39,7 +39,7 @@ from alexnet.data.listing import (
     few,
     lines,
 )
-from alexnet.errors import InputError
+from alexnet.errors import InputError, needs
 
 WORDS = ("words.txt", "synset_words.txt", "wnids.txt")  # beside the class folders, and no images
 
@@ -236,13 +236,13 @@ def _is_cifar10(root: Path) -> bool:
 
 
 def _cifar10(root: Path) -> Listing:
-    from torchvision.datasets import CIFAR10  # heavy, and needed here only
+    datasets = needs("torchvision.datasets", extra="datasets", what="reading CIFAR-10")
 
     splits: dict[str, Images] = {}
     classes: list[str] = []
     for split in ("train", "test"):
         try:
-            data = CIFAR10(str(_cifar10_root(root)), train=split == "train", download=False)
+            data = datasets.CIFAR10(str(_cifar10_root(root)), train=split == "train", download=False)
         except Exception as error:  # it unpickles, which fails in any way
             raise InputError(
                 f"{root} is not CIFAR-10 as torchvision stores it ({error}): fetch it again"
@@ -314,11 +314,11 @@ def _targets(data) -> Any:
 
 
 def _torchvision(source: str) -> Listing:
-    import torchvision.datasets
+    datasets = needs("torchvision.datasets", extra="datasets", what=f"reading {source}")
 
     _, name, folder = (*source.split(":", 2), "", "")[:3]
-    kind: Any = getattr(torchvision.datasets, name, None)
-    base = torchvision.datasets.VisionDataset
+    kind: Any = getattr(datasets, name, None)
+    base = datasets.VisionDataset
     if (
         not folder
         or kind is base

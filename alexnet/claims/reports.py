@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alexnet import tables
 from alexnet.claims.entries import VERDICTS, contents
 from alexnet.claims.judging import Judgement, compute
 from alexnet.errors import InputError, needs
 from alexnet.results import ROOT
-from alexnet.tables import align
 
 # told apart without color by their marks
 COLORS = dict(zip(VERDICTS, ("#1b7837", "#a6d96a", "#d7191c", "#dddddd", "#542788"), strict=True))
@@ -88,7 +88,7 @@ def table(judgements: list[Judgement]) -> str:
         folded = [textwrap.wrap(cell, 46 if i == 1 else 30) or [""] for i, cell in enumerate(cells)]
         depth = max(map(len, folded))
         rows.extend(zip(*(cell + [""] * (depth - len(cell)) for cell in folded), strict=True))
-    head, *lines = align(rows)
+    head, *lines = tables.align(rows)
     rule = "-" * max(map(len, [head, *lines]))
     return "\n".join([head, rule, *lines, rule, line(judgements)])
 
@@ -175,17 +175,11 @@ def title(section: str) -> str:
 def markdown(judgements: list[Judgement]) -> str:
     """Appendix D's table: a claim with a link to its chapter, the paper's number, that of its logs,
     ours, the verdict."""
-    rows = [("claim", "the paper", "its logs", "here", "verdict")]
+    head, rows = ("claim", "the paper", "its logs", "here", "verdict"), []
     for one in judgements:
         claim, text = one.claim, f"{one.claim.claim} {_link(one.claim.chapter)}"
         rows.append((text, claim.paper, claim.logged(), _on_data(one), _verdict(one)))
-    return _marked(rows)
-
-
-def _marked(rows: Sequence[Sequence[str]]) -> str:
-    """Rows, the first of which is the head, as a table of Markdown."""
-    head, *rest = (f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([head, f"| {' | '.join(['---'] * len(rows[0]))} |", *rest])
+    return tables.markdown(head, rows)
 
 
 def _on_data(one: Judgement) -> str:
@@ -215,7 +209,8 @@ def chapter(judgements: list[Judgement], name: str, page: Mapping[str, str] | No
                 archived, own = "", one.shown
             rows.append((claim.claim, claim.paper, claim.logged(), archived, own, _verdict(one)))
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-    return _marked(list(zip(*columns, strict=True)))
+    head, *kept = zip(*columns, strict=True)
+    return tables.markdown(head, kept)
 
 
 def _link(chapter: str) -> str:

@@ -18,10 +18,11 @@ from alexnet.claims.statistics import mean_interval
 class Judgement:
     """A claim's verdict and what it rests on; numbers are in the claim's unit.
 
-    verdict: One of VERDICTS.
-    shown: The number as a reader sees it, with its interval, unit and count of seeds.
-    half: Half the width of the 95 % interval; None where there is none.
-    undecided: A "not reproduced" whose numbers speak neither for the claim nor against it.
+    Args:
+        verdict: One of VERDICTS.
+        shown: The number as a reader sees it, with its interval, unit and count of seeds.
+        half: Half the width of the 95 % interval; None where there is none.
+        undecided: A "not reproduced" whose numbers speak neither for the claim nor against it.
     """
 
     claim: Claim
@@ -49,8 +50,9 @@ class Missing(Exception):
 class Measured:
     """A claim's quantity, seed by seed, in its unit.
 
-    bound: Whether the values are exact (0), least (1) or greatest (-1) ones, or both (None).
-    seeded: Whether they belong to seeds at all.
+    Args:
+        bound: Whether the values are exact (0), least (1) or greatest (-1) ones, or both (None).
+        seeded: Whether they belong to seeds at all.
     """
 
     values: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""The command line: the whole way from images to weights, what is told of bad input, and how it ends when stopped."""
+"""The command line: from images to weights, what is said of bad input, how it ends when stopped."""
 
 import argparse
 import json
@@ -44,7 +44,7 @@ def run(packs32, tmp_path_factory):
     return out
 
 
-# --- the whole way ------------------------------------------------------------------------------------------------------------------------
+# --- the whole way ---------------------------------------------------------------------------
 
 
 def test_prepare_train_evaluate_export(packs72, tmp_path, capsys):
@@ -54,9 +54,8 @@ def test_prepare_train_evaluate_export(packs72, tmp_path, capsys):
     options = ["--width", 0.0625, "--batch-size", 16, "--steps", 4, "--seed", 3]
     assert alexnet("train", "--data", tmp_path / "pack", "--out", tmp_path / "run", *options) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == str(tmp_path / "pack") and re.fullmatch(
-        rf"{tmp_path}/run: 4 steps, 1\.3 epochs, \d+ s; weights in .*", told[1]
-    )
+    assert told[0] == str(tmp_path / "pack")
+    assert re.fullmatch(rf"{tmp_path}/run: 4 steps, 1\.3 epochs, \d+ s; weights in .*", told[1])
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["preset"], config["seed"], config["num_classes"]) == ("paper", 3, 3)
     assert config["image_size"] == 64  # 7/8 of 72, in eights
@@ -105,10 +104,8 @@ def test_prepare_a_part_and_verify(packs72, tmp_path, capsys):
     assert packs["train"].classes == [names[0], names[2]] and packs["train"].encoding == "jpeg"
     assert {split: len(pack) for split, pack in packs.items()} == {"train": 10, "val": 4, "test": 4}
     told = capsys.readouterr().out.splitlines()
-    assert (
-        told[0]
-        == f"{tmp_path / 'a' / 'train'}: 10 images, as its manifest says; train has digest {packs['train'].digest[:16]}"
-    )
+    digest = f"train has digest {packs['train'].digest[:16]}"
+    assert told[0] == f"{tmp_path / 'a' / 'train'}: 10 images, as its manifest says; {digest}"
     for classes, expected in (("2", names[:2]), (f"{names[1]},", [names[1]])):
         assert (
             alexnet(
@@ -238,7 +235,10 @@ def test_a_run_starts_from_another(packs32, run, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def contest(tmp_path_factory):
-    """A folder of packs made from archives like ILSVRC-2012's, with six classes and five test images without labels; and two runs on it."""
+    """A folder of packs made from archives like ILSVRC-2012's, and two runs on it.
+
+    It has six classes, and five test images without labels.
+    """
     folder = tmp_path_factory.mktemp("contest")
     wnids = [f"n0{i}" for i in range(1, 7)]
     root = folder / "archives"
@@ -279,11 +279,8 @@ def test_a_submission_names_five_classes_an_image_by_their_numbers(contest, tmp_
         alexnet("evaluate", *runs, "--data", contest / "packs", "--submission", file, "--views", 10)
         == 0
     )
-    told = capsys.readouterr().out
-    assert (
-        told
-        == f"{file}: test, 5 images, 10 views, 2 nets averaged: five classes a line, by ILSVRC's numbers\n"
-    )
+    what = "test, 5 images, 10 views, 2 nets averaged"
+    assert capsys.readouterr().out == f"{file}: {what}: five classes a line, by ILSVRC's numbers\n"
     test = open_splits(contest / "packs")["test"]
     both = [predict(net, test, augment, 10)[0] for net, augment, _ in map(load_run, runs)]
     expected = ((both[0] + both[1]) / 2).topk(5).indices
@@ -292,7 +289,8 @@ def test_a_submission_names_five_classes_an_image_by_their_numbers(contest, tmp_
         lines == (6 - expected).tolist()
     )  # of six classes, the first by name is the last by number
     assert [path.name for path in file.parent.iterdir()] == ["flat.txt"]
-    # images whose labels are known are measured as well, and by the kit's own list the errors come out the same
+    # images whose labels are known are measured as well, and by the kit's own list the errors come
+    # out the same
     assert (
         alexnet(
             "evaluate", *runs, "--data", contest / "packs", "--split", "val", "--submission", file
@@ -305,10 +303,9 @@ def test_a_submission_names_five_classes_an_image_by_their_numbers(contest, tmp_
     missed = [
         sum(t not in line[:k] for t, line in zip(truth, best, strict=True)) / 6 for k in (1, 5)
     ]
-    found = re.fullmatch(
-        r"val, 6 images, one view, 2 nets averaged: top-1 error ([\d.]+)%, top-5 error ([\d.]+)%, [\d.]+ nats",
-        measured,
-    )
+    what = "val, 6 images, one view, 2 nets averaged"
+    errors = r"top-1 error ([\d.]+)%, top-5 error ([\d.]+)%, [\d.]+ nats"
+    found = re.fullmatch(f"{what}: {errors}", measured)
     assert [float(number) for number in found.groups()] == pytest.approx(
         [100 * m for m in missed], abs=0.01
     )
@@ -333,8 +330,9 @@ def test_a_divergence_is_told_in_one_line_and_the_run_is_of_no_use(packs32, tmp_
     ):
         assert alexnet(*train, "--out", out, "--lr", rate, "--batch-size", batch) == 1
         (line,) = capsys.readouterr().err.splitlines()
-        told = r"alexnet: at step (\d) \(batch \d of \d in epoch \d\) the loss, or a weight before it, was no longer finite"
-        found = re.fullmatch(f"{told}; {kept}; try a lower --lr in another folder", line)
+        where = r"alexnet: at step (\d) \(batch \d of \d in epoch \d\)"
+        what = f"{where} the loss, or a weight before it, was no longer finite"
+        found = re.fullmatch(f"{what}; {kept}; try a lower --lr in another folder", line)
         assert found, line
         assert json.loads((out / "summary.json").read_text())["diverged_at"] == int(found[1])
         more = ["train", "--data", packs32, "--out", tmp_path / "more", *FOUR, "--init", out]
@@ -351,7 +349,7 @@ def test_a_divergence_is_told_in_one_line_and_the_run_is_of_no_use(packs32, tmp_
         shutil.rmtree(out)
 
 
-# --- bad input ----------------------------------------------------------------------------------------------------------------------------
+# --- bad input -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -560,7 +558,7 @@ def test_failures_of_ours_are_exit_status_1(monkeypatch, capsys, run, tmp_path):
         assert said in line and not any((tmp_path / "new").iterdir())
 
 
-# --- help ---------------------------------------------------------------------------------------------------------------------------------
+# --- help ------------------------------------------------------------------------------------
 
 
 def test_every_option_is_explained(capsys):
@@ -585,7 +583,7 @@ def test_every_option_is_explained(capsys):
         )
 
 
-# --- as a program -------------------------------------------------------------------------------------------------------------------------
+# --- as a program ----------------------------------------------------------------------------
 
 
 def test_a_stopped_training_says_how_to_go_on_and_goes_on(packs32, tmp_path):
@@ -638,8 +636,9 @@ import _imp, os, signal, sys
 from alexnet import cli
 
 def watch(frame, event, argument):
-    swallows = frame.f_code.co_name == "cb" and event == "c_return" and argument is _imp.acquire_lock
-    if swallows and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    locking = event == "c_return" and argument is _imp.acquire_lock
+    caught = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    if locking and caught and frame.f_code.co_name == "cb":
         sys.setprofile(None)
         os.kill(os.getpid(), int(sys.argv[1]))
 

@@ -18,18 +18,20 @@ from safetensors.torch import load_file
 from alexnet import AlexNet, cli
 from alexnet.data.pack import open_splits
 from alexnet.evaluation import predict
-from alexnet.training import log
+from alexnet.training import checkpoint, log
 from alexnet.training.trainer import load_run
 from tests import archives
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+PROGRAM = [sys.executable, "-m", "alexnet"]
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 FOUR = ["--preset", "four-layer", "--width", "0.25", "--batch-size", "8"]
 
 
 def alexnet(*arguments):
-    """The exit status, as a shell would see it."""
+    """The exit status, as a shell would see it; an argument may be several words."""
     try:
-        return cli.main([str(argument) for argument in arguments])
+        return cli.main([word for argument in arguments for word in str(argument).split()])
     except SystemExit as end:
         return end.code
 
@@ -107,20 +109,8 @@ def test_prepare_a_part_and_verify(packs72, tmp_path, capsys):
     digest = f"train has digest {packs['train'].digest[:16]}"
     assert told[0] == f"{tmp_path / 'a' / 'train'}: 10 images, as its manifest says; {digest}"
     for classes, expected in (("2", names[:2]), (f"{names[1]},", [names[1]])):
-        assert (
-            alexnet(
-                "prepare",
-                images,
-                tmp_path / classes,
-                "--classes",
-                classes,
-                "--size",
-                16,
-                "--workers",
-                1,
-            )
-            == 0
-        )
+        part = ["--classes", classes, "--size 16 --workers 1"]
+        assert alexnet("prepare", images, tmp_path / classes, *part) == 0
         assert open_splits(tmp_path / classes)["val"].classes == expected
     capsys.readouterr()
     assert alexnet("prepare", "--verify", tmp_path / "a") == 0
@@ -147,18 +137,7 @@ def test_prepare_a_part_and_verify(packs72, tmp_path, capsys):
     ],
 )
 def test_columns(packs72, tmp_path, preset, columns, found, maps):
-    options = [
-        "--width",
-        0.0625,
-        "--batch-size",
-        16,
-        "--steps",
-        1,
-        "--preset",
-        preset,
-        "--columns",
-        columns,
-    ]
+    options = ["--width 0.0625 --batch-size 16 --steps 1 --preset", preset, "--columns", columns]
     assert alexnet("train", "--data", packs72, "--out", tmp_path / "run", *options) == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["preset"] == found
     assert len(load_file(tmp_path / "run" / "weights.safetensors")["conv1.bias"]) == maps
@@ -167,23 +146,8 @@ def test_columns(packs72, tmp_path, preset, columns, found, maps):
 def test_checkpoints_as_often_as_asked(packs32, tmp_path):
     for seconds, names in ((1e-6, ["step-000000003", "step-000000004"]), (1e6, ["step-000000004"])):
         out = tmp_path / str(seconds)
-        assert (
-            alexnet(
-                "train",
-                "--data",
-                packs32,
-                "--out",
-                out,
-                *FOUR,
-                "--steps",
-                4,
-                "--lr",
-                0.001,
-                "--checkpoint-every",
-                seconds,
-            )
-            == 0
-        )
+        options = [*FOUR, "--steps 4 --lr 0.001 --checkpoint-every", seconds]
+        assert alexnet("train --data", packs32, "--out", out, *options) == 0
         assert sorted(path.name for path in (out / "checkpoints").iterdir()) == names
 
 
@@ -203,20 +167,8 @@ def test_a_finished_run_is_not_run_again(packs32, run, capsys):
 
 
 def test_a_run_starts_from_another(packs32, run, tmp_path, capsys):
-    train = [
-        "train",
-        "--data",
-        packs32,
-        "--out",
-        tmp_path / "tuned",
-        *FOUR,
-        "--epochs",
-        1,
-        "--lr",
-        1e-9,
-        "--seed",
-        4,
-    ]
+    train = ["train --data", packs32, "--out", tmp_path / "tuned", *FOUR]
+    train += ["--epochs 1 --lr 1e-9 --seed 4"]
     assert alexnet(*train, "--init", run) == 0
     before, after = (
         load_file(run / "weights.safetensors"),
@@ -514,7 +466,7 @@ def test_bad_input_is_one_line_and_exit_status_2(
         name: tmp_path / name for name in ("only_test", "unfinished", "hollow", "renamed", "fish")
     }
     capsys.readouterr()
-    assert alexnet(*arguments.format(**places).split()) == 2
+    assert alexnet(arguments.format(**places)) == 2
     out, err = capsys.readouterr()
     lines = [
         line for line in err.splitlines() if "images/s" not in line and "%|" not in line
@@ -587,36 +539,16 @@ def test_every_option_is_explained(capsys):
 
 
 def test_a_stopped_training_says_how_to_go_on_and_goes_on(packs32, tmp_path):
-    train = [
-        sys.executable,
-        "-m",
-        "alexnet",
-        "train",
-        "--data",
-        packs32,
-        "--out",
-        tmp_path / "run",
-        *FOUR,
-        "--lr",
-        "1e-6",
-    ]
+    run = tmp_path / "run"
+    train = [*PROGRAM, "train", "--data", packs32, "--out", run, *FOUR, "--lr", "1e-6"]
     at = []
     for number, more in ((signal.SIGTERM, []), (signal.SIGINT, ["--resume"])):
-        command, environment = (
-            [*train, "--epochs", "100000", *more],
-            os.environ | {"OMP_NUM_THREADS": "1"},
+        pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([*train, "--epochs", "100000", *more], env=ONE_THREAD, **pipes)
+        before = checkpoint.steps(run / "checkpoints")
+        wait_for(
+            lambda last=before[-1:]: checkpoint.steps(run / "checkpoints")[-1:] != last, process
         )
-        process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        before = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
-        for _ in range(6000):
-            if (
-                sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1:] != before[-1:]
-                or process.poll() is not None
-            ):
-                break
-            time.sleep(0.01)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 128 + number, err
@@ -626,9 +558,17 @@ def test_a_stopped_training_says_how_to_go_on_and_goes_on(packs32, tmp_path):
         found = re.fullmatch(rf"alexnet: stopped at step (\d+) of 500000; {how}", last)
         assert found, err
         at.append(int(found[1]))
-        assert (tmp_path / "run" / "checkpoints" / f"step-{at[-1]:09d}").is_dir()
+        assert (run / "checkpoints" / f"step-{at[-1]:09d}").is_dir()
     assert 5 <= at[0] < at[1]
-    assert [row["step"] for row in log.read(tmp_path / "run", "step")] == list(range(1, at[1] + 1))
+    assert [row["step"] for row in log.read(run, "step")] == list(range(1, at[1] + 1))
+
+
+def wait_for(condition, process):
+    """Until the condition holds, or the process has ended."""
+    for _ in range(6000):
+        if condition() or process.poll() is not None:
+            return
+        time.sleep(0.01)
 
 
 DURING_AN_IMPORT = """
@@ -650,33 +590,18 @@ sys.exit(cli.main(sys.argv[2:]))
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_an_import_is_not_lost(packs32, tmp_path, number):
     """At the moment when Python would swallow an exception and keep the lock of all imports."""
-    train = [
-        "train",
-        "--data",
-        packs32,
-        "--out",
-        tmp_path / "run",
-        *FOUR,
-        "--lr",
-        "1e-6",
-        "--epochs",
-        "60",
-    ]
-    command = [sys.executable, "-c", DURING_AN_IMPORT, str(number.value), *train]
+    train = ["train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--epochs", "60"]
+    command = [sys.executable, "-c", DURING_AN_IMPORT, str(number.value), *train, "--lr", "1e-6"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 128 + number and done.stderr.splitlines()[-1].startswith(
-        "alexnet: stopped"
-    ), done.stderr
+    assert done.returncode == 128 + number, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("alexnet: stopped")
 
 
 def test_sigterm_while_preparing_leaves_nothing_behind(packs72, tmp_path):
     out = tmp_path / "place" / "pack"
-    command = [sys.executable, "-m", "alexnet", "prepare", "pictographs", out, "--workers", "1"]
+    command = [*PROGRAM, "prepare", "pictographs", out, "--workers", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for _ in range(6000):
-        if process.poll() is not None or list(tmp_path.glob("place/.*/*/*/*/*")):
-            break
-        time.sleep(0.01)
+    wait_for(lambda: list(tmp_path.glob("place/.*/*/*/*/*")), process)
     process.terminate()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM and err.splitlines()[-1] == "alexnet: stopped"
@@ -693,16 +618,7 @@ def test_ctrl_c_elsewhere_is_130(monkeypatch, capsys):
 
 
 def test_the_module_is_the_program(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "alexnet",
-        "train",
-        "--data",
-        tmp_path / "x",
-        "--out",
-        tmp_path / "run",
-    ]
+    command = [*PROGRAM, "train", "--data", tmp_path / "x", "--out", tmp_path / "run"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     (line,) = done.stderr.splitlines()

@@ -23,15 +23,11 @@ if not torch.cuda.is_available():
 # The files that take longest, which `make test` begins with: it gives each of two processes a file
 # at a time, and a long one at the end would leave the other without work.
 FIRST = (
-    *(
-        "test_survival.py",
-        "kernels.ipynb",
-        "test_ranks.py",
-        "test_operators.py",
-        "test_any_shape.py",
-    ),
-    *("more-devices.ipynb", "test_step.py", "test_choose.py", "test_reach.py", "test_prepare.py"),
-    *("test_experiments.py", "test_reproduce.py", "test_baselines.py", "test_cli.py"),
+    *("test_survival.py", "kernels.ipynb", "test_ranks.py", "test_adding_an_arm.py"),
+    *("test_adding_a_layer.py", "test_adding_an_operator.py", "test_installation.py"),
+    *("more-devices.ipynb", "test_any_shape.py", "test_operators.py", "test_choose.py"),
+    *("test_benchmarks_reach.py", "test_benchmarks_step.py", "test_steps.py", "test_prepare.py"),
+    *("test_scheduler.py", "test_reproduce.py", "test_baselines.py", "test_cli.py"),
 )
 
 

@@ -242,7 +242,9 @@ def _cifar10(root: Path) -> Listing:
     classes: list[str] = []
     for split in ("train", "test"):
         try:
-            data = datasets.CIFAR10(str(_cifar10_root(root)), train=split == "train", download=False)
+            data = datasets.CIFAR10(
+                str(_cifar10_root(root)), train=split == "train", download=False
+            )
         except Exception as error:  # it unpickles, which fails in any way
             raise InputError(
                 f"{root} is not CIFAR-10 as torchvision stores it ({error}): fetch it again"

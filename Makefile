@@ -15,14 +15,15 @@ READY   := $(VENV)/.ready
 HALF    := $(VENV)/.installing
 LOCKED  ?= $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),1,0)
 LOCK    := $(if $(filter 1,$(LOCKED)),-c requirements.lock)
-INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -e ./kernels -e '.[bench,book,export,test]'
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -e ./kernels -e '.[all]'
 CHAPTERS = $(wildcard book/*.ipynb)
 
 # One thread is the quickest where two processes share two cores. The suite passes with others too: make test THREADS=2.
 THREADS    ?= 1
 threads := OMP_NUM_THREADS=$(THREADS) MKL_NUM_THREADS=$(THREADS) OPENBLAS_NUM_THREADS=$(THREADS) PYTHONHASHSEED=0
-pytest     := $(threads) $(BIN)/python -m pytest -q -n 2 --dist loadfile
-nbval      := $(pytest) --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300 -p no:cacheprovider
+pytest     := $(threads) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+nbval      := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 300 -p no:cacheprovider
+SUITE      := tests kernels/tests $(CHAPTERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce book test test-all browser pdf lint notebooks bench refresh clean
@@ -42,12 +43,10 @@ book: $(READY)  ## build the book into _build/html, executing what changed; warn
 	$(BIN)/python scripts/build_book.py
 
 test: lint $(READY)  ## style, types, unit tests, and every notebook against its stored outputs
-	$(pytest)
-	@$(MAKE) --no-print-directory notebooks
+	$(pytest) $(nbval) $(SUITE)
 
 test-all: lint book  ## test, what is slow or needs a GPU (skipped where there is none), and the built book in Chromium
-	$(pytest) -m 'slow or gpu or not slow'
-	@$(MAKE) --no-print-directory notebooks
+	$(pytest) $(nbval) $(SUITE) -m 'slow or gpu or not slow'
 
 browser: book  ## the built book in Chromium (skipped where there is none): links, keyboard, screen reader, weight, no other host
 	$(pytest) tests/test_browser.py -m 'slow or not slow'
@@ -61,7 +60,7 @@ lint: $(READY)  ## style and types only
 	$(BIN)/mypy
 
 notebooks: $(READY)  ## the notebooks only, re-run against their stored outputs by nbval
-	$(if $(CHAPTERS),$(nbval) $(CHAPTERS),@echo 'book/ has no notebooks')
+	$(pytest) $(nbval) $(CHAPTERS)
 
 bench: $(READY)  ## time the operators, then a training step and its parts, against their peers (benchmarks/README.md has more)
 	$(BIN)/python -m benchmarks.operators

@@ -1,4 +1,5 @@
-"""AlexNet, reproduced: the network, data, training and experiments of Krizhevsky, Sutskever and Hinton (2012)."""
+"""AlexNet, reproduced: the network, data, training and experiments of Krizhevsky, Sutskever and
+Hinton (2012)."""
 
 from typing import TYPE_CHECKING
 

@@ -1,3 +1,5 @@
+"""`python -m alexnet`, the same as the command `alexnet`."""
+
 import sys
 
 from alexnet.cli import main

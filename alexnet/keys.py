@@ -1,6 +1,31 @@
 """Keys: what decides whether something that is kept can be used again.
 
-A key is a digest of every setting that decides the content, as JSON with sorted names.
+A key is a digest of every setting that decides the content, as JSON with sorted names. A file's own
+digest, `alexnet.files.file_digest`, says whether it is still what it was. This is all that is kept:
+
+    what                  where                                     by what key
+    --------------------  ----------------------------------------  ------------------------------
+    pack                  the folder named; a profile's own data:   digest of shards and labels;
+                          runs/P/data/NAME-KEY/                     settings and generator
+    pack, half made       .NAME.partial beside it                   source and options
+    trained net           runs/P/models/KEY/                        `Config.identity`: settings,
+                                                                    data, version of the code
+    checkpoint            RUN/checkpoints/step-N/                   the net's; each file's SHA-256
+    result                runs/P/results/; the archive, results/P/  the net's, and the version of
+                                                                    the measurement
+    Table 1's older rows  runs/P/baselines/ROW-KEY.json             settings, data
+    executed notebook     runs/P/notebooks/                         parameters, code, data,
+                                                                    versions of packages
+    page of the book      _build/.jupyter_cache, .doctrees          code, results, versions: in
+                                                                    .code_hash and .pages_hash
+    operators in C        ~/.cache/alexnet-kernels/native-KEY.so    source, flags, compiler,
+                                                                    processor
+    fastest GPU form      ~/.cache/alexnet-kernels/choices.json     GPU, versions, shapes
+    Triton's binaries     ~/.triton/cache                           Triton's own
+    unfinished benchmark  runs/P/benchmarks/                        machine, code, contestant
+
+P is a profile. ALEXNET_RUNS moves runs/, ALEXNET_CACHE ~/.cache/alexnet-kernels, TRITON_CACHE_DIR
+~/.triton/cache. All but results/ may be deleted at any time: it is made anew when it is needed.
 """
 
 import json

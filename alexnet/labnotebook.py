@@ -1,10 +1,11 @@
-"""The lab notebook of 2012: the runs noted in the comments of the released source, as data, and the paper's numbers derived from them.
+"""The lab notebook of 2012: the runs noted in the released source's comments, as data.
 
-`labnotebook.yml` holds the runs, each with file and line; nothing here is measured by this project.
+`labnotebook.yml` holds the runs, each with file and line, and how the paper's numbers derive from
+them. Nothing here is measured by this project.
 """
 
 from functools import cache
-from math import sqrt
+from math import hypot
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,24 @@ WHAT = ("top1", "top5")
 
 @cache
 def load() -> dict[str, Any]:
-    """{"data", "images_per_file", "color", "runs", "derivations", "repeats", "differences"}, as the file has them."""
+    """The file as it is: {"data", "images_per_file", "color", "runs", "derivations", "repeats",
+    "differences"}."""
     return yaml.safe_load(FILE.read_text())
 
 
 def noted(run: str, split: str, views: int) -> dict[str, Any]:
-    """One line of errors: {"line", "split", "views", "nll", "top1", "top5"}. Raises InputError where no such line was noted."""
+    """One line of errors: {"line", "split", "views", "nll", "top1", "top5"}.
+
+    Raises:
+        InputError: No such line was noted.
+    """
     runs = load()["runs"]
     for line in runs.get(run, {}).get("errors", ()):
         if (line["split"], line["views"]) == (split, views):
             return line
     raise InputError(
-        f"the lab notebook has no error of run {run!r} on {split} images from {views} view(s); its runs: {', '.join(runs)}"
+        f"the lab notebook has no error of run {run!r} on {split} images from {views} view(s); "
+        f"its runs: {', '.join(runs)}"
     )
 
 
@@ -39,18 +46,22 @@ def where(run: str, line: int | str) -> str:
 
 
 def derive(name: str, what: str) -> float:
-    """A derivation's value in percent, or in percentage points where it is a difference; what: "top1" or "top5"."""
-    found = _derivation(name)
-    value = noted(*found["of"])[what] - (noted(*found["minus"])[what] if "minus" in found else 0.0)
+    """A derivation's value in percent, or in percentage points where it is a difference.
+
+    Args:
+        name: Of the derivation.
+        what: "top1" or "top5".
+    """
+    entry = _derivation(name)
+    value = noted(*entry["of"])[what] - (noted(*entry["minus"])[what] if "minus" in entry else 0.0)
     return round(100 * value, 4)  # the notes have six places
 
 
 def sources(name: str) -> str:
     """Where a derivation's numbers stand."""
-    found = _derivation(name)
-    return " minus ".join(
-        where(found[key][0], noted(*found[key])["line"]) for key in ("of", "minus") if key in found
-    )
+    entry = _derivation(name)
+    lines = [entry[part] for part in ("of", "minus") if part in entry]
+    return " minus ".join(where(line[0], noted(*line)["line"]) for line in lines)
 
 
 def is_difference(name: str) -> bool:
@@ -68,11 +79,11 @@ def repeats(what: str) -> list[float]:
 
 
 def color_shifts() -> list[float]:
-    """Standard deviation of the source's color noise in R, G and B, in gray levels, before its division by 1.1."""
+    """Standard deviation of the source's color noise in R, G and B, in gray levels, before its
+    division by 1.1."""
     color = load()["color"]
     return [
-        color["noise"]
-        * sqrt(sum((a * d) ** 2 for a, d in zip(row, color["deviations"], strict=True)))
+        color["noise"] * hypot(*(a * d for a, d in zip(row, color["deviations"], strict=True)))
         for row in color["axes"]
     ]
 
@@ -80,7 +91,6 @@ def color_shifts() -> list[float]:
 def _derivation(name: str) -> dict[str, Any]:
     derivations = load()["derivations"]
     if name not in derivations:
-        raise InputError(
-            f"the lab notebook derives no {name!r}; it derives {', '.join(derivations)}"
-        )
+        every = ", ".join(derivations)
+        raise InputError(f"the lab notebook derives no {name!r}; it derives {every}")
     return derivations[name]

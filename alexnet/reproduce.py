@@ -29,7 +29,8 @@ from typing import Any
 
 import yaml
 
-from alexnet import claims, experiments, profiles, scoreboard
+from alexnet import claims, experiments, profiles
+from alexnet.claims import reports
 from alexnet.errors import InputError
 from alexnet.processes import as_they_end, cores
 
@@ -230,7 +231,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     judged = claims.judge_all(profile.name, own=True)
     print(
-        f"by your results, {scoreboard.line(judged)}; alexnet claims --runs --profile {profile.name} lists them"
+        f"by your results, {reports.line(judged)}; alexnet claims --runs --profile {profile.name} lists them"
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""Tables that a terminal prints aligned and a notebook shows as tables."""
+"""Tables that a terminal prints aligned and a notebook shows as tables, and durations in words."""
 
 import re
 from collections.abc import Sequence
@@ -7,10 +7,15 @@ _NUMBER = re.compile(r"(> )?[-+]?[\d.,]+ ?%?|-")
 
 
 class Table(str):
-    """Aligned text, which `print` and files take as any other; where a notebook displays it, a table of Markdown.
+    """Aligned text, which `print` and files take as any other; displayed by a notebook, Markdown.
 
-    head: a title for each column; rows: as many cells each, or one alone, a heading of the rows below it; notes: lines beneath. A column of
-    plain numbers is aligned to the right. Spaces before a row's first cell indent it in both forms.
+    A column of plain numbers is aligned to the right. Spaces before a row's first cell indent it in
+    both forms.
+
+    Args:
+        head: A title for each column.
+        rows: As many cells each; or one alone, a heading of the rows below it.
+        notes: Lines beneath.
     """
 
     markdown: str
@@ -18,35 +23,20 @@ class Table(str):
     def __new__(
         cls, head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
     ) -> "Table":
-        whole = [row for row in rows if len(row) == len(head)]
-        cells = list(zip(*whole, strict=True)) or [()] * len(head)
-        right = [
-            any(column) and all(not cell or _NUMBER.fullmatch(cell) for cell in column)
-            for column in cells
-        ]
-        widths = [max(map(len, column)) for column in zip(head, *whole, strict=True)]
-        lines = []
-        for row in [head, *rows]:
-            aligned = (
-                [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right)]
-                if len(row) == len(head)
-                else row
-            )
-            lines.append("  ".join(aligned).rstrip())
-        made = super().__new__(cls, "\n".join([*lines, *notes]))
-        rule = ["---:" if r else "---" for r in right]
+        full = [row for row in rows if len(row) == len(head)]
+        columns = list(zip(*full, strict=True)) or [()] * len(head)
+        right = [any(column) and all(map(_is_number, column)) for column in columns]
+        aligned = iter(align([head, *full], right))
+        lines = [next(aligned) if len(row) == len(head) else row[0] for row in [head, *rows]]
+        table = super().__new__(cls, "\n".join([*lines, *notes]))
         marked = [
-            [_plain(cell) for cell in row] + [""] * (len(head) - len(row)) for row in [head, *rows]
+            [*map(_plain, row)] if len(row) == len(head) else _heading(row[0], len(head))
+            for row in rows
         ]
-        marked = [
-            [f"*{row[0]}*", *row[1:]] if len(old) < len(head) else row
-            for row, old in zip(marked, [head, *rows], strict=True)
-        ]
-        below = "".join(f"\n{_plain(note)}<br>" for note in notes).removesuffix("<br>")
-        made.markdown = "\n".join(
-            f"| {' | '.join(row)} |" for row in [marked[0], rule, *marked[1:]]
-        ) + (f"\n{below}" if notes else "")
-        return made
+        table.markdown = markdown([_plain(title) for title in head], marked, right)
+        if notes:
+            table.markdown += "\n\n" + "<br>\n".join(map(_plain, notes))
+        return table
 
     def __repr__(self) -> str:
         return str(self)
@@ -55,10 +45,26 @@ class Table(str):
         return self.markdown
 
 
+def _is_number(cell: str) -> bool:
+    return not cell or _NUMBER.fullmatch(cell) is not None
+
+
 def _plain(cell: str) -> str:
     """A cell that says in Markdown what it says in plain text."""
     text = cell.lstrip(" ")
     return "&ensp;" * (len(cell) - len(text)) + re.sub(r"([\\|*_<>`$])", r"\\\1", text)
+
+
+def _heading(text: str, columns: int) -> list[str]:
+    return [f"*{_plain(text)}*", *[""] * (columns - 1)]
+
+
+def markdown(
+    head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool] | None = None
+) -> str:
+    """A table of Markdown out of cells that are marked up already; `right` as in `align`."""
+    rule = ["---:" if is_right else "---" for is_right in right or [False] * len(head)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
 
 
 def align(rows: Sequence[Sequence[str]], right: Sequence[bool] | None = None) -> list[str]:

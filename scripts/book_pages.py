@@ -1,6 +1,8 @@
-"""What the book's pages need beyond Jupyter Book, as a Sphinx extension (`_config.yml` names it): the data of the figures to play with;
-docstrings, which here are plain text, in the markup that autodoc expects; no thebe, which would fetch programs from another host, and whose
-settings stand twice in each page, an error; no role that ARIA has withdrawn.
+"""What the book's pages need beyond Jupyter Book, as a Sphinx extension that `_config.yml` names.
+
+It writes the data of the figures to play with; gives docstrings, which are plain text here, the
+markup that autodoc expects; removes thebe, which would fetch programs from another host and whose
+settings stand twice in each page, an error; and removes a role that ARIA has withdrawn.
 """
 
 import re
@@ -11,6 +13,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import widget_data
 
+SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Source|Note):\s*")
+ITEM = re.compile(r"    (\w[\w., *]*): (.*)")
+
 
 def write_data(app: Any) -> None:
     static = Path(app.outdir).parent / "static"
@@ -19,35 +24,50 @@ def write_data(app: Any) -> None:
 
 
 def mend(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    def is_thebe(script: Any) -> bool:
+        return "thebe" in f"{script.filename} {script.attributes.get('body', '')}".lower()
+
     scripts = context["script_files"]
-    scripts[:] = [
-        script
-        for script in scripts
-        if "thebe" not in f"{script.filename} {script.attributes.get('body', '')}".lower()
-    ]
-    if "body" in context:
-        context["body"] = context["body"].replace(
-            'role="doc-biblioentry"', 'role="listitem"'
-        )  # docutils still writes it
+    scripts[:] = [script for script in scripts if not is_thebe(script)]
+    if "body" in context:  # docutils still writes the role
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 def marked_up(text: str) -> list[str]:
-    """The lines of a docstring as reStructuredText: `names` as code, indented paragraphs as they stand, nothing else with a meaning."""
+    """A docstring's lines as reStructuredText.
+
+    `names` become code, sections a list each, indented paragraphs stand as they are, and nothing
+    else has a meaning.
+    """
     lines: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text.strip("\n")):
-        rows = paragraph.split("\n")
-        indented = [row.startswith("    ") for row in rows]
-        if all(indented):
-            lines += ["::", "", *rows, ""]
+        first, *rest = paragraph.split("\n")
+        if SECTION.fullmatch(first):
+            lines += [f"**{first.strip().rstrip(':')}**", "", *_section(rest)]
+        elif all(row.startswith("    ") for row in (first, *rest)):
+            lines += ["::", "", first, *rest, ""]
         else:
-            whole = " ".join(row.strip() for row in rows)
-            parts = whole.split("`")
-            escaped = [
-                re.sub(r"([\\*_|])", r"\\\1", part) if i % 2 == 0 else f"``{part}``"
-                for i, part in enumerate(parts)
-            ]
-            lines += ["".join(escaped), ""]
+            lines += [_inline(" ".join(row.strip() for row in (first, *rest))), ""]
     return lines
+
+
+def _section(rows: list[str]) -> list[str]:
+    """The rows below a section's title: a list of items, or a paragraph where there are none."""
+    items: list[str] = []
+    for row in rows:
+        if item := ITEM.fullmatch(row):
+            names = ", ".join(f"``{name.strip()}``" for name in item[1].split(","))
+            items.append(f"- {names}: {_inline(item[2])}")
+        elif items:
+            items[-1] += f" {_inline(row.strip())}"
+    return [*items, ""] if items else [_inline(" ".join(row.strip() for row in rows)), ""]
+
+
+def _inline(text: str) -> str:
+    return "".join(
+        f"``{part}``" if i % 2 else re.sub(r"([\\*_|])", r"\\\1", part)
+        for i, part in enumerate(text.split("`"))
+    )
 
 
 def mark_up(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:

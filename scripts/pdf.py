@@ -1,5 +1,7 @@
-"""The whole book as one PDF, printed by Chromium from _build/html: the pages in the order of the table of contents, a bookmark each, and
-links from one to another that stay inside.
+"""The whole book as one PDF, printed by Chromium from _build/html.
+
+The pages come in the order of the table of contents, with a bookmark each, and links from one to
+another stay inside.
 
     python scripts/pdf.py        # after `make book`; writes _build/html/alexnet-reproduced.pdf
 """
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import chromium
 import yaml
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from pypdf import PdfWriter
 from pypdf.generic import ArrayObject, NameObject
 from tqdm import tqdm
@@ -20,35 +22,29 @@ from alexnet.reproduce import pages
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
 OUT = HTML / "alexnet-reproduced.pdf"
-EDGE = "16mm"
+MARGIN = dict.fromkeys(("top", "bottom", "left", "right"), "16mm")
 # What a reader would click: solutions and hidden code are printed too.
 OPEN = "document.querySelectorAll('details').forEach((one) => one.open = true)"
 
 
 def main() -> int:
-    paths = [
-        HTML / f"{name}.html" for name in pages(yaml.safe_load((ROOT / "_toc.yml").read_text()))
-    ]
-    if lacking := [page for page in paths if not page.exists()]:
-        print(f"There is no {lacking[0]}: make book", file=sys.stderr)
-        return 2
-    if chromium.find() is None:
-        print(
-            "The PDF needs Chromium: apt install chromium, or name one in ALEXNET_CHROMIUM",
-            file=sys.stderr,
-        )
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    paths = [HTML / f"{name}.html" for name in pages(toc)]
+    problem = None
+    if missing := [page for page in paths if not page.exists()]:
+        problem = f"There is no {missing[0]}: make book"
+    elif chromium.find() is None:
+        problem = "The PDF needs Chromium: apt install chromium, or name one in ALEXNET_CHROMIUM"
+    if problem:
+        print(problem, file=sys.stderr)
         return 2
     book, starts = PdfWriter(), dict[str, int]()
-    with sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=chromium.find(), args=list(chromium.FLAGS)
-        )
+    with chromium.browser() as browser:
         page = browser.new_page(viewport={"width": 900, "height": 1200}, color_scheme="light")
-        for each in tqdm(paths, unit="page", disable=None):
-            starts[each.as_uri()] = len(book.pages)
-            title, printed = print_page(page, each)
+        for path in tqdm(paths, unit="page", disable=None):
+            starts[path.as_uri()] = len(book.pages)
+            title, printed = print_page(page, path)
             book.append(BytesIO(printed), outline_item=title, import_outline=False)
-        browser.close()
     keep_inside(book, starts)
     book.add_metadata({"/Title": "AlexNet, reproduced"})
     book.write(OUT)
@@ -57,26 +53,24 @@ def main() -> int:
 
 
 def print_page(page: Page, path: Path) -> tuple[str, bytes]:
-    page.goto(path.as_uri(), wait_until="load")
-    page.wait_for_function(chromium.READY)
+    """A page's title, and the page as a PDF."""
+    chromium.open_page(page, path.as_uri())
     page.evaluate(OPEN)
     page.evaluate("window.MathJax ? MathJax.startup.promise.then(() => true) : true")
-    margin = {"top": EDGE, "bottom": EDGE, "left": EDGE, "right": EDGE}
-    printed = page.pdf(format="A4", margin=margin, print_background=True, scale=0.8)  # type: ignore[arg-type]
+    printed = page.pdf(format="A4", margin=MARGIN, print_background=True, scale=0.8)  # type: ignore[arg-type]
     return page.title().split(" — ")[0], printed
 
 
 def keep_inside(book: PdfWriter, starts: dict[str, int]) -> None:
-    """Links to another page of the book lead to where it begins in the PDF."""
+    """Let links to another page of the book lead to where it begins in the PDF."""
     for page in book.pages:
         for reference in page.get("/Annots", ()):
             link = reference.get_object()
             target = str(link.get("/A", {}).get("/URI", "")).split("#")[0]
             if target in starts:
                 del link["/A"]
-                link[NameObject("/Dest")] = ArrayObject(
-                    [book.pages[starts[target]].indirect_reference, NameObject("/Fit")]
-                )
+                start = book.pages[starts[target]].indirect_reference
+                link[NameObject("/Dest")] = ArrayObject([start, NameObject("/Fit")])
 
 
 if __name__ == "__main__":

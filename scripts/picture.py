@@ -1,4 +1,4 @@
-"""The README's picture of the book: the cover, a chapter in the dark, and a page on a phone, from _build/html, in Chromium.
+"""The README's picture of the book, from _build/html: the cover, a chapter in the dark, a phone.
 
 python scripts/picture.py        # after `make book`; writes .github/book.png
 """
@@ -10,7 +10,6 @@ from typing import Literal
 
 import chromium
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "_build" / "html" / "book"
@@ -22,6 +21,7 @@ SHOTS: tuple[tuple[str, int, Literal["light", "dark"], str | None], ...] = (
     ("03-architecture.html", 860, "dark", "[data-widget=architecture]"),
     ("06-results.html", 400, "light", "#fig-neighbors"),
 )
+SCROLL = "(part) => window.scrollTo(0, part.getBoundingClientRect().top + scrollY - 90)"
 
 
 def main() -> int:
@@ -29,26 +29,17 @@ def main() -> int:
         print("There is no book in _build/html: make book", file=sys.stderr)
         return 2
     pictures = []
-    with sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=chromium.find(), args=list(chromium.FLAGS)
-        )
-        for name, width, scheme, place in SHOTS:
-            page = browser.new_page(
-                viewport={"width": width, "height": HEIGHT}, color_scheme=scheme
-            )
-            page.goto((PAGES / name).as_uri(), wait_until="load")
-            page.wait_for_function(chromium.READY)
-            if place:
-                page.locator(place).first.evaluate(
-                    "(there) => window.scrollTo(0, there.getBoundingClientRect().top + scrollY - 90)"
-                )
+    with chromium.browser() as browser:
+        for name, width, scheme, target in SHOTS:
+            window = {"width": width, "height": HEIGHT}
+            page = browser.new_page(viewport=window, color_scheme=scheme)  # type: ignore[arg-type]
+            chromium.open_page(page, (PAGES / name).as_uri())
+            if target:
+                page.locator(target).first.evaluate(SCROLL)
             page.wait_for_timeout(500)  # until it has scrolled
             pictures.append(Image.open(BytesIO(page.screenshot())).convert("RGB"))
-        browser.close()
-    sheet = Image.new(
-        "RGB", (sum(p.width for p in pictures) + GAP * (len(pictures) + 1), HEIGHT + 2 * GAP), PAPER
-    )
+    width = sum(picture.width + GAP for picture in pictures) + GAP
+    sheet = Image.new("RGB", (width, HEIGHT + 2 * GAP), PAPER)
     left = GAP
     for picture in pictures:
         sheet.paste(picture, (left, GAP))

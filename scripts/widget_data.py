@@ -1,8 +1,10 @@
-"""Write the numbers and pictures that the book's figures to play with show, out of the package and the archive: one classic script each,
-which calls `Widgets.provide(NAME, VALUE)`. `scripts/build_book.py` does it at each build; nothing of it is committed.
+"""Write the numbers and pictures that the book's figures to play with show.
+
+They come out of the package and the archive: one classic script each, which calls
+`Widgets.provide(NAME, VALUE)`. `scripts/build_book.py` makes them at each build; none is committed.
 
     python scripts/widget_data.py FOLDER             network.js, photo.js, kernels.js, net.js
-    python scripts/widget_data.py FOLDER --run RUN   net.js out of a run of yours: `alexnet train --preset paper ...`
+    python scripts/widget_data.py FOLDER --run RUN   net.js out of a run of yours, of preset paper
 """
 
 import argparse
@@ -32,9 +34,15 @@ PRESETS = {
     "paper/one-column": "one column",
 }
 KINDS = {LRN: "lrn", SameMapNorm: "same_map", Pool: "pool", Dropout: "dropout"}
+LAYER = ("name", "reads", "kernel", "stride")
+SHAPE = (
+    *("columns", "in_maps", "in_size", "pad", "maps", "size", "out_size", "fan_in"),
+    *("neurons", "weights", "biases", "parameters", "macs"),
+)
 PHOTOGRAPH, SIDE, TEST_PICTURES = "flower", 256, 20
-# The colors of ImageNet as cuda-convnet2 ships them (make-data/input_meta): standard deviations, and axes as columns, here largest first.
-IMAGENET_SPREAD = (121.7801, 37.0939, 19.7208)
+# The colors of ImageNet as cuda-convnet2 ships them (make-data/input_meta): standard deviations,
+# and axes as columns, here largest first.
+IMAGENET_DEVIATIONS = (121.7801, 37.0939, 19.7208)
 IMAGENET_AXES = (
     (-0.56351, -0.71258, 0.41796),
     (-0.57618, -0.02354, -0.81698),
@@ -45,11 +53,10 @@ IMAGENET_MEAN = (127.30, 119.72, 104.91)
 
 def network() -> dict[str, Any]:
     """The tables of some presets, layer by layer."""
-    return {
-        "presets": {
-            name: {"title": title} | described(presets.get(name)) for name, title in PRESETS.items()
-        }
+    tables = {
+        name: {"title": title} | described(presets.get(name)) for name, title in PRESETS.items()
     }
+    return {"presets": tables}
 
 
 def described(
@@ -60,23 +67,12 @@ def described(
     crossing = presets.crossings(table)
     layers = [
         {
-            "name": row.layer.name,
-            "reads": row.layer.reads,
-            "kernel": row.layer.kernel,
-            "stride": row.layer.stride,
+            **{name: getattr(row.layer, name) for name in LAYER},
+            **{name: getattr(row, name) for name in SHAPE},
             "full": not row.layer.kernel,
             "last": row.is_last,
-            "columns": row.columns,
             "then": [operation(op) for op in row.layer.then],
             "crossing": crossing.get(row.layer.name, 0),
-            **{
-                name: getattr(row, name)
-                for name in ("in_maps", "in_size", "pad", "maps", "size", "out_size", "fan_in")
-            },
-            **{
-                name: getattr(row, name)
-                for name in ("neurons", "weights", "biases", "parameters", "macs")
-            },
         }
         for row in table
     ]
@@ -90,69 +86,67 @@ def operation(op: Operation) -> dict[str, Any]:
 
 def photo() -> dict[str, Any]:
     """A photograph, and the principal axes of two sets of colors."""
-    everything = [each.pixels for each in pictographs.photographs().values()]
-    color = Moments.of(
-        np.stack([np.asarray(fit(Image.fromarray(pixels), SIDE)) for pixels in everything])
-    ).color()
-    color["eigenvectors"] *= np.where(
-        color["eigenvectors"].sum(0) < 0, -1, 1
-    )  # a slider to the right is brighter, whichever the colors
-    axes = (np.array(IMAGENET_AXES) * np.where(np.sum(IMAGENET_AXES, 0) < 0, -1, 1)).tolist()
+    photographs = {name: Image.fromarray(p.pixels) for name, p in pictographs.photographs().items()}
+    fitted = np.stack([np.asarray(fit(image, SIDE)) for image in photographs.values()])
+    color = Moments.of(fitted).color()
+    color["eigenvectors"] = brightening(color["eigenvectors"])
+    names = ("mean", "eigenvalues", "eigenvectors")
+    ours = {name: np.round(color[name], 5).tolist() for name in names}
     imagenet = {
-        "title": "ImageNet",
         "mean": IMAGENET_MEAN,
-        "eigenvalues": [s**2 for s in IMAGENET_SPREAD],
-        "eigenvectors": axes,
+        "eigenvalues": [deviation**2 for deviation in IMAGENET_DEVIATIONS],
+        "eigenvectors": brightening(np.array(IMAGENET_AXES)).tolist(),
     }
-    rounded = {
-        name: np.round(color[name], 5).tolist() for name in ("mean", "eigenvalues", "eigenvectors")
-    }
-    ours = {"title": f"{len(everything)} photographs", **rounded}
-    picture = center_square(Image.fromarray(pictographs.photographs()[PHOTOGRAPH].pixels), SIDE)
     return {
-        "photo": data_uri(picture),
+        "photo": data_uri(center_square(photographs[PHOTOGRAPH], SIDE)),
         "name": PHOTOGRAPH,
-        "axes": {"imagenet": imagenet, "photographs": ours},
+        "axes": {
+            "imagenet": {"title": "ImageNet", **imagenet},
+            "photographs": {"title": f"{len(photographs)} photographs", **ours},
+        },
     }
+
+
+def brightening(axes: np.ndarray) -> np.ndarray:
+    """The axes, columns, turned so that a slider to the right is brighter, whichever the colors."""
+    return axes * np.where(axes.sum(0) < 0, -1, 1)
 
 
 def kernels() -> dict[str, Any]:
-    """conv1's learned kernels wherever the archive has some; titles of the profiles where it has none."""
+    """conv1's learned kernels wherever the archive has some; titles of the profiles elsewhere."""
     sets, missing = [], []
     for name in dict.fromkeys([*claims.contents()["profiles"], *profiles.names()]):
         profile = profiles.load(name)
-        if found := results.archived("figure3", name):
-            kernels = {seed: each["kernels"] for seed, each in found["metrics"]["seeds"].items()}
-            maps, _, side, _ = next(iter(kernels.values()))["shape"]
-            seeds = {seed: each["bytes"] for seed, each in kernels.items()}
-            sets.append(
-                {
-                    "title": profile["title"],
-                    "columns": found["metrics"]["columns"],
-                    "maps": maps,
-                    "side": side,
-                    "seeds": seeds,
-                }
-            )
+        if result := results.archived("figure3", name):
+            seeds = {seed: one["kernels"] for seed, one in result["metrics"]["seeds"].items()}
+            maps, _, side, _ = next(iter(seeds.values()))["shape"]
+            about = {"title": profile["title"], "columns": result["metrics"]["columns"]}
+            pixels = {seed: one["bytes"] for seed, one in seeds.items()}
+            sets.append({**about, "maps": maps, "side": side, "seeds": pixels})
         elif name in claims.contents()["profiles"] and "ablations" in profile.settings:
             missing.append(profile["title"])
     return {"sets": sets, "missing": missing}
 
 
 def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The net that runs in the page, and pictures of the test split to run it on."""
+    """The net that runs in the page, and pictures of the test split to run it on.
+
+    Args:
+        metrics: Of experiment `page`; None: the archive's on profile embedded.
+    """
     if metrics is None:
         result = results.archived("page", "embedded")
         if result is None:
             raise InputError(
-                "results/embedded/page.json is missing: make it, `alexnet reproduce --only page --archive`"
+                "results/embedded/page.json is missing: "
+                "make it, `alexnet reproduce --only page --archive`"
             )
         metrics = result["metrics"]
     packed = metrics["net"]
     names = packed["names"]
     preset = presets.get(packed["preset"])
-    prepared = profiles.load("embedded")["page"]["pictographs"]["size"]
     table = described(preset, len(names), packed["width"], packed["image_size"])
+    prepared = profiles.load("embedded")["page"]["pictographs"]["size"]
     codes = {name: code for code, name in pictographs.CLASSES}
     known = [name for name in names if name in codes]
     samples = []
@@ -164,28 +158,29 @@ def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
         "net": packed | {"layers": table["layers"]},
         "samples": samples,
         "prepared": prepared,
-        "note": said_of(metrics, table),
+        "note": note(metrics, table["parameters"]),
     }
 
 
-def said_of(metrics: dict[str, Any], table: dict[str, Any]) -> str:
-    size = f"The text's net with the source's first weights in conv3 to conv5, {table['parameters']:,} parameters of eight bits"
+def note(metrics: dict[str, Any], parameters: int) -> str:
+    """What the page says of its net."""
     if "errors" not in metrics:
-        return f"{table['parameters']:,} parameters of eight bits, of a run of yours."
-    seed, found = next(iter(metrics["errors"].items()))
+        return f"{parameters:,} parameters of eight bits, of a run of yours."
+    seed, errors = next(iter(metrics["errors"].items()))
     return (
-        f"{size}, trained by this package on {metrics['train_images']:,} pictures. Seed {seed} errs on {found['one_view_8_bit']:.1%} of "
-        f"{metrics['images']:,} test pictures ({found['one_view']:.1%} before rounding to eight bits). It has seen nothing else, and sees "
-        "pictographs in whatever you show it."
+        f"The text's net with the source's first weights in conv3 to conv5, {parameters:,} "
+        f"parameters of eight bits, trained by this package on {metrics['train_images']:,} "
+        f"pictures. Seed {seed} errs on {errors['one_view_8_bit']:.1%} of {metrics['images']:,} "
+        f"test pictures ({errors['one_view']:.1%} before rounding to eight bits). It has seen "
+        "nothing else, and sees pictographs in whatever you show it."
     )
 
 
 def center_square(picture: Image.Image, side: int) -> Image.Image:
     short = min(picture.size)
     left, top = (picture.width - short) // 2, (picture.height - short) // 2
-    return picture.resize(
-        (side, side), Image.Resampling.BILINEAR, (left, top, left + short, top + short)
-    )
+    box = (left, top, left + short, top + short)
+    return picture.resize((side, side), Image.Resampling.BILINEAR, box)
 
 
 def data_uri(picture: Image.Image) -> str:
@@ -195,7 +190,7 @@ def data_uri(picture: Image.Image) -> str:
 
 
 def write(folder: Path, name: str, value: dict[str, Any]) -> None:
-    """`folder/name.js`; a file that would not change is left alone."""
+    """Write `folder/name.js`; a file that would not change is left alone."""
     text = f"Widgets.provide({json.dumps(name)}, {json.dumps(value, separators=(',', ':'))});\n"
     path = folder / f"{name}.js"
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,33 +209,24 @@ def of_run(run: Path) -> dict[str, Any]:
     from alexnet.training.trainer import load_run
 
     trained, augment, _ = load_run(run)
-    unknown = {
-        type(op).__name__
-        for row in trained.table
-        for op in row.layer.then
-        if isinstance(op, SameMapNorm)
-    }
-    if unknown or any(
-        isinstance(op, Dropout) and op.inverted for row in trained.table for op in row.layer.then
-    ):
-        raise InputError(
-            f"{run}: a page runs nets of preset paper; this one is {trained.preset.name}"
-        )
+    operations = [op for row in trained.table for op in row.layer.then]
+    if any(isinstance(op, SameMapNorm) or getattr(op, "inverted", False) for op in operations):
+        name = trained.preset.name
+        raise InputError(f"{run}: a page runs nets of preset paper; this one is {name}")
     return {"net": page.pack(trained, augment, json.loads((run / "classes.json").read_text()))}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Write what the book's figures to play with show.")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument(
-        "--run", type=Path, metavar="RUN", help="a finished run of yours, for net.js alone"
-    )
-    given = parser.parse_args()
+    only = "a finished run of yours, for net.js alone"
+    parser.add_argument("--run", type=Path, metavar="RUN", help=only)
+    args = parser.parse_args()
     try:
-        if given.run:
-            write(given.folder, "net", net(of_run(given.run)))
+        if args.run:
+            write(args.folder, "net", net(of_run(args.run)))
         else:
-            write_all(given.folder)
+            write_all(args.folder)
     except InputError as error:
         print(f"widget_data: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,7 @@
-"""Tiny packs that several files share. Tests marked `gpu` are skipped where there is no CUDA device."""
+"""Tiny packs that several files share, and the order of files.
+
+Tests marked `gpu` are skipped where there is no CUDA device.
+"""
 
 import os
 import signal
@@ -6,16 +9,31 @@ import signal
 import pytest
 import torch
 
-# A shell starts background jobs with SIGINT ignored, which children inherit; tests that interrupt a child mean the usual state.
+# A shell starts background jobs with SIGINT ignored, which children inherit; tests that interrupt a
+# child mean the usual state.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Without a device the Triton kernels run under Triton's interpreter, which must be told before they are imported.
+# Without a device the Triton kernels run under Triton's interpreter, which must be told before they
+# are imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+# The files that take longest, which `make test` begins with: it gives each of two processes a file
+# at a time, and a long one at the end would leave the other without work.
+FIRST = (
+    *("test_survival.py", "kernels.ipynb", "test_ranks.py", "test_adding_an_arm.py"),
+    *("test_adding_a_layer.py", "test_adding_an_operator.py", "test_installation.py"),
+    *("more-devices.ipynb", "test_any_shape.py", "test_operators.py", "test_choose.py"),
+    *("test_benchmarks_reach.py", "test_benchmarks_step.py", "test_steps.py", "test_prepare.py"),
+    *("test_scheduler.py", "test_reproduce.py", "test_baselines.py", "test_cli.py"),
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -34,8 +52,10 @@ def _packs(folder, classes, train, size):
 
 @pytest.fixture(scope="session")
 def packs32(tmp_path_factory):
-    """A folder of packs: 4 classes, 40 + 8 + 8 images of 32 pixels, for the four-layer net. Beside it, in images/, what it was made
-    from."""
+    """A folder of packs: 4 classes, 40 + 8 + 8 images of 32 pixels, for the four-layer net.
+
+    Beside it, in images/, lies what it was made from.
+    """
     return _packs(tmp_path_factory.mktemp("packs32"), 4, 10, 32)
 
 

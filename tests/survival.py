@@ -1,7 +1,9 @@
-"""What a run survives: several ranks are killed at random moments and resumed, and must end as the run that nothing disturbed, to the bit.
+"""What a run survives: ranks are killed at random moments and resumed.
 
-python -m tests.survival                    # 25 moments, and the table of what was tried and what was lost
-python -m tests.survival --archive          # the same, kept in results/
+The run must end as the one that nothing disturbed, to the bit.
+
+    python -m tests.survival               25 moments: what was tried and what was lost
+    python -m tests.survival --archive     the same, kept in results/
 """
 
 import argparse
@@ -21,6 +23,7 @@ from alexnet import results
 from alexnet.data import pictographs
 from alexnet.data.pack import open_splits
 from alexnet.data.prepare import prepare
+from alexnet.tables import align
 from alexnet.training import checkpoint, log
 from alexnet.training.trainer import Config
 
@@ -30,19 +33,19 @@ WORLDS = {1: "one process", 2: "two columns", 4: "two columns, two rows"}
 
 def run(*jobs: dict) -> list[dict]:
     """The outcomes of jobs of tests/rank_jobs.py."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "TRITON_INTERPRET": "0",
-    }
     command = [sys.executable, "-m", "tests.rank_jobs", *map(json.dumps, jobs)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
-    )
+    options = {"env": environment(), "capture_output": True, "text": True, "timeout": 900}
+    done = subprocess.run(command, cwd=ROOT, check=False, **options)
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(outcomes) == len(jobs), done.stderr
     return outcomes
+
+
+def environment() -> dict[str, str]:
+    """That of a rank: one thread, compiled operators, this repository's packages."""
+    path = f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return os.environ | threads | {"PYTHONPATH": path, "TRITON_INTERPRET": "0"}
 
 
 def configure(packs: Path, preset: str = "paper/constant-rate", **fields) -> Config:
@@ -54,14 +57,8 @@ def configure(packs: Path, preset: str = "paper/constant-rate", **fields) -> Con
 
 
 def job(packs: Path, out: Path, world: int, config: Config, **options) -> dict:
-    return {
-        "job": "train",
-        "world": world,
-        "config": asdict(config),
-        "data": str(packs),
-        "out": str(out),
-        **options,
-    }
+    places = {"data": str(packs), "out": str(out)}
+    return {"job": "train", "world": world, "config": asdict(config), **places, **options}
 
 
 def rows(folder: Path) -> list[dict]:
@@ -76,40 +73,36 @@ def lost(run: Path, undisturbed: Path) -> str:
     """What differs between two finished runs; "nothing" is what survival means."""
     weights = [(folder / "weights.safetensors").read_bytes() for folder in (run, undisturbed)]
     differs = {"weights": weights[0] != weights[1], "log": rows(run) != rows(undisturbed)}
-    return " and ".join(name for name, there in differs.items() if there) or "nothing"
+    return " and ".join(name for name, different in differs.items() if different) or "nothing"
 
 
 def moments(packs: Path, folder: Path, count: int, seed: int, progress: bool = False) -> list[dict]:
-    """`count` runs of one, two and four ranks in turn, one rank of each killed at a random moment between its start and its end, then
-    resumed. Returns a row for each."""
+    """Kill `count` runs of one, two and four ranks in turn, and resume them.
+
+    One rank of each is killed at a random moment between its start and its end. Returns a row for
+    each run.
+    """
     config, draw = configure(packs, "paper", width=1 / 16), random.Random(seed)
     undisturbed = {world: folder / f"undisturbed-{world}" for world in WORLDS}
     straight = run(*(job(packs, out, world, config) for world, out in undisturbed.items()))
     took = {world: min(outcome["seconds"]) for world, outcome in zip(WORLDS, straight, strict=True)}
     table = []
-    for number in tqdm(
-        range(count), desc="kill -9", unit="run", disable=None if progress else True
-    ):
-        world = list(WORLDS)[number % len(WORLDS)]
-        victim, moment, out = (
-            draw.randrange(world),
-            draw.uniform(0.1, 0.9) * took[world],
-            folder / f"killed-{number}",
-        )
+    bar = {"desc": "kill -9", "unit": "run", "disable": None if progress else True}
+    for number in tqdm(range(count), **bar):
+        world, out = list(WORLDS)[number % len(WORLDS)], folder / f"killed-{number}"
+        victim, moment = draw.randrange(world), draw.uniform(0.1, 0.9) * took[world]
         (killed,) = run(job(packs, out, world, config, kill=[victim, moment]))
         done = checkpoint.steps(out / "checkpoints")
-        reached = (
-            [row["step"] for row in log.read(out, "step")] if (out / "log.jsonl").exists() else []
-        )
+        logged = (out / "log.jsonl").exists()
+        reached = [row["step"] for row in log.read(out, "step")] if logged else []
         halves = list((out / "checkpoints").glob(".step-*"))
         (resumed,) = run(job(packs, out, world, config, resume=True))
         assert set(resumed["statuses"]) == {0}, resumed["outputs"]
+        was_killed = killed["statuses"][victim] == -9  # if not, the run had ended before
         table.append(
             {
                 "ranks": WORLDS[world],
-                "killed": victim
-                if killed["statuses"][victim] == -9
-                else None,  # None: the run had ended before
+                "killed": victim if was_killed else None,
                 "others_ended_within": round(max(killed["seconds"]) - killed["seconds"][victim], 1),
                 "log_reached": max(reached, default=0),
                 "checkpoint": int(done[-1].name.removeprefix("step-")) if done else 0,
@@ -121,21 +114,14 @@ def moments(packs: Path, folder: Path, count: int, seed: int, progress: bool = F
 
 
 def text(table: list[dict]) -> str:
-    names = {
-        "ranks": 22,
-        "killed": 7,
-        "others_ended_within": 12,
-        "checkpoint": 11,
-        "half_written": 13,
-        "lost": 8,
-    }
-    heads = {"killed": "killed", "others_ended_within": "others, s", "half_written": "half-written"}
-    lines = ["".join(heads.get(name, name).ljust(width) for name, width in names.items())]
+    names = ("ranks", "killed", "others_ended_within", "checkpoint", "half_written", "lost")
+    heads = {"others_ended_within": "others, s", "half_written": "half-written"}
+    lines = [[heads.get(name, name) for name in names]]
     for row in table:
         killed = "ended" if row["killed"] is None else f"rank {row['killed']}"
         cells = row | {"killed": killed, "half_written": "yes" if row["half_written"] else ""}
-        lines.append("".join(str(cells[name]).ljust(width) for name, width in names.items()))
-    return "\n".join(lines)
+        lines.append([str(cells[name]) for name in names])
+    return "\n".join(align(lines))
 
 
 def packs(folder: Path) -> Path:
@@ -145,17 +131,16 @@ def packs(folder: Path) -> Path:
 
 
 def main() -> int:
-    form = argparse.ArgumentParser(
-        "python -m tests.survival",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    look = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        "python -m tests.survival", description=__doc__, formatter_class=look
     )
-    form.add_argument("--moments", type=int, default=25, help="runs to kill (default: %(default)s)")
-    form.add_argument(
-        "--seed", type=int, default=0, help="of ranks and moments (default: %(default)s)"
-    )
-    form.add_argument("--archive", action="store_true", help="keep the table in results/")
-    args = form.parse_args()
+    count = "runs to kill (default: %(default)s)"
+    parser.add_argument("--moments", type=int, default=25, help=count)
+    seed = "of ranks and moments (default: %(default)s)"
+    parser.add_argument("--seed", type=int, default=0, help=seed)
+    parser.add_argument("--archive", action="store_true", help="keep the table in results/")
+    args = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         table = moments(packs(Path(place)), Path(place), args.moments, args.seed, progress=True)
@@ -163,13 +148,8 @@ def main() -> int:
     losses = sum(row["lost"] != "nothing" for row in table)
     print(f"\n{len(table)} runs killed and resumed; {losses or 'none'} lost anything")
     if args.archive:
-        config = {
-            "moments": args.moments,
-            "preset": "paper",
-            "width": 1 / 16,
-            "steps": 20,
-            "checkpoint": "after every step",
-        }
+        config = {"moments": args.moments, "preset": "paper", "width": 1 / 16}
+        config |= {"steps": 20, "checkpoint": "after every step"}
         result = {
             "experiment": "survival",
             "profile": "embedded",

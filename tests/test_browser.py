@@ -1,8 +1,9 @@
-"""The figures and the book as a reader meets them, in Chromium: nothing is complained of, nothing fetched from elsewhere, everything can be
-worked and read without a mouse and without eyes.
+"""The figures and the book as a reader meets them, in Chromium.
 
-The quick tests open the figures by themselves, from file://. Those marked slow open each page of the built book, `_build/html`, over a
-server of their own; `make browser` builds it and runs them all.
+Nothing is complained of, nothing fetched from elsewhere; everything can be worked and read without
+a mouse and without eyes. The quick tests open the figures by themselves, from file://. Those marked
+slow open each page of the built book, `_build/html`, over a server of their own; `make browser`
+builds it and runs them all.
 """
 
 import functools
@@ -30,7 +31,8 @@ import chromium  # noqa: E402
 HTML = ROOT / "_build" / "html"
 WIDGETS = ROOT / "book" / "_static" / "widgets"
 NAMES = ("architecture", "puzzle", "lrn", "pooling", "augment", "kernels", "momentum", "classify")
-WEIGHT_LIMIT = 5_000_000  # bytes of all that a page loads the first time; 2.5 MB of them are the theme's fonts and styles, and MathJax
+# bytes of all that a page loads the first time; 2.5 MB are fonts, styles, and MathJax
+WEIGHT_LIMIT = 5_000_000
 FLAGS = (
     *chromium.FLAGS,
     "--disable-quic",
@@ -42,17 +44,18 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    if (path := chromium.find()) is None:
+    if chromium.find() is None:
         pytest.skip("needs Chromium: apt install chromium, or name one in ALEXNET_CHROMIUM")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=path, args=list(FLAGS))
+    with chromium.browser(FLAGS) as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Opens an address and waits for what it loads; at the end nothing may have been complained of, and nothing asked of another host."""
+    """Opens an address and waits for what it loads.
+
+    At the end nothing may have been complained of, and nothing asked of another host.
+    """
     contexts, complaints = [], []
 
     def open_page(
@@ -66,31 +69,24 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         contexts.append(context)
         page = context.new_page()
         page.asked = []
-        here = urlsplit(address)[:2]
+
+        def complain(what: object, condition: bool = True) -> None:
+            if condition:
+                complaints.append(f"{address}: {what}")
+
+        def on_request(request: Any) -> None:
+            page.asked.append(request.url)
+            own = urlsplit(request.url)[:2] == urlsplit(address)[:2]
+            inline = request.url.startswith(("data:", "blob:"))
+            complain(f"asks for {request.url}", not own and not inline)
+
         if strict:
-            page.on("pageerror", lambda error: complaints.append(f"{address}: {error}"))
-            page.on(
-                "console",
-                lambda said: (
-                    complaints.append(f"{address}: {said.text}")
-                    if said.type in ("error", "warning")
-                    else None
-                ),
-            )
-            page.on("requestfailed", lambda asked: complaints.append(f"{address}: no {asked.url}"))
-            page.on(
-                "response",
-                lambda got: (
-                    complaints.append(f"{address}: {got.status} {got.url}")
-                    if got.status >= 400
-                    else None
-                ),
-            )
-        page.on("request", lambda asked: page.asked.append(asked.url))
-        page.on("request", lambda asked: None if asked.url.startswith(("data:", "blob:")) or urlsplit(asked.url)[:2] == here
-                else complaints.append(f"{address}: asks for {asked.url}"))  # fmt: skip
-        page.goto(address, wait_until="load")
-        page.wait_for_function(chromium.READY)
+            page.on("pageerror", complain)
+            page.on("console", lambda m: complain(m.text, m.type in ("error", "warning")))
+            page.on("requestfailed", lambda request: complain(f"no {request.url}"))
+            page.on("response", lambda r: complain(f"{r.status} {r.url}", r.status >= 400))
+        page.on("request", on_request)
+        chromium.open_page(page, address)
         return page
 
     yield open_page
@@ -103,7 +99,10 @@ WCAG = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "w
 
 
 def audit(page: Any, **options: Any) -> list[str]:
-    """What axe-core holds against a page, by WCAG 2.2 A and AA and best practices, unless `options` say less; one line an element."""
+    """What axe-core holds against a page, one line an element.
+
+    By WCAG 2.2 A and AA and best practices, unless `options` say less.
+    """
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="needs the package axe-playwright-python"
     ).Axe()
@@ -111,12 +110,12 @@ def audit(page: Any, **options: Any) -> list[str]:
     return [f"{one['id']}: {node['html'][:160]}" for one in found for node in one["nodes"]]
 
 
-# --- the figures by themselves ------------------------------------------------------------------------------------------------------------
+# --- the figures by themselves ---------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the figures' scripts and data, and a page for each figure and one of all of them."""
+    """A folder with the figures' scripts and data, and a page for each figure and one of all."""
     sys.path.insert(0, str(ROOT / "scripts"))
     import widget_data
 
@@ -124,13 +123,16 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(WIDGETS, folder)
     widget_data.write_all(folder / "data")
     for name, shown in {"all": NAMES, **{name: (name,) for name in NAMES}}.items():
-        (folder / f"{name}.html").write_text(
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Figures</title>'
-            '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="widgets.css">'
-            '<script defer src="common.js"></script><style>body{font-family:sans-serif}</style></head>'
-            f"<body><main><h1>Figures</h1>{''.join(f'<div data-widget={one}>a figure, {one}</div>' for one in shown)}</main></body></html>"
-        )
+        places = "".join(f"<div data-widget={one}>a figure, {one}</div>" for one in shown)
+        (folder / f"{name}.html").write_text(PAGE.replace("PLACES", places))
     return folder
+
+
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Figures</title>
+<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="widgets.css">
+<script defer src="common.js"></script><style>body{font-family:sans-serif}</style></head>
+<body><main><h1>Figures</h1>PLACES</main></body></html>
+"""
 
 
 def test_every_figure_of_the_folder_is_tested() -> None:
@@ -154,8 +156,10 @@ def state(page: Any) -> str:
     """All that a figure shows, canvases included."""
     return page.evaluate(
         """(() => {
-            const place = document.querySelector(".widget"), all = (tag, what) => [...place.querySelectorAll(tag)].map(what);
-            return place.innerHTML + all("input", (one) => one.value + one.checked) + all("canvas", (one) => one.toDataURL());
+            const place = document.querySelector(".widget");
+            const all = (tag, what) => [...place.querySelectorAll(tag)].map(what);
+            const inputs = all("input", (one) => one.value + one.checked);
+            return place.innerHTML + inputs + all("canvas", (one) => one.toDataURL());
         })()"""
     )
 
@@ -172,7 +176,8 @@ def test_a_figure_answers_the_keyboard(name: str, figures: Path, visit: Callable
         page.keyboard.press("Tab")
         focused = page.evaluate(
             """(() => {
-                const node = document.activeElement, label = node.labels && node.labels[0]?.textContent;
+                const node = document.activeElement;
+                const label = node.labels && node.labels[0]?.textContent;
                 const name = label || node.getAttribute("aria-label") || node.textContent;
                 return node === document.body ? null : [node.tagName, node.type || "", name];
             })()"""
@@ -294,7 +299,8 @@ def test_a_picture_of_ones_own_is_classified_and_stays_here(
     from PIL import Image
 
     given = page.get_by_label("What the net is given")
-    drawn = "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+    whole = "getImageData(0, 0, canvas.width, canvas.height)"
+    drawn = f"(canvas) => [...canvas.getContext('2d').{whole}.data]"
     assert len(set(given.evaluate(drawn))) > 2
     Image.new("RGBA", (300, 200), (200, 10, 10, 0)).save(tmp_path / "nothing.png")
     page.locator("input[type=file]").set_input_files(tmp_path / "nothing.png")
@@ -329,7 +335,7 @@ def test_without_scripts_or_data_a_sentence_stands_there(
     playwright.expect(page.locator(".widget-missing")).to_contain_text("data/kernels.js is missing")
 
 
-# --- the book -----------------------------------------------------------------------------------------------------------------------------
+# --- the book --------------------------------------------------------------------------------
 
 PAGES = [
     *sorted(path.relative_to(HTML).as_posix() for path in (HTML / "book").glob("*.html")),
@@ -368,9 +374,8 @@ def test_a_page_loads_in_silence_and_passes_the_audit(
     assert (
         page.locator("#pst-header input:visible").count() == 0
     )  # the second search bar that the theme has by itself
-    unnamed = page.evaluate(
-        "[...document.images].filter((one) => !one.alt && !one.closest('button')).map((one) => one.src)"
-    )
+    silent = "(one) => !one.alt && !one.closest('button')"
+    unnamed = page.evaluate(f"[...document.images].filter({silent}).map((one) => one.src)")
     assert unnamed == []
     assert audit(page, runOnly=WCAG) == []  # of best practices, the theme misses two
 

@@ -3,12 +3,12 @@
 import json
 import math
 import re
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from alexnet import AlexNet, arithmetic, claims, experiments, labnotebook, results, scoreboard
+from alexnet import arithmetic, claims, experiments, labnotebook, results
+from alexnet.claims import reports
 from alexnet.cli import main
 from alexnet.errors import InputError
 
@@ -43,9 +43,6 @@ def judged(without, base=(0.4, 0.41, 0.39, 0.4, 0.4), claim=None):
     return claims.judge(claim or parsed(), about | {"metrics": {"nets": nets}})
 
 
-# --- what is claimed ----------------------------------------------------------------------------------------------------------------------
-
-
 def test_there_are_many_claims_each_with_what_a_reader_needs():
     loaded = claims.load()
     assert len(loaded) >= 45 and len({claim.id for claim in loaded}) == len(loaded)
@@ -71,7 +68,7 @@ def test_there_are_many_claims_each_with_what_a_reader_needs():
 )
 def test_arithmetic_is_judged_always_and_never_not_run(claim):
     found = claims.judge(claim)
-    assert found.verdict != "not yet run" and found.here and found.on == "exact"
+    assert found.verdict != "not yet run" and found.shown and found.on == "exact"
     assert (found.verdict == "paper's slip") <= bool(claim.slip)
 
 
@@ -82,7 +79,7 @@ def test_the_numbers_that_are_known_to_the_last_digit():
     slips = {name for name, one in found.items() if one.verdict == "paper's slip"}
     assert len(slips) >= 2 and all(found[name].claim.slip for name in slips)
     assert any(
-        "290,400" in found[name].here for name in slips
+        "290,400" in found[name].shown for name in slips
     )  # conv1's neurons, printed as 253,440
 
 
@@ -104,7 +101,24 @@ def test_every_experiment_that_is_there_has_the_numbers_its_claims_ask_for():
 UNMEASURED = {"relu-logistic"}  # which Figure 1 has no arm for yet
 
 
-# --- how a verdict follows ----------------------------------------------------------------------------------------------------------------
+ARITHMETIC = {
+    "reproduced": "parameters neurons layers fewer-parameters training-images validation-images "
+    "test-images memory-half columns-meet one-column-parameters fc6-share overlap-sizes inputs "
+    "kernels conv1-side units label-bits dropout-mean three-falls cycles",
+    "not reproduced": "connections memory-whole one-rate",
+    "paper's slip": "convolutions-share conv1-units crops-factor",
+}
+
+
+def test_every_arithmetic_verdict_is_as_known():
+    found = {
+        claim.id: claims.judge(claim).verdict
+        for claim in claims.load()
+        if claim.kind == "arithmetic"
+    }
+    assert found == {
+        name: verdict for verdict, names in ARITHMETIC.items() for name in names.split()
+    }
 
 
 @pytest.mark.parametrize(
@@ -161,152 +175,139 @@ def test_a_claim_that_makes_no_sense_is_named(fields, said):
         parsed(**fields)
 
 
-# --- the logs -----------------------------------------------------------------------------------------------------------------------------
+def result(metrics, **more):
+    return {
+        "experiment": "ablations",
+        "profile": "embedded",
+        "data": {"title": "made up"},
+        "metrics": metrics,
+    } | more
 
 
-def test_the_papers_numbers_follow_from_its_logs():
-    said = {claim.id: (claim.paper, claim.logged()) for claim in claims.load() if claim.log}
-    assert len(said) >= 8
-    logged = {value for _, value in said.values()}
-    assert {"37.47 %", "17.00 %", "39.02 %", "18.30 %", "40.66 %", "18.21 %"} <= logged
-    assert {
-        "+1.70 points",
-        "+1.23 points",
-        "+1.37 points",
-        "+1.15 points",
-        "+0.39 points",
-        "+0.30 points",
-    } <= logged
-    assert labnotebook.sources(
-        next(claim.log.split(".")[0] for claim in claims.load() if claim.log)
+def faster(slow, fast, limit=20, **fields):
+    test = {"experiment": "ablations", "ratio": [["slow", "*"], ["fast", "*"]], "limit": ["limit"]}
+    claim = parsed(
+        unit="times", test=test, **{"agree": {"range": [5.5, None], "against": 1}} | fields
     )
+    numbers = {
+        name: {str(i): v for i, v in enumerate(values)}
+        for name, values in (("slow", slow), ("fast", fast))
+    }
+    return claims.judge(claim, result(numbers | {"limit": limit}))
 
 
-# --- the command line ---------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("slow", "fast", "verdict", "undecided", "here"),
+    [
+        ([18, 20], [3, 3], "reproduced", False, "6.3 ± 4.2 times, 2 seeds"),
+        ([None, None], [3, 3], "reproduced", False, "more than 6.6 times, 2 seeds"),
+        ([None, None], [14, 14], "same direction", False, "more than 1.42 times, 2 seeds"),
+        (
+            [None, 16],
+            [10, 10],
+            "not reproduced",
+            True,
+            "more than 1.80 times, 2 seeds",
+        ),  # the interval of the least values holds 1
+        ([10, 10], [None, None], "not reproduced", False, "less than 0.50 times, 2 seeds"),
+        ([None, None], [None, None], "not reproduced", True, "beyond the budget, 2 seeds"),
+        ([None, 10], [10, None], "not reproduced", True, "beyond the budget, 2 seeds"),
+    ],
+)
+def test_what_did_not_arrive_bounds_a_ratio(slow, fast, verdict, undecided, here):
+    found = faster(slow, fast)
+    assert (found.verdict, found.undecided, found.shown) == (verdict, undecided, here)
+    assert (found.half is None) == ("±" not in here)
 
 
-def test_the_command_prints_a_table_and_the_scoreboard(capsys):
-    assert main(["claims"]) == 0
-    *_, board = capsys.readouterr().out.splitlines()
-    judgements = claims.judge_all()
-    assert board == scoreboard.line(judgements) and board.startswith(
-        f"{len(claims.load())} claims: "
-    )
-    assert main(["claims", "--section", "3", "--verdict", "slip", "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)["claims"]
-    assert shown and all(
-        one["section"].startswith("3") and one["verdict"] == "paper's slip" for one in shown
+def test_a_bound_never_lies_in_a_band_that_is_closed_on_its_side():
+    band = {"near": 2, "within": 0.5, "against": 1}
+    assert faster([20, 20], [10, 10], agree=band).verdict == "reproduced"
+    assert faster([None, None], [10, 10], agree=band).verdict == "same direction"  # it may be ten
+
+
+def test_without_a_limit_what_did_not_arrive_is_missing():
+    test = {"experiment": "ablations", "ratio": [["slow", "*"], ["fast", "*"]]}
+    claim = parsed(unit="times", test=test, agree={"range": [5.5, None], "against": 1})
+    found = claims.judge(claim, result({"slow": {"0": None}, "fast": {"0": 3}}))
+    assert (
+        found.verdict == "not yet run"
+        and found.why == "ablations on made up has no number for seed 0"
     )
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--section", "9"), ("--verdict", "maybe"), ("--profile", "mars")]
+    ("steps", "verdict", "here"),
+    [([3, 4], "reproduced", "2 of 2"), ([3, None], "not reproduced", "1 of 2")],
 )
-def test_what_there_is_not_is_said_in_one_line(capsys, option, value):
-    assert main(["claims", option, value]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert value in line
-
-
-# --- arithmetic, reckoned another way -----------------------------------------------------------------------------------------------------
-
-
-def test_counts_are_those_of_the_network_itself():
-    weights = AlexNet("paper").export_merged()
-    sizes = {name: value.numel() for name, value in weights.items()}
-    assert arithmetic.parameters() == sum(sizes.values())
-    shares = {
-        name: sum(n for key, n in sizes.items() if key.startswith(name)) / sum(sizes.values())
-        for name in ("conv3", "conv4", "fc6")
-    }
-    assert arithmetic.largest_convolution() == shares["conv3"] > 0.01 and shares["conv4"] > 0.01
-    assert arithmetic.share("fc6") == shares["fc6"]
-    shaped = [tuple(weights[f"conv{i}.weight"].shape) for i in range(1, 6)]
-    assert arithmetic.kernels() == [f"{n} of {side}x{side}x{deep}" for n, deep, side, _ in shaped]
-    units = [55**2 * 96, 27**2 * 256, 13**2 * 384, 13**2 * 384, 13**2 * 256, 4096, 4096, 1000]
-    assert [
-        arithmetic.units("conv1", "conv1"),
-        *arithmetic.units("conv2", "fc8"),
-    ] == units and arithmetic.neurons() == sum(units)
-    uses = [
-        weights[f"{name}.weight"].numel() * side**2
-        for name, side in zip(SIDES, SIDES.values(), strict=True)
-    ]
-    assert arithmetic.connections() == sum(uses)
-    dense = [3 * 224**2, *units]
-    assert arithmetic.dense_parameters() == sum(a * b + b for a, b in pairwise(dense))
-
-
-SIDES = {
-    "conv1": 55,
-    "conv2": 27,
-    "conv3": 13,
-    "conv4": 13,
-    "conv5": 13,
-    "fc6": 1,
-    "fc7": 1,
-    "fc8": 1,
-}
-
-
-def test_memory_by_hand():
-    """Per column and image: outputs with their gradients, denominators of the two normalizations, copies of the other column's maps."""
-    conv1, pool1, conv2, pool2 = 48 * 55**2, 48 * 27**2, 128 * 27**2, 128 * 13**2
-    conv3, conv5, pool5 = 192 * 13**2, 128 * 13**2, 128 * 6**2
-    outputs = 2 * conv1 + pool1 + 2 * conv2 + pool2 + 2 * conv3 + conv5 + pool5 + 2048 + 2048 + 1000
-    column, copies, image = 2 * outputs + conv1 + conv2, pool2 + pool5 + 2048, 3 * 224**2
-    shared = 60_965_224 - 1000
-    assert arithmetic.memory(1) == 4 * (
-        3 * (shared // 2 + 1000) + 128 * (image + column + 2 * copies)
+def test_arriving_is_counted(steps, verdict, here):
+    claim = parsed(
+        unit="seeds",
+        test={"experiment": "ablations", "arrives": ["left", "*"]},
+        agree={"equals": 1.0},
     )
-    assert arithmetic.memory(2) == 4 * (3 * 60_965_224 + 128 * (image + 2 * column))
-    assert arithmetic.memory(2, batch=1) < arithmetic.memory(2)
+    found = claims.judge(claim, result({"left": {str(i): step for i, step in enumerate(steps)}}))
+    assert (found.verdict, found.shown, found.undecided) == (verdict, f"{here} seeds", False)
 
 
-def test_the_other_functions_by_brute_force():
-    crops = {
-        (top, left, mirrored)
-        for top in range(256 - 223)
-        for left in range(256 - 223)
-        for mirrored in (0, 1)
-    }
-    assert arithmetic.views() == len(crops) == 2178
-    assert arithmetic.connections_of_net_120() == 628_615_616  # by the facts on the source
-    assert (
-        arithmetic.pooled_sides(True)
-        == [(55 - 3) // 2 + 1, (27 - 3) // 2 + 1, (13 - 3) // 2 + 1]
-        == arithmetic.pooled_sides(False)
-    )
-    assert arithmetic.label_bits() == pytest.approx(math.log(1000) / math.log(2))
-    assert arithmetic.files("ILSVRC-2010", "val") == math.ceil(50_000 / 1024)
-    assert arithmetic.files("ILSVRC-2010", "test") == math.ceil(150_000 / 1024)
-    assert [arithmetic.dropout_error(6, 3, seed) for seed in range(5)] == [0.0] * 5
-    assert arithmetic.one_column_ratio() == 59_798_312 / 60_965_224
-    assert arithmetic.sustained_teraflops(6) == pytest.approx(
-        6 * 724_406_816 * 90 * 1.2e6 / (6 * 86400) / 1e12
+@pytest.mark.parametrize(("error", "verdict"), [(0.3747, "reproduced"), (0.3801, "not reproduced")])
+def test_one_seed_decides_an_error(error, verdict):
+    test = {"experiment": "ablations", "value": ["nets", "CNN", "*", "top1"]}
+    claim = parsed(unit="percent", test=test, agree={"near": 37.5, "within": 0.5})
+    found = claims.judge(claim, result({"nets": {"CNN": {"0": {"top1": error}}}}))
+    assert (found.verdict, found.undecided, found.shown) == (
+        verdict,
+        False,
+        f"{100 * error:.1f} %, 1 seed",
     )
 
 
-ARITHMETIC = {
-    "reproduced": "parameters neurons layers fewer-parameters training-images validation-images test-images memory-half columns-meet "
-    "one-column-parameters fc6-share overlap-sizes inputs kernels conv1-side units label-bits dropout-mean three-falls cycles",
-    "not reproduced": "connections memory-whole one-rate",
-    "paper's slip": "convolutions-share conv1-units crops-factor",
-}
+def test_a_gap_has_no_sign_and_what_has_no_seed_goes_with_each():
+    test = {"experiment": "ablations", "gap": [["val", "*"], ["test"]]}
+    claim = parsed(test=test, agree={"range": [0, 1]})
+    found = claims.judge(claim, result({"val": {"0": 0.40, "1": 0.42}, "test": 0.41}))
+    assert found.values == pytest.approx((1, 1)) and found.mean == pytest.approx(1)
 
 
-def test_every_arithmetic_verdict_is_as_known():
-    found = {
-        claim.id: claims.judge(claim).verdict
-        for claim in claims.load()
-        if claim.kind == "arithmetic"
+def test_a_single_time_needs_no_interval_and_is_shown_with_its_machine():
+    test = {
+        "experiment": "devices",
+        "label": "hardware",
+        "ratio": [["layouts", "two", 0], ["layouts", "one", 0]],
     }
-    assert found == {
-        name: verdict for verdict, names in ARITHMETIC.items() for name in names.split()
-    }
+    claim = parsed(unit="times", test=test, agree={"range": [0.7, 1.0], "against": 1})
+    machine = {"hardware": {"processor": "slow", "cores": 2, "gpu": None}}
+    for two, verdict in ((0.9, "reproduced"), (0.4, "same direction"), (1.1, "not reproduced")):
+        found = claims.judge(
+            claim, result({"layouts": {"two": [two], "one": [1.0]}}, provenance=machine)
+        )
+        assert (found.verdict, found.undecided, found.data) == (verdict, False, "slow, 2 cores")
+        assert found.half is None and "seed" not in found.shown
 
 
-# --- what a claim says of itself ----------------------------------------------------------------------------------------------------------
+def test_a_path_that_ends_at_no_number_is_missing():
+    for metrics in (
+        {"nets": {"without": {"0": {"top1": {}}}, "with": {"0": {"top1": 0.5}}}},
+        {"nets": {"without": 3, "with": {}}},
+    ):
+        assert claims.judge(parsed(), result(metrics)).verdict == "not yet run"
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        ({"experiment": "ablations", "difference": [["a", "*"]]}, "difference takes two paths"),
+        ({"experiment": "ablations", "value": "a"}, "value takes one path"),
+        ({"experiment": "ablations", "ratio": [["*", "*"], ["a"]]}, "one '\\*' at most"),
+        (
+            {"experiment": "ablations", "value": ["a"], "gap": [["a"], ["b"]]},
+            "one of value, difference",
+        ),
+    ],
+)
+def test_paths_that_make_no_sense_are_named(test, said):
+    with pytest.raises(InputError, match=said):
+        parsed(test=test)
 
 
 @pytest.mark.parametrize(
@@ -349,145 +350,22 @@ def test_what_counts_as_agreement_is_said():
     )  # no seeds, no interval
 
 
-# --- other forms --------------------------------------------------------------------------------------------------------------------------
-
-
-def result(metrics, **more):
-    return {
-        "experiment": "ablations",
-        "profile": "embedded",
-        "data": {"title": "made up"},
-        "metrics": metrics,
-    } | more
-
-
-def faster(slow, fast, limit=20, **fields):
-    test = {"experiment": "ablations", "ratio": [["slow", "*"], ["fast", "*"]], "limit": ["limit"]}
-    claim = parsed(
-        unit="times", test=test, **{"agree": {"range": [5.5, None], "against": 1}} | fields
+def test_the_papers_numbers_follow_from_its_logs():
+    said = {claim.id: (claim.paper, claim.logged()) for claim in claims.load() if claim.log}
+    assert len(said) >= 8
+    logged = {value for _, value in said.values()}
+    assert {"37.47 %", "17.00 %", "39.02 %", "18.30 %", "40.66 %", "18.21 %"} <= logged
+    assert {
+        "+1.70 points",
+        "+1.23 points",
+        "+1.37 points",
+        "+1.15 points",
+        "+0.39 points",
+        "+0.30 points",
+    } <= logged
+    assert labnotebook.sources(
+        next(claim.log.split(".")[0] for claim in claims.load() if claim.log)
     )
-    numbers = {
-        name: {str(i): v for i, v in enumerate(values)}
-        for name, values in (("slow", slow), ("fast", fast))
-    }
-    return claims.judge(claim, result(numbers | {"limit": limit}))
-
-
-@pytest.mark.parametrize(
-    ("slow", "fast", "verdict", "undecided", "here"),
-    [
-        ([18, 20], [3, 3], "reproduced", False, "6.3 ± 4.2 times, 2 seeds"),
-        ([None, None], [3, 3], "reproduced", False, "more than 6.6 times, 2 seeds"),
-        ([None, None], [14, 14], "same direction", False, "more than 1.42 times, 2 seeds"),
-        (
-            [None, 16],
-            [10, 10],
-            "not reproduced",
-            True,
-            "more than 1.80 times, 2 seeds",
-        ),  # the interval of the least values holds 1
-        ([10, 10], [None, None], "not reproduced", False, "less than 0.50 times, 2 seeds"),
-        ([None, None], [None, None], "not reproduced", True, "beyond the budget, 2 seeds"),
-        ([None, 10], [10, None], "not reproduced", True, "beyond the budget, 2 seeds"),
-    ],
-)
-def test_what_did_not_arrive_bounds_a_ratio(slow, fast, verdict, undecided, here):
-    found = faster(slow, fast)
-    assert (found.verdict, found.undecided, found.here) == (verdict, undecided, here)
-    assert (found.half is None) == ("±" not in here)
-
-
-def test_a_bound_never_lies_in_a_band_that_is_closed_on_its_side():
-    band = {"near": 2, "within": 0.5, "against": 1}
-    assert faster([20, 20], [10, 10], agree=band).verdict == "reproduced"
-    assert faster([None, None], [10, 10], agree=band).verdict == "same direction"  # it may be ten
-
-
-def test_without_a_limit_what_did_not_arrive_is_missing():
-    test = {"experiment": "ablations", "ratio": [["slow", "*"], ["fast", "*"]]}
-    claim = parsed(unit="times", test=test, agree={"range": [5.5, None], "against": 1})
-    found = claims.judge(claim, result({"slow": {"0": None}, "fast": {"0": 3}}))
-    assert (
-        found.verdict == "not yet run"
-        and found.why == "ablations on made up has no number for seed 0"
-    )
-
-
-@pytest.mark.parametrize(
-    ("steps", "verdict", "here"),
-    [([3, 4], "reproduced", "2 of 2"), ([3, None], "not reproduced", "1 of 2")],
-)
-def test_arriving_is_counted(steps, verdict, here):
-    claim = parsed(
-        unit="seeds",
-        test={"experiment": "ablations", "arrives": ["left", "*"]},
-        agree={"equals": 1.0},
-    )
-    found = claims.judge(claim, result({"left": {str(i): step for i, step in enumerate(steps)}}))
-    assert (found.verdict, found.here, found.undecided) == (verdict, f"{here} seeds", False)
-
-
-@pytest.mark.parametrize(("error", "verdict"), [(0.3747, "reproduced"), (0.3801, "not reproduced")])
-def test_one_seed_decides_an_error(error, verdict):
-    test = {"experiment": "ablations", "value": ["nets", "CNN", "*", "top1"]}
-    claim = parsed(unit="percent", test=test, agree={"near": 37.5, "within": 0.5})
-    found = claims.judge(claim, result({"nets": {"CNN": {"0": {"top1": error}}}}))
-    assert (found.verdict, found.undecided, found.here) == (
-        verdict,
-        False,
-        f"{100 * error:.1f} %, 1 seed",
-    )
-
-
-def test_a_gap_has_no_sign_and_what_has_no_seed_goes_with_each():
-    test = {"experiment": "ablations", "gap": [["val", "*"], ["test"]]}
-    claim = parsed(test=test, agree={"range": [0, 1]})
-    found = claims.judge(claim, result({"val": {"0": 0.40, "1": 0.42}, "test": 0.41}))
-    assert found.values == pytest.approx((1, 1)) and found.mean == pytest.approx(1)
-
-
-def test_a_single_time_needs_no_interval_and_is_shown_with_its_machine():
-    test = {
-        "experiment": "devices",
-        "label": "hardware",
-        "ratio": [["layouts", "two", 0], ["layouts", "one", 0]],
-    }
-    claim = parsed(unit="times", test=test, agree={"range": [0.7, 1.0], "against": 1})
-    machine = {"hardware": {"processor": "slow", "cores": 2, "gpu": None}}
-    for two, verdict in ((0.9, "reproduced"), (0.4, "same direction"), (1.1, "not reproduced")):
-        found = claims.judge(
-            claim, result({"layouts": {"two": [two], "one": [1.0]}}, provenance=machine)
-        )
-        assert (found.verdict, found.undecided, found.data) == (verdict, False, "slow, 2 cores")
-        assert found.half is None and "seed" not in found.here
-
-
-def test_a_path_that_ends_at_no_number_is_missing():
-    for metrics in (
-        {"nets": {"without": {"0": {"top1": {}}}, "with": {"0": {"top1": 0.5}}}},
-        {"nets": {"without": 3, "with": {}}},
-    ):
-        assert claims.judge(parsed(), result(metrics)).verdict == "not yet run"
-
-
-@pytest.mark.parametrize(
-    ("test", "said"),
-    [
-        ({"experiment": "ablations", "difference": [["a", "*"]]}, "difference takes two paths"),
-        ({"experiment": "ablations", "value": "a"}, "value takes one path"),
-        ({"experiment": "ablations", "ratio": [["*", "*"], ["a"]]}, "one '\\*' at most"),
-        (
-            {"experiment": "ablations", "value": ["a"], "gap": [["a"], ["b"]]},
-            "one of value, difference",
-        ),
-    ],
-)
-def test_paths_that_make_no_sense_are_named(test, said):
-    with pytest.raises(InputError, match=said):
-        parsed(test=test)
-
-
-# --- which result decides -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -556,177 +434,11 @@ def test_what_the_archive_says_of_figure_1_is_what_chapter_3_says():
     assert said in ([], [found.verdict])  # the page may come to leave it to appendix D
 
 
-# --- how it is shown ----------------------------------------------------------------------------------------------------------------------
-
-
-def test_selecting_and_counting():
-    every = claims.judge_all()
-    assert scoreboard.select(every) == every
-    assert all(scoreboard.select(every, section=name) for name in claims.contents()["sections"])
-    third = scoreboard.select(every, section="3")
-    assert {one.claim.section for one in third} == {"3.1", "3.2", "3.3", "3.4", "3.5"}
-    assert {one.claim.section for one in scoreboard.select(every, section="4.1")} == {"4.1"}
-    for asked in ("slip", "paper's slip", "Papers-Slip"):
-        assert {one.verdict for one in scoreboard.select(every, verdict=asked)} == {"paper's slip"}
-    assert scoreboard.select(every, verdict="same-direction") == scoreboard.select(
-        every, verdict="same direction"
-    )
-    counts = scoreboard.count(every)
-    assert list(counts) == list(claims.VERDICTS) and sum(counts.values()) == len(every) == len(
-        claims.load()
-    )
-
-
-def test_the_line_is_one_and_the_block_the_same_in_several():
-    one = claims.judge(claims.load()[0])
-    assert scoreboard.line([]) == "0 claims" and scoreboard.line([one]) == "1 claim: 1 reproduced"
-    every = claims.judge_all()
-    assert scoreboard.block(every).split("\n  ")[1:] == scoreboard.line(every).partition(": ")[
-        2
-    ].split(", ")
-    slips = scoreboard.select(every, verdict="slip")
-    assert (
-        scoreboard.line(slips) == "3 claims: 3 paper's slips"
-        and scoreboard.line(slips[:1]) == "1 claim: 1 paper's slip"
-    )
-    undecided = [judged((0.41,), base=(0.4,)), judged((0.45, 0.35), base=(0.4, 0.4))]
-    assert all(one.undecided for one in undecided)
-    assert scoreboard.line(undecided).endswith(
-        f"{len(undecided)} not reproduced ({len(undecided)} undecided)"
-    )
-
-
-def test_the_table_is_aligned_and_holds_every_claim():
-    every = claims.judge_all()
-    head, rule, *rows, again, last = scoreboard.table(every).splitlines()
-    assert (
-        set(rule) == {"-"} and rule == again and last == scoreboard.line(every) and len(rule) <= 160
-    )
-    at = head.index("verdict")
-    verdicts = [row[at:].split("  ")[0] for row in rows if row[at : at + 1].strip()]
-    assert verdicts == [one.verdict for one in every] and all(
-        row[at - 2 : at].strip() == "" for row in rows
-    )
-    told = " ".join(
-        " ".join(row[head.index("claim") : head.index("paper")].split()) for row in rows
-    )
-    assert all(claim.claim in told for claim in claims.load())
-
-
-def test_the_figure_has_a_square_for_each_claim():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.colors import to_rgba
-
-    every = claims.judge_all()
-    figure = scoreboard.draw(every)
-    squares = figure.axes[0].patches
-    assert len(squares) == len(every)
-    for verdict, n in scoreboard.count(every).items():
-        assert (
-            sum(square.get_edgecolor() == to_rgba(scoreboard.COLORS[verdict]) for square in squares)
-            == n
-        )
-    assert sum(square.get_facecolor() == to_rgba("white") for square in squares) == sum(
-        one.undecided for one in every
-    )
-    low, high = figure.axes[0].get_xlim()
-    assert all(
-        low <= square.get_x() and square.get_x() + square.get_width() <= high for square in squares
-    )
-
-
-def test_links_lead_to_pages_that_are_there(monkeypatch, tmp_path):
-    linked = scoreboard.markdown(claims.judge_all())
-    pages = set(re.findall(r"\]\(([\w-]+\.ipynb)\)", linked))
-    assert pages and all((ROOT / "book" / page).is_file() for page in pages)
-    monkeypatch.setattr(scoreboard, "ROOT", tmp_path)
-    assert "](" not in scoreboard.markdown(claims.judge_all())
-
-
-def page(name):
-    return json.loads((ROOT / "book" / f"{name}.ipynb").read_text())["cells"]
-
-
-def test_appendix_d_shows_what_the_archive_holds():
-    """Every number on the page is made again here from claims.yml, the notes of 2012 and results/."""
-    every, shown = claims.judge_all(), {}
-    for cell in page("claims"):
-        for out in cell.get("outputs", []):
-            if "text/markdown" in out.get("data", {}):
-                shown["".join(cell["source"])] = "".join(out["data"]["text/markdown"])
-    assert list(shown) == [f'show("{name}")' for name in claims.contents()["sections"]]
-    for name in claims.contents()["sections"]:
-        found = [one for one in every if one.claim.section == name]
-        said = shown[f'show("{name}")']
-        assert scoreboard.markdown(found) in said and scoreboard.notes(found) in said
-    prose = "".join(
-        "".join(cell["source"]) for cell in page("claims") if cell["cell_type"] == "markdown"
-    )
-    assert re.findall(r"\d+\.\d{2,}|\d,\d{3}", prose) == []  # numbers stand in the tables
-
-
-def test_a_chapters_table_tells_its_own_claims_and_what_the_page_has_measured():
-    every = claims.judge_all()
-    own = [one for one in every if one.claim.chapter == "06-results"]
-    head, rule, *rows = scoreboard.chapter(
-        every, "06-results", {"ten-views-top1": "-5.0 points, 1 seed"}
-    ).splitlines()
-    assert head.count("|") == rule.count("|") == 7 and len(rows) == len(own) > 20
-    by_id = dict(zip((one.claim.id for one in own), rows, strict=True))
-    assert (
-        "| -5.0 points, 1 seed |" in by_id["ten-views-top1"]
-        and "-1.55 points" in by_id["ten-views-top1"]
-    )
-    (reckoned,) = (
-        row
-        for row in scoreboard.chapter(every, "03-architecture").splitlines()
-        if "60 million" in row
-    )
-    assert reckoned.endswith(
-        "| 60 million |  | 60,965,224 | reproduced |"
-    )  # no log says anything in that chapter
-
-
-NUMBERED = sorted(
-    {one.claim.chapter for one in claims.judge_all() if one.claim.chapter[:1].isdigit()}
-)
-
-
-@pytest.mark.parametrize("name", NUMBERED)
-def test_each_chapter_shows_the_table_of_the_archive(name):
-    (cell,) = (cell for cell in page(name) if "scoreboard.chapter" in "".join(cell["source"]))
-    shown = "".join(
-        "".join(out.get("data", {}).get("text/markdown", "")) for out in cell["outputs"]
-    ).splitlines()
-    trains = "nbval-ignore-output" in cell["metadata"]["tags"]
-    mine = scoreboard.chapter(
-        claims.judge_all(), name, {"ten-views-top1": "another number"} if trains else None
-    ).splitlines()
-
-    def without_the_pages_own(row):
-        cells = row.split(" | ")
-        return [*cells[:-2], *cells[-1:]] if trains else cells
-
-    assert [without_the_pages_own(row) for row in shown] == [
-        without_the_pages_own(row) for row in mine
-    ]
-
-
-@pytest.mark.parametrize("name", ["intro", "claims"])
-def test_the_cover_and_appendix_d_show_the_scoreboard_of_the_archive(name):
-    printed = "".join(
-        "".join(out.get("text", "")) for cell in page(name) for out in cell.get("outputs", [])
-    )
-    assert scoreboard.block(claims.judge_all()) in printed
-
-
 def test_json_is_complete_and_standard(capsys, places):
     places("embedded")
     assert main(["claims", "--json"]) == 0
     told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
-    assert told["counts"] == scoreboard.count(claims.judge_all()) and len(told["claims"]) == len(
+    assert told["counts"] == reports.count(claims.judge_all()) and len(told["claims"]) == len(
         claims.load()
     )
     one = next(claim for claim in told["claims"] if claim["id"] == "ten-views-top1")

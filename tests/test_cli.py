@@ -1,4 +1,4 @@
-"""The command line: the whole way from images to weights, what is told of bad input, and how it ends when stopped."""
+"""The command line: from images to weights, what is said of bad input, how it ends when stopped."""
 
 import argparse
 import json
@@ -18,18 +18,20 @@ from safetensors.torch import load_file
 from alexnet import AlexNet, cli
 from alexnet.data.pack import open_splits
 from alexnet.evaluation import predict
-from alexnet.training import log
+from alexnet.training import checkpoint, log
 from alexnet.training.trainer import load_run
 from tests import archives
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+PROGRAM = [sys.executable, "-m", "alexnet"]
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 FOUR = ["--preset", "four-layer", "--width", "0.25", "--batch-size", "8"]
 
 
 def alexnet(*arguments):
-    """The exit status, as a shell would see it."""
+    """The exit status, as a shell would see it; an argument may be several words."""
     try:
-        return cli.main([str(argument) for argument in arguments])
+        return cli.main([word for argument in arguments for word in str(argument).split()])
     except SystemExit as end:
         return end.code
 
@@ -44,7 +46,7 @@ def run(packs32, tmp_path_factory):
     return out
 
 
-# --- the whole way ------------------------------------------------------------------------------------------------------------------------
+# --- the whole way ---------------------------------------------------------------------------
 
 
 def test_prepare_train_evaluate_export(packs72, tmp_path, capsys):
@@ -54,9 +56,8 @@ def test_prepare_train_evaluate_export(packs72, tmp_path, capsys):
     options = ["--width", 0.0625, "--batch-size", 16, "--steps", 4, "--seed", 3]
     assert alexnet("train", "--data", tmp_path / "pack", "--out", tmp_path / "run", *options) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0] == str(tmp_path / "pack") and re.fullmatch(
-        rf"{tmp_path}/run: 4 steps, 1\.3 epochs, \d+ s; weights in .*", told[1]
-    )
+    assert told[0] == str(tmp_path / "pack")
+    assert re.fullmatch(rf"{tmp_path}/run: 4 steps, 1\.3 epochs, \d+ s; weights in .*", told[1])
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["preset"], config["seed"], config["num_classes"]) == ("paper", 3, 3)
     assert config["image_size"] == 64  # 7/8 of 72, in eights
@@ -105,25 +106,11 @@ def test_prepare_a_part_and_verify(packs72, tmp_path, capsys):
     assert packs["train"].classes == [names[0], names[2]] and packs["train"].encoding == "jpeg"
     assert {split: len(pack) for split, pack in packs.items()} == {"train": 10, "val": 4, "test": 4}
     told = capsys.readouterr().out.splitlines()
-    assert (
-        told[0]
-        == f"{tmp_path / 'a' / 'train'}: 10 images, as its manifest says; train has digest {packs['train'].digest[:16]}"
-    )
+    digest = f"train has digest {packs['train'].digest[:16]}"
+    assert told[0] == f"{tmp_path / 'a' / 'train'}: 10 images, as its manifest says; {digest}"
     for classes, expected in (("2", names[:2]), (f"{names[1]},", [names[1]])):
-        assert (
-            alexnet(
-                "prepare",
-                images,
-                tmp_path / classes,
-                "--classes",
-                classes,
-                "--size",
-                16,
-                "--workers",
-                1,
-            )
-            == 0
-        )
+        part = ["--classes", classes, "--size 16 --workers 1"]
+        assert alexnet("prepare", images, tmp_path / classes, *part) == 0
         assert open_splits(tmp_path / classes)["val"].classes == expected
     capsys.readouterr()
     assert alexnet("prepare", "--verify", tmp_path / "a") == 0
@@ -150,18 +137,7 @@ def test_prepare_a_part_and_verify(packs72, tmp_path, capsys):
     ],
 )
 def test_columns(packs72, tmp_path, preset, columns, found, maps):
-    options = [
-        "--width",
-        0.0625,
-        "--batch-size",
-        16,
-        "--steps",
-        1,
-        "--preset",
-        preset,
-        "--columns",
-        columns,
-    ]
+    options = ["--width 0.0625 --batch-size 16 --steps 1 --preset", preset, "--columns", columns]
     assert alexnet("train", "--data", packs72, "--out", tmp_path / "run", *options) == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["preset"] == found
     assert len(load_file(tmp_path / "run" / "weights.safetensors")["conv1.bias"]) == maps
@@ -170,23 +146,8 @@ def test_columns(packs72, tmp_path, preset, columns, found, maps):
 def test_checkpoints_as_often_as_asked(packs32, tmp_path):
     for seconds, names in ((1e-6, ["step-000000003", "step-000000004"]), (1e6, ["step-000000004"])):
         out = tmp_path / str(seconds)
-        assert (
-            alexnet(
-                "train",
-                "--data",
-                packs32,
-                "--out",
-                out,
-                *FOUR,
-                "--steps",
-                4,
-                "--lr",
-                0.001,
-                "--checkpoint-every",
-                seconds,
-            )
-            == 0
-        )
+        options = [*FOUR, "--steps 4 --lr 0.001 --checkpoint-every", seconds]
+        assert alexnet("train --data", packs32, "--out", out, *options) == 0
         assert sorted(path.name for path in (out / "checkpoints").iterdir()) == names
 
 
@@ -206,20 +167,8 @@ def test_a_finished_run_is_not_run_again(packs32, run, capsys):
 
 
 def test_a_run_starts_from_another(packs32, run, tmp_path, capsys):
-    train = [
-        "train",
-        "--data",
-        packs32,
-        "--out",
-        tmp_path / "tuned",
-        *FOUR,
-        "--epochs",
-        1,
-        "--lr",
-        1e-9,
-        "--seed",
-        4,
-    ]
+    train = ["train --data", packs32, "--out", tmp_path / "tuned", *FOUR]
+    train += ["--epochs 1 --lr 1e-9 --seed 4"]
     assert alexnet(*train, "--init", run) == 0
     before, after = (
         load_file(run / "weights.safetensors"),
@@ -238,7 +187,10 @@ def test_a_run_starts_from_another(packs32, run, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def contest(tmp_path_factory):
-    """A folder of packs made from archives like ILSVRC-2012's, with six classes and five test images without labels; and two runs on it."""
+    """A folder of packs made from archives like ILSVRC-2012's, and two runs on it.
+
+    It has six classes, and five test images without labels.
+    """
     folder = tmp_path_factory.mktemp("contest")
     wnids = [f"n0{i}" for i in range(1, 7)]
     root = folder / "archives"
@@ -279,11 +231,8 @@ def test_a_submission_names_five_classes_an_image_by_their_numbers(contest, tmp_
         alexnet("evaluate", *runs, "--data", contest / "packs", "--submission", file, "--views", 10)
         == 0
     )
-    told = capsys.readouterr().out
-    assert (
-        told
-        == f"{file}: test, 5 images, 10 views, 2 nets averaged: five classes a line, by ILSVRC's numbers\n"
-    )
+    what = "test, 5 images, 10 views, 2 nets averaged"
+    assert capsys.readouterr().out == f"{file}: {what}: five classes a line, by ILSVRC's numbers\n"
     test = open_splits(contest / "packs")["test"]
     both = [predict(net, test, augment, 10)[0] for net, augment, _ in map(load_run, runs)]
     expected = ((both[0] + both[1]) / 2).topk(5).indices
@@ -292,7 +241,8 @@ def test_a_submission_names_five_classes_an_image_by_their_numbers(contest, tmp_
         lines == (6 - expected).tolist()
     )  # of six classes, the first by name is the last by number
     assert [path.name for path in file.parent.iterdir()] == ["flat.txt"]
-    # images whose labels are known are measured as well, and by the kit's own list the errors come out the same
+    # images whose labels are known are measured as well, and by the kit's own list the errors come
+    # out the same
     assert (
         alexnet(
             "evaluate", *runs, "--data", contest / "packs", "--split", "val", "--submission", file
@@ -305,10 +255,9 @@ def test_a_submission_names_five_classes_an_image_by_their_numbers(contest, tmp_
     missed = [
         sum(t not in line[:k] for t, line in zip(truth, best, strict=True)) / 6 for k in (1, 5)
     ]
-    found = re.fullmatch(
-        r"val, 6 images, one view, 2 nets averaged: top-1 error ([\d.]+)%, top-5 error ([\d.]+)%, [\d.]+ nats",
-        measured,
-    )
+    what = "val, 6 images, one view, 2 nets averaged"
+    errors = r"top-1 error ([\d.]+)%, top-5 error ([\d.]+)%, [\d.]+ nats"
+    found = re.fullmatch(f"{what}: {errors}", measured)
     assert [float(number) for number in found.groups()] == pytest.approx(
         [100 * m for m in missed], abs=0.01
     )
@@ -333,8 +282,9 @@ def test_a_divergence_is_told_in_one_line_and_the_run_is_of_no_use(packs32, tmp_
     ):
         assert alexnet(*train, "--out", out, "--lr", rate, "--batch-size", batch) == 1
         (line,) = capsys.readouterr().err.splitlines()
-        told = r"alexnet: at step (\d) \(batch \d of \d in epoch \d\) the loss, or a weight before it, was no longer finite"
-        found = re.fullmatch(f"{told}; {kept}; try a lower --lr in another folder", line)
+        where = r"alexnet: at step (\d) \(batch \d of \d in epoch \d\)"
+        what = f"{where} the loss, or a weight before it, was no longer finite"
+        found = re.fullmatch(f"{what}; {kept}; try a lower --lr in another folder", line)
         assert found, line
         assert json.loads((out / "summary.json").read_text())["diverged_at"] == int(found[1])
         more = ["train", "--data", packs32, "--out", tmp_path / "more", *FOUR, "--init", out]
@@ -351,7 +301,7 @@ def test_a_divergence_is_told_in_one_line_and_the_run_is_of_no_use(packs32, tmp_
         shutil.rmtree(out)
 
 
-# --- bad input ----------------------------------------------------------------------------------------------------------------------------
+# --- bad input -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -516,7 +466,7 @@ def test_bad_input_is_one_line_and_exit_status_2(
         name: tmp_path / name for name in ("only_test", "unfinished", "hollow", "renamed", "fish")
     }
     capsys.readouterr()
-    assert alexnet(*arguments.format(**places).split()) == 2
+    assert alexnet(arguments.format(**places)) == 2
     out, err = capsys.readouterr()
     lines = [
         line for line in err.splitlines() if "images/s" not in line and "%|" not in line
@@ -560,7 +510,7 @@ def test_failures_of_ours_are_exit_status_1(monkeypatch, capsys, run, tmp_path):
         assert said in line and not any((tmp_path / "new").iterdir())
 
 
-# --- help ---------------------------------------------------------------------------------------------------------------------------------
+# --- help ------------------------------------------------------------------------------------
 
 
 def test_every_option_is_explained(capsys):
@@ -585,40 +535,20 @@ def test_every_option_is_explained(capsys):
         )
 
 
-# --- as a program -------------------------------------------------------------------------------------------------------------------------
+# --- as a program ----------------------------------------------------------------------------
 
 
 def test_a_stopped_training_says_how_to_go_on_and_goes_on(packs32, tmp_path):
-    train = [
-        sys.executable,
-        "-m",
-        "alexnet",
-        "train",
-        "--data",
-        packs32,
-        "--out",
-        tmp_path / "run",
-        *FOUR,
-        "--lr",
-        "1e-6",
-    ]
+    run = tmp_path / "run"
+    train = [*PROGRAM, "train", "--data", packs32, "--out", run, *FOUR, "--lr", "1e-6"]
     at = []
     for number, more in ((signal.SIGTERM, []), (signal.SIGINT, ["--resume"])):
-        command, environment = (
-            [*train, "--epochs", "100000", *more],
-            os.environ | {"OMP_NUM_THREADS": "1"},
+        pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([*train, "--epochs", "100000", *more], env=ONE_THREAD, **pipes)
+        before = checkpoint.steps(run / "checkpoints")
+        wait_for(
+            lambda last=before[-1:]: checkpoint.steps(run / "checkpoints")[-1:] != last, process
         )
-        process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        before = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
-        for _ in range(6000):
-            if (
-                sorted((tmp_path / "run" / "checkpoints").glob("step-*"))[-1:] != before[-1:]
-                or process.poll() is not None
-            ):
-                break
-            time.sleep(0.01)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 128 + number, err
@@ -628,9 +558,17 @@ def test_a_stopped_training_says_how_to_go_on_and_goes_on(packs32, tmp_path):
         found = re.fullmatch(rf"alexnet: stopped at step (\d+) of 500000; {how}", last)
         assert found, err
         at.append(int(found[1]))
-        assert (tmp_path / "run" / "checkpoints" / f"step-{at[-1]:09d}").is_dir()
+        assert (run / "checkpoints" / f"step-{at[-1]:09d}").is_dir()
     assert 5 <= at[0] < at[1]
-    assert [row["step"] for row in log.read(tmp_path / "run", "step")] == list(range(1, at[1] + 1))
+    assert [row["step"] for row in log.read(run, "step")] == list(range(1, at[1] + 1))
+
+
+def wait_for(condition, process):
+    """Until the condition holds, or the process has ended."""
+    for _ in range(6000):
+        if condition() or process.poll() is not None:
+            return
+        time.sleep(0.01)
 
 
 DURING_AN_IMPORT = """
@@ -638,8 +576,9 @@ import _imp, os, signal, sys
 from alexnet import cli
 
 def watch(frame, event, argument):
-    swallows = frame.f_code.co_name == "cb" and event == "c_return" and argument is _imp.acquire_lock
-    if swallows and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    locking = event == "c_return" and argument is _imp.acquire_lock
+    caught = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    if locking and caught and frame.f_code.co_name == "cb":
         sys.setprofile(None)
         os.kill(os.getpid(), int(sys.argv[1]))
 
@@ -651,33 +590,18 @@ sys.exit(cli.main(sys.argv[2:]))
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_an_import_is_not_lost(packs32, tmp_path, number):
     """At the moment when Python would swallow an exception and keep the lock of all imports."""
-    train = [
-        "train",
-        "--data",
-        packs32,
-        "--out",
-        tmp_path / "run",
-        *FOUR,
-        "--lr",
-        "1e-6",
-        "--epochs",
-        "60",
-    ]
-    command = [sys.executable, "-c", DURING_AN_IMPORT, str(number.value), *train]
+    train = ["train", "--data", packs32, "--out", tmp_path / "run", *FOUR, "--epochs", "60"]
+    command = [sys.executable, "-c", DURING_AN_IMPORT, str(number.value), *train, "--lr", "1e-6"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 128 + number and done.stderr.splitlines()[-1].startswith(
-        "alexnet: stopped"
-    ), done.stderr
+    assert done.returncode == 128 + number, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("alexnet: stopped")
 
 
 def test_sigterm_while_preparing_leaves_nothing_behind(packs72, tmp_path):
     out = tmp_path / "place" / "pack"
-    command = [sys.executable, "-m", "alexnet", "prepare", "pictographs", out, "--workers", "1"]
+    command = [*PROGRAM, "prepare", "pictographs", out, "--workers", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for _ in range(6000):
-        if process.poll() is not None or list(tmp_path.glob("place/.*/*/*/*/*")):
-            break
-        time.sleep(0.01)
+    wait_for(lambda: list(tmp_path.glob("place/.*/*/*/*/*")), process)
     process.terminate()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM and err.splitlines()[-1] == "alexnet: stopped"
@@ -694,16 +618,7 @@ def test_ctrl_c_elsewhere_is_130(monkeypatch, capsys):
 
 
 def test_the_module_is_the_program(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "alexnet",
-        "train",
-        "--data",
-        tmp_path / "x",
-        "--out",
-        tmp_path / "run",
-    ]
+    command = [*PROGRAM, "train", "--data", tmp_path / "x", "--out", tmp_path / "run"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     (line,) = done.stderr.splitlines()

@@ -1,4 +1,7 @@
-"""The lab notebook of 2012: its derivations are the paper's numbers, the runs make sense, and the page shows what the file holds."""
+"""The lab notebook of 2012.
+
+Its derivations are the paper's numbers, the runs make sense, the page shows what the file holds.
+"""
 
 import json
 import re
@@ -17,7 +20,7 @@ PAGE = json.loads(
 RUNS = labnotebook.load()["runs"]
 
 
-# --- the paper's numbers ------------------------------------------------------------------------------------------------------------------
+# --- the paper's numbers ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_what_was_not_noted_is_said_with_what_was():
         labnotebook.noted("200", "val", 10)
 
 
-# --- the runs -----------------------------------------------------------------------------------------------------------------------------
+# --- the runs --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -149,7 +152,7 @@ def test_repeats_are_of_one_net():
     )
 
 
-# --- paper and program --------------------------------------------------------------------------------------------------------------------
+# --- paper and program -----------------------------------------------------------------------
 
 
 def test_the_presets_differ_as_the_differences_say():
@@ -196,7 +199,7 @@ def test_the_presets_differ_as_the_differences_say():
     assert [type(op).__name__ for op in SOURCE.layer("conv5").then] == ["Pool", "Activation"]  # 16
 
 
-# --- the page -----------------------------------------------------------------------------------------------------------------------------
+# --- the page --------------------------------------------------------------------------------
 
 
 def shown():

@@ -1,6 +1,7 @@
 """Every notebook of the book is fit to be held to its stored outputs, and nbval really does that.
 
-nbval compares nothing in a cell that was never executed, so a notebook whose outputs were cleared would pass: the guard here refuses it.
+nbval compares nothing in a cell that was never executed, so a notebook whose outputs were cleared
+would pass: the guard here refuses it.
 """
 
 import copy
@@ -26,7 +27,10 @@ IGNORED = {"nbval-ignore-output", "nbval-skip"}
 
 
 def faults(notebook: Any, opening: bool = False) -> list[str]:
-    """What keeps a notebook from being committed, one line each. The book's opening page may do without parameters."""
+    """What keeps a notebook from being committed, one line each.
+
+    The book's opening page may do without parameters.
+    """
     found = []
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     tags = [tag for cell in code for tag in cell.metadata.get("tags", [])]
@@ -43,23 +47,19 @@ def faults(notebook: Any, opening: bool = False) -> list[str]:
     ):
         found.append("no output that is compared")
     for cell in code:
-        settings = cell.metadata.get("mystnb", {})
-        if cell.source.rstrip().endswith(
-            ";"
-        ):  # silences the last value everywhere but under nbval, whose kernel keeps no history
-            found.append(
-                f"In [{cell.execution_count}]: ends in a semicolon (assign the value instead: _ = ...)"
-            )
+        settings, where = cell.metadata.get("mystnb", {}), f"In [{cell.execution_count}]"
+        # it silences the last value everywhere but under nbval, whose kernel keeps no history
+        if cell.source.rstrip().endswith(";"):
+            found.append(f"{where}: ends in a semicolon (assign the value instead: _ = ...)")
         if any(output.output_type == "error" for output in cell.outputs):
-            found.append(f"In [{cell.execution_count}]: stored error")
-        if any(
-            name in output.get("data", {}) for output in cell.outputs for name in PICTURES
-        ) and not (
-            settings.get("image", {}).get("alt") or settings.get("figure", {}).get("caption")
-        ):
-            found.append(
-                f"In [{cell.execution_count}]: figure without alternative text (cell metadata: mystnb: image: alt)"
-            )
+            found.append(f"{where}: stored error")
+        described = settings.get("image", {}).get("alt") or settings.get("figure", {}).get(
+            "caption"
+        )
+        drawn = any(name in output.get("data", {}) for output in cell.outputs for name in PICTURES)
+        if drawn and not described:
+            lacks = "figure without alternative text (cell metadata: mystnb: image: alt)"
+            found.append(f"{where}: {lacks}")
     return found
 
 

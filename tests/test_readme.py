@@ -1,4 +1,4 @@
-"""The README's table holds what the results files hold: each row is made again here from the archive."""
+"""The README's tables hold what the results files hold: each row is made again from the archive."""
 
 import re
 from math import floor
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from alexnet import claims, results, scoreboard
+from alexnet import claims, results
+from alexnet.claims import reports
 from alexnet.experiments import ablations, cifar_lrn
 from alexnet.presets import get, shapes, total
 from benchmarks import chart, record, step
@@ -19,11 +20,12 @@ def row(*cells: str) -> str:
 
 
 def points(values: list[float]) -> str:
-    return f"{claims.interval(values)[0]:+.1f} points ({', '.join(f'{value:+.1f}' for value in values)})"
+    by_seed = ", ".join(f"{value:+.1f}" for value in values)
+    return f"{claims.mean_interval(values)[0]:+.1f} points ({by_seed})"
 
 
 def decided(values: list[float]) -> bool:
-    mean, half = claims.interval(values)
+    mean, half = claims.mean_interval(values)
     return abs(mean) > half
 
 
@@ -146,7 +148,7 @@ def normalized() -> list[str]:
 
 
 def operators(rows: list[dict]) -> list[str]:
-    """The table of one run of the benchmarks on a CPU: how many times as long torch's own operators take."""
+    """The table of one run on a CPU: how many times as long torch's own operators take."""
 
     def ratios(operator: str, layer: str, ours: str) -> list[str]:
         found = []
@@ -164,9 +166,13 @@ def operators(rows: list[dict]) -> list[str]:
         forward, both = ratios(operator, layer, ours)
         return f"| {what} | {forward} | {both} | `benchmarks/results/{operator}.csv` |"
 
-    machine = f"{rows[0]['device']}, {rows[0]['threads']:.0f} threads, float32, batch {rows[0]['batch']:.0f}"
+    first = rows[0]
+    machine = (
+        f"{first['device']}, {first['threads']:.0f} threads, float32, batch {first['batch']:.0f}"
+    )
+    what = f"times as fast as torch's operators, on a CPU ({machine})"
     return [
-        f"| times as fast as torch's operators, on a CPU ({machine}) | forward | forward and backward | file |",
+        row(what, "forward", "forward and backward", "file"),
         line("response normalization after conv1", "local_response_norm", "conv1"),
         line("the same without a C compiler", "local_response_norm", "conv1", "ours, composite"),
         line("pooling after conv1", "max_pool", "conv1"),
@@ -176,7 +182,7 @@ def operators(rows: list[dict]) -> list[str]:
 
 
 def test_the_operators_table_is_one_machines_run() -> None:
-    """Rows may be added from other machines and later commits; those in the README stay archived."""
+    """Rows of other machines and later commits may come; those in the README stay archived."""
     files = [record.ARCHIVE / f"{name}.csv" for name in chart.SHORT]
     rows = [row for path in files for row in record.read(path) if not row["cuda"] and row["batch"]]
     runs: dict[tuple, list[dict]] = {}
@@ -234,7 +240,7 @@ def test_the_table_is_what_the_archive_holds(rows) -> None:
 
 
 def test_the_scoreboard_is_the_archives() -> None:
-    assert f"**{scoreboard.line(claims.judge_all())}**" in README
+    assert f"**{reports.line(claims.judge_all())}**" in README
 
 
 def test_pictures_are_there() -> None:

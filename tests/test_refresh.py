@@ -1,4 +1,4 @@
-"""Refreshing the stored outputs leaves an unchanged notebook's file unchanged, and one that fails as it was."""
+"""Building the book, and refreshing the stored outputs of its notebooks."""
 
 import importlib.util
 import re
@@ -31,16 +31,20 @@ def load(name: str) -> Any:
 scripts = {name: load(name) for name in ("refresh_notebooks", "build_book", "book_pages")}
 
 
+CODE = """\
+import os, sys
+print(os.environ['OMP_NUM_THREADS'])
+sys.stdout.flush()
+print('é', n)"""
+
+
 @pytest.fixture
 def chapter(tmp_path: Path) -> Path:
     path = tmp_path / "book" / "01-chapter.ipynb"
     path.parent.mkdir()
     cells = [
         new_code_cell("n = 3", metadata={"tags": ["parameters"]}),
-        new_code_cell(
-            "import os, sys\nprint(os.environ['OMP_NUM_THREADS'])\nsys.stdout.flush()\nprint('é', n)",
-            metadata={"tags": []},
-        ),
+        new_code_cell(CODE, metadata={"tags": []}),
     ]
     nbformat.write(new_notebook(cells=cells), path)
     return path
@@ -73,40 +77,38 @@ def test_a_chapter_that_fails_is_left_as_it_was(chapter: Path) -> None:
     assert chapter.read_bytes() == before
 
 
-def test_a_notebook_fetches_the_package_only_where_the_repository_has_an_address_and_the_package_is_missing(
-    chapter: Path,
-) -> None:
-    refresh = scripts["refresh_notebooks"].refresh
-    refresh(chapter)
-    without = chapter.read_bytes()
-    refresh(chapter, "https://example.org/alexnet")
-    first = nbformat.read(chapter, as_version=4).cells[0]
-    assert (
-        "https://example.org/alexnet" in first.source
-        and "remove-cell" in first.metadata["tags"]
-        and first.outputs == []
+def test_a_notebook_fetches_the_package_where_the_repository_has_an_address(chapter: Path) -> None:
+    """And only where the package is missing: here the cell does nothing."""
+    refresh, bootstrap = (
+        getattr(scripts["refresh_notebooks"], n) for n in ("refresh", "bootstrap")
     )
-    refresh(chapter, "https://example.org/elsewhere")
-    assert (
-        chapter.read_text().count('bootstrap"') == 2 and "org/alexnet" not in chapter.read_text()
-    )  # the one cell's name and tag
-    refresh(chapter)
-    assert chapter.read_bytes() == without
+    without = nbformat.read(chapter, as_version=4)
+    refresh(chapter, "https://example.org/alexnet")
+    notebook = nbformat.read(chapter, as_version=4)
+    first = notebook.cells[0]
+    assert "https://example.org/alexnet" in first.source and first.outputs == []
+    assert "remove-cell" in first.metadata["tags"]
+    bootstrap(notebook, "https://example.org/elsewhere")
+    text = nbformat.writes(notebook)
+    assert text.count('bootstrap"') == 2 and "org/alexnet" not in text  # the cell's name and tag
+    bootstrap(notebook, "")
+    assert [cell.source for cell in notebook.cells] == [cell.source for cell in without.cells]
 
 
 def test_the_cell_that_fetches_the_package_does(tmp_path: Path) -> None:
-    there = tmp_path / "there"
-    (there / "alexnet").mkdir(parents=True)
-    (there / "alexnet" / "__init__.py").write_text("fetched = True\n")
-    git = ["git", "-C", str(there), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    remote = tmp_path / "remote"
+    for package in ("alexnet", "kernels/alexnet_kernels"):
+        (remote / package).mkdir(parents=True)
+        (remote / package / "__init__.py").write_text("fetched = True\n")
+    git = ["git", "-C", str(remote), "-c", "user.name=a", "-c", "user.email=a@example.org"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):
         subprocess.run([*git, *command], check=True)
-    (tmp_path / "here").mkdir()
-    cell = scripts["refresh_notebooks"].BOOTSTRAP.format(url=there.as_uri())
-    code = f"{cell}\nimport alexnet\nassert alexnet.fetched\n"
+    (tmp_path / "work").mkdir()
+    cell = scripts["refresh_notebooks"].BOOTSTRAP.format(url=remote.as_uri())
+    code = f"{cell}\nimport alexnet, alexnet_kernels\nassert alexnet.fetched\n"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code],
-        cwd=tmp_path / "here",
+        cwd=tmp_path / "work",
         capture_output=True,
         text=True,
         check=False,
@@ -115,13 +117,28 @@ def test_the_cell_that_fetches_the_package_does(tmp_path: Path) -> None:
 
 
 def test_docstrings_are_plain_text_to_the_book() -> None:
-    text = "v = m * v, with `rate` and x_ |y|; on\ntwo lines.\n\n    a folder\n      file    what it holds\n\nThe *end*."
-    found = scripts["book_pages"].marked_up(text)
-    assert found[0] == r"v = m \* v, with ``rate`` and x\_ \|y\|; on two lines."
-    assert (
-        found[2:6] == ["::", "", "    a folder", "      file    what it holds"]
-        and found[7] == r"The \*end\*."
-    )
+    text = "v = m * v, with `rate` and x_ |y|; on\ntwo lines.\n\n    a folder\n      file    what"
+    marked = scripts["book_pages"].marked_up(f"{text}\n\nThe *end*.")
+    assert marked[0] == r"v = m \* v, with ``rate`` and x\_ \|y\|; on two lines."
+    assert marked[2:6] == ["::", "", "    a folder", "      file    what"]
+    assert marked[7] == r"The \*end\*."
+
+
+def test_sections_of_docstrings_are_lists_in_the_book() -> None:
+    text = """Sums.
+
+Args:
+    x, y: Two `numbers`, or
+        more.
+    size: Odd.
+
+Returns:
+    The sum, in
+    one number.
+"""
+    marked = [line for line in scripts["book_pages"].marked_up(text) if line]
+    args = ["- ``x``, ``y``: Two ``numbers``, or more.", "- ``size``: Odd."]
+    assert marked == ["Sums.", "**Args**", *args, "**Returns**", "The sum, in one number."]
 
 
 def test_streams_are_joined_only_with_their_own_kind() -> None:

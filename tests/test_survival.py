@@ -1,7 +1,8 @@
-"""A run on several ranks survives what may happen to it: one of them is killed, stopped, hung or starved, at a fixed moment; resumed, the
-run ends with the bits of the one that nothing disturbed. On gloo.
+"""What a run on several ranks survives, on gloo.
 
-`pytest -m '' tests/test_survival.py` is all of it, `python -m tests.survival` its table of random moments.
+One of them is killed, stopped, hung or starved, at a fixed moment; resumed, the run ends with the
+bits of the one that nothing disturbed. `pytest -m '' tests/test_survival.py` is all of it, `python
+-m tests.survival` its table of random moments.
 """
 
 import json
@@ -11,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from alexnet.training import checkpoint, log
 from alexnet.training.trainer import Config
-from tests.survival import ROOT, WORLDS, configure, job, lost, moments, rows, run, text
+from tests.survival import WORLDS, configure, environment, job, lost, moments, rows, run, text
 
 RANKS_ARE_GONE = 15.0  # seconds
 
@@ -41,32 +43,47 @@ FAULTS = {  # on two ranks, one column each, with a checkpoint after every one o
 }
 
 
+MOVES = {  # ranks that a run begins on, and goes on
+    "apart": (2, 1),
+    "together": (1, 2),
+    "more": (2, 4),
+    "outside": (2, 1),
+}
+
+
 @pytest.fixture(scope="module")
 def disturbed(packs72, config, tmp_path_factory):
-    """Every fault's outcome, and the run that had none."""
+    """A folder of runs, all resumed and finished; their first outcomes; checkpoints before."""
     folder = tmp_path_factory.mktemp("survival")
-    jobs = [job(packs72, folder / "undisturbed", 2, config)]
-    for name, fault in FAULTS.items():
-        hangs = {"timeout": 6.0} if fault["kind"] in ("sleep", "stop") else {}
-        jobs.append(job(packs72, folder / name, 2, config, fault=fault, **hangs))
-    resumed = [job(packs72, folder / name, 2, config, resume=True) for name in FAULTS]
-    straight, *outcomes = run(*jobs)
+    # a velocity without the rate needs the rate that it was gathered at, of either column
+    outside = configure(packs72, "paper/rate-outside", width=1 / 16)
+    moved = {"fault": {"rank": 0, "kind": "term", "at": 7}}
+    plan = {name: (2, 2, config, {"fault": fault}) for name, fault in FAULTS.items()}
+    plan |= {name: (*worlds, config, moved) for name, worlds in MOVES.items()}
+    plan["outside"] = (*MOVES["outside"], outside, moved)
+    jobs = {name: job(packs72, folder / name, p[0], p[2], **p[3]) for name, p in plan.items()}
+    resumed = [job(packs72, folder / name, p[1], p[2], resume=True) for name, p in plan.items()]
+    # those that hang wait for their time to be over; meanwhile the others work
+    hanging = {name: jobs.pop(name) | {"timeout": 6.0} for name in ("asleep", "frozen")}
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(run, *hanging.values())
+        straight, *outcomes = run(job(packs72, folder / "undisturbed", 2, config), *jobs.values())
+        outcomes += waiting.result()
     assert straight["statuses"] == [0, 0], straight["outputs"]
     before = {
         name: [path.name for path in checkpoint.steps(folder / name / "checkpoints")]
-        for name in FAULTS
+        for name in plan
     }
     for outcome in run(*resumed):
-        assert outcome["statuses"] == [0, 0], outcome["outputs"]
-    return folder, dict(zip(FAULTS, outcomes, strict=True)), before
+        assert set(outcome["statuses"]) == {0}, outcome["outputs"]
+    return folder, dict(zip([*jobs, *hanging], outcomes, strict=True)), before
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_resumed_is_the_undisturbed_run(disturbed, name):
     folder, outcomes, before = disturbed
-    assert (
-        outcomes[name]["statuses"] != [0, 0] and 0 < len(before[name]) <= 3
-    )  # three where the oldest was about to be removed
+    assert outcomes[name]["statuses"] != [0, 0]
+    assert 0 < len(before[name]) <= 3  # three where the oldest was about to be removed
     assert max(outcomes[name]["seconds"]) - min(outcomes[name]["seconds"]) < RANKS_ARE_GONE
     assert lost(folder / name, folder / "undisturbed") == "nothing"
     assert not list((folder / name / "checkpoints").glob(".step-*"))
@@ -76,23 +93,21 @@ def test_resumed_is_the_undisturbed_run(disturbed, name):
 def test_a_rank_whose_other_was_killed_says_what_to_do(disturbed, name):
     _, outcomes, _ = disturbed
     other = outcomes[name]["outputs"][1 - FAULTS[name]["rank"]]
-    assert (
-        "RankLost: lost another rank, which says why or was killed; --resume goes on from the last checkpoint"
-        in other
-    )
+    why = "lost another rank, which says why or was killed"
+    assert f"RankLost: {why}; --resume goes on from the last checkpoint" in other
 
 
 def test_ranks_that_are_asked_to_stop_do_so_after_the_same_step(disturbed):
     _, outcomes, before = disturbed
     for name, status in (("asked to stop", 128 + signal.SIGTERM), ("Ctrl-C", 128 + signal.SIGINT)):
-        told = outcomes[name]["outputs"]
         assert status in outcomes[name]["statuses"] and 0 not in outcomes[name]["statuses"]
         step = int(before[name][-1].removeprefix("step-"))
-        for output in told:
-            assert (
-                f"stopped at step {step} of 20; nothing is lost: the same command with --resume goes on from there"
-                in output
-            )
+        assert all(STOPPED.format(step, 20) in output for output in outcomes[name]["outputs"])
+
+
+STOPPED = (
+    "stopped at step {} of {}; nothing is lost: the same command with --resume goes on from there"
+)
 
 
 @pytest.mark.parametrize("name", ["disk full, first rank", "disk full, second rank"])
@@ -100,12 +115,10 @@ def test_a_full_disk_is_named_and_nothing_good_overwritten(disturbed, name):
     folder, outcomes, before = disturbed
     full = FAULTS[name]["rank"]
     assert outcomes[name]["statuses"] == [1, 1]
-    assert (
-        f"cannot write a checkpoint to {folder / name / 'checkpoints'}"
-        in outcomes[name]["outputs"][full]
-    )
-    assert "is kept: make room, and --resume goes on from there" in outcomes[name]["outputs"][full]
-    assert "another rank could not write its part" in outcomes[name]["outputs"][1 - full]
+    said, other = (outcomes[name]["outputs"][rank] for rank in (full, 1 - full))
+    assert f"cannot write a checkpoint to {folder / name / 'checkpoints'}" in said
+    assert "is kept: make room, and --resume goes on from there" in said
+    assert "another rank could not write its part" in other
     assert "step-000000005" in before[name]
 
 
@@ -113,70 +126,35 @@ def test_a_disk_that_is_full_at_the_very_end_is_named(disturbed):
     folder, outcomes, _ = disturbed
     other, full = outcomes["disk full at the very end"]["outputs"]
     path = folder / "disk full at the very end" / ".column-1.part"
-    assert full.startswith(
-        f"alexnet: cannot write {path}: Error while serializing: I/O error: No space left on device"
-    )
-    assert (
-        full.endswith("; make room, and the same command with --resume goes on\n")
-        and "RankLost: lost another rank" in other
-    )
+    why = "Error while serializing: I/O error: No space left on device"
+    assert full.startswith(f"alexnet: cannot write {path}: {why}")
+    assert full.endswith("; make room, and the same command with --resume goes on\n")
+    assert "RankLost: lost another rank" in other
 
 
 @pytest.mark.parametrize(("name", "who"), [("asleep", 1), ("frozen", 0)])
 def test_a_rank_that_hangs_is_named_within_the_time(disturbed, name, who):
     _, outcomes, _ = disturbed
-    told = outcomes[name]["outputs"][1 - who]
-    told += outcomes[name]["outputs"][who]  # the first to notice says it
-    assert re.search(
-        rf"alexnet: rank {who} \(.*\) made no progress for 6 s, while rank {1 - who} waited, in step 7; stopping all",
-        told,
-    )
+    said = "".join(outcomes[name]["outputs"])  # the first to notice says it
+    hung = rf"alexnet: rank {who} \(.*\) made no progress for 6 s"
+    assert re.search(f"{hung}, while rank {1 - who} waited, in step 7; stopping all", said)
     assert outcomes[name]["statuses"][1 - who] == 1
     assert outcomes[name]["seconds"][1 - who] < 60
 
 
-def test_columns_saved_apart_are_read_together_and_the_other_way_round(
-    packs72, config, disturbed, tmp_path
-):
+def test_columns_saved_apart_are_read_together_and_the_other_way_round(disturbed):
     """A run of two ranks goes on in one process, one of one process on two ranks, or on four."""
-    folder, _, _ = disturbed
-    fault = {"rank": 0, "kind": "term", "at": 7}
-    places = {name: tmp_path / name for name in ("apart", "together", "more")}
-    first = run(
-        *(
-            job(packs72, out, 1 if name == "together" else 2, config, fault=fault)
-            for name, out in places.items()
-        )
-    )
-    assert all(0 not in outcome["statuses"] for outcome in first)
-    worlds = {"apart": 1, "together": 2, "more": 4}
-    for outcome in run(
-        *(job(packs72, out, worlds[name], config, resume=True) for name, out in places.items())
-    ):
-        assert set(outcome["statuses"]) == {0}, outcome["outputs"]
-    # a velocity without the rate needs the rate that it was gathered at, of either column
-    outside = configure(packs72, "paper/rate-outside", width=1 / 16)
-    (first,) = run(job(packs72, tmp_path / "outside", 2, outside, fault=fault))
-    (again,) = run(job(packs72, tmp_path / "outside", 1, outside, resume=True))
-    assert 0 not in first["statuses"] and again["statuses"] == [0], again["outputs"]
-    assert (
-        lost(places["apart"], folder / "undisturbed")
-        == lost(places["together"], folder / "undisturbed")
-        == "nothing"
-    )
-    for a, b in zip(rows(places["more"]), rows(folder / "undisturbed"), strict=True):
+    folder, outcomes, _ = disturbed
+    assert all(0 not in outcomes[name]["statuses"] for name in MOVES)
+    undisturbed = folder / "undisturbed"
+    assert [lost(folder / name, undisturbed) for name in ("apart", "together")] == ["nothing"] * 2
+    for a, b in zip(rows(folder / "more"), rows(undisturbed), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)  # sums over rows round otherwise
 
 
 def test_a_loss_that_is_no_number_stops_all_ranks(packs72, tmp_path):
-    (outcome,) = run(
-        job(
-            packs72,
-            tmp_path / "run",
-            2,
-            configure(packs72, "paper/constant-rate", width=1 / 16, rate=1e9),
-        )
-    )
+    config = configure(packs72, "paper/constant-rate", width=1 / 16, rate=1e9)
+    (outcome,) = run(job(packs72, tmp_path / "run", 2, config))
     assert outcome["statuses"] == [0, 0], outcome["outputs"]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["ended"] == "diverged" and summary["ranks"] == [1, 2]
@@ -184,60 +162,28 @@ def test_a_loss_that_is_no_number_stops_all_ranks(packs72, tmp_path):
     assert all(int(path.name.removeprefix("step-")) < summary["diverged_at"] for path in kept)
 
 
-# --- under torchrun -----------------------------------------------------------------------------------------------------------------------
+# --- under torchrun ---
 
 
 def torchrun(packs, out, *options, restarts=0):
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "TRITON_INTERPRET": "0",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-    }
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        f"--max-restarts={restarts}",
-    ]
-    net = [
-        "--width",
-        "0.0625",
-        "--batch-size",
-        "8",
-        "--epochs",
-        "40",
-        "--preset",
-        "paper/constant-rate",
-    ]
-    command = [
-        *launcher,
-        "-m",
-        "alexnet",
-        "train",
-        "--data",
-        str(packs),
-        "--out",
-        str(out),
-        *net,
-        *options,
-    ]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    launcher = "-m torch.distributed.run --standalone --nproc-per-node=2".split()
+    launcher += [f"--max-restarts={restarts}", "-m", "alexnet", "train"]
+    net = "--width 0.0625 --batch-size 8 --epochs 40 --preset paper/constant-rate".split()
+    command = [sys.executable, *launcher, "--data", packs, "--out", out, *net, *options]
+    quiet = environment() | {"TORCH_CPP_LOG_LEVEL": "ERROR"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(map(str, command)), env=quiet, **pipes)
 
 
 def worker(launcher, rank):
     """The process of a rank."""
     for entry in Path("/proc").glob("[0-9]*/environ"):
         try:
-            environment = entry.read_bytes().split(b"\0")
+            variables = entry.read_bytes().split(b"\0")
             parent = int((entry.parent / "stat").read_text().rsplit(")", 1)[1].split()[1])
         except (OSError, ValueError):
             continue
-        if parent == launcher.pid and b"RANK=%d" % rank in environment:
+        if parent == launcher.pid and b"RANK=%d" % rank in variables:
             return int(entry.parent.name)
     raise LookupError(f"no rank {rank}")
 
@@ -261,8 +207,11 @@ def steps(out):
 
 
 def test_torchrun_restarts_a_run_unattended_and_ends_it_when_asked(packs72, tmp_path):
-    """One column is killed; the run starts again by itself and goes on. Then the launcher is asked to stop, and leaves nobody behind.
-    Started once more, the run ends as if nothing had been."""
+    """One column is killed; the run starts again by itself and goes on.
+
+    Then the launcher is asked to stop, and leaves nobody behind. Started once more, the run ends as
+    if nothing had been.
+    """
     out = tmp_path / "run"
     launcher = torchrun(packs72, out, "--resume", restarts=1)
     try:
@@ -278,10 +227,7 @@ def test_torchrun_restarts_a_run_unattended_and_ends_it_when_asked(packs72, tmp_
         launcher.kill()  # and its ranks follow
     assert launcher.returncode != 0
     last = int(checkpoint.steps(out / "checkpoints")[-1].name.removeprefix("step-"))
-    assert (
-        f"alexnet: stopped at step {last} of 200; nothing is lost: the same command with --resume goes on from there"
-        in stderr
-    ), stderr
+    assert f"alexnet: {STOPPED.format(last, 200)}" in stderr, stderr
     assert not any(map(alive, ranks))
     again = torchrun(packs72, out, "--resume")
     assert (again.wait(120), again.communicate()[0][:4]) == (0, str(out)[:4])
@@ -299,9 +245,8 @@ def test_ranks_do_not_outlive_a_launcher_that_was_killed(packs72, tmp_path):
     finally:
         launcher.kill()
     wait_for(lambda: not any(map(alive, ranks)), 30)
-    assert (
-        int(checkpoint.steps(tmp_path / "run" / "checkpoints")[-1].name.removeprefix("step-")) % 5
-    )  # left in the middle of an epoch
+    last = checkpoint.steps(tmp_path / "run" / "checkpoints")[-1]
+    assert int(last.name.removeprefix("step-")) % 5  # left in the middle of an epoch
 
 
 @pytest.mark.slow

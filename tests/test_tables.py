@@ -1,6 +1,8 @@
 """Tables: aligned as text, marked up for a notebook."""
 
-from alexnet.tables import Table
+import pytest
+
+from alexnet.tables import Table, align, duration
 
 HEAD = ["net", "error", "by seed"]
 ROWS = [["full", "9.5 %", "9.1  9.9"], ["without"], ["  crops | all", "+10.25", "10*  _10_"]]
@@ -32,6 +34,32 @@ def test_a_notebook_shows_a_table_of_the_same_cells():
 
 
 def test_a_table_of_nothing_is_its_head():
-    assert (
-        Table(["a", "b"], []) == "a  b" and Table(["a"], [])._repr_markdown_() == "| a |\n| --- |"
-    )
+    assert Table(["a", "b"], []) == "a  b"
+    assert Table(["a"], [])._repr_markdown_() == "| a |\n| --- |"
+
+
+def test_rows_are_aligned_and_nothing_follows_the_last_cell():
+    rows = [("a", "1", "x"), ("bcd", "22", "")]
+    assert align(rows) == ["a    1   x", "bcd  22"]
+    assert align(rows, [False, True, False]) == ["a     1  x", "bcd  22"]
+    with pytest.raises(ValueError, match="zip"):
+        align([("a", "b"), ("c",)])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "1 second"),
+        (1.4, "1 second"),
+        (1.6, "2 seconds"),
+        (119.4, "119 seconds"),
+        (120, "2 minutes"),
+        (3600, "60 minutes"),
+        (7200, "2 hours"),
+        (7200 + 1200, "2 hours 20 minutes"),
+        (86400, "24 hours"),
+        (3 * 86400 + 5 * 3600, "3 days 5 hours"),
+    ],
+)
+def test_durations_have_two_units_at_most(seconds, words):
+    assert duration(seconds) == words

@@ -1,4 +1,7 @@
-"""The figures to play with compute what the package computes: their JavaScript, run by node, beside torch and NumPy."""
+"""The figures to play with compute what the package computes.
+
+Their JavaScript is run by node, beside torch and NumPy.
+"""
 
 import base64
 import json
@@ -49,11 +52,12 @@ needs_node = pytest.mark.skipif(
 
 
 def js(name: str, expression: str, **data: Any) -> Any:
-    """The value of an expression over a widget's functions, `w`, and `data`, there under their names."""
+    """The value of an expression over a widget's functions, `w`, and `data`, under their names."""
     script = f"""
         const w = require({json.dumps(str(WIDGETS / f"{name}.js"))});
         const {{ {", ".join(data)} }} = JSON.parse(require("fs").readFileSync(0, "utf8"));
-        process.stdout.write(JSON.stringify({expression}, (_, v) => ArrayBuffer.isView(v) ? Array.from(v) : v));
+        const plain = (_, value) => ArrayBuffer.isView(value) ? Array.from(value) : value;
+        process.stdout.write(JSON.stringify({expression}, plain));
     """
     command = [node() or "", "--input-type=commonjs", "-e", script]
     done = subprocess.run(
@@ -100,7 +104,8 @@ def test_pooling(z: int, s: int, ceil: bool) -> None:
 
 @needs_node
 def test_the_puzzle_of_224_and_227() -> None:
-    each = "Object.entries(w.WAYS).map(([name, way]) => [name, sizes.map((n) => w.output(way.of(n)).windows)])"
+    windows = "sizes.map((n) => w.output(way.of(n)).windows)"
+    each = f"Object.entries(w.WAYS).map(([name, way]) => [name, {windows}])"
     ways = js("puzzle", f"Object.fromEntries({each})", sizes=list(range(216, 237)))
     ours = presets.get("paper")
     assert ways["up"] == [presets.shapes(ours, image_size=size)[0].size for size in range(216, 237)]
@@ -187,8 +192,9 @@ def test_the_kernels_that_are_drawn() -> None:
         each for each in widget_data.kernels()["sets"] if each["title"] == archived["data"]["title"]
     )
     for seed, text in shown["seeds"].items():
-        colors = js("kernels", "Array.from({length: maps}, (_, i) => w.colorfulness(w.decode(text).subarray(i * 363, (i + 1) * 363)))",
-                    text=text, maps=shown["maps"])  # fmt: skip
+        one = "w.colorfulness(w.decode(text).subarray(i * 363, (i + 1) * 363))"
+        each = f"Array.from({{length: maps}}, (_, i) => {one})"
+        colors = js("kernels", each, text=text, maps=shown["maps"])
         stored = archived["metrics"]["seeds"][seed]["kernels"]
         kernels = (
             np.frombuffer(base64.b64decode(stored["bytes"]), np.int8)
@@ -234,7 +240,7 @@ def test_the_architecture_is_the_packages(tmp_path: Path) -> None:
         ]
 
 
-# --- the net in the page ------------------------------------------------------------------------------------------------------------------
+# --- the net in the page ---------------------------------------------------------------------
 
 
 def forwards(described: dict[str, Any], pixels: np.ndarray) -> list[list[float]]:
@@ -321,7 +327,7 @@ def test_a_run_of_ones_own_goes_into_the_page(packs72, tmp_path: Path) -> None:
     assert '"shape":[6,3,11,11]' in (tmp_path / "data" / "net.js").read_text()
 
 
-# --- sizes --------------------------------------------------------------------------------------------------------------------------------
+# --- sizes -----------------------------------------------------------------------------------
 
 
 def test_scripts_and_data_are_small(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from alexnet.data.listing import (
     class_names,
     few,
 )
-from alexnet.errors import InputError
+from alexnet.errors import InputError, needs
 
 
 @dataclass(frozen=True)
@@ -355,11 +355,7 @@ def _devkit(root: Path, release: Release, name: str) -> bytes:
 
 def _synsets(root: Path, release: Release) -> tuple[dict[int, str], dict[str, str]]:
     """WordNet's identifiers by the numbers of the ground truth, and what they are called."""
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        need = f"{release.devkit} needs SciPy"
-        raise InputError(f"{need}: install it, `pip install scipy`") from None
+    loadmat = needs("scipy.io", extra="datasets", what="reading ILSVRC's meta.mat").loadmat
     try:
         data = BytesIO(_devkit(root, release, "meta.mat"))
         table = np.atleast_1d(loadmat(data, squeeze_me=True)["synsets"])

@@ -8,17 +8,12 @@ from typing import Any
 import numpy as np
 
 from alexnet.data.listing import Entries, File, Images, Item, Listing, Pixels, Stray
-from alexnet.errors import InputError
+from alexnet.errors import InputError, needs
 
 
 def _datasets() -> Any:
     """The module torchvision.datasets, which is imported only where it is needed."""
-    try:
-        import torchvision.datasets
-    except ImportError:
-        need = "this source needs torchvision"
-        raise InputError(f"{need}: install it, `pip install torchvision`") from None
-    return torchvision.datasets
+    return needs("torchvision.datasets", extra="datasets", what="reading this source")
 
 
 def _cifar10_root(root: Path) -> Path:

@@ -7,12 +7,11 @@ by its config's hash and seeds. Both are shared by all chapters and the command 
 
 import time
 from collections.abc import Sequence
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from alexnet import profiles, results
-from alexnet.errors import InputError
+from alexnet.errors import InputError, needs
 
 # where each experiment is shown
 CHAPTERS: dict[str, tuple[str, ...]] = {
@@ -37,7 +36,7 @@ NAMES = tuple(CHAPTERS)
 def module(name: str) -> ModuleType:
     if name not in NAMES:
         raise InputError(f"there is no experiment {name!r}; there are {', '.join(NAMES)}")
-    return import_module(f"alexnet.experiments.{name}")
+    return needs(f"alexnet.experiments.{name}", extra="experiments", what=f"experiment {name}")
 
 
 def result(

@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from alexnet import evaluation
-from alexnet.claims import interval
+from alexnet.claims import mean_interval
 from alexnet.data.augment import Augment
 from alexnet.data.pack import Pack, held_out
 from alexnet.experiments import models
@@ -256,7 +256,7 @@ def learning(result: dict[str, Any], arms: Iterable[str] = ARMS) -> Table:
 
 
 def _spread(values: list[float], form: str) -> str:
-    mean, half = interval(values)
+    mean, half = mean_interval(values)
     return f"{mean:{form}}" + (f" ± {half:.1f}" if np.isfinite(half) else "")
 
 
@@ -297,7 +297,7 @@ def plot(result: dict[str, Any]) -> Figure:
     rows = [row for row in [*rows, (TEN_VIEWS[0], gains(result), TEN_VIEWS[2])] if row[1]]
     figure, axes = plt.subplots(figsize=(7, 0.32 * len(rows) + 1), layout="constrained")
     for y, (_, values, mark) in enumerate(rows):
-        mean, half = interval(values)
+        mean, half = mean_interval(values)
         axes.plot(values, [y] * len(values), ".", color="C0", ms=4, alpha=0.5)
         axes.errorbar(
             mean, y, xerr=half if np.isfinite(half) else None, fmt="o", color="C0", ms=5, capsize=3

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from alexnet import evaluation
-from alexnet.claims import interval
+from alexnet.claims import mean_interval
 from alexnet.data.pack import held_out
 from alexnet.experiments import models
 from alexnet.experiments.figure1 import choose
@@ -123,7 +123,9 @@ def table(result: dict[str, Any]) -> Table:
     for arm in ARMS:
         shown = []
         for views in (1, 10):
-            mean, half = interval([100 * error for error in errors(result, arm, views).values()])
+            mean, half = mean_interval(
+                [100 * error for error in errors(result, arm, views).values()]
+            )
             shown.append(f"{mean:.1f}" + (f" ± {half:.1f}" if half != float("inf") else "") + " %")
         rows.append(
             [f"{arm} normalization", f"{PAPER[arm]:.0%}", *shown, f"{metrics['rates'][arm]:g}"]

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from alexnet import evaluation, results
 from alexnet.baselines import fisher_vectors, pipeline, sparse_coding
 from alexnet.baselines.color_histogram import color_histogram_errors
-from alexnet.claims import interval
+from alexnet.claims import mean_interval
 from alexnet.data.pack import Pack, held_out
 from alexnet.experiments import models
 from alexnet.processes import as_they_end, cores
@@ -180,7 +180,7 @@ def table(result: dict[str, Any]) -> list[dict[str, Any]]:
         by_seed = list(metrics["nets"][row].values())
         errors = [one["views"][VIEWS[row]] for one in by_seed]
         (top1, half1), (top5, half5) = (
-            interval([one[what] for one in errors]) for what in ("top1", "top5")
+            mean_interval([one[what] for one in errors]) for what in ("top1", "top5")
         )
         about = {
             "row": row,

@@ -4,10 +4,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
-
 from alexnet.training.checkpoint import writing
+
+try:  # the extra `tensorboard`; without it log.jsonl alone is written
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from torch.utils.tensorboard import SummaryWriter
+
+    HAS_TENSORBOARD = True
+except ModuleNotFoundError:
+    HAS_TENSORBOARD = False
 
 
 class Log:
@@ -22,11 +27,14 @@ class Log:
             part.write_text("".join(json.dumps(row) + "\n" for row in kept))
             part.rename(self.path)
             self.file = self.path.open("a")
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+            board = str(folder / "tensorboard")
+            self.board = SummaryWriter(board, purge_step=start + 1) if HAS_TENSORBOARD else None
 
     def add(self, kind: str, step: int, **values: float | int | str | None) -> None:
         with writing(self.path.parent):
             self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            if self.board is None:
+                return
             scalars = {
                 f"{kind}/{name}": value
                 for name, value in values.items()
@@ -45,12 +53,14 @@ class Log:
     def flush(self) -> None:
         with writing(self.path.parent):
             self.file.flush()
-            self.board.flush()
+            if self.board is not None:
+                self.board.flush()
 
     def close(self) -> None:
         with writing(self.path.parent):
             self.file.close()
-            self.board.close()
+            if self.board is not None:
+                self.board.close()
 
 
 def read(folder: Path, kind: str | None = None) -> Iterator[dict]:

@@ -1,0 +1,193 @@
+"""The entries of `claims.yml`, read and checked."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alexnet import arithmetic, labnotebook
+from alexnet.errors import InputError
+
+FILE = Path(__file__).with_name("claims.yml")
+VERDICTS = ("reproduced", "same direction", "not reproduced", "not yet run", "paper's slip")
+PAIRED = ("difference", "ratio", "gap")
+FORMS = ("value", *PAIRED, "arrives")
+SEED = "*"  # in a path: one branch a seed
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How a number is shown: multiplied by `scale`, formatted by `form`, followed by `word`."""
+
+    form: str = ","
+    word: str = ""
+    scale: float = 1  # shares count in hundreds, memory in GiB, in the claim's own numbers too
+
+    def show(self, value: float) -> str:
+        return format(value, self.form)
+
+
+class Times(Unit):
+    def show(self, value: float) -> str:
+        return format(value, ".2f" if value < 1.95 else ".1f" if value < 100 else ",.0f")
+
+
+UNITS = {
+    "": Unit(),
+    "points": Unit("+.1f", " points", 100),
+    "percent": Unit(".1f", " %", 100),
+    "times": Times(word=" times"),
+    "GiB": Unit(".1f", " GiB", 1 / 2**30),
+    "bits": Unit(".2f", " bits"),
+    "days": Unit(".1f", " days"),
+    "files": Unit(",", " files"),
+    "TFLOP/s": Unit(".1f", " TFLOP/s"),
+    "seeds": Unit(".0%", " of the seeds"),
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One entry of claims.yml, whose head describes the fields."""
+
+    id: str
+    section: str
+    claim: str
+    paper: str
+    test: dict[str, Any]
+    agree: dict[str, Any]
+    unit: str = ""
+    also: tuple[dict[str, Any], ...] = ()
+    slip: str = ""
+    log: str = ""
+    source: str = ""
+    note: str = ""
+    chapter: str = ""
+
+    @property
+    def kind(self) -> str:
+        return "arithmetic" if "compute" in self.test else "experiment"
+
+    @property
+    def form(self) -> str:
+        return next(form for form in FORMS if form in self.test)
+
+    @property
+    def paths(self) -> list[list[Any]]:
+        """Those of an experiment's test: two where its form compares, else one."""
+        given = self.test[self.form]
+        return given if self.form in PAIRED else [given]
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """What counts as agreement, in the claim's unit."""
+        if "near" in self.agree:
+            middle, half = self.agree["near"], self.agree["within"]
+            return middle - half, middle + half
+        low, high = self.agree.get("range", (self.agree.get("equals"),) * 2)
+        return -math.inf if low is None else low, math.inf if high is None else high
+
+    def agreement(self) -> str:
+        """What counts as agreement, in words."""
+        if "equals" in self.agree:
+            return "agrees if equal"
+        low, high = (f"{round(end, 6):,}".removesuffix(".0") for end in self.band)
+        if math.isinf(self.band[1]):
+            what = f"at least {low}"
+        elif math.isinf(self.band[0]):
+            what = f"at most {high}"
+        else:
+            what = low if low == high else f"{low} to {high}"
+        has_effect = self.kind == "experiment" and "against" in self.agree
+        if has_effect and any(SEED in path for path in self.paths):
+            what += f" and the interval excludes {self.agree['against']}"
+        return f"agrees if {what}"
+
+    def logged(self) -> str:
+        """What the 2012 logs say, with unit; empty where they say nothing."""
+        if not self.log:
+            return ""
+        name, what = self.log.split(".")
+        value = labnotebook.derive(name, what)
+        return f"{value:+.2f} points" if labnotebook.is_difference(name) else f"{value:.2f} %"
+
+    def log_source(self) -> str:
+        return labnotebook.sources(self.log.split(".")[0]) if self.log else ""
+
+
+@cache
+def contents() -> dict[str, Any]:
+    """claims.yml: {"sections": {number: title}, "profiles": [largest first], "claims": [...]}."""
+    return yaml.safe_load(FILE.read_text())
+
+
+@cache
+def load() -> tuple[Claim, ...]:
+    """All claims, in the paper's order.
+
+    Raises:
+        InputError: An entry is wrong; the message names the claim and what is wrong with it.
+    """
+    claims = tuple(parse(entry, contents()["sections"]) for entry in contents()["claims"])
+    name, count = Counter(claim.id for claim in claims).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{FILE.name}: there are two claims {name!r}; give each an id of its own")
+    return claims
+
+
+def parse(entry: dict[str, Any], sections: Iterable[str]) -> Claim:
+    """One entry of the file as a claim. Raises InputError as `load` does."""
+
+    def wrong(what: str) -> InputError:
+        return InputError(f"{FILE.name}: claim {entry.get('id', entry)!r}: {what}")
+
+    known = {one.name for one in fields(Claim)}
+    needed = {"id", "section", "claim", "paper", "test", "agree"}
+    if surplus := entry.keys() - known:
+        raise wrong(f"there is no field {min(surplus)!r}; there are {', '.join(sorted(known))}")
+    if lacking := needed - entry.keys():
+        raise wrong(f"it lacks {min(lacking)!r}")
+    if entry["section"] not in sections:
+        raise wrong(f"there is no section {entry['section']!r}; there are {', '.join(sections)}")
+    if entry.get("unit", "") not in UNITS:
+        units = ", ".join(filter(None, UNITS))
+        raise wrong(f"there is no unit {entry['unit']!r}; there are {units}")
+    claim = Claim(**entry | {"also": tuple(entry.get("also", ()))})
+    if problem := _test_problem(claim) or _agreement_problem(claim):
+        raise wrong(problem)
+    if claim.log:
+        claim.logged()
+    return claim
+
+
+def _test_problem(claim: Claim) -> str | None:
+    for step in (claim.test, *claim.also):
+        if "compute" in step and not callable(getattr(arithmetic, step["compute"], None)):
+            return f"alexnet.arithmetic has no function {step['compute']!r}"
+    if claim.kind == "experiment":
+        if sum(form in claim.test for form in FORMS) != 1 or "experiment" not in claim.test:
+            return f"its test needs either compute, or an experiment and one of {', '.join(FORMS)}"
+        pair = claim.form in PAIRED
+        lists = all(isinstance(path, list) and path.count(SEED) <= 1 for path in claim.paths)
+        if len(claim.paths) != 1 + pair or not lists:
+            number = "two paths" if pair else "one path"
+            return f"{claim.form} takes {number}, each with one {SEED!r} at most, for the seed"
+    return None
+
+
+def _agreement_problem(claim: Claim) -> str | None:
+    agree = claim.agree
+    kinds = sum(kind in agree for kind in ("equals", "near", "range"))
+    if kinds != 1 or ("near" in agree) != ("within" in agree):
+        return "agree needs one of equals, near with within, or range"
+    if "against" in agree and claim.band[0] < agree["against"] < claim.band[1]:
+        return (
+            f"what counts as agreement must lie on one side of {agree['against']}, "
+            "which would mean no effect"
+        )
+    return None

@@ -1,0 +1,219 @@
+"""What the commands do, apart from `alexnet.reproduce`. Each imports what it needs when it runs."""
+
+import argparse
+import json
+import re
+from contextlib import nullcontext
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alexnet.errors import InputError
+
+if TYPE_CHECKING:
+    from alexnet.data.pack import Pack
+    from alexnet.presets import Preset
+
+
+def prepare(args: argparse.Namespace) -> None:
+    from alexnet.data.pack import open_splits
+    from alexnet.data.prepare import prepare
+
+    if args.out is None:
+        if not args.verify:
+            raise InputError("name the pack's folder as well: alexnet prepare SOURCE OUT")
+        out = Path(args.source)
+    else:
+        names = ("skip_bad", "workers", "encoding", "classes", "limit")
+        options = {name: getattr(args, name) for name in names}
+        out = prepare(args.source, args.out, size=_size(args.size), **options)
+    if not args.verify:
+        print(out)
+        return
+    for split, pack in open_splits(out).items():
+        pack.verify(progress=True)
+        digest = f"{split} has digest {pack.digest[:16]}"
+        print(f"{pack.path}: {len(pack)} images, as its manifest says; {digest}")
+
+
+def _size(text: str) -> int | str:
+    try:
+        return text if text == "native" else int(text)
+    except ValueError:
+        raise InputError(f"--size {text}: give a whole number of pixels, or native") from None
+
+
+def train(args: argparse.Namespace) -> int:
+    from alexnet import presets
+    from alexnet.data.loader import steps_per_epoch
+    from alexnet.data.pack import open_splits
+    from alexnet.training import ranks, trainer
+
+    splits = open_splits(args.data)
+    if "train" not in splits:
+        raise InputError(f"{args.data} has no train split; it has {', '.join(splits)}")
+    pack = splits["train"]
+    preset = presets.get(args.preset)
+    if args.columns == 1 and preset.columns > 1:
+        preset = presets.get(f"{args.preset}/one-column")
+    batch_size = args.batch_size or preset.recipe.batch_size
+    per_epoch = steps_per_epoch(pack, batch_size)
+    config = trainer.Config(
+        preset=preset.name,
+        num_classes=len(pack.classes),
+        width=args.width,
+        image_size=args.image_size or _image_size(preset, pack),
+        epochs=args.steps / per_epoch if args.steps else args.epochs,
+        data={name: splits[name].digest for name in ("train", "val") if name in splits},
+        batch_size=batch_size,
+        rate=args.lr,
+        seed=args.seed,
+        precision=args.precision,
+        mode=args.mode,
+        start=trainer.starting_point(args.init) if args.init else None,
+    )
+    group = ranks.join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
+    often = {"keep": args.keep, "every": args.checkpoint_every}
+    summary = trainer.train(
+        config, splits, args.out, start=args.init, resume=args.resume, ranks=group, **often
+    )
+    group.leave()
+    diverged = summary["ended"] == "diverged"
+    if group.is_first and diverged:
+        raise RuntimeError(_divergence(args.out, summary["diverged_at"], per_epoch))
+    if group.is_first:
+        steps = f"{summary['steps']} steps, {summary['epochs']:.1f} epochs"
+        weights = f"weights in {args.out / 'weights.safetensors'}"
+        print(f"{args.out}: {steps}, {summary['seconds']:.0f} s; {weights}")
+    return int(diverged)
+
+
+def _image_size(preset: "Preset", pack: "Pack") -> int:
+    """The side of the crops: 7/8 of the prepared images', 224 of 256, in eights."""
+    return pack.size if preset.recipe.crops == "center" else round(pack.size * 7 / 64) * 8
+
+
+def _divergence(run: Path, step: int, per_epoch: int) -> str:
+    """What is said of a run that diverged."""
+    from alexnet.training import checkpoint
+
+    epoch, batch = divmod(step - 1, per_epoch)
+    where = f"step {step} (batch {batch + 1} of {per_epoch} in epoch {epoch + 1})"
+    good = checkpoint.steps(run / "checkpoints")
+    kept = (
+        f"{good[-1]}, the last good checkpoint, is kept" if good else "no checkpoint had been made"
+    )
+    return (
+        f"at {where} the loss, or a weight before it, was no longer finite; {kept}; "
+        "try a lower --lr in another folder"
+    )
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    import torch
+
+    from alexnet import evaluation
+    from alexnet.data.pack import open_splits
+    from alexnet.export import whole
+    from alexnet.training.trainer import check_usable, load_run
+
+    splits = open_splits(args.data)
+    split = args.split or _default_split(splits, bool(args.submission))
+    if split not in splits:
+        raise InputError(f"{args.data} has no split {split!r}; it has {', '.join(splits)}")
+    pack, device = splits[split], _device(args.device)
+    if args.submission:
+        evaluation.check_submission(pack)
+    elif not pack.labeled:
+        raise InputError(
+            f"the images in {pack.path} have no labels; "
+            "--submission FILE writes what an evaluation server takes"
+        )
+    for run in args.run:
+        check_usable(run)
+    nets = [load_run(run) for run in args.run]
+    for run, (_, augment, config) in zip(args.run, nets):
+        _check_fit(run, config.num_classes, augment.mean_size, pack)
+    with whole(args.submission) if args.submission else nullcontext() as part:
+        outputs = (
+            evaluation.predict(net.to(device), pack, augment, args.views, progress=True)[0]
+            for net, augment, _ in nets
+        )
+        probabilities = reduce(torch.add, outputs) / len(nets)
+        if part is not None:
+            lines = evaluation.submission(probabilities, pack)
+            part.write_text("".join(f"{line}\n" for line in lines))
+    how = "one view" if args.views == 1 else f"{args.views} views"
+    if len(nets) > 1:
+        how += f", {len(nets)} nets averaged"
+    what = split if len(splits) > 1 else pack.path  # a single pack counts as train, whatever it is
+    what = f"{what}, {len(pack)} images, {how}"
+    if pack.labeled:
+        errors = evaluation.errors(probabilities, torch.from_numpy(pack.labels).long())
+        tops = f"top-1 error {errors.top1:.2%}, top-5 error {errors.top5:.2%}"
+        print(f"{what}: {tops}, {errors.nll:.4f} nats")
+    if args.submission:
+        print(f"{args.submission}: {what}: five classes a line, by ILSVRC's numbers")
+
+
+def _default_split(splits: "dict[str, Pack]", labels_needless: bool) -> str:
+    """Test, or val where there is none, or train."""
+    order = [name for name in ("test", "val", "train") if name in splits]
+    fit = [name for name in order if labels_needless or splits[name].labeled]
+    return next(iter(fit or splits))
+
+
+def _check_fit(run: Path, num_classes: int, mean_size: int, pack: "Pack") -> None:
+    """Raise InputError unless a pack holds the classes and sizes that a run was trained on."""
+    if len(pack.classes) != num_classes or pack.size != mean_size:
+        raise InputError(
+            f"{pack.path} has {len(pack.classes)} classes of {pack.size}-pixel images; "
+            f"the run in {run} was trained on {num_classes} of {mean_size}; "
+            "evaluate it on a pack like that one"
+        )
+    classes = run / "classes.json"
+    learned = json.loads(classes.read_text()) if classes.exists() else pack.classes
+    for ours, theirs in zip(learned, pack.classes):
+        if ours != theirs:
+            raise InputError(
+                f"{pack.path} has other classes than the run in {run} was trained on, "
+                f"of which one is {ours!r}"
+            )
+
+
+def export(args: argparse.Namespace) -> None:
+    from alexnet.export import write
+    from alexnet.training.trainer import check_usable, load_run
+
+    check_usable(args.run)
+    net, _, config = load_run(args.run)
+    names = ("preset", "num_classes", "width", "image_size")
+    write(net, args.file, {name: str(getattr(config, name)) for name in names})
+    print(args.file)
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    from alexnet.reproduce import run
+
+    return run(args)
+
+
+def claims(args: argparse.Namespace) -> None:
+    from alexnet.claims import judge_all, reports
+
+    shown = reports.select(judge_all(args.profile, own=args.runs), args.section, args.verdict)
+    print(reports.as_json(shown) if args.json else reports.table(shown))
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+            raise RuntimeError  # torch has more kinds, which the net cannot be trained on
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"there is no device {name!r} here; use --device cpu") from None
+    return name

@@ -13,7 +13,8 @@ from torch.library import opcheck
 
 import alexnet_kernels as kernels
 from alexnet_kernels import _native
-from alexnet_kernels.max_pool import pool, pool_backward
+from alexnet_kernels.max_pool import operator as _p, operator_backward as _pb
+pool, pool_backward = _p.compute, _pb.compute
 from tests import references as ref
 from tests.references import FORMS, LAYOUTS, assert_close, form
 
@@ -580,8 +581,9 @@ def operator_calls(dtype, layout, batch=2):
     y, code = torch.ops.alexnet_kernels.max_pool(x.detach(), *POOL)
     ops = torch.ops.alexnet_kernels
     return [
-        (ops.local_response_norm, (x, *LRN)),
-        (ops.local_response_norm_backward, (x.detach(), x.detach(), *LRN)),
+        (ops.local_response_norm, (x, None, *LRN)),
+        (ops.local_response_norm, (x, bias, *LRN)),
+        (ops.local_response_norm_backward, (x.detach(), None, x.detach(), *LRN)),
         (ops.same_map_norm, (x, 5, 1e-3, 0.75, 1.0)),
         (ops.same_map_norm_backward, (x.detach(), x.detach(), 5, 1e-3, 0.75, 1.0)),
         (ops.max_pool, (x, *POOL)),

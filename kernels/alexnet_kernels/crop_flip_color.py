@@ -104,7 +104,7 @@ def crop_flip_color(
         (N, 3, size, size).
 
     Raises:
-        ValueError: for shapes and devices that do not fit, and on a CPU a crop that leaves its image.
+        ValueError: for shapes and devices that do not fit; on a CPU for a crop outside its image.
     """
     if size < 1:
         raise ValueError(f"size must be positive; it is {size}")

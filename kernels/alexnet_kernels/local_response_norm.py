@@ -130,7 +130,8 @@ def _(dx, x, bias, dy, *settings):
 
 
 def _fits(x: Tensor, bias: Tensor | None, beta: float) -> bool:
-    return beta == 0.75 and _native.fits(x, bias)
+    plain = bias is None or bias.dtype == x.dtype
+    return beta == 0.75 and plain and _native.fits(x, bias)
 
 
 def with_bias(backward: Callable[..., Tensor]) -> Callable[..., Any]:

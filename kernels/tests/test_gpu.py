@@ -41,9 +41,7 @@ def compiled(*options):
     Its name, the bytes that it spills, and the bits of its widest access to memory.
     """
     if not (ROOT / "kernel_benchmarks").exists():
-        pytest.skip(
-            "the benchmarks, which compile for a device ahead of time, lie in the repository"
-        )
+        pytest.skip("the benchmarks, which compile for a device that is not there, are missing")
     done = run("kernel_benchmarks.instructions", *options)
     assert done.returncode == 0, done.stderr
     rows = [line[32:].split() for line in done.stdout.splitlines()[1:]]

@@ -61,11 +61,11 @@ def test_the_definition_has_the_operators_defaults(name):
 @pytest.mark.parametrize("in_form", OWN_FORMS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_results_lie_in_memory_as_what_they_come_from(name, in_form, layout):
-    for function, shape in functions(name):
-        with form(in_form) as device:
-            x = rand(*shape, dtype=torch.float32, layout=layout)
-            y, _, dx = with_gradient(function, x, device)
-        assert is_dense(y, layout) and is_dense(dx, layout)
+    function, shape = functions(name)[0]
+    with form(in_form) as device:
+        x = rand(*shape, dtype=torch.float32, layout=layout)
+        y, _, dx = with_gradient(function, x, device)
+    assert is_dense(y, layout) and is_dense(dx, layout)
 
 
 @EACH

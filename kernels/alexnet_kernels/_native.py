@@ -93,7 +93,7 @@ def _compile(compiler: str, source: str) -> Path:
         part = folder / f"native-{key}.{os.getpid()}.part"
         if target.exists():
             break
-        command = [compiler, *flags, "-o", part, SOURCE, "-lm"]
+        command = [compiler, *flags, "-o", str(part), str(SOURCE), "-lm"]
         if subprocess.run(command, capture_output=True).returncode == 0:
             break
     if part.exists():

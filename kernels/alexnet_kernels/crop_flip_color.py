@@ -35,7 +35,9 @@ def _is_cropped(mean: Tensor, images: Tensor) -> bool:
     return mean.shape == images.shape[1:]
 
 
-def _contiguous(offsets, flips, color_shift, mean):
+def _contiguous(
+    offsets: Tensor, flips: Tensor, color_shift: Tensor, mean: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The small inputs, as kernels read them."""
     return (
         offsets.to(torch.int64).contiguous(),

@@ -102,7 +102,7 @@ def _each(value: Rate | Sequence[Rate], params: Sequence[Tensor], name: str) -> 
     float64 on the CPU where all are numbers or lie there, else float32 on the parameters' device.
     """
     is_one = isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.dim() == 0)
-    values = [value] * len(params) if is_one else list(value)  # type: ignore[arg-type]
+    values: list[Any] = [value] * len(params) if is_one else list(value)  # type: ignore[arg-type]
     if len(values) != len(params):
         raise ValueError(
             f"{name} must be one number or one for each of the {len(params)} parameters; "

@@ -43,8 +43,8 @@ def test_with_a_bias(in_form, layout, dtype, relu):
 
 
 def test_gradcheck_with_a_bias():
-    x = rand(2, 6, 5, 5).requires_grad_()
-    bias = torch.ones(6, dtype=torch.float64, requires_grad=True)
+    x = rand(2, 4, 3, 3).requires_grad_()
+    bias = torch.ones(4, dtype=torch.float64, requires_grad=True)
     block = kernels.ResponseNormPool(alpha=1e-2, columns=2)
     assert torch.autograd.gradcheck(block, (x, bias))
     norm = OPS.local_response_norm  # the operator has a bias too
@@ -84,13 +84,14 @@ def test_the_fused_block_under_the_interpreter(config, monkeypatch):
     constants, warps = gpu.CONFIGS[config]
     only = type(gpu.kernel.configs[0])(constants, num_warps=warps)
     monkeypatch.setattr(gpu.kernel, "configs", [only])
-    for dtype in (torch.float32, torch.bfloat16):
-        for maps, columns, high, wide, relu in (
-            (8, 2, 3, 3, "none"),
-            (6, 2, 7, 6, "before"),
-            (12, 1, 23, 5, "after"),
-            (32, 2, 8, 4, "before"),
-        ):
+    cases = (
+        (6, 2, 7, 6, "before"),
+        (12, 1, 23, 5, "after"),
+        (32, 2, 8, 4, "before"),
+        (8, 2, 3, 3, "none"),
+    )
+    for dtype, some in ((torch.float32, cases[:3]), (torch.bfloat16, cases[2:])):
+        for maps, columns, high, wide, relu in some:
             x, bias = rand(2, maps, high, wide, dtype=dtype, layout="nhwc"), rand(maps)
             shape = (2, maps, (high - 3) // 2 + 1, (wide - 3) // 2 + 1)
             y, code = (

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet_kernels.keep_mask import fits, keep_mask
+from alexnet_kernels import keep_mask
 
 _MULTIPLY_1, _MULTIPLY_2, _GOLDEN = (
     0xBF58476D1CE4E5B9 - 2**64,
@@ -70,10 +70,7 @@ def keep(keys: Tensor, count: int, probability: float) -> Tensor:
     """(..., count) bools, True with the given probability (in steps of 2^-53): dropout's mask."""
     # The hash is uniform over the signed 64-bit integers.
     threshold = max(-(2**63), min(round((probability - 0.5) * 2.0**63) * 2, 2**63 - 1))
-    if fits(keys):
-        return keep_mask(keys, count, threshold)
-    counter = torch.arange(count, device=keys.device)
-    return _mix(keys[..., None] + (counter + 1) * _GOLDEN) < threshold
+    return keep_mask(keys, count, threshold)
 
 
 def permutation(keys: Tensor, count: int) -> Tensor:

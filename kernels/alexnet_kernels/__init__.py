@@ -1,24 +1,34 @@
-"""Operators of the network and its training, each in a module of its own name. Knows nothing of `alexnet`.
+"""Operators of AlexNet and its training, each in a module of its own name.
 
-They work on any device that torch does, in any memory layout (the result keeps the input's format), under autograd, `torch.compile` and
-CUDA-graph capture, and raise ValueError on arguments that make no sense. `alpha` is always per squared term, as in the paper's equation:
-torch's `LocalResponseNorm(alpha)`, Caffe's and cuDNN's divide it by the size of the window. Second derivatives are refused; with
-`using("torch")` they work, and forward mode and torch.func's transforms go that way by themselves.
+They work on any device that torch does, in any memory layout (the result keeps the input's format),
+under autograd, `torch.compile` and CUDA-graph capture, and raise ValueError on arguments that make
+no sense. `alpha` is always per squared term, as in the paper's equation: torch's
+`LocalResponseNorm(alpha)`, Caffe's and cuDNN's divide it by the size of the window. Second
+derivatives are refused; with `using("torch")` they work, and forward mode and torch.func's
+transforms go that way by themselves.
 
-Each is a `torch.library` operator (`torch.ops.alexnet_kernels.*`) over three implementations: Triton kernels (gpu/), C for the CPU (native.c), and
-plain torch (_composite.py) for the rest; `using` chooses another than the fastest.
+Each is a `torch.library` operator (`torch.ops.alexnet_kernels.*`) in up to three forms: Triton
+kernels (gpu/), C for the CPU (native.c), and plain torch for the rest; `using` chooses another
+than the fastest. The layers (modules.py) are the same as `torch.nn.Module`s.
 """
 
 from alexnet_kernels._choose import mode, using
 from alexnet_kernels.crop_flip_color import crop_flip_color
+from alexnet_kernels.keep_mask import keep_mask
 from alexnet_kernels.local_response_norm import local_response_norm
 from alexnet_kernels.max_pool import max_pool
+from alexnet_kernels.modules import LocalResponseNorm, MaxPool2d, ResponseNormPool, SameMapNorm
 from alexnet_kernels.momentum_step import momentum_step_
 from alexnet_kernels.response_norm_pool import response_norm_pool
 from alexnet_kernels.same_map_norm import same_map_norm
 
 __all__ = [
+    "LocalResponseNorm",
+    "MaxPool2d",
+    "ResponseNormPool",
+    "SameMapNorm",
     "crop_flip_color",
+    "keep_mask",
     "local_response_norm",
     "max_pool",
     "mode",

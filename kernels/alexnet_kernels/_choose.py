@@ -1,12 +1,18 @@
-"""Which implementation of an operator runs: one switch, and what fits where it is left alone.
+"""Which form of an operator runs: one switch, and what fits where it is left alone.
 
-`ALEXNET_KERNELS` in the environment, or `kernels.using(mode)` in a program, is one of
+`ALEXNET_KERNELS` in the environment, or `using(mode)` in a program, is one of
 
-    auto       what is fastest: Triton on a CUDA device, compiled C on the CPU, the composite for the rest (float64, half types on a CPU)
-    triton     the Triton kernels; on the CPU only under Triton's interpreter (TRITON_INTERPRET=1, set before `kernels` is imported)
-    native     the compiled C, float32 on the CPU
+    auto       the fastest: Triton on a CUDA device, compiled C on a CPU, the composite for the rest
+               (float64, half types on a CPU)
+    triton     Triton's kernels; on a CPU only under Triton's interpreter (TRITON_INTERPRET=1, set
+               before `alexnet_kernels` is imported)
+    native     the compiled C, float32 on a CPU
     composite  our formulas in plain torch
-    torch      torch's own operators: F.local_response_norm, F.max_pool2d, F.avg_pool2d, and autograd through them
+    torch      torch's own operators (F.local_response_norm, F.max_pool2d, F.avg_pool2d) and
+               autograd through them
+
+The switch is the process's, not a thread's: torch.compile watches globals but no thread's
+variables, and would go on with the mode that it compiled under.
 """
 
 import os
@@ -27,13 +33,12 @@ HAS_TRITON = find_spec("triton") is not None
 
 def _checked(mode: str) -> str:
     if mode not in MODES:
+        words = ", ".join(MODES)
         raise ValueError(
-            f"the kernels' mode (ALEXNET_KERNELS) must be one of {', '.join(MODES)}; it is {mode!r}"
+            f"the kernels' mode (ALEXNET_KERNELS) must be one of {words}; it is {mode!r}"
         )
     if mode == "triton" and not HAS_TRITON:
-        raise RuntimeError(
-            "mode triton needs the package triton, which is not installed here; choose auto"
-        )
+        raise RuntimeError("mode triton needs the package triton; install it, or choose auto")
     if mode == "native" and _native.library() is None:
         raise RuntimeError(
             "mode native needs a C compiler (cc, gcc or clang) on the PATH; choose auto"
@@ -46,8 +51,15 @@ _mode = _checked(os.environ.get("ALEXNET_KERNELS") or "auto")
 
 @contextmanager
 def using(mode: str) -> Iterator[None]:
-    """Within the block operators run in `mode` (see the module's text). Raises ValueError for another word, RuntimeError for a mode that
-    cannot be had here."""
+    """Run the operators in `mode` within the block.
+
+    Args:
+        mode: "auto", "triton", "native", "composite" or "torch" (see the text of the module).
+
+    Raises:
+        ValueError: for another word.
+        RuntimeError: for a mode that this machine does not have.
+    """
     global _mode
     before, _mode = _mode, _checked(mode)
     try:
@@ -62,8 +74,11 @@ def mode() -> str:
 
 
 def torchs_own(*tensors: Tensor | None) -> bool:
-    """Whether torch's own operators run: where the switch says so, and under torch.func's transforms and forward-mode differentiation, of
-    which ours know nothing."""
+    """Whether torch's own operators run.
+
+    They do where the switch says so, and under torch.func's transforms and forward-mode
+    differentiation, of which our operators know nothing.
+    """
     if _mode == "torch":
         return True
     if torch.compiler.is_compiling():
@@ -75,24 +90,17 @@ def torchs_own(*tensors: Tensor | None) -> bool:
     )
 
 
-def implementation(
-    x: Tensor, *others: Tensor | None, native: bool = True, triton: bool = True
-) -> str:
-    """ "triton", "native" or "composite" for these tensors; `native`, `triton`: whether the operator has such a form for its arguments."""
-    if x.dtype != torch.float64 and triton and HAS_TRITON and _mode in ("auto", "triton"):
-        if x.is_cuda:
-            return "triton"
-        if _mode == "triton":
-            if not INTERPRETED:
-                raise RuntimeError(
-                    "mode triton needs a CUDA device, or TRITON_INTERPRET=1 in the environment before `kernels` is imported"
-                )
-            return "triton"
-    if (
-        native
-        and _mode in ("auto", "native")
-        and _native.fits(x, *others)
-        and _native.library() is not None
-    ):
-        return "native"
-    return "composite"
+def runs(kind: str, x: Tensor) -> bool:
+    """Whether an operator's Triton or native form runs on tensors like x, if it fits them."""
+    if _mode not in ("auto", kind):
+        return False
+    if kind == "native":
+        return x.device.type == "cpu" and _native.library() is not None
+    if not HAS_TRITON or x.dtype == torch.float64:
+        return False
+    if _mode == "triton" and not (x.is_cuda or INTERPRETED):
+        raise RuntimeError(
+            "mode triton needs a CUDA device, or TRITON_INTERPRET=1 in the environment "
+            "before alexnet_kernels is imported"
+        )
+    return x.is_cuda or _mode == "triton"

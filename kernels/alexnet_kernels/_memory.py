@@ -16,6 +16,11 @@ def memory_format(x: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Whether a pixel's channels lie side by side, and the maps are not planes at the same time."""
+    return memory_format(x) == torch.channels_last
+
+
 def empty_maps(
     x: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:

@@ -1,111 +1,115 @@
 """native.c, compiled by the system's C compiler when first needed, and called with tensors.
 
-The library lies in a cache folder under a name that depends on the source, the compiler and the processor, so it is compiled once (a
-second or two). Where there is no compiler, `library` returns None and the operators compute with torch alone.
+The library lies in a cache folder under a name that depends on the source, the compiler and the
+processor, so it is compiled once (a second or two). Where there is no compiler, `library` returns
+None and the operators compute with torch alone.
 """
 
 import ctypes
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_name("native.c")
-# Neither reorders sums nor forgets NaN; square roots need not set errno, which would keep them out of vectors.
+# Neither reorders sums nor forgets NaN; square roots need not set errno, which would keep them out
+# of vectors.
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
-POINTER, LONG, FLOAT, INT = ctypes.c_void_p, ctypes.c_long, ctypes.c_float, ctypes.c_int
-RANGE = [LONG, LONG, INT]  # from, to, threads
-FUNCTIONS = {  # arguments and result, as in native.c
-    "local_response_norm": ([*[POINTER] * 4, *RANGE, *[LONG] * 4, *[FLOAT] * 3, INT, INT], INT),
-    "same_map_norm": ([*[POINTER] * 3, *RANGE, *[LONG] * 3, *[FLOAT] * 3], INT),
-    "max_pool": ([*[POINTER] * 3, *RANGE, *[LONG] * 5, INT], INT),
-    "max_pool_backward": ([*[POINTER] * 3, *RANGE, *[LONG] * 5, INT], INT),
-    "momentum_step": ([*[POINTER] * 6, *RANGE, FLOAT], INT),
-    "keep_mask": ([*[POINTER] * 2, *RANGE, LONG, ctypes.c_int64], INT),
-    "crop_flip_color": ([*[POINTER] * 6, *RANGE, *[LONG] * 3, FLOAT, INT, INT], INT),
-}
+DTYPES = (torch.float32,)  # that the C is written for
 PIECE = 1 << 15  # elements that are worth a thread
 
 
 def cache_folder() -> Path:
-    """Where compiled code and measured choices are kept: ALEXNET_CACHE, else the user's cache folder."""
-    named = os.environ.get("ALEXNET_CACHE")
-    return (
-        Path(named)
-        if named
-        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet-kernels"
-    )
+    """Where compiled code and measured choices are kept: ALEXNET_CACHE, else the user's cache."""
+    if named := os.environ.get("ALEXNET_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet-kernels"
 
 
 def _processor() -> str:
     try:
-        return next(
-            line
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith(("flags", "Features"))
-        )
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
         return platform.processor()
+
+
+def prototypes(source: str) -> dict[str, list[Any]]:
+    """The types of the arguments of each function that the source offers: those not static."""
+    types = {
+        "long": ctypes.c_long,
+        "int": ctypes.c_int,
+        "float": ctypes.c_float,
+        "int64_t": ctypes.c_int64,
+    }
+    return {
+        name: [
+            ctypes.c_void_p if "*" in argument else types[argument.split()[-2]]
+            for argument in arguments.split(",")
+        ]
+        for name, arguments in re.findall(r"^int (\w+)\(([^)]*)\) \{", source, re.MULTILINE)
+    }
 
 
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled operators, or None where they cannot be had."""
-    compiler = (
-        shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
-    )
+    preferred = os.environ.get("CC") or "cc"
+    compiler = shutil.which(preferred) or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-        try:
-            folder = cache_folder()
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            folder = Path(tempfile.mkdtemp(prefix="alexnet-kernels-"))
-        for flags in ([*FLAGS, "-fopenmp"], FLAGS) if _has_libgomp() else (FLAGS,):
-            key = sha256(
-                repr(
-                    (SOURCE.read_text(), flags, compiler, version, platform.machine(), _processor())
-                ).encode()
-            ).hexdigest()[:16]
-            target = folder / f"native-{key}.so"
-            part = folder / f"native-{key}.{os.getpid()}.part"
-            if (
-                target.exists()
-                or not subprocess.run(
-                    [compiler, *flags, "-o", part, SOURCE, "-lm"], capture_output=True
-                ).returncode
-            ):
-                break
-        if part.exists():
-            part.replace(target)  # whole or not at all, however many processes compile at once
-        found = ctypes.CDLL(str(target))
-        for name, (arguments, result) in FUNCTIONS.items():
-            function = getattr(found, name)
-            function.argtypes, function.restype = arguments, result
-        return found
+        source = SOURCE.read_text()
+        compiled = ctypes.CDLL(str(_compile(compiler, source)))
+        for name, types in prototypes(source).items():
+            getattr(compiled, name).argtypes = types
+        return compiled
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def _has_libgomp() -> bool:
-    """Whether torch's threads are those of a libgomp that goes by this name, so that code which asks for it gets the same ones: threads of
-    its own would find every core taken by torch's, which go on spinning for a while when they have nothing to do."""
+def _compile(compiler: str, source: str) -> Path:
+    """Compile the source, if that was not done before. Returns the library's path."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     try:
-        return any(
-            line.rstrip().endswith("/libgomp.so.1")
-            for line in Path("/proc/self/maps").read_text().splitlines()
-        )
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="alexnet-kernels-"))
+    for flags in ([*FLAGS, "-fopenmp"], FLAGS) if _has_libgomp() else (FLAGS,):
+        facts = source, flags, compiler, version, platform.machine(), _processor()
+        key = sha256(repr(facts).encode()).hexdigest()[:16]
+        target = folder / f"native-{key}.so"
+        part = folder / f"native-{key}.{os.getpid()}.part"
+        if target.exists():
+            break
+        command = [compiler, *flags, "-o", str(part), str(SOURCE), "-lm"]
+        if subprocess.run(command, capture_output=True).returncode == 0:
+            break
+    if part.exists():
+        part.replace(target)  # whole or not at all, however many processes compile at once
+    return target
+
+
+def _has_libgomp() -> bool:
+    """Whether torch's threads are those of a libgomp that goes by this name.
+
+    Code that asks for it then gets the same ones. Threads of its own would find every core taken by
+    torch's, which go on spinning for a while when they have nothing to do.
+    """
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return any(line.rstrip().endswith("/libgomp.so.1") for line in lines)
     except OSError:
         return False
 
@@ -118,10 +122,35 @@ def _threads(count: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not survive a fork
 
 
-def share(call: Callable[[int, int, int], int], count: int, elements: int) -> None:
-    """call(from, to, threads) over 0..count by as many threads as torch has: in one call where they are OpenMP's, else in pieces, from
-    threads of our own (calls into C release the interpreter's lock). Raises MemoryError where one returns 0."""
+@cache
+def shares() -> bool:
+    """Whether the library has OpenMP's threads. Only where there is a library."""
+    return bool(ctypes.c_int.in_dll(library(), "shares").value)  # type: ignore[arg-type]
+
+
+def run(name: str, tensors: tuple[Any, ...], count: int, *settings: float) -> None:
+    """Call a function of native.c, by as many threads as torch has.
+
+    With OpenMP one call has all threads; else pieces of the range go to threads of our
+    own, for calls into C release the interpreter's lock.
+
+    Args:
+        name: of the function, whose arguments are `tensors`, (begin, end, threads), `settings`.
+        tensors: dense ones, None for a null pointer, or ctypes arrays.
+        count: how many there are of what the function shares out, its outermost index.
+        settings: the rest.
+
+    Raises:
+        MemoryError: where the function has no memory for its scratch.
+    """
+    function = getattr(library(), name)
+    pointers = [t.data_ptr() if isinstance(t, Tensor) else t for t in tensors]
+    elements = max([count, *(t.numel() for t in tensors if isinstance(t, Tensor))])
     threads = max(1, min(torch.get_num_threads(), count, elements // PIECE))
+
+    def call(begin: int, end: int, threads: int) -> int:
+        return function(*pointers, begin, end, threads, *settings)
+
     if threads == 1 or shares():
         results = [call(0, count, threads)]
     else:
@@ -131,31 +160,14 @@ def share(call: Callable[[int, int, int], int], count: int, elements: int) -> No
         raise MemoryError("no memory for the operator's scratch")
 
 
-@cache
-def shares() -> bool:
-    """Whether the library has OpenMP's threads. Only where there is a library."""
-    return bool(INT.in_dll(library(), "shares").value)  # type: ignore[arg-type]
+def fits(*given: Any) -> bool:
+    """Whether native.c reads the floating-point tensors among `given`.
 
-
-def call(name: str, *arguments) -> int:
-    """A function of native.c. Only for operators that `library` exists for."""
-    return getattr(library(), name)(*arguments)
-
-
-def pointer(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
-
-
-def is_last(x: Tensor) -> bool:
-    """Channels-last in memory, and not planes at the same time."""
-    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-
-
-def fits(*tensors: Tensor | None) -> bool:
-    """All float32 on the CPU, and the maps among them dense in one layout: what native.c reads."""
-    given = [x for x in tensors if x is not None]
-    if any(x.device.type != "cpu" or x.dtype != torch.float32 for x in given):
+    They must be of a type in DTYPES, on the CPU, and the maps dense in one layout.
+    """
+    tensors = [x for x in given if isinstance(x, Tensor) and x.is_floating_point()]
+    if any(x.device.type != "cpu" or x.dtype not in DTYPES for x in tensors):
         return False
-    maps = [x for x in given if x.dim() == 4]
+    maps = [x for x in tensors if x.dim() == 4]
     planes = all(x.is_contiguous() for x in maps)
     return planes or all(x.is_contiguous(memory_format=torch.channels_last) for x in maps)

@@ -1,60 +1,152 @@
-"""Makes an operator known to torch: `torch.library.custom_op` with the same words, without its price. The first eager call of one of those
-imports torch's compiler, some two seconds of every process."""
+"""What operators share: registration with torch, the choice among forms, the gradient.
+
+A function declares an operator: its type hints are the schema, and its body allocates the results,
+which is all that a fake tensor needs. Forms fill the results. `average_pool` in three steps:
+
+    @define("average_pool")
+    def operator(x: Tensor, size: int) -> Tensor:
+        return empty_maps(x, (*x.shape[:2], x.shape[2] // size, x.shape[3] // size))
+
+    @operator.form("composite")  # results first, then the arguments
+    def _(y: Tensor, x: Tensor, size: int) -> None:
+        y.copy_(F.avg_pool2d(x, size))
+
+    operator.gradient(lambda ctx, dy: operator_backward(dy, *ctx.settings))
+
+This is `torch.library.custom_op` without its price: the first eager call of one of those imports
+torch's compiler, some two seconds of every process.
+"""
 
 from collections.abc import Callable, Iterable
+from inspect import signature
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from alexnet_kernels import _choose, _native
 
 LIBRARY = torch.library.Library("alexnet_kernels", "DEF")
+OPERATORS: dict[str, "Operator"] = {}  # all there are, by name
+
+
+def _as_tuple(value: Any) -> tuple:
+    return () if value is None else value if isinstance(value, tuple) else (value,)
 
 
 class Operator:
-    """torch.ops.alexnet_kernels.<name>, called like a function. Until `register_autograd`, a gradient through it is an error, and not zero."""
+    """`torch.ops.alexnet_kernels.<name>`, called like a function.
 
-    def __init__(self, name: str, function: Callable[..., Any], mutates_args: Iterable[str] = ()):
-        self.name, mutates = name, tuple(mutates_args)
+    Its first result is the one that has a gradient. Without `gradient`, to ask for one is an error.
+    """
+
+    def __init__(self, name: str, allocate: Callable[..., Any], mutates: tuple[str, ...] = ()):
+        self.name, self._allocate = name, allocate
+        self._mutated = [
+            i for i, word in enumerate(signature(allocate).parameters) if word in mutates
+        ]
+        self._forms: dict[str, tuple[Callable[..., None], Callable[..., bool]]] = {}
+        self._differentiate: Callable[..., Any] | None = None
+        self._keep: Callable[..., tuple[Iterable[Any], Any]] = self._tensors_and_settings
         LIBRARY.define(
-            name + torch.library.infer_schema(function, mutates_args=mutates),
+            name + torch.library.infer_schema(allocate, mutates_args=mutates),
             tags=(torch.Tag.pt2_compliant_tag,),
         )
-        LIBRARY.impl(name, function, "CompositeExplicitAutograd")  # below autograd, on every device
-        self._call = getattr(torch.ops.alexnet_kernels, name).default
-        self._backward: Callable[..., Any] = self._refuse
-        self._setup_context: Callable[..., None] | None = None
-
-        def backward(ctx: Any, *gradients: Any) -> Any:
-            return self._backward(ctx, *gradients)
-
-        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            if self._setup_context:
-                self._setup_context(ctx, inputs, output)
-
+        LIBRARY.impl(name, self.compute, "CompositeExplicitAutograd")  # below autograd, any device
+        torch.library.register_fake(f"alexnet_kernels::{name}", allocate, lib=LIBRARY)
         if not mutates:
             torch.library.register_autograd(
-                f"alexnet_kernels::{name}", backward, setup_context=setup_context, lib=LIBRARY
+                f"alexnet_kernels::{name}",
+                self._backward,
+                setup_context=self._setup_context,
+                lib=LIBRARY,
             )
+        self._call = getattr(torch.ops.alexnet_kernels, name).default
+        OPERATORS[name] = self
 
     def __call__(self, *args: Any) -> Any:
         return self._call(*args)
 
-    def register_fake(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Decorates what makes empty outputs, of the right shapes, types and layouts."""
-        torch.library.register_fake(f"alexnet_kernels::{self.name}", function, lib=LIBRARY)
-        return function
+    def form(self, kind: str, fits: Callable[..., bool] | None = None) -> Callable[[Any], Any]:
+        """Decorate what fills the results, called with them and then the arguments.
 
-    def register_autograd(
-        self, backward: Callable[..., Any], *, setup_context: Callable[..., None] | None = None
+        Args:
+            kind: "triton", "native" (C) or "composite" (plain torch).
+            fits: whether the form can serve these results and arguments. Without it: Triton's can
+                always, C's where all floating-point tensors are such as `_native.fits` says.
+        """
+        if fits is None:
+            fits = _native.fits if kind == "native" else lambda *given: True
+
+        def keep(function: Callable[..., None]) -> Callable[..., None]:
+            self._forms[kind] = function, fits
+            return function
+
+        return keep
+
+    def kinds(self) -> set[str]:
+        """The forms that it has."""
+        return set(self._forms)
+
+    def gradient(
+        self,
+        differentiate: Callable[..., Any],
+        keep: Callable[..., tuple[Iterable[Any], Any]] | None = None,
     ) -> None:
-        """backward(ctx, *gradients of the outputs) gives those of the inputs; setup_context(ctx, inputs, output) keeps what it needs."""
-        self._backward, self._setup_context = backward, setup_context
+        """Give the operator a derivative.
 
-    def _refuse(self, ctx: Any, *gradients: Any) -> None:
-        raise RuntimeError(
-            f"alexnet_kernels::{self.name} has no gradient; with kernels.using('torch') nets have derivatives of every order"
-        )
+        Args:
+            differentiate: differentiate(ctx, dy) returns the gradients of the first inputs; the
+                rest have none.
+            keep: keep(inputs, results) returns the tensors that become `ctx.saved_tensors`, and
+                `ctx.settings`. By default these are the tensors among the inputs with the results
+                after the first, and the other inputs.
+        """
+        self._differentiate = differentiate
+        self._keep = keep or self._keep
+
+    def compute(self, *args: Any) -> Any:
+        """Compute below autograd: what torch calls, and operators that are built on this one."""
+        if self._mutated:  # who kept one of these for a gradient must notice
+            torch.autograd.graph.increment_version([t for i in self._mutated for t in args[i]])
+        results = self._allocate(*args)
+        self.fill(results, *args)
+        return results
+
+    def fill(self, results: Any, *args: Any) -> None:
+        """Write the results by the best form that fits."""
+        given = *_as_tuple(results), *args
+        first = given[0] if isinstance(given[0], Tensor) else next(iter(given[0]), None)
+        if first is None or not (first.numel() or self._mutated):
+            return
+        for kind in ("triton", "native"):
+            function, fits = self._forms.get(kind, (None, None))
+            if function and fits and fits(*given) and _choose.runs(kind, first):
+                return function(*given)
+        self._forms["composite"][0](*given)
+
+    def _tensors_and_settings(self, inputs: tuple, results: tuple) -> tuple[Iterable[Any], Any]:
+        kinds = [str(argument.type) for argument in self._call._schema.arguments]
+        tensors = sum("Tensor" in kind for kind in kinds)  # they come first
+        return (*inputs[:tensors], *results[1:]), inputs[tensors:]
+
+    def _setup_context(self, ctx: Any, inputs: tuple, output: Any) -> None:
+        if self._differentiate:
+            results = _as_tuple(output)
+            tensors, ctx.settings = self._keep(inputs, results)
+            ctx.save_for_backward(*tensors)
+            ctx.mark_non_differentiable(*results[1:])
+
+    def _backward(self, ctx: Any, dy: Tensor, *_: Any) -> tuple:
+        if not self._differentiate:
+            raise RuntimeError(
+                f"alexnet_kernels::{self.name} has no gradient; "
+                "with kernels.using('torch') nets have derivatives of every order"
+            )
+        gradients = _as_tuple(self._differentiate(ctx, dy))
+        return *gradients, *[None] * (len(self._call._schema.arguments) - len(gradients))
 
 
-def define(name: str, mutates_args: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Operator]:
-    """Decorates what an operator does, whose type hints are its schema. mutates_args: those that it writes to."""
-    return lambda function: Operator(name, function, mutates_args)
+def define(name: str, mutates: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Operator]:
+    """Decorate the declaration of an operator. mutates: the lists of tensors that it writes to."""
+    return lambda allocate: Operator(name, allocate, mutates)

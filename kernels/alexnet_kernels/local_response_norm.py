@@ -1,21 +1,21 @@
 """Response normalization across adjacent maps (section 3.3 of the paper)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_kernels import _choose, _composite, _native
-from alexnet_kernels._memory import empty_maps, memory_format
+from alexnet_kernels._memory import empty_maps, is_channels_last, memory_format
 from alexnet_kernels._operator import define
 
-RELU = {"none": 0, "before": 1, "after": 2}
+RELU = {"none": 0, "before": 1, "after": 2}  # as in native.c and gpu/local_response_norm.py
 
 
-def check(x: Tensor, size: int, beta: float, k: float) -> None:
-    if x.dim() != 4 or not x.is_floating_point():
-        raise ValueError(
-            f"x must be a floating-point tensor of shape (N, C, H, W); it is {x.dtype} of shape {tuple(x.shape)}"
-        )
+def check_settings(size: int, beta: float, k: float) -> None:
+    """Raise ValueError where no normalization has these settings."""
     if size < 1 or size % 2 == 0:
         raise ValueError(
             f"size must be odd and positive, so that the window has a middle; it is {size}"
@@ -24,14 +24,25 @@ def check(x: Tensor, size: int, beta: float, k: float) -> None:
         raise ValueError(f"k must be positive and beta not negative; they are {k} and {beta}")
 
 
-def check_columns(x: Tensor, columns: int, relu: str | None) -> None:
-    if columns < 1 or x.shape[1] % columns:
-        raise ValueError(f"columns must divide the {x.shape[1]} maps; it is {columns}")
+def check_relu(relu: str | None) -> None:
+    """Raise ValueError for a word that says nowhere."""
     if relu not in (None, "before", "after"):
         raise ValueError(f'relu must be None, "before" or "after"; it is {relu!r}')
 
 
-def normalize(
+def check_maps(x: Tensor, columns: int = 1) -> None:
+    """Raise ValueError for what are no maps in so many columns."""
+    if x.dim() != 4 or not x.is_floating_point():
+        raise ValueError(
+            "x must be a floating-point tensor of shape (N, C, H, W); "
+            f"it is {x.dtype} of shape {tuple(x.shape)}"
+        )
+    if columns < 1 or x.shape[1] % columns:
+        raise ValueError(f"columns must divide the {x.shape[1]} maps; it is {columns}")
+
+
+@define("local_response_norm")
+def operator(
     x: Tensor,
     bias: Tensor | None,
     size: int,
@@ -41,36 +52,11 @@ def normalize(
     columns: int,
     relu: str,
 ) -> Tensor:
-    """LRN(x + bias), forward."""
-    if x.numel() == 0:
-        return empty_maps(x)
-    bias = None if bias is None else bias.contiguous()  # kernels step through it one by one
-    which, y = _choose.implementation(x, bias, native=beta == 0.75), empty_maps(x)
-    if which == "composite":
-
-        def part(x: Tensor) -> tuple[Tensor]:
-            u = _composite.biased(x, bias)
-            y = _composite.normalize(
-                u.relu() if relu == "before" else u,
-                _composite.across_maps(size, columns),
-                alpha,
-                beta,
-                k,
-            )
-            return (y.relu_() if relu == "after" else y,)
-
-        _composite.in_parts(part, (y,), x)
-        return y
-    if which == "triton":
-        from alexnet_kernels.gpu import local_response_norm as gpu
-
-        gpu.forward(x, bias, y, size, alpha, beta, k, columns, relu)
-    else:
-        _run_native(x, bias, None, y, size, alpha, beta, k, columns, relu)
-    return y
+    return empty_maps(x)
 
 
-def normalize_backward(
+@define("local_response_norm_backward")
+def operator_backward(
     x: Tensor,
     bias: Tensor | None,
     dy: Tensor,
@@ -81,99 +67,87 @@ def normalize_backward(
     columns: int,
     relu: str,
 ) -> Tensor:
-    """The gradient of `normalize` with respect to x + bias. The denominators are computed again, as the 2012 kernels did."""
-    if x.numel() == 0:
-        return empty_maps(x)
-    bias = None if bias is None else bias.contiguous()
-    which, dx = _choose.implementation(x, bias, native=beta == 0.75), empty_maps(x)
-    if which == "composite":
-
-        def part(x: Tensor, dy: Tensor) -> tuple[Tensor]:
-            raw, g = _composite.biased(x, bias), _composite.widen(dy)
-            g = torch.where(raw <= 0, 0, g) if relu == "after" else g
-            u = raw.relu() if relu == "before" else raw
-            dx = _composite.normalize_backward(
-                u, g, _composite.across_maps(size, columns), alpha, beta, k
-            )
-            return (torch.where(raw <= 0, 0, dx) if relu == "before" else dx,)
-
-        _composite.in_parts(part, (dx,), x, dy)
-        return dx
-    if which == "triton":
-        from alexnet_kernels.gpu import local_response_norm as gpu
-
-        gpu.backward(x, bias, dy, dx, size, alpha, beta, k, columns, relu)
-    else:
-        _run_native(
-            x,
-            bias,
-            dy.contiguous(memory_format=memory_format(x)),
-            dx,
-            size,
-            alpha,
-            beta,
-            k,
-            columns,
-            relu,
-        )
-    return dx
+    """The gradient of x + bias. Denominators are computed again, as the 2012 kernels did."""
+    return empty_maps(x)
 
 
-def _run_native(
-    x: Tensor,
-    bias: Tensor | None,
-    dy: Tensor | None,
-    y: Tensor,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
-    columns: int,
-    relu: str,
-) -> None:
+@operator.form("composite")
+def _(y, x, bias, size, alpha, beta, k, columns, relu):
+    def part(x: Tensor) -> Tensor:
+        u = _composite.biased(x, bias)
+        u = u.relu() if relu == "before" else u
+        window = _composite.across_maps(size, columns)
+        result = _composite.normalize(u, window, alpha, beta, k)
+        return result.relu_() if relu == "after" else result
+
+    _composite.in_parts(part, (y,), x)
+
+
+@operator_backward.form("composite")
+def _(dx, x, bias, dy, size, alpha, beta, k, columns, relu):
+    def part(x: Tensor, dy: Tensor) -> Tensor:
+        raw, g = _composite.biased(x, bias), _composite.widen(dy)
+        g = torch.where(raw <= 0, 0, g) if relu == "after" else g
+        u = raw.relu() if relu == "before" else raw
+        window = _composite.across_maps(size, columns)
+        result = _composite.normalize_backward(u, g, window, alpha, beta, k)
+        return torch.where(raw <= 0, 0, result) if relu == "before" else result
+
+    _composite.in_parts(part, (dx,), x, dy)
+
+
+@operator.form("triton")
+def _(y, x, bias, *settings):
+    from alexnet_kernels.gpu import local_response_norm as gpu
+
+    gpu.forward(x, bias, y, *settings)
+
+
+@operator_backward.form("triton")
+def _(dx, x, bias, dy, *settings):
+    from alexnet_kernels.gpu import local_response_norm as gpu
+
+    gpu.backward(x, bias, dy, dx, *settings)
+
+
+def _run_native(y, x, bias, dy, size, alpha, beta, k, columns, relu):
     n, c, h, w = x.shape
-    tensors = [_native.pointer(t) for t in (x, bias, dy, y)]
-    shape = (c, h * w, columns, size // 2, alpha, beta, k, RELU[relu], _native.is_last(x))
-    _native.share(
-        lambda *part: _native.call("local_response_norm", *tensors, *part, *shape), n, x.numel()
-    )
+    bias = None if bias is None else bias.contiguous()
+    settings = (c, h * w, columns, size // 2, alpha, beta, k, RELU[relu], is_channels_last(x))
+    _native.run("local_response_norm", (x, bias, dy, y), n, *settings)
 
 
-@define("local_response_norm")
-def operator(
-    x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str
-) -> Tensor:
-    return normalize(x, None, size, alpha, beta, k, columns, relu)
+@operator.form("native", lambda y, x, bias, size, alpha, beta, *_: _fits(x, bias, beta))
+def _(y, x, bias, *settings):
+    _run_native(y, x, bias, None, *settings)
 
 
-@define("local_response_norm_backward")
-def operator_backward(
-    x: Tensor, dy: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str
-) -> Tensor:
-    return normalize_backward(x, None, dy, size, alpha, beta, k, columns, relu)
+@operator_backward.form(
+    "native", lambda y, x, bias, dy, size, alpha, beta, *_: _fits(x, bias, beta)
+)
+def _(dx, x, bias, dy, *settings):
+    _run_native(dx, x, bias, dy.contiguous(memory_format=memory_format(x)), *settings)
 
 
-@operator.register_fake
-def _(x, size, alpha, beta, k, columns, relu):
-    return empty_maps(x)
+def _fits(x: Tensor, bias: Tensor | None, beta: float) -> bool:
+    plain = bias is None or bias.dtype == x.dtype
+    return beta == 0.75 and plain and _native.fits(x, bias)
 
 
-@operator_backward.register_fake
-def _(x, dy, size, alpha, beta, k, columns, relu):
-    return empty_maps(x)
+def with_bias(backward: Callable[..., Tensor]) -> Callable[..., Any]:
+    """The gradients of x and of its bias, where backward(x, bias, ..., dy, settings) is of x."""
+
+    def differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor | None]:
+        dx, bias = backward(*ctx.saved_tensors, dy, *ctx.settings), ctx.saved_tensors[1]
+        if not ctx.needs_input_grad[1]:
+            return dx, None
+        wide = torch.promote_types(dx.dtype, torch.float32)
+        return dx, dx.sum((0, 2, 3), dtype=wide).to(bias.dtype)
+
+    return differentiate
 
 
-def _save(ctx, inputs, output) -> None:
-    x, *ctx.settings = inputs
-    ctx.save_for_backward(x)
-
-
-def _differentiate(ctx, dy: Tensor):
-    (x,) = ctx.saved_tensors
-    return operator_backward(x, dy, *ctx.settings), None, None, None, None, None, None
-
-
-operator.register_autograd(_differentiate, setup_context=_save)
+operator.gradient(with_bias(operator_backward))
 
 
 def local_response_norm(
@@ -187,20 +161,34 @@ def local_response_norm(
 ) -> Tensor:
     """y = x (k + alpha * sum of x^2 over `size` adjacent maps)^-beta.
 
-    x: (N, C, H, W), any floating-point type and strides; half types are computed in float32. y has x's shape, type and memory format. The
-    window is centered, clipped at the first and last map, and never leaves one of the `columns` equal parts of the maps. relu: None,
-    "before" (x is rectified first, as the text has it) or "after" (as conv1 of the released source). Only x is kept for the gradient.
+    The window is centered, clipped at the first and last map, and never leaves its column. Only x
+    is kept for the gradient.
 
-    `alpha` is per squared term. The same result elsewhere: `torch.nn.LocalResponseNorm(size, alpha * size, beta, k)`; Caffe and cuDNN
-    `alpha * size`; the 2012 source writes `scale = alpha * size`, so its `scale=0.0001` is alpha 2e-5 here (layer.py:1183).
+    Args:
+        x: (N, C, H, W), any floating-point type and strides; half types are computed in float32.
+        size: maps in a window, odd.
+        alpha: per squared term. The same elsewhere: torch.nn.LocalResponseNorm(size, alpha * size,
+            beta, k); Caffe's and cuDNN's alpha * size; the 2012 source's scale = alpha * size.
+        beta: not negative.
+        k: positive.
+        columns: equal parts of the maps, which do not see each other.
+        relu: None, "before" (x is rectified first, as the text has it) or "after" (as conv1 of the
+            released source).
 
-    Raises ValueError for an even size, k not positive, or columns that do not divide C.
+    Returns:
+        y, of x's shape, type and memory format.
+
+    Raises:
+        ValueError: for an even size, k not positive, or columns that do not divide C.
+
+    Source: layer.py:1183 of the released source, whose scale=0.0001 is an alpha of 2e-5.
     """
-    check(x, size, beta, k)
-    check_columns(x, columns, relu)
+    check_settings(size, beta, k)
+    check_relu(relu)
+    check_maps(x, columns)
     if _choose.torchs_own(x):
         return by_torch(x, size, alpha, beta, k, columns, relu)
-    return operator(x, size, alpha, beta, k, columns, relu or "none")
+    return operator(x, None, size, alpha, beta, k, columns, relu or "none")
 
 
 def by_torch(
@@ -208,11 +196,8 @@ def by_torch(
 ) -> Tensor:
     """The same by torch's own operators."""
     n, c, h, w = x.shape
-    u = _composite.widen(
-        F.relu(x) if relu == "before" else x
-    )  # half types: not implemented on every device
-    y = F.local_response_norm(
-        u.reshape(n * columns, c // columns, h, w), size, alpha * size, beta, k
-    ).reshape(x.shape)
+    u = _composite.widen(F.relu(x) if relu == "before" else x)  # halves: not on every device
+    u = u.reshape(n * columns, c // columns, h, w)
+    y = F.local_response_norm(u, size, alpha * size, beta, k).reshape(x.shape)
     y = y.to(x.dtype).contiguous(memory_format=memory_format(x))
     return F.relu(y) if relu == "after" else y

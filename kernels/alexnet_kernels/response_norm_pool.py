@@ -1,21 +1,24 @@
-"""Bias, ReLU, response normalization and overlapping pooling in one call: what follows conv1 and conv2."""
+"""Bias, ReLU, response normalization and overlapping pooling in one call.
 
-import torch
+What follows conv1 and conv2 (sections 3.1, 3.3 and 3.4 of the paper).
+"""
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_kernels import _choose
 from alexnet_kernels._memory import empty_maps
 from alexnet_kernels._operator import define
-from alexnet_kernels.local_response_norm import (
-    by_torch,
-    check,
-    check_columns,
-    normalize,
-    normalize_backward,
-)
-from alexnet_kernels.max_pool import check as check_pool
-from alexnet_kernels.max_pool import out_shape, pool, pool_backward
+from alexnet_kernels.local_response_norm import by_torch, check_relu, with_bias
+from alexnet_kernels.local_response_norm import check_maps as check_norm_maps
+from alexnet_kernels.local_response_norm import check_settings as check_norm
+from alexnet_kernels.local_response_norm import operator as norm
+from alexnet_kernels.local_response_norm import operator_backward as norm_backward
+from alexnet_kernels.max_pool import check_maps as check_pool_maps
+from alexnet_kernels.max_pool import check_settings as check_pool
+from alexnet_kernels.max_pool import empty_pooled
+from alexnet_kernels.max_pool import operator as pool
+from alexnet_kernels.max_pool import operator_backward as pool_backward
 
 
 @define("response_norm_pool")
@@ -31,28 +34,7 @@ def operator(
     pool_size: int,
     pool_stride: int,
 ) -> tuple[Tensor, Tensor]:
-    settings = (size, alpha, beta, k, columns, relu)
-    bias = None if bias is None else bias.contiguous()
-
-    def two_kernels() -> tuple[Tensor, Tensor]:
-        return pool(normalize(x, bias, *settings), pool_size, pool_stride)
-
-    if x.is_cuda and x.numel() and _choose.implementation(x, bias) == "triton":
-        from alexnet_kernels.gpu import choice
-        from alexnet_kernels.gpu import response_norm_pool as gpu
-
-        if gpu.fits(x, pool_size, pool_stride):
-
-            def one_kernel() -> tuple[Tensor, Tensor]:
-                shape = out_shape(x, pool_size, pool_stride)
-                y, code = empty_maps(x, shape), empty_maps(x, shape, torch.uint8)
-                gpu.forward(x, bias, y, code, *settings)
-                return y, code
-
-            return choice.fastest(
-                ("response_norm_pool", x, bias, settings), two_kernels, one_kernel
-            )()
-    return two_kernels()
+    return empty_pooled(x, pool_size, pool_stride)
 
 
 @define("response_norm_pool_backward")
@@ -70,40 +52,46 @@ def operator_backward(
     pool_size: int,
     pool_stride: int,
 ) -> Tensor:
-    height, width = x.shape[2:]
-    spread = pool_backward(dy, code, height, width, pool_size, pool_stride)
-    return normalize_backward(x, bias, spread, size, alpha, beta, k, columns, relu)
-
-
-@operator.register_fake
-def _(x, bias, size, alpha, beta, k, columns, relu, pool_size, pool_stride):
-    shape = out_shape(x, pool_size, pool_stride)
-    return empty_maps(x, shape), empty_maps(x, shape, torch.uint8)
-
-
-@operator_backward.register_fake
-def _(x, bias, code, dy, size, alpha, beta, k, columns, relu, pool_size, pool_stride):
     return empty_maps(x)
 
 
-def _save(ctx, inputs, output) -> None:
-    x, bias, *ctx.settings = inputs
-    ctx.save_for_backward(x, bias, output[1])
-    ctx.mark_non_differentiable(output[1])
+@operator.form("composite")  # of the two operators, each in its own form
+def _(y, code, x, bias, *settings):
+    *norm_settings, pool_size, pool_stride = settings
+    pool.fill((y, code), norm.compute(x, bias, *norm_settings), pool_size, pool_stride)
 
 
-def _differentiate(ctx, dy: Tensor, _):
-    x, bias, code = ctx.saved_tensors
-    dx = operator_backward(x, bias, code, dy, *ctx.settings)
-    dbias = (
-        dx.sum((0, 2, 3), dtype=torch.promote_types(dx.dtype, torch.float32)).to(bias.dtype)
-        if ctx.needs_input_grad[1]
-        else None
-    )
-    return dx, dbias, *[None] * 8
+@operator_backward.form("composite")
+def _(dx, x, bias, code, dy, *settings):
+    *norm_settings, pool_size, pool_stride = settings
+    spread = pool_backward.compute(dy, code, *x.shape[2:], pool_size, pool_stride)
+    norm_backward.fill(dx, x, bias, spread, *norm_settings)
 
 
-operator.register_autograd(_differentiate, setup_context=_save)
+def _has_one_kernel(y, code, x, bias, *settings):
+    """It is for 3 x 3 / 2 windows over maps whose channels lie side by side.
+
+    Under the interpreter there is nothing to gain.
+    """
+    return x.is_cuda and x.stride(1) == 1 and settings[-2:] == (3, 2)
+
+
+@operator.form("triton", _has_one_kernel)
+def _(y, code, x, bias, *settings):
+    from alexnet_kernels.gpu import choice
+    from alexnet_kernels.gpu import response_norm_pool as gpu
+
+    def one_kernel() -> None:
+        gpu.forward(x, bias, y, code, *settings[:-2])
+
+    def two_kernels() -> None:
+        pool.fill((y, code), norm.compute(x, bias, *settings[:-2]), *settings[-2:])
+
+    key = ("response_norm_pool", x, bias, settings[:-2])
+    choice.fastest(key, two_kernels, one_kernel)()
+
+
+operator.gradient(with_bias(operator_backward))
 
 
 def response_norm_pool(
@@ -118,23 +106,36 @@ def response_norm_pool(
     pool_size: int = 3,
     pool_stride: int = 2,
 ) -> Tensor:
-    """max_pool(local_response_norm(x + bias)). x: (N, C, H, W); bias: (C,) or None; the rest as in the two operators.
+    """max_pool(local_response_norm(x + bias)).
 
-    relu="before" is the text's order; "after" equals the source's LRN, pool, ReLU, since the maximum and the ReLU change places freely.
-    x, the bias and one byte an output are kept for the gradient. Raises ValueError as the two do, and for a bias of another length.
+    x, the bias and one byte an output are kept for the gradient.
+
+    Args:
+        x: (N, C, H, W), any floating-point type and strides.
+        bias: (C,), or None.
+        size: this and the rest as in the two operators.
+        relu: "before" is the text's order. "after" equals the source's LRN, pool, ReLU, since the
+            maximum and the ReLU change places freely.
+
+    Returns:
+        The maxima, (N, C, (H - pool_size) // pool_stride + 1, ...), in x's type and memory format.
+
+    Raises:
+        ValueError: as the two do, and for a bias of another length.
     """
-    check(x, size, beta, k)
-    check_columns(x, columns, relu)
-    check_pool(x, pool_size, pool_stride)
+    check_norm(size, beta, k)
+    check_relu(relu)
+    check_norm_maps(x, columns)
+    check_pool(pool_size, pool_stride)
+    check_pool_maps(x, pool_size)
     if bias is not None and bias.shape != x.shape[1:2]:
         raise ValueError(
-            f"bias must have one entry for each of the {x.shape[1]} maps; its shape is {tuple(bias.shape)}"
+            f"bias must have one entry for each of the {x.shape[1]} maps; "
+            f"its shape is {tuple(bias.shape)}"
         )
     if _choose.torchs_own(x, bias):
         x = x if bias is None else x + bias.view(1, -1, 1, 1)
-        return F.max_pool2d(
-            by_torch(x, size, alpha, beta, k, columns, relu), pool_size, pool_stride
-        )
-    return operator(x, bias, size, alpha, beta, k, columns, relu or "none", pool_size, pool_stride)[
-        0
-    ]
+        y = by_torch(x, size, alpha, beta, k, columns, relu)
+        return F.max_pool2d(y, pool_size, pool_stride)
+    settings = (size, alpha, beta, k, columns, relu or "none", pool_size, pool_stride)
+    return operator(x, bias, *settings)[0]

@@ -1,4 +1,4 @@
-"""Which of several forms of an operator is the fastest, measured once for each shape and kept on disk."""
+"""Which of several forms is the fastest, measured once for each shape and kept on disk."""
 
 import json
 import os
@@ -19,8 +19,8 @@ Form = Callable[[], Any]
 @cache
 def _known() -> dict[str, str]:
     try:
-        found = json.loads((cache_folder() / "choices.json").read_text())
-        return found if isinstance(found, dict) else {}
+        choices = json.loads((cache_folder() / "choices.json").read_text())
+        return choices if isinstance(choices, dict) else {}
     except (OSError, ValueError):
         return {}
 
@@ -37,8 +37,15 @@ def _keep() -> None:
 
 
 def fastest(key: tuple, *forms: Form) -> Form:
-    """The fastest of `forms`, which are told apart by their names, for `key`: tensors in it count by shape, strides and type. The first one
-    while a CUDA graph is captured, unless it was measured before: run every shape once before you capture."""
+    """The fastest of several forms.
+
+    While a CUDA graph is captured it is the first one, unless it was measured before: run every
+    shape once before you capture.
+
+    Args:
+        key: what the answer depends on; tensors in it count by shape, strides and type.
+        forms: functions of distinct names.
+    """
     parts = [
         (tuple(p.shape), p.stride(), str(p.dtype)) if isinstance(p, Tensor) else p for p in key
     ]

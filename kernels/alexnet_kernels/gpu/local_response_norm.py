@@ -1,9 +1,11 @@
-"""Response normalization across maps. A lane owns M words of one pixel's channels and reads the neighbors its windows need beside them.
+"""Response normalization across maps.
 
-In channels-last memory a word is 64 bits: four channels of a half type or two of float32. A window of five channels then reaches one word
-to either side in half types, forward (two channels away) and backward (four): three aligned loads in place of five or nine misaligned ones.
-In planes, and where the number of maps does not divide, a word is one channel. Words outside the column read as zero, which ends the
-windows.
+A lane owns M words of one pixel's channels and reads the neighbors its windows need beside them. In
+channels-last memory a word is 64 bits: four channels of a half type or two of float32. A window of
+five channels then reaches one word to either side in half types, forward (two channels away) and
+backward (four): three aligned loads in place of five or nine misaligned ones. In planes, and where
+the number of maps does not divide, a word is one channel. Words outside the column read as zero,
+which ends the windows.
 """
 
 import torch
@@ -25,54 +27,61 @@ from alexnet_kernels.gpu.maps import (
     tuned,
     unpack,
 )
+from alexnet_kernels.local_response_norm import RELU
 
-NONE, BEFORE, AFTER = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-RELU = {"none": 0, "before": 1, "after": 2}
+NONE, BEFORE, AFTER = (tl.constexpr(RELU[word]) for word in ("none", "before", "after"))
 
 
 @triton.jit
 def channels(
-    x,
-    step,
-    first,
-    inside,
-    FROM: tl.constexpr,
-    COUNT: tl.constexpr,
-    WORDS: tl.constexpr,
-    W: tl.constexpr,
-    DTYPE: tl.constexpr,
+    x_ptr,  # of a lane's first word
+    step,  # between words
+    first,  # the lane's first word, in its column
+    inside,  # whether the lane has a pixel
+    FROM: tl.constexpr,  # the first word to read, from the lane's first
+    COUNT: tl.constexpr,  # words to read
+    WORDS: tl.constexpr,  # of the column
+    W: tl.constexpr,  # channels a word
+    DTYPE: tl.constexpr,  # of the maps
 ):
-    """COUNT words from the FROM-th after `first`, as a tuple of COUNT * W channels in float32; zero outside the column's WORDS."""
+    """COUNT * W channels in float32, as a tuple; zero outside the column."""
     values = ()
     for m in tl.static_range(COUNT):
         number = first + (FROM + m)
-        word = tl.load(
-            x + (FROM + m) * step, mask=inside & (number >= 0) & (number < WORDS), other=0
-        )
+        valid = inside & (number >= 0) & (number < WORDS)
+        word = tl.load(x_ptr + (FROM + m) * step, mask=valid, other=0)
         for i in tl.static_range(W):
             values = values + (unpack(word, i, DTYPE),)
     return values
 
 
 @triton.jit
-def activated(
-    values, bias, first, inside, FROM: tl.constexpr, MAPS: tl.constexpr, W: tl.constexpr, COUNT: tl.constexpr, HAS_BIAS: tl.constexpr
-):  # fmt: skip
-    """Channels with their bias added; `first` and FROM as in `channels`."""
+def biased(
+    values,  # of `channels`
+    bias_ptr,  # of the lane's first channel
+    first,  # this and the next two as in `channels`
+    inside,
+    FROM: tl.constexpr,
+    MAPS: tl.constexpr,  # of the column
+    W: tl.constexpr,  # channels a word
+    COUNT: tl.constexpr,  # values
+    HAS_BIAS: tl.constexpr,
+):
+    """Channels with their bias added."""
     result = ()
     for i in tl.static_range(COUNT):
         value = values[i]
         if HAS_BIAS:
             channel = first * W + (FROM * W + i)
-            value += tl.load(
-                bias + (FROM * W + i), mask=inside & (channel >= 0) & (channel < MAPS), other=0
-            ).to(tl.float32)
+            valid = inside & (channel >= 0) & (channel < MAPS)
+            value += tl.load(bias_ptr + (FROM * W + i), mask=valid, other=0).to(tl.float32)
         result = result + (value,)
     return result
 
 
 @triton.jit
 def rectified(values, COUNT: tl.constexpr):
+    """The first COUNT values after a ReLU."""
     result = ()
     for i in tl.static_range(COUNT):
         result = result + (rectify(values[i]),)
@@ -98,10 +107,27 @@ CONFIGS = [
 @tuned(KEY, *CONFIGS)
 @triton.jit
 def forward_kernel(
-    x, bias, y, pixels, P1, P2, x0, x1, x2, xc, y0, y1, y2, yc, alpha, k,
-    MAPS: tl.constexpr, COLUMNS: tl.constexpr, RADIUS: tl.constexpr, BETA: tl.constexpr, ORDER: tl.constexpr, HAS_BIAS: tl.constexpr,
-    W: tl.constexpr, DTYPE: tl.constexpr, CHANNELS_FAST: tl.constexpr, WIDE: tl.constexpr, EMULATE: tl.constexpr,
-    M: tl.constexpr, BLOCK: tl.constexpr,
+    x_ptr,  # input, any float type (N, C, H, W), as words
+    bias_ptr,  # (C,); not read without HAS_BIAS
+    y_ptr,  # output, as x
+    pixels,  # N * H * W
+    P1, P2,  # the inner two of the three sizes that the pixels collapse to
+    x0, x1, x2, xc,  # strides of x: of those three, of words
+    y0, y1, y2, yc,  # of y
+    alpha, k,
+    MAPS: tl.constexpr,  # of a column
+    COLUMNS: tl.constexpr,
+    RADIUS: tl.constexpr,  # of a window: size // 2
+    BETA: tl.constexpr,
+    ORDER: tl.constexpr,  # NONE, BEFORE or AFTER: where the ReLU stands
+    HAS_BIAS: tl.constexpr,
+    W: tl.constexpr,  # channels a word
+    DTYPE: tl.constexpr,  # of the maps
+    CHANNELS_FAST: tl.constexpr,  # whether channels, not pixels, are neighbors in memory
+    WIDE: tl.constexpr,  # whether offsets need 64 bits
+    EMULATE: tl.constexpr,  # whether bfloat16 is rounded by hand
+    M: tl.constexpr,  # words a lane
+    BLOCK: tl.constexpr,  # lanes a program
 ):  # fmt: skip
     WORDS: tl.constexpr = MAPS // W  # of one column
     GROUPS: tl.constexpr = (WORDS + M - 1) // M
@@ -112,18 +138,10 @@ def forward_kernel(
     inside = lane < pixels * (GROUPS * COLUMNS)
     first = group % GROUPS * M  # word in the column
     word = group // GROUPS * WORDS + first  # word in the pixel
-    u = channels(
-        x + (i0 * x0 + i1 * x1 + i2 * x2 + word * xc),
-        xc,
-        first,
-        inside,
-        -REACH,
-        COUNT,
-        WORDS,
-        W,
-        DTYPE,
-    )
-    u = activated(u, bias + word * W, first, inside, -REACH, MAPS, W, COUNT * W, HAS_BIAS)
+    x_ptr += i0 * x0 + i1 * x1 + i2 * x2 + word * xc
+    bias_ptr += word * W
+    u = channels(x_ptr, xc, first, inside, -REACH, COUNT, WORDS, W, DTYPE)
+    u = biased(u, bias_ptr, first, inside, -REACH, MAPS, W, COUNT * W, HAS_BIAS)
     if ORDER == BEFORE:
         u = rectified(u, COUNT * W)
     normalized = ()
@@ -131,22 +149,38 @@ def forward_kernel(
         normalized = normalized + (u[c] * power(k + alpha * window(u, c, RADIUS), BETA),)
     if ORDER == AFTER:
         normalized = rectified(normalized, M * W)
-    y += i0 * y0 + i1 * y1 + i2 * y2 + word * yc
+    y_ptr += i0 * y0 + i1 * y1 + i2 * y2 + word * yc
     for m in tl.static_range(M):
-        tl.store(
-            y + m * yc,
-            pack(normalized, m * W, W, DTYPE, EMULATE),
-            mask=inside & (first + m < WORDS),
-        )
+        packed = pack(normalized, m * W, W, DTYPE, EMULATE)
+        tl.store(y_ptr + m * yc, packed, mask=inside & (first + m < WORDS))
 
 
 @tuned(KEY, *CONFIGS)
 @triton.jit
 def backward_kernel(
-    x, bias, dy, dx, pixels, P1, P2, x0, x1, x2, xc, g0, g1, g2, gc, y0, y1, y2, yc, alpha, k,
-    MAPS: tl.constexpr, COLUMNS: tl.constexpr, RADIUS: tl.constexpr, BETA: tl.constexpr, ORDER: tl.constexpr, HAS_BIAS: tl.constexpr,
-    W: tl.constexpr, DTYPE: tl.constexpr, CHANNELS_FAST: tl.constexpr, WIDE: tl.constexpr, EMULATE: tl.constexpr,
-    M: tl.constexpr, BLOCK: tl.constexpr,
+    x_ptr,  # input of the forward pass, any float type (N, C, H, W), as words
+    bias_ptr,  # (C,); not read without HAS_BIAS
+    dy_ptr,  # gradient of the output, as x
+    dx_ptr,  # output: gradient of x + bias, as x
+    pixels,  # N * H * W
+    P1, P2,  # the inner two of the three sizes that the pixels collapse to
+    x0, x1, x2, xc,  # strides of x: of those three, of words
+    g0, g1, g2, gc,  # of dy
+    y0, y1, y2, yc,  # of dx
+    alpha, k,
+    MAPS: tl.constexpr,  # of a column
+    COLUMNS: tl.constexpr,
+    RADIUS: tl.constexpr,  # of a window: size // 2
+    BETA: tl.constexpr,
+    ORDER: tl.constexpr,  # NONE, BEFORE or AFTER: where the ReLU stands
+    HAS_BIAS: tl.constexpr,
+    W: tl.constexpr,  # channels a word
+    DTYPE: tl.constexpr,  # of the maps
+    CHANNELS_FAST: tl.constexpr,  # whether channels, not pixels, are neighbors in memory
+    WIDE: tl.constexpr,  # whether offsets need 64 bits
+    EMULATE: tl.constexpr,  # whether bfloat16 is rounded by hand
+    M: tl.constexpr,  # words a lane
+    BLOCK: tl.constexpr,  # lanes a program
 ):  # fmt: skip
     WORDS: tl.constexpr = MAPS // W
     GROUPS: tl.constexpr = (WORDS + M - 1) // M
@@ -158,29 +192,12 @@ def backward_kernel(
     inside = lane < pixels * (GROUPS * COLUMNS)
     first = group % GROUPS * M
     word = group // GROUPS * WORDS + first
-    raw = channels(
-        x + (i0 * x0 + i1 * x1 + i2 * x2 + word * xc),
-        xc,
-        first,
-        inside,
-        -FAR,
-        COUNT,
-        WORDS,
-        W,
-        DTYPE,
-    )
-    raw = activated(raw, bias + word * W, first, inside, -FAR, MAPS, W, COUNT * W, HAS_BIAS)
-    g = channels(
-        dy + (i0 * g0 + i1 * g1 + i2 * g2 + word * gc),
-        gc,
-        first,
-        inside,
-        -REACH,
-        M + 2 * REACH,
-        WORDS,
-        W,
-        DTYPE,
-    )
+    x_ptr += i0 * x0 + i1 * x1 + i2 * x2 + word * xc
+    bias_ptr += word * W
+    dy_ptr += i0 * g0 + i1 * g1 + i2 * g2 + word * gc
+    raw = channels(x_ptr, xc, first, inside, -FAR, COUNT, WORDS, W, DTYPE)
+    raw = biased(raw, bias_ptr, first, inside, -FAR, MAPS, W, COUNT * W, HAS_BIAS)
+    g = channels(dy_ptr, gc, first, inside, -REACH, M + 2 * REACH, WORDS, W, DTYPE)
     u = raw
     if ORDER == BEFORE:
         u = rectified(raw, COUNT * W)
@@ -208,17 +225,17 @@ def backward_kernel(
         if ORDER == BEFORE:
             result = tl.where(raw[FAR * W + i] <= 0, 0.0, result)
         gradients = gradients + (result,)
-    dx += i0 * y0 + i1 * y1 + i2 * y2 + word * yc
+    dx_ptr += i0 * y0 + i1 * y1 + i2 * y2 + word * yc
     for m in tl.static_range(M):
-        tl.store(
-            dx + m * yc,
-            pack(gradients, m * W, W, DTYPE, EMULATE),
-            mask=inside & (first + m < WORDS),
-        )
+        packed = pack(gradients, m * W, W, DTYPE, EMULATE)
+        tl.store(dx_ptr + m * yc, packed, mask=inside & (first + m < WORDS))
 
 
 def as_words(maps: int, *tensors: Tensor) -> tuple[int, list[Tensor]]:
-    """Channels a word, and the tensors as (N, H, W, words): 64-bit words where every pixel's columns consist of whole, aligned ones."""
+    """Channels a word, and the tensors as (N, H, W, words).
+
+    Words are of 64 bits where every pixel's columns consist of whole, aligned ones.
+    """
     rows = [t.permute(0, 2, 3, 1) for t in tensors]
     per_word = 8 // tensors[0].element_size()
     aligned = maps % per_word == 0 and all(
@@ -254,9 +271,11 @@ def _launch(
         return (triton.cdiv(pixels * columns * triton.cdiv(words, meta["M"]), meta["BLOCK"]),)
 
     kernel[grid](
-        rows[0], x if bias is None else bias, *rows[1:], pixels, sizes[1], sizes[2], *along, alpha, k,
-        MAPS=maps // columns, COLUMNS=columns, RADIUS=size // 2, BETA=beta, ORDER=RELU[relu], HAS_BIAS=bias is not None,
-        W=per_word, DTYPE=DTYPES[x.dtype], CHANNELS_FAST=fast, WIDE=is_wide(*tensors), **LAUNCH,
+        rows[0], x if bias is None else bias.contiguous(), *rows[1:],
+        pixels, sizes[1], sizes[2], *along, alpha, k,
+        MAPS=maps // columns, COLUMNS=columns, RADIUS=size // 2, BETA=beta, ORDER=RELU[relu],
+        HAS_BIAS=bias is not None, W=per_word, DTYPE=DTYPES[x.dtype], CHANNELS_FAST=fast,
+        WIDE=is_wide(*tensors), **LAUNCH,
     )  # fmt: skip
 
 

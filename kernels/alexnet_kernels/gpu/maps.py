@@ -1,4 +1,7 @@
-"""What the kernels over maps share: how a lane finds its pixel and its channels, how channels are packed in words, s^-beta."""
+"""What the kernels over maps share.
+
+How a lane gets its pixel and its channels, how channels are packed in words, s^-beta.
+"""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +15,17 @@ from alexnet_kernels._choose import INTERPRETED
 
 INT32 = 2**31 - 1
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-# For every launch. The interpreter truncates to bfloat16 where devices round to nearest even; Triton 3.10 will not fuse a * b + c unasked.
+# For every launch. The interpreter truncates to bfloat16 where devices round to nearest even;
+# Triton 3.10 will not fuse a * b + c unasked.
 LAUNCH = {"EMULATE": INTERPRETED, "enable_fp_fusion": True}
 
 
 def tuned(key: Sequence[str], *configs: tuple[dict[str, int], int]):
-    """Decorator: of the configurations (constants, warps) the fastest is measured at the first call with a new `key`, and kept on disk.
-    Under the interpreter, which has no speed, the first is taken."""
+    """Decorate a kernel with the configurations (constants, warps) that it may run in.
+
+    The fastest is measured at the first call with a new `key`, and kept on disk. Under the
+    interpreter, which has no speed, the first is taken.
+    """
     choices = [triton.Config(constants, num_warps=warps) for constants, warps in configs]
     return triton.autotune(
         choices[:1] if INTERPRETED else choices, key=list(key), cache_results=True
@@ -31,22 +38,33 @@ def channels_fast(x: Tensor) -> bool:
 
 
 def vector(x: Tensor, *others: Tensor) -> int:
-    """How many channels of one pixel a lane may take at once so that loads of 16 bytes stay aligned: a power of two, 1 in planes."""
-    if not all(channels_fast(t) for t in (x, *others)):
+    """How many channels of one pixel a lane may take at once.
+
+    Loads of 16 bytes then stay aligned: a power of two, 1 in planes.
+    """
+    tensors = (x, *others)
+    if not all(channels_fast(t) for t in tensors):
         return 1
-    most = 16 // x.element_size()
-    return math.gcd(
-        most, x.shape[1], *(t.stride(d) for t in (x, *others) for d in (0, 2, 3) if t.shape[d] > 1)
-    )
+    strides = (t.stride(d) for t in tensors for d in (0, 2, 3) if t.shape[d] > 1)
+    return math.gcd(16 // x.element_size(), x.shape[1], *strides)
+
+
+def nhwc_strides(*tensors: Tensor) -> list[int]:
+    """The strides of each: images, rows, columns, channels."""
+    return [t.stride(d) for t in tensors for d in (0, 2, 3, 1)]
 
 
 def collapse(
     sizes: Sequence[int], strides: Sequence[Sequence[int]], channels_fast: bool
 ) -> tuple[list[int], list[list[int]]]:
-    """Dimensions that every tensor steps through evenly, merged: at most three sizes, and each tensor's strides for them.
+    """Merge dimensions that every tensor steps through evenly.
 
-    Where channels are fast, the sizes that are left stand first and 1 fills up, so that the kernel's divisions vanish for dense maps; in
-    planes the innermost stays last, because lanes run along it.
+    Where channels are fast, the sizes that are left stand first and 1 fills up, so that the
+    kernel's divisions vanish for dense maps; in planes the innermost stays last, because lanes run
+    along it.
+
+    Returns:
+        At most three sizes, and each tensor's strides for them.
     """
     kept: list[tuple[int, list[int]]] = []
     for size, steps in zip(sizes, zip(*strides)):
@@ -56,15 +74,10 @@ def collapse(
             kept[-1] = (kept[-1][0] * size, list(steps))
         else:
             kept.append((size, list(steps)))
-    none = (1, [0] * len(strides))
-    filled = (
-        [*kept, *[none] * (3 - len(kept))]
-        if channels_fast or not kept
-        else [*kept[:-1], *[none] * (3 - len(kept)), kept[-1]]
-    )
-    return [size for size, _ in filled], [
-        [steps[i] for _, steps in filled] for i in range(len(strides))
-    ]
+    fill = [(1, [0] * len(strides))] * (3 - len(kept))
+    filled = [*kept, *fill] if channels_fast or not kept else [*kept[:-1], *fill, kept[-1]]
+    merged = [[steps[i] for _, steps in filled] for i in range(len(strides))]
+    return [size for size, _ in filled], merged
 
 
 def is_wide(*tensors: Tensor) -> bool:
@@ -85,7 +98,7 @@ def lanes_of(BLOCK: tl.constexpr, WIDE: tl.constexpr):
 
 @triton.jit
 def place(lane, P1, P2, GROUPS: tl.constexpr, CHANNELS_FAST: tl.constexpr):
-    """A lane's three coordinates of the pixel (of which the first is the slowest) and its group of channels."""
+    """A lane's three coordinates of the pixel, the slowest first, and its group of channels."""
     if CHANNELS_FAST:
         group = lane % GROUPS
         pixel = lane // GROUPS
@@ -101,7 +114,10 @@ def place(lane, P1, P2, GROUPS: tl.constexpr, CHANNELS_FAST: tl.constexpr):
 
 @triton.jit
 def unpack(word, i: tl.constexpr, DTYPE: tl.constexpr):
-    """Channel i of a word, in float32. A word is 64 bits of neighboring channels, or one channel of its own type."""
+    """Channel i of a word, in float32.
+
+    A word is 64 bits of neighboring channels, or one channel of its own type.
+    """
     if word.dtype != tl.int64:
         value = word.to(tl.float32)
     elif DTYPE == tl.float32:
@@ -135,15 +151,11 @@ def pack(values, FIRST: tl.constexpr, W: tl.constexpr, DTYPE: tl.constexpr, EMUL
         low = values[FIRST].to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
         word = low | (values[FIRST + 1].to(tl.int32, bitcast=True).to(tl.int64) << 32)
     else:
-        word = (
-            narrow(values[FIRST], DTYPE, EMULATE).to(tl.int16, bitcast=True).to(tl.int64) & 0xFFFF
-        )
+        bits = narrow(values[FIRST], DTYPE, EMULATE).to(tl.int16, bitcast=True)
+        word = bits.to(tl.int64) & 0xFFFF
         for i in tl.static_range(1, W):
-            bits = (
-                narrow(values[FIRST + i], DTYPE, EMULATE).to(tl.int16, bitcast=True).to(tl.int64)
-                & 0xFFFF
-            )
-            word = word | (bits << (16 * i))
+            bits = narrow(values[FIRST + i], DTYPE, EMULATE).to(tl.int16, bitcast=True)
+            word = word | ((bits.to(tl.int64) & 0xFFFF) << (16 * i))
     return word
 
 

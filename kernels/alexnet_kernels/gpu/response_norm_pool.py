@@ -1,8 +1,9 @@
-"""Bias, ReLU, response normalization and overlapping 3 x 3 / 2 pooling in one pass over channels-last maps.
+"""Bias, ReLU, normalization and overlapping 3 x 3 / 2 pooling in one pass over channels-last maps.
 
-A lane owns M words of channels of one column of output pixels and walks down a strip of rows: every input row is normalized once and its
-maximum over three pixels carried on to the two windows that share it. So the normalization is computed 1.5 times for each input, not 2.25
-times as where windows are independent, and its result never travels to memory.
+A lane owns M words of channels of one column of output pixels and walks down a strip of rows: every
+input row is normalized once and its maximum over three pixels carried on to the two windows that
+share it. So the normalization is computed 1.5 times for each input, not 2.25 times as where windows
+are independent, and its result never travels to memory.
 """
 
 import triton
@@ -12,14 +13,14 @@ from torch import Tensor
 from alexnet_kernels.gpu.local_response_norm import (
     AFTER,
     BEFORE,
-    RELU,
-    activated,
     as_words,
+    biased,
     channels,
     rectified,
     window,
 )
 from alexnet_kernels.gpu.maps import DTYPES, LAUNCH, is_wide, lanes_of, pack, place, power, tuned
+from alexnet_kernels.local_response_norm import RELU
 
 CONFIGS = [
     ({"M": m, "STRIP": strip, "BLOCK": block}, block // 32)
@@ -29,18 +30,32 @@ CONFIGS = [
 
 @triton.jit
 def normalized_row(
-    x, bias, xw, first, inside, alpha, k,
-    MAPS: tl.constexpr, RADIUS: tl.constexpr, BETA: tl.constexpr, ORDER: tl.constexpr, HAS_BIAS: tl.constexpr, W: tl.constexpr,
-    DTYPE: tl.constexpr, M: tl.constexpr,
+    x_ptr,  # of the lane's first word, at the first of three pixels
+    bias_ptr,  # of the lane's first channel
+    xw,  # stride between pixels
+    first,  # the lane's first word, in its column
+    inside,  # whether the lane has pixels
+    alpha, k,
+    MAPS: tl.constexpr,  # this and the rest as in `kernel`
+    RADIUS: tl.constexpr,
+    BETA: tl.constexpr,
+    ORDER: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    W: tl.constexpr,
+    DTYPE: tl.constexpr,
+    M: tl.constexpr,
 ):  # fmt: skip
-    """The maxima, M * W channels, over three neighboring pixels of a row after LRN, and which of the three each was."""
+    """The maxima of M * W channels over three neighboring pixels of a row after LRN.
+
+    Beside them, which of the three each was.
+    """
     REACH: tl.constexpr = (RADIUS + W - 1) // W
     COUNT: tl.constexpr = M + 2 * REACH
     best = ()
     tap = ()
     for j in tl.static_range(3):
-        u = channels(x + j * xw, 1, first, inside, -REACH, COUNT, MAPS // W, W, DTYPE)
-        u = activated(u, bias, first, inside, -REACH, MAPS, W, COUNT * W, HAS_BIAS)
+        u = channels(x_ptr + j * xw, 1, first, inside, -REACH, COUNT, MAPS // W, W, DTYPE)
+        u = biased(u, bias_ptr, first, inside, -REACH, MAPS, W, COUNT * W, HAS_BIAS)
         if ORDER == BEFORE:
             u = rectified(u, COUNT * W)
         before = best
@@ -62,10 +77,28 @@ def normalized_row(
 @tuned(["MAPS", "COLUMNS", "RADIUS", "W", "DTYPE", "HAS_BIAS"], *CONFIGS)
 @triton.jit
 def kernel(
-    x, bias, y, code, N, OH, OW, xn, xh, xw, yn, yh, yw, cn, ch, cw, alpha, k,
-    MAPS: tl.constexpr, COLUMNS: tl.constexpr, RADIUS: tl.constexpr, BETA: tl.constexpr, ORDER: tl.constexpr, HAS_BIAS: tl.constexpr,
-    W: tl.constexpr, DTYPE: tl.constexpr, WIDE: tl.constexpr, EMULATE: tl.constexpr,
-    M: tl.constexpr, STRIP: tl.constexpr, BLOCK: tl.constexpr,
+    x_ptr,  # input, any float type (N, C, H, W), channels-last, as words
+    bias_ptr,  # (C,); not read without HAS_BIAS
+    y_ptr,  # output: maxima (N, C, OH, OW), as x
+    code_ptr,  # output: their taps, uint8 (N, C, OH, OW), channels-last
+    N, OH, OW,  # images, rows and columns of the output
+    xn, xh, xw,  # strides of x, in words
+    yn, yh, yw,  # of y
+    cn, ch, cw,  # of code, in channels
+    alpha, k,
+    MAPS: tl.constexpr,  # of a column
+    COLUMNS: tl.constexpr,
+    RADIUS: tl.constexpr,  # of a window: size // 2
+    BETA: tl.constexpr,
+    ORDER: tl.constexpr,  # NONE, BEFORE or AFTER: where the ReLU stands
+    HAS_BIAS: tl.constexpr,
+    W: tl.constexpr,  # channels a word
+    DTYPE: tl.constexpr,  # of the maps
+    WIDE: tl.constexpr,  # whether offsets need 64 bits
+    EMULATE: tl.constexpr,  # whether bfloat16 is rounded by hand
+    M: tl.constexpr,  # words a lane
+    STRIP: tl.constexpr,  # output rows a lane
+    BLOCK: tl.constexpr,  # lanes a program
 ):  # fmt: skip
     WORDS: tl.constexpr = MAPS // W
     GROUPS: tl.constexpr = (WORDS + M - 1) // M
@@ -76,23 +109,26 @@ def kernel(
     first = group % GROUPS * M
     word = group // GROUPS * WORDS + first
     top = strip * STRIP
-    x += n * xn + top * 2 * xh + w * 2 * xw + word
-    y += n * yn + top * yh + w * yw + word
-    code += n * cn + top * ch + w * cw + word * W
-    bias += word * W
+    x_ptr += n * xn + top * 2 * xh + w * 2 * xw + word
+    y_ptr += n * yn + top * yh + w * yw + word
+    code_ptr += n * cn + top * ch + w * cw + word * W
+    bias_ptr += word * W
     above, above_tap = normalized_row(
-        x, bias, xw, first, inside, alpha, k, MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M
-    )
+        x_ptr, bias_ptr, xw, first, inside, alpha, k,
+        MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M,
+    )  # fmt: skip
     for h in range(STRIP):
-        here = inside & (top + h < OH)
-        x += xh
+        valid = inside & (top + h < OH)
+        x_ptr += xh
         middle, middle_tap = normalized_row(
-            x, bias, xw, first, here, alpha, k, MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M
-        )
-        x += xh
+            x_ptr, bias_ptr, xw, first, valid, alpha, k,
+            MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M,
+        )  # fmt: skip
+        x_ptr += xh
         below, below_tap = normalized_row(
-            x, bias, xw, first, here, alpha, k, MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M
-        )
+            x_ptr, bias_ptr, xw, first, valid, alpha, k,
+            MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M,
+        )  # fmt: skip
         best = ()
         for i in tl.static_range(M * W):
             value = above[i]
@@ -107,18 +143,14 @@ def kernel(
                 value = tl.maximum(value, 0.0, propagate_nan=tl.PropagateNan.ALL)
             best = best + (value,)
             channel = first * W + i
-            tl.store(code + i, tap.to(tl.uint8), mask=here & (channel < MAPS))
+            tl.store(code_ptr + i, tap.to(tl.uint8), mask=valid & (channel < MAPS))
         for m in tl.static_range(M):
-            tl.store(y + m, pack(best, m * W, W, DTYPE, EMULATE), mask=here & (first + m < WORDS))
-        y += yh
-        code += ch
+            packed = pack(best, m * W, W, DTYPE, EMULATE)
+            tl.store(y_ptr + m, packed, mask=valid & (first + m < WORDS))
+        y_ptr += yh
+        code_ptr += ch
         above = below
         above_tap = below_tap
-
-
-def fits(x: Tensor, pool_size: int, pool_stride: int) -> bool:
-    """Whether the fused form exists for these maps."""
-    return pool_size == 3 and pool_stride == 2 and x.stride(1) == 1
 
 
 def forward(
@@ -133,20 +165,19 @@ def forward(
     columns: int,
     relu: str,
 ) -> None:
-    """Writes y and the uint8 taps `code`, both (N, C, OH, OW), channels-last."""
+    """Write the maxima y and their uint8 taps `code`, both (N, C, OH, OW), channels-last."""
     (n, _, height, width), maps = y.shape, x.shape[1] // columns
     per_word, (rows, out) = as_words(maps, x, y)
     words = maps // per_word
     taps = code.permute(0, 2, 3, 1)
 
     def grid(meta):
-        lanes = (
-            n * triton.cdiv(height, meta["STRIP"]) * width * columns * triton.cdiv(words, meta["M"])
-        )
-        return (triton.cdiv(lanes, meta["BLOCK"]),)
+        lanes = n * triton.cdiv(height, meta["STRIP"]) * width * columns
+        return (triton.cdiv(lanes * triton.cdiv(words, meta["M"]), meta["BLOCK"]),)
 
     kernel[grid](
-        rows, x if bias is None else bias, out, code, n, height, width, *rows.stride()[:3], *out.stride()[:3], *taps.stride()[:3], alpha, k,
-        MAPS=maps, COLUMNS=columns, RADIUS=size // 2, BETA=beta, ORDER=RELU[relu], HAS_BIAS=bias is not None,
-        W=per_word, DTYPE=DTYPES[x.dtype], WIDE=is_wide(x, y), **LAUNCH,
+        rows, x if bias is None else bias.contiguous(), out, code, n, height, width,
+        *rows.stride()[:3], *out.stride()[:3], *taps.stride()[:3], alpha, k,
+        MAPS=maps, COLUMNS=columns, RADIUS=size // 2, BETA=beta, ORDER=RELU[relu],
+        HAS_BIAS=bias is not None, W=per_word, DTYPE=DTYPES[x.dtype], WIDE=is_wide(x, y), **LAUNCH,
     )  # fmt: skip

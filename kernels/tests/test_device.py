@@ -1,20 +1,25 @@
-"""What only a device can show; tests/test_kernels.py runs its references there too. `pytest -m gpu`."""
+"""What only a device can show; the other files run their definitions there too: `pytest -m gpu`."""
 
 import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from references import (
+    LAYOUTS,
+    RELU,
+    ROOT,
+    assert_close,
+    local_response_norm,
+    max_pool_and_taps,
+    same_map_norm,
+)
 
 import alexnet_kernels as kernels
-from tests import references as ref
-from tests.references import LAYOUTS, assert_close
 
 pytestmark = pytest.mark.gpu
-ROOT = Path(__file__).parent.parent
 SHAPES = [(4, 96, 55, 55), (4, 256, 27, 27), (3, 48, 13, 17)]
 
 
@@ -40,23 +45,20 @@ def poisoned():
 def test_real_shapes_on_poisoned_memory(poisoned, shape, dtype, layout):
     x = fresh(*shape, dtype=dtype, layout=layout).requires_grad_()
     dy = fresh(*shape, dtype=dtype, layout=layout)
-    for relu in (None, "before", "after"):
+    for relu in RELU:
         y = kernels.local_response_norm(x, columns=2, relu=relu)
         (dx,) = torch.autograd.grad(y, x, dy)
         u = x.detach().double().requires_grad_()
-        want = ref.local_response_norm(u.relu() if relu == "before" else u, 5, 1e-4, 0.75, 2.0, 2)
-        want = want.relu() if relu == "after" else want
-        assert_close(y.detach(), want.detach())
-        assert_close(dx, torch.autograd.grad(want, u, dy.double())[0].cpu())
+        expected = local_response_norm(u, columns=2, relu=relu)
+        assert_close(y.detach(), expected.detach())
+        assert_close(dx, torch.autograd.grad(expected, u, dy.double())[0].cpu())
     pooled, code = torch.ops.alexnet_kernels.max_pool(x.detach(), 3, 2)
-    want, tap = ref.max_pool(x.detach().double().cpu(), 3, 2)
-    assert torch.equal(pooled.double().cpu(), want) and torch.equal(code.long().cpu(), tap)
+    u = x.detach().double().cpu().requires_grad_()
+    expected, tap = max_pool_and_taps(u)
+    assert torch.equal(pooled.double().cpu(), expected) and torch.equal(code.long().cpu(), tap)
     spread = torch.ops.alexnet_kernels.max_pool_backward(pooled, code, *shape[2:], 3, 2)
-    assert_close(spread, ref.max_pool_backward(pooled.cpu(), tap, shape, 3, 2))
-    y = kernels.same_map_norm(x)
-    u = x.detach().double().requires_grad_()
-    want = ref.same_map_norm(u.cpu(), 5, 4e-5, 0.75, 1.0)
-    assert_close(y.detach(), want.detach())
+    assert_close(spread, torch.autograd.grad(expected, u, pooled.double().cpu())[0])
+    assert_close(kernels.same_map_norm(x).detach(), same_map_norm(x.detach().double().cpu()))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -72,10 +74,8 @@ def test_the_fused_block_is_the_two_kernels(poisoned, dtype):
         )
         gpu.forward(x, bias, y, code, 5, 1e-4, 0.75, 2.0, 2, "before")
         u = (x.double() + bias.double().view(1, -1, 1, 1)).relu()
-        want = torch.nn.functional.max_pool2d(
-            ref.local_response_norm(u, 5, 1e-4, 0.75, 2.0, 2), 3, 2
-        )
-        assert_close(y, want.cpu())
+        normalized = local_response_norm(u, columns=2)
+        assert_close(y, torch.nn.functional.max_pool2d(normalized, 3, 2).cpu())
         assert int(code.max()) < 9
 
 
@@ -125,9 +125,10 @@ def test_a_training_step_as_a_cuda_graph():
 
 
 def test_more_elements_than_32_bits_count():
-    x = torch.zeros(
-        9, 64, 2048, 2048, dtype=torch.bfloat16, device="cuda", memory_format=torch.channels_last
-    )  # 2.4e9
+    last = torch.channels_last
+    x = torch.zeros(  # 2.4e9
+        9, 64, 2048, 2048, dtype=torch.bfloat16, device="cuda", memory_format=last
+    )
     x[-1, -1, -1, -1] = 3
     y = kernels.local_response_norm(x)
     assert float(y[-1, -1, -1, -1]) == pytest.approx(3 / (2 + 9e-4) ** 0.75, rel=5e-3)
@@ -145,9 +146,10 @@ def test_compute_sanitizer(tool):
 import torch, alexnet_kernels as kernels
 for layout in (torch.contiguous_format, torch.channels_last):
     for maps in (6, 16):
-        x = torch.randn(2, maps, 9, 7, device="cuda", dtype=torch.bfloat16).contiguous(memory_format=layout).requires_grad_()
-        y = kernels.response_norm_pool(x, torch.zeros(maps, device="cuda"), columns=2) + kernels.max_pool(kernels.same_map_norm(x))
-        y.sum().backward()
+        x = torch.randn(2, maps, 9, 7, device="cuda", dtype=torch.bfloat16)
+        x = x.contiguous(memory_format=layout).requires_grad_()
+        y = kernels.response_norm_pool(x, torch.zeros(maps, device="cuda"), columns=2)
+        (y + kernels.max_pool(kernels.same_map_norm(x))).sum().backward()
         w = [torch.zeros(5000, device="cuda") for _ in range(3)]
         kernels.momentum_step_(w[:1], w[1:2], w[2:], 0.1)
 torch.cuda.synchronize()

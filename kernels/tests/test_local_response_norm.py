@@ -1,0 +1,62 @@
+"""Response normalization across maps, and within one: what is special to them."""
+
+import pytest
+import torch
+from references import FORMS, LAYOUTS, RELU, assert_close, check, form, rand
+from references import local_response_norm as definition
+from references import max_pool as pool_definition
+
+import alexnet_kernels as kernels
+
+X = torch.zeros(1, 4, 5, 5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 31), (4, 8), (3, 11), (7, 9), (8, 8), (5, 13)])
+def test_maps_that_are_no_multiple_of_what_c_takes_at_once(height, width):
+    """In planes native.c normalizes 32 pixels at a time, and copies smaller maps.
+
+    The last pixels of a map are normalized once more, with some before them.
+    """
+    for (maps, columns, size), relu in zip([(6, 2, 5), (9, 3, 3), (130, 1, 9)], RELU, strict=True):
+        x = rand(2, maps, height, width, dtype=torch.float32)
+        settings = {"size": size, "alpha": 1e-3, "columns": columns, "relu": relu}
+        check("local_response_norm", x, "native", **settings)
+
+
+@pytest.mark.parametrize("in_form", FORMS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy, the interpreter's, on overflow
+def test_extreme_values(in_form, layout, dtype):
+    """Infinities, NaN, squares that overflow, denormals: as in float64, rounded."""
+    big, tiny = float(torch.finfo(dtype).max), float(torch.finfo(dtype).smallest_normal) / 8
+    for value in (torch.inf, -torch.inf, torch.nan, big / 4, tiny, 0.0):
+        x = rand(1, 8, 3, 3, dtype=dtype, layout=layout)
+        x[0, 3, 1, 1] = value
+        with form(in_form) as device:
+            y = kernels.local_response_norm(x.to(device), 5, 1e-3, 0.75, 2.0).cpu()
+            pooled = kernels.max_pool(x.to(device)).cpu()
+        expected = definition(x.double(), 5, 1e-3)
+        if abs(value) == big / 4:  # its square has no float32: the denominator is infinite
+            expected[0, 1:6, 1, 1] = 0
+        assert_close(y, expected)
+        maxima = pool_definition(x.double()).to(dtype)
+        assert torch.equal(pooled.nan_to_num(-7), maxima.nan_to_num(-7))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: kernels.local_response_norm(X, size=4), "odd"),
+        (lambda: kernels.local_response_norm(X, k=0.0), "k must be positive"),
+        (lambda: kernels.local_response_norm(X, columns=3), "columns must divide the 4 maps"),
+        (lambda: kernels.local_response_norm(X, relu="between"), "relu must be"),
+        (lambda: kernels.local_response_norm(X[0]), r"shape \(N, C, H, W\)"),
+        (lambda: kernels.local_response_norm(X.int()), "floating-point"),
+        (lambda: kernels.same_map_norm(X, size=2), "odd"),
+        (lambda: kernels.same_map_norm(X[0]), r"shape \(N, C, H, W\)"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

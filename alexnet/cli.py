@@ -6,7 +6,6 @@ nothing lost.
 
 import argparse
 import errno
-import json
 import os
 import re
 import signal
@@ -53,10 +52,11 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def train(args: argparse.Namespace) -> int:
-    from alexnet import presets
+    from alexnet import presets, training
     from alexnet.data.loader import steps_per_epoch
     from alexnet.data.pack import open_splits
-    from alexnet.training import checkpoint, ranks, trainer
+    from alexnet.training import checkpoint
+    from alexnet.training.ranks import join
 
     splits = open_splits(args.data)
     if "train" not in splits:
@@ -65,15 +65,14 @@ def train(args: argparse.Namespace) -> int:
     preset = presets.get(args.preset)
     if args.columns == 1 and preset.columns > 1:
         preset = presets.get(f"{args.preset}/one-column")
+    whole = preset.recipe.crops == "center"
+    default_size = pack.size if whole else round(pack.size * 7 / 64) * 8  # 224 of 256
     per_epoch = steps_per_epoch(pack, args.batch_size)
-    config = trainer.Config(
+    config = training.Config(
         preset=preset.name,
         num_classes=len(pack.classes),
         width=args.width,
-        image_size=args.image_size
-        or (
-            pack.size if preset.recipe.crops == "center" else round(pack.size * 7 / 64) * 8
-        ),  # 256 -> 224
+        image_size=args.image_size or default_size,
         epochs=args.steps / per_epoch if args.steps else args.epochs,
         data={name: splits[name].digest for name in ("train", "val") if name in splits},
         batch_size=args.batch_size,
@@ -81,31 +80,33 @@ def train(args: argparse.Namespace) -> int:
         seed=args.seed,
         precision=args.precision,
         mode=args.mode,
-        start=trainer.starting_point(args.init) if args.init else None,
+        start=training.starting_point(args.init) if args.init else None,
     )
-    here = ranks.join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
-    often = {"keep": args.keep, "every": args.checkpoint_every}
-    summary = trainer.train(
-        config, splits, args.out, start=args.init, resume=args.resume, ranks=here, **often
+    ranks = join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
+    summary = training.train(
+        config,
+        splits,
+        args.out,
+        start=args.init,
+        resume=args.resume,
+        ranks=ranks,
+        keep=args.keep,
+        every=args.checkpoint_every,
     )
-    here.leave()
-    if not here.is_first:
-        return 1 if summary["ended"] == "diverged" else 0
-    if summary["ended"] == "diverged":
-        epoch, batch = divmod(summary["diverged_at"] - 1, per_epoch)
-        where = (
-            f"step {summary['diverged_at']} (batch {batch + 1} of {per_epoch} in epoch {epoch + 1})"
-        )
-        good = checkpoint.steps(args.out / "checkpoints")
-        kept = (
-            f"{good[-1]}, the last good checkpoint, is kept"
-            if good
-            else "no checkpoint had been made"
-        )
+    ranks.leave()
+    step, seconds = summary["diverged_at"], summary["seconds"]
+    if not ranks.is_first:
+        return 0 if step is None else 1
+    if step is not None:
+        epoch, batch = divmod(step - 1, per_epoch)
+        kept = "no checkpoint had been made"
+        if good := checkpoint.steps(args.out / "checkpoints"):
+            kept = f"{good[-1]}, the last good checkpoint, is kept"
         raise RuntimeError(
-            f"at {where} the loss, or a weight before it, was no longer finite; {kept}; try a lower --lr in another folder"
+            f"at step {step} (batch {batch + 1} of {per_epoch} in epoch {epoch + 1}) the loss, or "
+            f"a weight before it, was no longer finite; {kept}; try a lower --lr in another folder"
         )
-    taken = f"{summary['steps']} steps, {summary['epochs']:.1f} epochs, {summary['seconds']:.0f} s"
+    taken = f"{summary['steps']} steps, {summary['epochs']:.1f} epochs, {seconds:.0f} s"
     print(f"{args.out}: {taken}; weights in {args.out / 'weights.safetensors'}")
     return 0
 
@@ -116,15 +117,16 @@ def evaluate(args: argparse.Namespace) -> None:
     from alexnet import evaluation
     from alexnet.data.pack import open_splits
     from alexnet.export import whole
-    from alexnet.training.trainer import check_usable, load_run
+    from alexnet.training import check_usable, load_run
+    from alexnet.training.folder import check_like_trained
 
     splits = open_splits(args.data)
-    fit = [
+    usable = [
         name
         for name in ("test", "val", "train")
         if name in splits and (args.submission or splits[name].labeled)
     ]
-    split = args.split or next(iter(fit or splits))
+    split = args.split or next(iter(usable or splits))
     if split not in splits:
         raise InputError(f"{args.data} has no split {split!r}; it has {', '.join(splits)}")
     pack, device = splits[split], _device(args.device)
@@ -132,27 +134,14 @@ def evaluate(args: argparse.Namespace) -> None:
         evaluation.check_submission(pack)
     elif not pack.labeled:
         raise InputError(
-            f"the images in {pack.path} have no labels; --submission FILE writes what an evaluation server takes"
+            f"the images in {pack.path} have no labels; --submission FILE writes what an "
+            "evaluation server takes"
         )
     for run in args.run:
         check_usable(run)
     nets = [load_run(run) for run in args.run]
     for run, (_, augment, config) in zip(args.run, nets):
-        if len(pack.classes) != config.num_classes or pack.size != augment.mean_size:
-            raise InputError(
-                f"{pack.path} has {len(pack.classes)} classes of {pack.size}-pixel images; the run in {run} was trained on "
-                f"{config.num_classes} of {augment.mean_size}; evaluate it on a pack like that one"
-            )
-        classes = run / "classes.json"
-        if classes.exists() and (learned := json.loads(classes.read_text())) != pack.classes:
-            lacks = next(
-                name
-                for name in learned
-                if name not in pack.classes or learned.index(name) != pack.classes.index(name)
-            )
-            raise InputError(
-                f"{pack.path} has other classes than the run in {run} was trained on, of which one is {lacks!r}"
-            )
+        check_like_trained(pack, run, config, augment)
     with whole(args.submission) if args.submission else nullcontext() as part:
         outputs = (
             evaluation.predict(net.to(device), pack, augment, args.views, progress=True)[0]
@@ -160,36 +149,32 @@ def evaluate(args: argparse.Namespace) -> None:
         )
         probabilities = reduce(torch.add, outputs) / len(nets)
         if part is not None:
-            part.write_text(
-                "".join(f"{line}\n" for line in evaluation.submission(probabilities, pack))
-            )
-    how = f"{'one view' if args.views == 1 else f'{args.views} views'}{f', {len(nets)} nets averaged' if len(nets) > 1 else ''}"
+            lines = evaluation.submission(probabilities, pack)
+            part.write_text("".join(f"{line}\n" for line in lines))
+    views = "one view" if args.views == 1 else f"{args.views} views"
+    how = f"{views}, {len(nets)} nets averaged" if len(nets) > 1 else views
     what = split if len(splits) > 1 else pack.path  # a single pack counts as train, whatever it is
     if pack.labeled:
-        found = evaluation.errors(probabilities, torch.from_numpy(pack.labels).long())
+        errors = evaluation.errors(probabilities, torch.from_numpy(pack.labels).long())
         print(
-            f"{what}, {found.count} images, {how}: top-1 error {found.top1:.2%}, top-5 error {found.top5:.2%}, {found.nll:.4f} nats"
+            f"{what}, {errors.count} images, {how}: top-1 error {errors.top1:.2%}, "
+            f"top-5 error {errors.top5:.2%}, {errors.nll:.4f} nats"
         )
     if args.submission:
         print(
-            f"{args.submission}: {what}, {len(pack)} images, {how}: five classes a line, by ILSVRC's numbers"
+            f"{args.submission}: {what}, {len(pack)} images, {how}: "
+            "five classes a line, by ILSVRC's numbers"
         )
 
 
 def export(args: argparse.Namespace) -> None:
     from alexnet.export import write
-    from alexnet.training.trainer import check_usable, load_run
+    from alexnet.training import check_usable, load_run
 
     check_usable(args.run)
     net, _, config = load_run(args.run)
-    write(
-        net,
-        args.file,
-        {
-            name: str(getattr(config, name))
-            for name in ("preset", "num_classes", "width", "image_size")
-        },
-    )
+    names = ("preset", "num_classes", "width", "image_size")
+    write(net, args.file, {name: str(getattr(config, name)) for name in names})
     print(args.file)
 
 

@@ -18,12 +18,12 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 
 import alexnet_kernels as kernels
-from alexnet import presets, rng
+from alexnet import presets, rng, training
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.exchange import Across
 from alexnet.network import AlexNet
-from alexnet.training import checkpoint, trainer
+from alexnet.training import checkpoint
 from alexnet.training.learner import Learner
 from alexnet.training.ranks import Ranks, join
 
@@ -51,12 +51,12 @@ def train(
     """Trains as the command line does, with a checkpoint after every step. fault: {"rank": 1, "kind": "step", "at": 8}. apart: each rank in
     a folder of its own."""
     options["every"] = 0.0
-    made = trainer.Config(**config)
+    made = training.Config(**config)
     here = join(presets.get(made.preset).columns, "cpu", columns, timeout)
     if fault is not None and fault.pop("rank") == here.rank:
         options["on_steps"] = break_down(**fault)
     folder = Path(out) / str(here.rank) if apart else Path(out)
-    trainer.train(
+    training.train(
         made,
         open_splits(Path(data)),
         folder,
@@ -104,18 +104,20 @@ def break_down(kind: str, at: int):
             die()
         settle(path)
 
-    def full(*_):
-        raise SafetensorError(
-            "Error while serializing: I/O error: No space left on device (os error 28)"
-        )
+    def full(tensors, path):
+        if ".column-" in path.name:  # at the very end, on its way to rank 0
+            raise SafetensorError(
+                "Error while serializing: I/O error: No space left on device (os error 28)"
+            )
+        save_file(tensors, path)
 
-    save_file, settle = checkpoint.save_file, checkpoint.sync
+    save_file, settle = checkpoint.save_file, checkpoint.flush
     if kind == "file":
         checkpoint.save_file = half_a_file
     elif kind == "flush":
-        checkpoint.sync = flush
+        checkpoint.flush = flush
     elif kind == "gather":
-        trainer.save_file = full
+        checkpoint.save_file = full
     return on_steps
 
 

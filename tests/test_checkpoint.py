@@ -69,7 +69,7 @@ def test_one_that_is_there_is_not_written_again(saved, tmp_path):
     assert {path.name: path.stat().st_mtime_ns for path in saved.iterdir()} == before
 
 
-@pytest.mark.parametrize("where", ["save_file", "sha256"])
+@pytest.mark.parametrize("where", ["save_file", "file_digest"])
 def test_a_failure_half_way_leaves_the_one_before_untouched(saved, tmp_path, monkeypatch, where):
     calls = []
 

@@ -16,9 +16,8 @@ from safetensors.torch import load_file
 
 from alexnet.errors import InputError, SharedError
 from alexnet.presets import crossings, get, shapes
-from alexnet.training import log
+from alexnet.training import log, starting_point
 from alexnet.training.ranks import join
-from alexnet.training.trainer import starting_point
 from tests.survival import ROOT, configure, job, rows, run
 
 # --- the same numbers ---------------------------------------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.training import checkpoint, log
-from alexnet.training.trainer import Config
+from alexnet.training import Config, checkpoint, log
 from tests.survival import ROOT, WORLDS, configure, job, lost, moments, rows, run, text
 
 RANKS_ARE_GONE = 15.0  # seconds

@@ -17,7 +17,7 @@ from alexnet import evaluation, rng
 from alexnet.data.pack import Pack, PackWriter, building, open_splits
 from alexnet.experiments import models
 from alexnet.profiles import Profile
-from alexnet.training import log, trainer
+from alexnet.training import load_run, log
 
 ARMS = {
     "as they are": "pixels where they are",
@@ -97,7 +97,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         found: dict[str, Any] = {"test_top1": {}, "train_error": {}, "loss": {}}
         for seed in seeds:
             path = trained[arm, seed]
-            net, augment, _ = trainer.load_run(path)
+            net, augment, _ = load_run(path)
             losses = [row["loss"] for row in log.read(path, "step")]
             found["test_top1"][str(seed)] = round(
                 evaluation.evaluate(net, own["test"], augment).top1, 4

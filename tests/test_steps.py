@@ -13,12 +13,12 @@ from alexnet import AlexNet, presets, rng
 from alexnet.data.augment import Augment
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
-from alexnet.training import log
+from alexnet.training import Interrupted, log, train
+from alexnet.training.folder import WEIGHTS
 from alexnet.training.learner import Learner
 from alexnet.training.ranks import Ranks
-from alexnet.training.trainer import WEIGHTS, Interrupted, train
-from alexnet.training.whole import Totals, WholeStep
-from tests.test_trainer import configure, small
+from alexnet.training.steps import GraphStep, Pending
+from tests.runs import configure, small, with_running_mean
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -31,7 +31,8 @@ COLOR = {
 def make(preset="source", device="cpu", dtype=torch.float32):
     torch.manual_seed(3)
     recipe = presets.get(preset).recipe
-    learner = Learner(AlexNet(preset, 4, 1 / 8, 64), recipe, Ranks(device), dtype)
+    net = with_running_mean(AlexNet(preset, 4, 1 / 8, 64))
+    learner = Learner(net, recipe, Ranks(device), dtype)
     augment = Augment(recipe, np.full((72, 72, 3), 117.0, np.float32), 64, COLOR, seed=5)
     return learner, augment
 
@@ -57,7 +58,7 @@ def rates_of(learner, step):
 def test_the_same_weights_as_step_by_step(preset, dtype, device):
     plain, augment = make(preset, device, dtype)
     own, other = make(preset, device, dtype)
-    whole = WholeStep(own, other, 72, 6)
+    whole = GraphStep(own, other, 72, 6)
     for step in range(8):
         images, labels, ids, keys = batch(step)
         color = step < 6  # the source's scale changes with it
@@ -65,7 +66,7 @@ def test_the_same_weights_as_step_by_step(preset, dtype, device):
             augment.train(images.to(device), ids, ids, 0, color), labels, keys, 6
         )
         plain.update(rates_of(plain, step))
-        totals = whole(
+        totals = whole.send(
             images.to(device), other.draw(ids, ids, 0, color), labels, keys, rates_of(own, step)
         ).read()
         assert totals == pytest.approx(share, rel=0 if device == "cpu" else 1e-4, abs=0)
@@ -76,6 +77,8 @@ def test_the_same_weights_as_step_by_step(preset, dtype, device):
             ), name
         else:
             torch.testing.assert_close(own.weights[name], value, rtol=1e-3, atol=1e-5)
+    for name, value in plain.buffers.items():  # also by a capture's steps they are not changed
+        torch.testing.assert_close(own.buffers[name], value, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -83,8 +86,8 @@ def test_no_tensor_is_asked_for_its_value(dtype):
     """On the device "meta" tensors have none: whoever asks, as nobody may while a CUDA graph is recorded, fails."""
     learner, augment = make()
     learner = Learner(AlexNet("source", 4, 1 / 8, 64), learner.recipe, Ranks("meta"), dtype)
-    whole = WholeStep(learner, augment, 72, 6)
-    whole.step(1.0)
+    whole = GraphStep(learner, augment, 72, 6)
+    whole.compute(1.0)
     with pytest.raises((RuntimeError, NotImplementedError)):
         float(whole.totals[0])
 
@@ -92,14 +95,14 @@ def test_no_tensor_is_asked_for_its_value(dtype):
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_loss_that_is_no_number_changes_no_weight(device):
     learner, augment = make(device=device)
-    whole = WholeStep(learner, augment, 72, 6)
+    whole = GraphStep(learner, augment, 72, 6)
     for step in range(2):
         images, labels, ids, keys = batch(step)
         before = {name: value.clone() for name, value in learner.weights.items()}
         if step:
             augment.mean = torch.full_like(augment.mean, torch.inf)
             whole.graphs.clear()
-        loss, _ = whole(
+        loss, _ = whole.send(
             images.to(device), augment.draw(ids, ids, 0), labels, keys, [0.003] * len(before)
         ).read()
         assert math.isfinite(loss) is (step == 0)
@@ -160,9 +163,9 @@ def test_checkpoints_on_the_way_change_nothing(packs72, tmp_path):
 def test_the_next_step_is_sent_before_the_last_is_read(packs72, tmp_path, monkeypatch):
     """Else a GPU would wait while the host reads a loss and makes the next batch ready."""
     events = []
-    send, read = WholeStep.__call__, Totals.read
-    monkeypatch.setattr(WholeStep, "__call__", lambda *args: events.append("sent") or send(*args))
-    monkeypatch.setattr(Totals, "read", lambda self: events.append("read") or read(self))
+    send, read = GraphStep.send, Pending.read
+    monkeypatch.setattr(GraphStep, "send", lambda *args: events.append("sent") or send(*args))
+    monkeypatch.setattr(Pending, "read", lambda self: events.append("read") or read(self))
     splits = open_splits(packs72)
     train(
         configure(splits, "source", epochs=1.0, batch_size=9, mode="graph"),

@@ -1,4 +1,7 @@
-"""Tiny packs that several files share. Tests marked `gpu` are skipped where there is no CUDA device."""
+"""Tiny packs, and a run, that several files share.
+
+Tests marked `gpu` are skipped where there is no CUDA device.
+"""
 
 import os
 import signal
@@ -6,11 +9,13 @@ import signal
 import pytest
 import torch
 
-# A shell starts background jobs with SIGINT ignored, which children inherit; tests that interrupt a child mean the usual state.
+# A shell starts background jobs with SIGINT ignored, which children inherit; tests that interrupt a
+# child mean the usual state.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Without a device the Triton kernels run under Triton's interpreter, which must be told before they are imported.
+# Without a device the Triton kernels run under Triton's interpreter, which must be told before they
+# are imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
@@ -34,8 +39,8 @@ def _packs(folder, classes, train, size):
 
 @pytest.fixture(scope="session")
 def packs32(tmp_path_factory):
-    """A folder of packs: 4 classes, 40 + 8 + 8 images of 32 pixels, for the four-layer net. Beside it, in images/, what it was made
-    from."""
+    """A folder of packs: 4 classes, 40 + 8 + 8 images of 32 pixels, for the four-layer net. Beside
+    it, in images/, what it was made from."""
     return _packs(tmp_path_factory.mktemp("packs32"), 4, 10, 32)
 
 

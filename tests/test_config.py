@@ -55,8 +55,8 @@ def test_a_given_rate_keeps_the_biases_ratio(splits):
     assert recipe.rate == 0.003 and recipe.bias_rate == pytest.approx(0.006)
 
 
-# Losses of four steps (two epochs of 12 images, by eights and fours) with everything on: initial weights, order, crops, color, dropout,
-# momentum.
+# Losses of four steps (two epochs of 12 images, by eights and fours) with everything on: initial
+# weights, order, crops, color, dropout, momentum.
 GUARD = {
     "paper/constant-rate": [1.00962, 1.30278, 1.16281, 1.26577],
     "source": [0.8942, 1.43773, 1.24054, 1.35428],
@@ -90,6 +90,6 @@ def test_the_version_is_raised_with_any_change_to_trained_weights(preset, tmp_pa
     train(config, pack, tmp_path / "run", progress=False)
     losses = [row["loss"] for row in log.read(tmp_path / "run", "step")]
     assert VERSION == 1 and losses == pytest.approx(GUARD[preset], abs=1e-4), (
-        "training gives other weights than it did: if that is meant, raise VERSION, so that trained models are not mistaken for "
-        f"what would be trained now, and store {[round(loss, 5) for loss in losses]} here"
+        "training gives other weights than it did: if that is meant, raise VERSION, so that trained "
+        f"models are not mistaken for what would be trained now, and store {[round(loss, 5) for loss in losses]} here"
     )

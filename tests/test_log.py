@@ -1,4 +1,4 @@
-"""A run's log: rows as written, nothing twice after a resume, a last line cut short by a kill passed over."""
+"""A run's log: rows as written, nothing twice after a resume, lines that are no rows skipped."""
 
 import sys
 

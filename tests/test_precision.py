@@ -11,8 +11,9 @@ from alexnet.training.ranks import Ranks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-# The largest difference from fp64 in the loss of any of 40 steps, as a share of ln(classes), and in the weights after them, as a share of
-# the way that they have come. tf32 is fp32 where there is no GPU, and refused there.
+# The largest difference from fp64 in the loss of any of 40 steps, as a share of ln(classes), and in
+# the weights after them, as a share of the way that they have come. tf32 is fp32 where there is no
+# GPU, and refused there.
 COST = {"fp32": (1e-5, 2e-3), "tf32": (5e-3, 0.1), "bf16": (4e-2, 0.6)}
 
 

@@ -86,7 +86,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_told(splits32, tmp_path):
 def test_no_checkpoint_holds_what_is_not_finite(
     splits32, tmp_path, monkeypatch, how, every, fields, kept
 ):
-    """The third update makes a velocity infinite, and the loss was finite so far. The one checkpoint that is kept stays the one before."""
+    """The third update makes a velocity infinite, and the loss was finite so far. The one checkpoint
+    that is kept stays the one before."""
 
     def step(params, grads, velocities, *rest):
         real(params, grads, velocities, *rest)
@@ -197,7 +198,8 @@ def test_without_gradients_weights_shrink_and_biases_stay(splits, monkeypatch, t
 
 
 def test_the_rate_falls_when_the_validation_error_stops_improving(splits32, tmp_path, monkeypatch):
-    """A validation error that never improves, and a loss below ln(classes): epoch 1 sets the mark, two more wait, at each of four rates."""
+    """A validation error that never improves, and a loss below ln(classes): epoch 1 sets the mark,
+    two more wait, at each of four rates."""
     monkeypatch.setattr(Run, "validate", lambda *_: Errors(0.5, 0.0, 1.0, 8))
     monkeypatch.setattr(math, "log", lambda _: 100.0)
     monkeypatch.setitem(
@@ -266,8 +268,8 @@ for mode in ("in-an-epoch", "half-a-file", "before-the-name"):
 
 @pytest.fixture(scope="module")
 def killed(splits, packs72, tmp_path_factory):
-    """Three runs killed at step 8, the third of its epoch: after the step, in the middle of a checkpoint's file, and before the checkpoint
-    got its name."""
+    """Three runs killed at step 8, the third of its epoch: after the step, in the middle of a
+    checkpoint's file, and before the checkpoint got its name."""
     out = tmp_path_factory.mktemp("killed")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(
@@ -418,10 +420,8 @@ def test_a_state_that_cannot_be_this_runs_is_named_with_its_remedy(
         if entry == "run"
         else f"its {entry} is {re.escape(repr(value))}"
     )
-    with pytest.raises(
-        InputError,
-        match=f"{last} does not belong to this run: {why}.*; remove it to go on from the checkpoint before it",
-    ):
+    message = f"{last} does not belong to this run: {why}.*; remove it to go on from the checkpoint"
+    with pytest.raises(InputError, match=message):
         train(configure(splits), splits, run, resume=True, progress=False)
 
 

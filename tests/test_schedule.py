@@ -47,7 +47,8 @@ def test_plateau_falls_three_times_then_ends():
         assert not schedule.finished
         seen.append(round(-math.log10(schedule.rate(epoch, "fc6"))))
         schedule.observe(error, started=True)
-    # three epochs without a better error; then, at each new rate, one epoch that sets the mark and three that do not beat it
+    # three epochs without a better error; then, at each new rate, one epoch that sets the mark and
+    # three that do not beat it
     assert seen == [2] * 6 + [3] * 4 + [4] * 4 + [5] * 4
     assert schedule.finished and schedule.falls == 3
 

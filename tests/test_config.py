@@ -90,6 +90,7 @@ def test_the_version_is_raised_with_any_change_to_trained_weights(preset, tmp_pa
     train(config, pack, tmp_path / "run", progress=False)
     losses = [row["loss"] for row in log.read(tmp_path / "run", "step")]
     assert VERSION == 1 and losses == pytest.approx(GUARD[preset], abs=1e-4), (
-        "training gives other weights than it did: if that is meant, raise VERSION, so that trained "
-        f"models are not mistaken for what would be trained now, and store {[round(loss, 5) for loss in losses]} here"
+        "training gives other weights than it did: if that is meant, raise VERSION, so that "
+        "trained models are not mistaken for what would be trained now, and store "
+        f"{[round(loss, 5) for loss in losses]} here"
     )

@@ -86,8 +86,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_told(splits32, tmp_path):
 def test_no_checkpoint_holds_what_is_not_finite(
     splits32, tmp_path, monkeypatch, how, every, fields, kept
 ):
-    """The third update makes a velocity infinite, and the loss was finite so far. The one checkpoint
-    that is kept stays the one before."""
+    """The third update makes a velocity infinite, and the loss was finite so far. The one
+    checkpoint that is kept stays the one before."""
 
     def step(params, grads, velocities, *rest):
         real(params, grads, velocities, *rest)

@@ -67,7 +67,8 @@ def train(args: argparse.Namespace) -> int:
         preset = presets.get(f"{args.preset}/one-column")
     whole = preset.recipe.crops == "center"
     default_size = pack.size if whole else round(pack.size * 7 / 64) * 8  # 224 of 256
-    per_epoch = steps_per_epoch(pack, args.batch_size)
+    batch_size = args.batch_size or preset.recipe.batch_size
+    per_epoch = steps_per_epoch(pack, batch_size)
     config = training.Config(
         preset=preset.name,
         num_classes=len(pack.classes),
@@ -75,7 +76,7 @@ def train(args: argparse.Namespace) -> int:
         image_size=args.image_size or default_size,
         epochs=args.steps / per_epoch if args.steps else args.epochs,
         data={name: splits[name].digest for name in ("train", "val") if name in splits},
-        batch_size=args.batch_size,
+        batch_size=batch_size,
         rate=args.lr,
         seed=args.seed,
         precision=args.precision,

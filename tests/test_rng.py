@@ -12,7 +12,7 @@ from alexnet_kernels import _native
 
 
 def test_numbers_are_fixed_for_ever():
-    """A change here changes every trained model: raise training.VERSION with it. The finalizer's own value is splitmix64's, for seed 0."""
+    """A change here changes every trained model: raise trainer.VERSION with it. The finalizer's own value is splitmix64's, for seed 0."""
     assert (
         int(rng._mix(torch.tensor(rng._GOLDEN))) == 0xE220A8397B1DCDAF - 2**64
     )  # first output of splitmix64 from state 0

@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from alexnet import presets
 from alexnet.errors import InputError
 from alexnet.evaluation import Errors
 from alexnet.files import file_digest
@@ -202,10 +201,7 @@ def test_the_rate_falls_when_the_validation_error_stops_improving(splits32, tmp_
     two more wait, at each of four rates."""
     monkeypatch.setattr(Run, "validate", lambda *_: Errors(0.5, 0.0, 1.0, 8))
     monkeypatch.setattr(math, "log", lambda _: 100.0)
-    monkeypatch.setitem(
-        presets.VARIANTS, "falling", (presets._recipe(schedule="plateau"), "for this test")
-    )
-    config = configure(splits32, "four-layer/falling", width=1 / 4, epochs=24.0, batch_size=40)
+    config = configure(splits32, "four-layer/plateau-rate", width=1 / 4, epochs=24.0, batch_size=40)
     summary = train(config, splits32, tmp_path / "run", progress=False)
     rates = [row["rate"] for row in log.read(tmp_path / "run", "step")]
     assert rates == pytest.approx([1e-2] * 3 + [1e-3] * 3 + [1e-4] * 3 + [1e-5] * 3)

@@ -1,16 +1,21 @@
 """What decides a run's weights, beside the pixels of its data."""
 
+import os
+import shutil
+import sys
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Literal, get_args
 
 import torch
 
 from alexnet import presets
+from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 from alexnet.exchange import Together
 from alexnet.keys import key
 from alexnet.network import AlexNet
 from alexnet.training.precision import PRECISIONS, Precision
+from alexnet.training.ranks import Ranks
 
 # Part of a trained model's identity: raise it with any change that changes trained weights.
 # tests/test_config.py holds the numbers that say when.
@@ -86,3 +91,41 @@ class Config:
         """The net with its initial weights, or the columns of it that `exchange` has here."""
         torch.manual_seed(self.seed)
         return AlexNet(self.preset, self.num_classes, self.width, self.image_size, exchange)
+
+
+def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> None:
+    """Raise InputError where a run cannot work on these packs and ranks."""
+    mode, recipe = config.mode, config.recipe
+    if ranks.world > 1 and mode != "plain":
+        raise InputError(f"mode {mode} is for one process; several ranks need the mode plain")
+    if mode == "compiled" and ranks.device.type == "cpu":
+        cxx = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch
+        if shutil.which(cxx.partition(" ")[0]) is None:
+            raise InputError(
+                f"mode compiled needs a C++ compiler, and there is no {cxx or 'g++'}; "
+                "install g++, or use the mode plain"
+            )
+    if mode == "graph" and recipe.velocity != "with rate":
+        raise InputError(
+            f"preset {config.preset!r} has an update rule that no graph can hold; "
+            "use the mode plain"
+        )
+    for name in ("train", "val"):
+        if name in splits and not splits[name].labeled:
+            raise InputError(
+                f"the images in {splits[name].path} have no labels: "
+                "there is nothing to learn from them"
+            )
+    if recipe.schedule == "plateau" and "val" not in splits:
+        raise InputError(
+            f"{splits['train'].path} comes without a val split; preset {config.preset!r} needs "
+            "one, to lower its rate when the validation error stops improving (or add its "
+            "variant constant-rate)"
+        )
+    needed = 12 * presets.total(config.shapes, "parameters")  # weights, gradients, velocities
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise InputError(
+            f"the net needs {needed / 2**30:,.0f} GiB of memory, of {memory / 2**30:,.0f}; "
+            "choose a smaller width"
+        )

@@ -5,12 +5,12 @@ Where the package `tensorboard` is installed, TensorBoard gets the same numbers.
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from alexnet.files import write_whole
 from alexnet.training.checkpoint import writing
-
-Value = float | int | str | None
 
 
 class Log:
@@ -27,54 +27,37 @@ class Log:
         with writing(folder):
             write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
             self.file = self.path.open("a")
-            self.board = _Board.open(folder / "tensorboard", start + 1)
+            self.outputs: list[Any] = [self.file]
+            with suppress(ImportError):
+                from tensorboard.compat.proto.summary_pb2 import Summary
+                from torch.utils.tensorboard import SummaryWriter
 
-    def add(self, kind: str, step: int, **values: Value) -> None:
+                self.summary = Summary
+                self.outputs.append(
+                    SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+                )
+
+    def add(self, kind: str, step: int, **values: float | int | str | None) -> None:
         with writing(self.path.parent):
             self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-            if self.board is not None:
-                self.board.add(kind, step, values)
+            for board in self.outputs[1:]:
+                scalars = [
+                    self.summary.Value(tag=f"{kind}/{name}", simple_value=value)
+                    for name, value in values.items()
+                    if isinstance(value, int | float)
+                ]
+                # one event for all: add_scalar, one for each, takes five times as long
+                board.file_writer.add_summary(self.summary(value=scalars), step)
 
     def flush(self) -> None:
         with writing(self.path.parent):
-            self.file.flush()
-            if self.board is not None:
-                self.board.writer.flush()
+            for output in self.outputs:
+                output.flush()
 
     def close(self) -> None:
         with writing(self.path.parent):
-            self.file.close()
-            if self.board is not None:
-                self.board.writer.close()
-
-
-class _Board:
-    """TensorBoard's events."""
-
-    def __init__(self, folder: Path, first_step: int):
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.summary = Summary
-        self.writer = SummaryWriter(str(folder), purge_step=first_step)
-
-    @classmethod
-    def open(cls, folder: Path, first_step: int) -> "_Board | None":
-        """None where tensorboard is not installed."""
-        try:
-            return cls(folder, first_step)
-        except ImportError:
-            return None
-
-    def add(self, kind: str, step: int, values: dict[str, Value]) -> None:
-        scalars = [
-            self.summary.Value(tag=f"{kind}/{name}", simple_value=value)
-            for name, value in values.items()
-            if isinstance(value, int | float)
-        ]
-        # one event for all: add_scalar, one for each, takes five times as long
-        assert self.writer.file_writer is not None
-        self.writer.file_writer.add_summary(self.summary(value=scalars), step)
+            for output in self.outputs:
+                output.close()
 
 
 def read(folder: Path, kind: str | None = None) -> Iterator[dict]:

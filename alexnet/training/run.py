@@ -5,10 +5,7 @@ the same weights, to the bit on one machine and thread count.
 """
 
 import math
-import os
-import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
@@ -19,13 +16,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from alexnet import evaluation, presets, rng
+from alexnet import evaluation, rng
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Loader, steps_per_epoch
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 from alexnet.training import checkpoint, folder
-from alexnet.training.config import Config
+from alexnet.training.config import Config, check_possible
 from alexnet.training.interruption import Interrupted, collected_signals
 from alexnet.training.learner import Learner
 from alexnet.training.log import Log
@@ -195,8 +192,9 @@ class Run:
                     images, labels, ids, positions = next(shares)
                     step = epoch * self.steps_per_epoch + number
                     keys = rng.key(rng.DROPOUT, config.seed, step, ids)
-                count = min(config.batch_size, len(self.pack) - number * config.batch_size)
-                yield Batch(images, labels, ids, positions, keys, self.rates, epoch, color, count)
+                    draw = self.augment.draw(ids, positions, epoch, color)
+                size = min(config.batch_size, len(self.pack) - number * config.batch_size)
+                yield Batch(images, draw, labels, keys, self.rates, size)
 
     def count(self, result: StepResult | None) -> None:
         """Take note of a step's result; None: there is none yet."""
@@ -385,41 +383,3 @@ class Run:
             }
             folder.write_json(self.out / folder.SUMMARY, summary)
         ranks.meet()
-
-
-def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> None:
-    """Raise InputError where a run cannot work on these packs and ranks."""
-    mode, recipe = config.mode, config.recipe
-    if ranks.world > 1 and mode != "plain":
-        raise InputError(f"mode {mode} is for one process; several ranks need the mode plain")
-    if mode == "compiled" and ranks.device.type == "cpu":
-        cxx = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch
-        if shutil.which(cxx.partition(" ")[0]) is None:
-            raise InputError(
-                f"mode compiled needs a C++ compiler, and there is no {cxx or 'g++'}; "
-                "install g++, or use the mode plain"
-            )
-    if mode == "graph" and recipe.velocity != "with rate":
-        raise InputError(
-            f"preset {config.preset!r} has an update rule that no graph can hold; "
-            "use the mode plain"
-        )
-    for name in ("train", "val"):
-        if name in splits and not splits[name].labeled:
-            raise InputError(
-                f"the images in {splits[name].path} have no labels: "
-                "there is nothing to learn from them"
-            )
-    if recipe.schedule == "plateau" and "val" not in splits:
-        raise InputError(
-            f"{splits['train'].path} comes without a val split; preset {config.preset!r} needs "
-            "one, to lower its rate when the validation error stops improving (or add its "
-            "variant constant-rate)"
-        )
-    needed = 12 * presets.total(config.shapes, "parameters")  # weights, gradients, velocities
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory:
-        raise InputError(
-            f"the net needs {needed / 2**30:,.0f} GiB of memory, of {memory / 2**30:,.0f}; "
-            "choose a smaller width"
-        )

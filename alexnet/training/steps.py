@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -29,19 +30,15 @@ class Flags(NamedTuple):
     due: bool = False  # it is time for a checkpoint
 
 
-@dataclass
-class Batch:
+class Batch(NamedTuple):
     """What one step needs; all tensors hold this row of ranks' share of the batch."""
 
     images: Tensor  # uint8 (n, S, S, 3)
+    draw: Draw  # of each image's crop, reflection and color shift
     labels: Tensor  # int64 (n,)
-    ids: Tensor  # numbers in the pack, int64 (n,)
-    positions: Tensor  # in the epoch's order, int64 (n,)
     keys: Tensor  # what dropout draws from, int64 (n,)
     rates: list[float]  # one a parameter
-    epoch: int
-    color: bool  # color shifts are on
-    count: int  # images, over all rows
+    size: int  # images, over all rows
 
 
 @dataclass(frozen=True)
@@ -109,14 +106,12 @@ class EagerStep:
 
     def step(self, batch: Batch) -> StepResult | None:
         with self.feeding:
-            x = self.augment.train(
-                batch.images, batch.ids, batch.positions, batch.epoch, batch.color
-            )
-        share = self.learner.backward(x, batch.labels, batch.keys, batch.count)
+            x = self.augment.cut(batch.images, *batch.draw)
+        share = self.learner.backward(x, batch.labels, batch.keys, batch.size)
         (loss, errors), flags = self.learner.ranks.totals(share, self.flags())
         if math.isfinite(loss):
             self.learner.update(batch.rates)
-        return StepResult(batch.count, loss, errors, Flags(*flags))
+        return StepResult(batch.size, loss, errors, Flags(*flags))
 
     def last(self) -> StepResult | None:
         return None
@@ -149,27 +144,23 @@ class GraphStep(EagerStep):
         feeding: Stopwatch | None = None,
     ):
         super().__init__(learner, augment, flags, feeding)
-        self.count = count
+        self.count, device = count, learner.ranks.device
         self._under_way: Pending | StepResult | None = None
-        device = learner.ranks.device
+        zeros = partial(torch.zeros, device=device)
+        self.images = zeros(count, size, size, 3, dtype=torch.uint8)
+        self.offsets, self.shift = zeros(count, 2, dtype=torch.int64), zeros(count, 3)
+        self.flips = zeros(count, dtype=torch.bool)
+        self.labels, self.keys = (zeros(count, dtype=torch.int64) for _ in range(2))
         rate_type = torch.float64 if device.type == "cpu" else torch.float32
-        self.images = torch.zeros(count, size, size, 3, dtype=torch.uint8, device=device)
-        self.offsets = torch.zeros(count, 2, dtype=torch.int64, device=device)
-        self.flips = torch.zeros(count, dtype=torch.bool, device=device)
-        self.shift = torch.zeros(count, 3, device=device)
-        self.labels = torch.zeros(count, dtype=torch.int64, device=device)
-        self.keys = torch.zeros(count, dtype=torch.int64, device=device)
-        self.rates = torch.zeros(len(learner.parameters), dtype=rate_type, device=device)
-        self.totals = torch.zeros(2, dtype=torch.float64, device=device)  # summed loss, errors
+        self.rates = zeros(len(learner.parameters), dtype=rate_type)
+        self.totals = zeros(2, dtype=torch.float64)  # summed loss, errors
         self.finite = torch.ones((), dtype=torch.bool, device=device)  # all losses so far
         # by the scale of the pixels, which the kernel holds as a number
         self.graphs: dict[float, torch.cuda.CUDAGraph] = {}
 
     def step(self, batch: Batch) -> StepResult | None:
-        if len(batch.ids) == self.count:
-            with self.feeding:
-                draw = self.augment.draw(batch.ids, batch.positions, batch.epoch, batch.color)
-            pending = self.send(batch.images, draw, batch.labels, batch.keys, batch.rates)
+        if len(batch.labels) == self.count:
+            pending = self.send(batch)
             before, self._under_way = self.last(), pending
             return before
         before = self.last()
@@ -181,24 +172,16 @@ class GraphStep(EagerStep):
         under_way, self._under_way = self._under_way, None
         if not isinstance(under_way, Pending):
             return under_way
-        loss, errors = under_way.read()
-        return StepResult(self.count, loss, errors, self.flags())
+        return StepResult(self.count, *under_way.read(), self.flags())
 
-    def send(
-        self, images: Tensor, draw: Draw, labels: Tensor, keys: Tensor, rates: list[float]
-    ) -> Pending:
-        """Start one step, without waiting for it."""
-        offsets, flips, shift, scale = draw
-        for held, new in (
-            (self.images, images),
-            (self.offsets, offsets),
-            (self.flips, flips),
-            (self.shift, shift),
-            (self.labels, labels),
-            (self.keys, keys),
-            (self.rates, torch.tensor(rates, dtype=self.rates.dtype)),
-        ):
-            held.copy_(new, non_blocking=True)
+    def send(self, batch: Batch) -> Pending:
+        """Start one step of a full batch, without waiting for it."""
+        offsets, flips, shift, scale = batch.draw
+        rates = torch.tensor(batch.rates, dtype=self.rates.dtype)
+        new = (batch.images, offsets, flips, shift, batch.labels, batch.keys, rates)
+        held = (self.images, self.offsets, self.flips, self.shift, self.labels, self.keys)
+        for tensor, value in zip((*held, self.rates), new, strict=True):
+            tensor.copy_(value, non_blocking=True)
         if self.images.device.type != "cuda":
             self.compute(scale)
         else:

@@ -48,7 +48,7 @@ from alexnet.network import Stage
 from alexnet.training.learner import Learner
 from alexnet.training.precision import PRECISIONS, using_precision
 from alexnet.training.ranks import Ranks
-from alexnet.training.steps import Batch, GraphStep
+from alexnet.training.steps import GraphStep, StepInput
 from benchmarks import measure, record, script
 from benchmarks.plain import Plain, sgd
 from benchmarks.record import Row
@@ -179,7 +179,7 @@ def graph(case: Case, device: str, labels: Tensor) -> Step:
     images = torch.randint(256, (case.batch, size, size, 3), dtype=torch.uint8).to(device)
     ids, rates = torch.arange(case.batch), [1e-4] * len(learner.parameters)
     keys, draw = rng.key(rng.DROPOUT, 0, 0, ids), augment.draw(ids, ids, 0)
-    return lambda: whole.send(Batch(images, draw, labels, keys, rates, case.batch))
+    return lambda: whole.send(StepInput(images, draw, labels, keys, rates, case.batch))
 
 
 def any_augment(recipe: presets.Recipe, size: int, crop: int) -> Augment:
@@ -582,7 +582,7 @@ def pack(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
                 keys = rng.key(rng.DROPOUT, 0, 0, ids)
                 if whole is not None:
                     draw = augment.draw(ids, positions, 0)
-                    whole.send(Batch(images, draw, labels, keys, rates, case.batch))
+                    whole.send(StepInput(images, draw, labels, keys, rates, case.batch))
                 else:
                     learner.backward(
                         augment.train(images, ids, positions, 0), labels, keys, case.batch

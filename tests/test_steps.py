@@ -17,7 +17,7 @@ from alexnet.training import Interrupted, log, train
 from alexnet.training.folder import WEIGHTS
 from alexnet.training.learner import Learner
 from alexnet.training.ranks import Ranks
-from alexnet.training.steps import Batch, GraphStep, Pending
+from alexnet.training.steps import GraphStep, Pending, StepInput
 from tests.runs import configure, small, with_running_mean
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,7 +67,7 @@ def test_the_same_weights_as_step_by_step(preset, dtype, device):
         )
         plain.update(rates_of(plain, step))
         draw, rates = other.draw(ids, ids, 0, color), rates_of(own, step)
-        totals = graph.send(Batch(images.to(device), draw, labels, keys, rates, 6)).read()
+        totals = graph.send(StepInput(images.to(device), draw, labels, keys, rates, 6)).read()
         assert totals == pytest.approx(share, rel=0 if device == "cpu" else 1e-4, abs=0)
     for name, value in plain.weights.items():
         if device == "cpu":
@@ -103,7 +103,7 @@ def test_a_loss_that_is_no_number_changes_no_weight(device):
             augment.mean = torch.full_like(augment.mean, torch.inf)
             graph.graphs.clear()
         draw, rates = augment.draw(ids, ids, 0), [0.003] * len(before)
-        loss, _ = graph.send(Batch(images.to(device), draw, labels, keys, rates, 6)).read()
+        loss, _ = graph.send(StepInput(images.to(device), draw, labels, keys, rates, 6)).read()
         assert math.isfinite(loss) is (step == 0)
     assert all(torch.equal(value, before[name]) for name, value in learner.weights.items())
     assert all(bool(value.isfinite().all()) for value in learner.velocities.values())

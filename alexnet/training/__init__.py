@@ -3,11 +3,24 @@
 The update rule itself is `alexnet_kernels.momentum_step_`.
 """
 
-from alexnet.training.config import VERSION, Config
-from alexnet.training.folder import check_usable, load_run, starting_point
-from alexnet.training.interruption import Interrupted
-from alexnet.training.run import train
+from importlib import import_module
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from alexnet.training.config import VERSION, Config
+    from alexnet.training.folder import check_usable, load_run, starting_point
+    from alexnet.training.interruption import Interrupted
+    from alexnet.training.run import train
+
+_MODULES = {
+    "VERSION": "config",
+    "Config": "config",
+    "Interrupted": "interruption",
+    "check_usable": "folder",
+    "load_run": "folder",
+    "starting_point": "folder",
+    "train": "run",
+}
 __all__ = [
     "VERSION",
     "Config",
@@ -17,3 +30,10 @@ __all__ = [
     "starting_point",
     "train",
 ]
+
+
+def __getattr__(name: str):
+    """Import a name on first use: a schedule can be read without torch."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -9,11 +9,9 @@ name. Nothing is pickled, nothing read is executed.
 
 import json
 import math
-import os
 import re
 import shutil
 import threading
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -164,14 +162,6 @@ class Writer:
             if stale.name[1 : len(final.name) + 1] <= final.name:
                 # a later one may be under way on another rank
                 shutil.rmtree(stale, ignore_errors=True)
-
-
-def save(folder: Path, step: int, columns: Columns, state: dict, keep: int = 2) -> Path:
-    """Write `folder/step-<step>` at once, and remove all but the last `keep`."""
-    writer = Writer(folder, columns.keys(), f"{os.getpid()}-{time.monotonic_ns()}", keep=keep)
-    writer.save(step, columns, state)
-    writer.wait()
-    return folder / f"{PREFIX}{step:09d}"
 
 
 def steps(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from alexnet.training.log import Log
 from alexnet.training.precision import using_precision
 from alexnet.training.ranks import Ranks
 from alexnet.training.schedule import Schedule
-from alexnet.training.steps import Batch, EagerStep, Flags, GraphStep, StepResult, Stopwatch
+from alexnet.training.steps import StepInput, EagerStep, Flags, GraphStep, StepResult
 
 LEFT_CHANCE = 0.9  # the loss has left chance when it is below this share of ln(classes)
 
@@ -53,7 +53,6 @@ def train(
     names the step; no checkpoint ever holds such a weight.
 
     Args:
-        config: The run's settings.
         splits: Packs: "train" and, for the validation error after each epoch, "val".
         out: The run's folder. One that holds a run is refused unless `resume`; it must then hold
             a run of the same config. A finished run is returned as it is.
@@ -63,7 +62,7 @@ def train(
         ranks: This process's place among others, and its device; None: alone, on the CPU. All
             ranks must call with the same arguments, and see the same folder.
         keep: Checkpoints that stay.
-        every: Seconds from one checkpoint to the next; there is also one after each epoch.
+        every: Seconds between checkpoints; there is also one after each epoch.
         on_steps: Called with the number of steps a checkpoint holds, then with 1 after each step.
 
     Returns:
@@ -74,9 +73,8 @@ def train(
         Interrupted: SIGINT or SIGTERM came; all ranks stop after the same step, with a checkpoint.
         OSError: The folder cannot be written; the message holds the remedy.
     """
-    ranks = ranks or Ranks()
+    ranks, pack = ranks or Ranks(), splits["train"]
     check_possible(config, splits, ranks)
-    pack = splits["train"]
     augment = Augment(config.recipe, pack.mean, config.image_size, pack.color, config.seed)
     with ExitStack() as stack:
         dtype = stack.enter_context(using_precision(config.precision, ranks.device))
@@ -98,24 +96,23 @@ def train(
         return folder.read_summary(out)
 
 
+@dataclass
 class Run:
-    """A run under way, from its last checkpoint or its beginning."""
+    """A run under way, from its last checkpoint or its beginning. See `train`."""
 
-    def __init__(
-        self,
-        config: Config,
-        splits: dict[str, Pack],
-        augment: Augment,
-        learner: Learner,
-        out: Path,
-        keep: int,
-        every: float,
-        progress: bool,
-        on_steps: Callable[[int], None],
-    ):
-        self.config, self.learner, self.augment, self.out = config, learner, augment, out
-        self.every, self.on_steps, self.ranks = every, on_steps, learner.ranks
-        self.pack, self.validation = splits["train"], splits.get("val")
+    config: Config
+    splits: dict[str, Pack]
+    augment: Augment
+    learner: Learner
+    out: Path
+    keep: int
+    every: float
+    progress: bool
+    on_steps: Callable[[int], None]
+
+    def __post_init__(self) -> None:
+        config, learner, ranks = self.config, self.learner, self.learner.ranks
+        self.ranks, self.pack = ranks, self.splits["train"]
         self.steps_per_epoch = steps_per_epoch(self.pack, config.batch_size)
         self.last_step = max(1, round(config.epochs * self.steps_per_epoch))
         self.schedule = Schedule.of(config.recipe, config.epochs)
@@ -124,25 +121,27 @@ class Run:
         self.ended: str | None = None  # "reached", "plateau" or "diverged"
         self.restore()
 
-        size, device = config.batch_size, self.ranks.device
-        self.loader = Loader(self.pack, size, config.seed, device, self.ranks.shard)
-        self.feeding = Stopwatch()
-        self.stepper = EagerStep(learner, augment, self.flags, self.feeding)
+        size = config.batch_size
+        self.loader = Loader(self.pack, size, config.seed, ranks.device, ranks.shard)
+        self.stepper: EagerStep
         if config.mode == "graph":
-            self.stepper = GraphStep(
-                learner, augment, self.pack.size, size, self.flags, self.feeding
-            )
-        self.log = Log(out, self.step) if self.ranks.is_first else None
-        numbers = [str(number) for number in range(learner.net.preset.columns)]
+            self.stepper = GraphStep(learner, self.augment, self.pack.size, size, self.flags)
+        else:
+            self.stepper = EagerStep(learner, self.augment, self.flags)
+        self.log = Log(self.out, self.step) if ranks.is_first else None
         self.writer = checkpoint.Writer(
-            out / "checkpoints", numbers, self.ranks.one_word(), self.ranks.is_first, keep
+            self.out / "checkpoints",
+            [str(number) for number in range(learner.net.preset.columns)],
+            ranks.one_word(),
+            ranks.is_first,
+            self.keep,
         )
         self.bar = tqdm(
             total=self.last_step,
             initial=self.step,
             desc=config.preset,
             unit="step",
-            disable=None if progress and self.ranks.is_first else True,
+            disable=None if self.progress and ranks.is_first else True,
         )
         self.rates: list[float] = []  # of this epoch, one a parameter
         self.signals: list[int] = []  # numbers of those that came
@@ -154,9 +153,8 @@ class Run:
             self.on_steps(self.step)
             while self.step < self.last_step and self.ended is None:
                 self.take_steps()
-                if self.ended is None and self.has_diverged():
-                    self.ended = "diverged"  # the next loss would not be finite
-                if self.ended is not None:
+                if self.ended or self.has_diverged():  # the next loss would not be finite
+                    self.ended = "diverged"
                     break
                 if self.step % self.steps_per_epoch == 0 or self.step == self.last_step:
                     self.end_epoch()
@@ -177,7 +175,7 @@ class Run:
                     break
         self.count(self.stepper.last())
 
-    def batches(self) -> Generator[Batch, None, None]:
+    def batches(self) -> Generator[StepInput, None, None]:
         """The batches that are left of this epoch."""
         config, (epoch, done) = self.config, divmod(self.step, self.steps_per_epoch)
         self.rates = [
@@ -188,13 +186,13 @@ class Run:
         end = min(self.steps_per_epoch, self.last_step - epoch * self.steps_per_epoch)
         with closing(self.loader.epoch(epoch, done)) as shares:
             for number in range(done, end):
-                with self.feeding:
+                with self.stepper.feeding:
                     images, labels, ids, positions = next(shares)
                     step = epoch * self.steps_per_epoch + number
                     keys = rng.key(rng.DROPOUT, config.seed, step, ids)
                     draw = self.augment.draw(ids, positions, epoch, color)
                 size = min(config.batch_size, len(self.pack) - number * config.batch_size)
-                yield Batch(images, draw, labels, keys, self.rates, size)
+                yield StepInput(images, draw, labels, keys, self.rates, size)
 
     def count(self, result: StepResult | None) -> None:
         """Take note of a step's result; None: there is none yet."""
@@ -226,7 +224,7 @@ class Run:
         return Flags(bool(self.signals), self.writer.failed(), due)
 
     def log_step(self, result: StepResult, took: float) -> None:
-        feeding = self.feeding.seconds()
+        feeding = self.stepper.feeding.seconds()
         exchange = self.ranks.exchange.seconds() + self.learner.gradients.seconds()
         if self.log is None:
             return
@@ -260,8 +258,8 @@ class Run:
             "error": train_error,
             "falls": self.schedule.falls,
         }
-        if self.validation is not None:
-            errors = self.validate(self.validation)
+        if "val" in self.splits:
+            errors = self.validate(self.splits["val"])
             row |= {"val_top1": errors.top1, "val_top5": errors.top5, "val_nll": errors.nll}
             started = loss < LEFT_CHANCE * math.log(config.num_classes)
             self.schedule.observe(errors.top1, started)

@@ -30,7 +30,7 @@ class Flags(NamedTuple):
     due: bool = False  # it is time for a checkpoint
 
 
-class Batch(NamedTuple):
+class StepInput(NamedTuple):
     """What one step needs; all tensors hold this row of ranks' share of the batch."""
 
     images: Tensor  # uint8 (n, S, S, 3)
@@ -91,20 +91,13 @@ class EagerStep:
 
     Args:
         flags: Gives this rank's flags.
-        feeding: Counts the seconds that augmentation takes.
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        augment: Augment,
-        flags: Callable[[], Flags] = Flags,
-        feeding: Stopwatch | None = None,
-    ):
-        self.learner, self.augment = learner, augment
-        self.flags, self.feeding = flags, feeding or Stopwatch()
+    def __init__(self, learner: Learner, augment: Augment, flags: Callable[[], Flags] = Flags):
+        self.learner, self.augment, self.flags = learner, augment, flags
+        self.feeding = Stopwatch()  # what augmentation takes, and whoever makes batches
 
-    def step(self, batch: Batch) -> StepResult | None:
+    def step(self, batch: StepInput) -> StepResult | None:
         with self.feeding:
             x = self.augment.cut(batch.images, *batch.draw)
         share = self.learner.backward(x, batch.labels, batch.keys, batch.size)
@@ -141,9 +134,8 @@ class GraphStep(EagerStep):
         size: int,
         count: int,
         flags: Callable[[], Flags] = Flags,
-        feeding: Stopwatch | None = None,
     ):
-        super().__init__(learner, augment, flags, feeding)
+        super().__init__(learner, augment, flags)
         self.count, device = count, learner.ranks.device
         self._under_way: Pending | StepResult | None = None
         zeros = partial(torch.zeros, device=device)
@@ -158,7 +150,7 @@ class GraphStep(EagerStep):
         # by the scale of the pixels, which the kernel holds as a number
         self.graphs: dict[float, torch.cuda.CUDAGraph] = {}
 
-    def step(self, batch: Batch) -> StepResult | None:
+    def step(self, batch: StepInput) -> StepResult | None:
         if len(batch.labels) == self.count:
             pending = self.send(batch)
             before, self._under_way = self.last(), pending
@@ -174,7 +166,7 @@ class GraphStep(EagerStep):
             return under_way
         return StepResult(self.count, *under_way.read(), self.flags())
 
-    def send(self, batch: Batch) -> Pending:
+    def send(self, batch: StepInput) -> Pending:
         """Start one step of a full batch, without waiting for it."""
         offsets, flips, shift, scale = batch.draw
         rates = torch.tensor(batch.rates, dtype=self.rates.dtype)

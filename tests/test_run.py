@@ -255,7 +255,7 @@ for mode in ("in-an-epoch", "half-a-file", "before-the-name"):
         elif mode == "half-a-file":
             checkpoint.save_file = half_a_file
         else:
-            checkpoint.os.fsync = before_the_name
+            os.fsync = before_the_name
         train(config, data, out / mode, every=0.0, progress=False, on_steps=on_steps)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL, mode

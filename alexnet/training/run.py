@@ -29,7 +29,7 @@ from alexnet.training.log import Log
 from alexnet.training.precision import using_precision
 from alexnet.training.ranks import Ranks
 from alexnet.training.schedule import Schedule
-from alexnet.training.steps import StepInput, EagerStep, Flags, GraphStep, StepResult
+from alexnet.training.steps import EagerStep, Flags, GraphStep, StepInput, StepResult
 
 LEFT_CHANCE = 0.9  # the loss has left chance when it is below this share of ln(classes)
 

@@ -59,6 +59,16 @@ def test_a_run_leaves_what_the_layout_says(splits, straight):
     }
 
 
+def test_others_may_read_what_a_run_wrote(straight):
+    """As the umask says; safetensors alone would write what only its owner may read."""
+    file = straight / "written"
+    file.touch()
+    mode = file.stat().st_mode
+    file.unlink()
+    written = [straight / WEIGHTS, *straight.glob("checkpoints/*/*"), straight / "mean.npy"]
+    assert len(written) > 8 and {path.stat().st_mode for path in written} == {mode}
+
+
 def test_a_run_may_start_with_anothers_weights_in_all_layers_but_the_last(splits32, tmp_path):
     first = replace(small(splits32, epochs=1.0), num_classes=9)
     train(first, splits32, tmp_path / "first", progress=False)

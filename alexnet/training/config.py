@@ -88,7 +88,7 @@ class Config:
         return presets.shapes(preset, self.num_classes, self.width, self.image_size)
 
     def network(self, exchange: Together | None = None) -> AlexNet:
-        """The net with its initial weights, or the columns of it that `exchange` has here."""
+        """The net with its initial weights, or those of its columns that are this process's."""
         torch.manual_seed(self.seed)
         return AlexNet(self.preset, self.num_classes, self.width, self.image_size, exchange)
 

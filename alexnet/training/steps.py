@@ -43,7 +43,7 @@ class StepInput(NamedTuple):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step found, over all ranks."""
+    """What came of a step, over all ranks."""
 
     count: int  # images
     loss: float  # summed over the images, in nats; not finite: the step changed nothing

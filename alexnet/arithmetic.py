@@ -219,11 +219,10 @@ def cycles() -> list[int]:
 
 def rates(bias: bool = False) -> int:
     """How many different courses of the rate the layers' weights (or biases) had in the source."""
-    schedule, recipe = Schedule.of(SOURCE.recipe.cycles), SOURCE.recipe
-    epochs = range(int(recipe.cycles))
+    schedule = Schedule.of(SOURCE.recipe, SOURCE.recipe.cycles)
+    epochs, kind = range(int(schedule.epochs)), "bias" if bias else "weight"
     courses = {
-        tuple(schedule.rate(recipe, epoch, layer.name, bias) for epoch in epochs)
-        for layer in SOURCE.layers
+        tuple(schedule.rate(epoch, layer.name, kind) for epoch in epochs) for layer in SOURCE.layers
     }
     return len(courses)
 

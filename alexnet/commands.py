@@ -1,7 +1,6 @@
 """What the commands do, apart from `alexnet.reproduce`. Each imports what it needs when it runs."""
 
 import argparse
-import json
 import re
 from contextlib import nullcontext
 from functools import reduce
@@ -44,10 +43,10 @@ def _size(text: str) -> int | str:
 
 
 def train(args: argparse.Namespace) -> int:
-    from alexnet import presets
+    from alexnet import presets, training
     from alexnet.data.loader import steps_per_epoch
     from alexnet.data.pack import open_splits
-    from alexnet.training import ranks, trainer
+    from alexnet.training.ranks import join
 
     splits = open_splits(args.data)
     if "train" not in splits:
@@ -58,7 +57,7 @@ def train(args: argparse.Namespace) -> int:
         preset = presets.get(f"{args.preset}/one-column")
     batch_size = args.batch_size or preset.recipe.batch_size
     per_epoch = steps_per_epoch(pack, batch_size)
-    config = trainer.Config(
+    config = training.Config(
         preset=preset.name,
         num_classes=len(pack.classes),
         width=args.width,
@@ -70,11 +69,11 @@ def train(args: argparse.Namespace) -> int:
         seed=args.seed,
         precision=args.precision,
         mode=args.mode,
-        start=trainer.starting_point(args.init) if args.init else None,
+        start=training.starting_point(args.init) if args.init else None,
     )
-    group = ranks.join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
+    group = join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
     often = {"keep": args.keep, "every": args.checkpoint_every}
-    summary = trainer.train(
+    summary = training.train(
         config, splits, args.out, start=args.init, resume=args.resume, ranks=group, **often
     )
     group.leave()
@@ -115,7 +114,8 @@ def evaluate(args: argparse.Namespace) -> None:
     from alexnet import evaluation
     from alexnet.data.pack import open_splits
     from alexnet.export import whole
-    from alexnet.training.trainer import check_usable, load_run
+    from alexnet.training import check_usable, load_run
+    from alexnet.training.folder import check_like_trained
 
     splits = open_splits(args.data)
     split = args.split or _default_split(splits, bool(args.submission))
@@ -133,7 +133,7 @@ def evaluate(args: argparse.Namespace) -> None:
         check_usable(run)
     nets = [load_run(run) for run in args.run]
     for run, (_, augment, config) in zip(args.run, nets):
-        _check_fit(run, config.num_classes, augment.mean_size, pack)
+        check_like_trained(pack, run, config, augment)
     with whole(args.submission) if args.submission else nullcontext() as part:
         outputs = (
             evaluation.predict(net.to(device), pack, augment, args.views, progress=True)[0]
@@ -163,27 +163,9 @@ def _default_split(splits: "dict[str, Pack]", labels_needless: bool) -> str:
     return next(iter(fit or splits))
 
 
-def _check_fit(run: Path, num_classes: int, mean_size: int, pack: "Pack") -> None:
-    """Raise InputError unless a pack holds the classes and sizes that a run was trained on."""
-    if len(pack.classes) != num_classes or pack.size != mean_size:
-        raise InputError(
-            f"{pack.path} has {len(pack.classes)} classes of {pack.size}-pixel images; "
-            f"the run in {run} was trained on {num_classes} of {mean_size}; "
-            "evaluate it on a pack like that one"
-        )
-    classes = run / "classes.json"
-    learned = json.loads(classes.read_text()) if classes.exists() else pack.classes
-    for ours, theirs in zip(learned, pack.classes):
-        if ours != theirs:
-            raise InputError(
-                f"{pack.path} has other classes than the run in {run} was trained on, "
-                f"of which one is {ours!r}"
-            )
-
-
 def export(args: argparse.Namespace) -> None:
     from alexnet.export import write
-    from alexnet.training.trainer import check_usable, load_run
+    from alexnet.training import check_usable, load_run
 
     check_usable(args.run)
     net, _, config = load_run(args.run)

@@ -1,5 +1,5 @@
-"""Test errors (sections 4.1 and 6 of the paper): top-1 and top-5, from one view or from the averaged softmax outputs of ten; and what is
-sent to an evaluation server where the labels are not public."""
+"""Test errors (sections 4.1 and 6 of the paper), from one view or from ten whose softmax outputs
+are averaged; and files for an evaluation server, where the labels are not public."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -32,23 +32,38 @@ class Errors:
 
 
 def hits(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Of each image, float64 (N,), whether its label is among the k most probable classes; a tie across the k-th place counts in part, as
-    in 2012 (layer_kernels.cu:108). An image whose probabilities are no numbers is missed."""
+    """Whether each image's label is among its k most probable classes.
+
+    A tie across the k-th place counts in part, as in 2012. An image whose probabilities are NaN is
+    a miss.
+
+    Args:
+        probabilities: (N, classes).
+        labels: int64 (N,).
+
+    Returns:
+        float64 (N,), in 0..1.
+
+    Source: layer_kernels.cu:108.
+    """
     own = probabilities.gather(1, labels[:, None])
     above, level = (probabilities > own).sum(1), (probabilities == own).sum(1)
-    found = ((k - above) / level.clamp(min=1)).clamp(0, 1) * (
-        level > 0
-    )  # nothing equals NaN, not even itself
-    return found.to(torch.float64)
+    share = ((k - above) / level.clamp(min=1)).clamp(0, 1)
+    return (share * (level > 0)).to(torch.float64)  # nothing equals NaN, not even itself
 
 
 def top_k_error(probabilities: Tensor, labels: Tensor, k: int) -> float:
-    """Share of images that `hits` misses."""
+    """The share of images that `hits` misses."""
     return 1.0 - float(hits(probabilities, labels, k).mean())
 
 
 def errors(probabilities: Tensor, labels: Tensor) -> Errors:
-    """probabilities: (N, classes), rows summing to 1; labels: int64 (N,). With fewer than six classes top-5 error is 0."""
+    """The errors of predictions. With fewer than six classes the top-5 error is 0.
+
+    Args:
+        probabilities: (N, classes), rows summing to 1.
+        labels: int64 (N,).
+    """
     likelihood = probabilities.gather(1, labels[:, None]).clamp(min=1e-30)
     return Errors(
         top1=top_k_error(probabilities, labels, 1),
@@ -70,34 +85,38 @@ def predict(
     shard: tuple[int, int] = (0, 1),
     on_batch: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities (N, classes), float32 or wider, and labels int64 (N,) of a pack's images, in the pack's order. `augment` carries the
-    training set's mean image. shard: (d, D), the d-th of D parts of the images; on_batch is called before each batch."""
+    """Predict the classes of a pack's images.
+
+    Args:
+        augment: Made with the training set's mean image.
+        views: 1, the center crop; or 10, whose softmax outputs are averaged.
+        limit: The first so many images only.
+        shard: (d, D): the d-th of D parts of the images.
+        on_batch: Called before each batch.
+
+    Returns:
+        Probabilities (N, classes), float32 or wider, and labels int64 (N,), in the pack's order.
+    """
     weight, classes = next(net.parameters()), net.table[-1].maps
     count, (part, parts) = min(len(pack), limit or len(pack)), shard
     first, end = count * part // parts, count * (part + 1) // parts
     was_training = net.training
     net.eval()
-    outputs, title = [torch.empty(0, classes)], f"{views}-view evaluation"
-    pieces = [
-        torch.arange(start, min(start + batch_size, end)) for start in range(first, end, batch_size)
-    ]
-    batches = Images(pack, weight.device, resident=False).of(pieces)
-    for images in tqdm(
-        batches,
-        total=len(pieces),
-        desc=title,
+    outputs = [torch.empty(0, classes)]
+    numbers = [torch.arange(i, min(i + batch_size, end)) for i in range(first, end, batch_size)]
+    batches = tqdm(
+        Images(pack, weight.device, resident=False).of(numbers),
+        total=len(numbers),
+        desc=f"{views}-view evaluation",
         unit="batch",
         disable=None if progress else True,
         leave=False,
-    ):
+    )
+    for images in batches:
         on_batch()
         logits = (net(view.to(weight.dtype)) for view in augment.views(images, views))
-        outputs.append(
-            sum(
-                one.to(torch.promote_types(one.dtype, torch.float32)).softmax(1) for one in logits
-            ).cpu()
-            / views
-        )
+        wide = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in logits)
+        outputs.append(sum(x.softmax(1) for x in wide).cpu() / views)
     net.train(was_training)
     return torch.cat(outputs), torch.from_numpy(pack.labels[first:end]).long()
 
@@ -106,31 +125,38 @@ def evaluate(net: AlexNet, pack: Pack, augment: Augment, views: int = 1, **optio
     """The errors of `predict`. Raises InputError for images without labels."""
     if not pack.labeled:
         raise InputError(
-            f"the images in {pack.path} have no labels: choose another split, or write a file to send by --submission"
+            f"the images in {pack.path} have no labels: choose another split, "
+            "or write a file to send by --submission"
         )
     return errors(*predict(net, pack, augment, views, **options))
 
 
 def submission(probabilities: Tensor, pack: Pack) -> Iterator[str]:
-    """The lines of a file for ILSVRC's evaluation server, in the format of the development kit: one for each image in the order of their
-    numbers, five classes by their ILSVRC numbers (1 to 1000), the most probable first. See `check_submission`."""
+    """The lines of a file for ILSVRC's evaluation server, in the development kit's format.
+
+    There is one line for each image, in the order of their numbers: five classes by their ILSVRC
+    numbers (1 to 1000), the most probable first. See `check_submission`.
+    """
     assert pack.numbers is not None
     for best in probabilities.sort(dim=1, descending=True, stable=True).indices[:, :5].tolist():
         yield " ".join(str(pack.numbers[label]) for label in best)
 
 
 def check_submission(pack: Pack) -> None:
-    """Raises InputError where no `submission` can be made for a pack: the order of its images or the numbers of its classes are unknown."""
+    """Raise InputError where no `submission` can be made for a pack: the order of its images or the
+    numbers of its classes are unknown."""
     if pack.numbers is None:
         raise InputError(
-            f"the classes in {pack.path} have no ILSVRC numbers: prepare it from ILSVRC's archives, with the development kit"
+            f"the classes in {pack.path} have no ILSVRC numbers: "
+            "prepare it from ILSVRC's archives, with the development kit"
         )
     if len(pack.classes) < 5:
         raise InputError(
             f"{pack.path} has {len(pack.classes)} classes, and a line of a submission names five"
         )
     if pack.manifest["rejected"]:
-        told = f"{pack.manifest['rejected']} of its images, listed in {pack.path / 'rejected.csv'}"
         raise InputError(
-            f"{pack.path} lacks {told}, so that lines would not belong to their images: mend them, and prepare it again"
+            f"{pack.path} lacks {pack.manifest['rejected']} of its images, listed in "
+            f"{pack.path / 'rejected.csv'}, so that lines would not belong to their images: "
+            "mend them, and prepare it again"
         )

@@ -34,11 +34,11 @@ from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 from alexnet.experiments import models
 from alexnet.profiles import Profile, load
-from alexnet.training import log
-from alexnet.training.learner import arithmetic
+from alexnet.training import Config, log, train
+from alexnet.training.config import MODES
+from alexnet.training.precision import using_precision
 from alexnet.training.ranks import Ranks
 from alexnet.training.schedule import Schedule
-from alexnet.training.trainer import MODES, Config, train
 from benchmarks import record, script
 from benchmarks.plain import Plain, sgd
 from benchmarks.record import Row
@@ -93,7 +93,7 @@ def theirs(config: Config, splits: dict[str, Pack], device: str) -> Curve:
     )
     optimizer, schedule = (
         sgd(net, recipe.rate, recipe.momentum, recipe.weight_decay),
-        Schedule.of(config.epochs),
+        Schedule.of(recipe, config.epochs),
     )
     augment, loader = (
         Augment(recipe, pack.mean, config.image_size, pack.color, config.seed),
@@ -101,11 +101,11 @@ def theirs(config: Config, splits: dict[str, Pack], device: str) -> Curve:
     )
     half, curve, seconds = config.precision == "bf16", Curve(), 0.0
     for epoch in tqdm(range(int(config.epochs)), desc=PEER, unit="epoch", disable=None):
-        for group, bias in zip(optimizer.param_groups, (False, True), strict=True):
-            group["lr"] = schedule.rate(recipe, epoch, "conv2", bias)
+        for group, kind in zip(optimizer.param_groups, ("weight", "bias"), strict=True):
+            group["lr"] = schedule.rate(epoch, "conv2", kind)
         began, losses = time.perf_counter(), []
         for images, labels, ids, positions in loader.epoch(epoch):
-            x = augment.train(images, ids, positions, epoch, schedule.color(recipe, epoch))
+            x = augment.train(images, ids, positions, epoch, schedule.color(epoch))
             with torch.autocast(device, torch.bfloat16) if half else nullcontext():
                 loss = F.cross_entropy(net(x), labels)
             loss.backward()
@@ -117,7 +117,7 @@ def theirs(config: Config, splits: dict[str, Pack], device: str) -> Curve:
         judge.load_merged({name: value.float() for name, value in net.state_dict().items()})
         error = evaluation.evaluate(judge, splits["val"], augment).top1
         curve.append((epoch + 1.0, seconds, error))
-        schedule.observe(recipe, error, started=mean < 0.9 * math.log(config.num_classes))
+        schedule.observe(error, started=mean < 0.9 * math.log(config.num_classes))
         if schedule.finished or not math.isfinite(mean):
             break
     return curve
@@ -164,7 +164,7 @@ def measure(profile: Profile, config: Config, args: argparse.Namespace, origin: 
             here = replace(config, seed=seed)
             folder = args.folder / sha256(repr((here.identity, what)).encode()).hexdigest()[:16]
             contestant = theirs if each == PEER else partial(ours, folder=folder)
-            with arithmetic(config.precision, torch.device(args.device)):
+            with using_precision(config.precision, torch.device(args.device)):
                 curve = contestant(here, splits, args.device)
             base = dict.fromkeys(COLUMNS) | origin | own
             record.append(
@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--epochs", type=script.positive, metavar="N", help="the budget (default: the profile's)")
     add(
         "--mode",
-        choices=tuple(MODES),
+        choices=MODES,
         default="plain",
         help="of our trainer (default: %(default)s)",
     )

@@ -46,9 +46,10 @@ from alexnet.data.pack import Pack
 from alexnet.data.pack_writer import PackWriter
 from alexnet.errors import InputError
 from alexnet.network import Stage
-from alexnet.training.learner import PRECISIONS, Learner, arithmetic
+from alexnet.training.learner import Learner
+from alexnet.training.precision import PRECISIONS, using_precision
 from alexnet.training.ranks import Ranks
-from alexnet.training.whole import WholeStep
+from alexnet.training.steps import GraphStep, StepInput
 from benchmarks import measure, record, script
 from benchmarks.plain import Plain, sgd
 from benchmarks.record import Row
@@ -175,11 +176,11 @@ def graph(case: Case, device: str, labels: Tensor) -> Step:
         PRECISIONS[case.precision],
     )
     augment = any_augment(recipe, size, case.image_size)
-    whole = WholeStep(learner, augment, size, case.batch)
+    whole = GraphStep(learner, augment, size, case.batch)
     images = torch.randint(256, (case.batch, size, size, 3), dtype=torch.uint8).to(device)
     ids, rates = torch.arange(case.batch), [1e-4] * len(learner.parameters)
     keys, draw = rng.key(rng.DROPOUT, 0, 0, ids), augment.draw(ids, ids, 0)
-    return lambda: whole(images, draw, labels, keys, rates)
+    return lambda: whole.send(StepInput(images, draw, labels, keys, rates, case.batch))
 
 
 def any_augment(recipe: presets.Recipe, size: int, crop: int) -> Augment:
@@ -349,7 +350,7 @@ def steps(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
     base = dict.fromkeys(COLUMNS) | origin | case.key("steps")
     rows: list[Row] = []
     ready: dict[str, Step] = {}
-    with arithmetic(case.precision, torch.device(device)):
+    with using_precision(case.precision, torch.device(device)):
         compare(case, device, x)
         peaks, names = dict[str, float | None](), asked(case, args)
         for name, build in contestants(case, device, x, labels).items():
@@ -430,7 +431,7 @@ def parts(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
         form = torch.channels_last if x.dim() == 4 and device == "cuda" else torch.contiguous_format
         return x.contiguous(memory_format=form).requires_grad_(wants_gradient)
 
-    with arithmetic(case.precision, torch.device(device)):
+    with using_precision(case.precision, torch.device(device)):
         product = (
             2
             * side**3
@@ -545,7 +546,7 @@ def pack(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
     device = torch.device(args.device)
     recipe, size = presets.get(case.preset).recipe, round(case.image_size * 8 / 7)
     per_turn = {"cuda": 25600 // case.batch, "cpu": 2 * case.repeat}[device.type]
-    with tempfile.TemporaryDirectory() as folder, arithmetic(case.precision, device) as dtype:
+    with tempfile.TemporaryDirectory() as folder, using_precision(case.precision, device) as dtype:
         source = random_pack(Path(folder) / "pack", size, min(4096, 64 * case.batch), case.classes)
         torch.manual_seed(0)
         learner = Learner(
@@ -558,7 +559,7 @@ def pack(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
             any_augment(recipe, size, case.image_size),
             [1e-4] * len(learner.parameters),
         )
-        whole = WholeStep(learner, augment, size, case.batch) if device.type == "cuda" else None
+        whole = GraphStep(learner, augment, size, case.batch) if device.type == "cuda" else None
         fed = {"streamed": Images(source, device, resident=False)}
         if device.type == "cuda":
             fed["resident"] = Images(source, device, resident=True)
@@ -581,7 +582,8 @@ def pack(case: Case, args: argparse.Namespace, origin: Row) -> list[Row]:
             ):
                 keys = rng.key(rng.DROPOUT, 0, 0, ids)
                 if whole is not None:
-                    whole(images, augment.draw(ids, positions, 0), labels, keys, rates)
+                    draw = augment.draw(ids, positions, 0)
+                    whole.send(StepInput(images, draw, labels, keys, rates, case.batch))
                 else:
                     learner.backward(
                         augment.train(images, ids, positions, 0), labels, keys, case.batch

@@ -50,7 +50,7 @@ def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
     tests = [
         "tests/test_kernels.py",
         "tests/test_kernels_gpu.py",
-        "tests/test_whole.py",
+        "tests/test_steps.py",
         "tests/test_ranks.py",
         "tests/test_learner.py",
     ]

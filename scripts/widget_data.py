@@ -206,7 +206,7 @@ def write_all(folder: Path) -> None:
 def of_run(run: Path) -> dict[str, Any]:
     """The metrics that a trained run stands for: its net alone."""
     from alexnet.experiments import page
-    from alexnet.training.trainer import load_run
+    from alexnet.training import load_run
 
     trained, augment, _ = load_run(run)
     operations = [op for row in trained.table for op in row.layer.then]

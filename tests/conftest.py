@@ -65,6 +65,34 @@ def packs72(tmp_path_factory):
     return _packs(tmp_path_factory.mktemp("packs72"), 3, 12, 72)
 
 
+@pytest.fixture(scope="session")
+def splits32(packs32):
+    from alexnet.data.pack import open_splits
+
+    return open_splits(packs32)
+
+
+@pytest.fixture(scope="session")
+def splits(packs72):
+    from alexnet.data.pack import open_splits
+
+    return open_splits(packs72)
+
+
+@pytest.fixture(scope="session")
+def straight(splits, tmp_path_factory):
+    """A run of 15 steps, 5 an epoch, that nothing disturbed; to be read, or copied."""
+    from alexnet.training import train
+    from tests.runs import configure
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("straight") / "run"
+    train(configure(splits), splits, out, progress=False)
+    torch.set_num_threads(threads)
+    return out
+
+
 @pytest.fixture
 def one_thread():
     """Bits are promised for one number of threads."""

@@ -4,11 +4,10 @@ import warnings
 
 import pytest
 
-from alexnet import results
+from alexnet import results, training
 from alexnet.data.pack import open_splits
 from alexnet.experiments import models
 from alexnet.profiles import Profile
-from alexnet.training import trainer
 
 
 class Own(Profile):
@@ -34,7 +33,7 @@ def train_here(profile, planned, title="", starts=None):
     folders = [models.folder(profile, config) for config, _ in planned]
     for (config, splits), folder in zip(planned, folders, strict=True):
         used = {name: pack for name, pack in splits.items() if name in config.data}
-        trainer.train(
+        training.train(
             config,
             used,
             folder,

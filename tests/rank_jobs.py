@@ -1,7 +1,8 @@
-"""What several ranks do in the tests: `python -m tests.rank_jobs '{"world": 2, "job": "train", ...}' ...`.
+"""What several ranks do in the tests: `python -m tests.rank_jobs '{"world": 2, "job": "train"}'`.
 
-Each argument is one job. All of a job's ranks are forked from this process, which has imported torch once, and run to their end before the
-next job begins; what each printed and how it ended is printed as one line of JSON a job.
+Each argument is one job. All of a job's ranks are forked from this process, which has imported
+torch once, and run to their end before the next job begins; what each printed and how it ended is
+printed as one line of JSON a job.
 """
 
 import json
@@ -18,14 +19,15 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 
 import alexnet_kernels as kernels
-from alexnet import presets, rng
+from alexnet import presets, rng, training
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.exchange import Across
 from alexnet.network import AlexNet
-from alexnet.training import checkpoint, trainer
+from alexnet.training import checkpoint
 from alexnet.training.learner import Learner
 from alexnet.training.ranks import Ranks, join
+from tests.runs import with_running_mean
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,7 +36,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-# --- the jobs: each is called in every rank -----------------------------------------------------------------------------------------------
+# --- the jobs: each is called in every rank ---
 
 
 def train(
@@ -48,24 +50,28 @@ def train(
     apart: bool = False,
     **options,
 ) -> None:
-    """Trains as the command line does, with a checkpoint after every step. fault: {"rank": 1, "kind": "step", "at": 8}. apart: each rank in
-    a folder of its own."""
+    """Train as the command line does, with a checkpoint after every step.
+
+    Args:
+        fault: Such as {"rank": 1, "kind": "step", "at": 8}.
+        apart: Each rank in a folder of its own.
+    """
     options["every"] = 0.0
-    made = trainer.Config(**config)
-    here = join(presets.get(made.preset).columns, "cpu", columns, timeout)
-    if fault is not None and fault.pop("rank") == here.rank:
+    settings = training.Config(**config)
+    ranks = join(presets.get(settings.preset).columns, "cpu", columns, timeout)
+    if fault is not None and fault.pop("rank") == ranks.rank:
         options["on_steps"] = break_down(**fault)
-    folder = Path(out) / str(here.rank) if apart else Path(out)
-    trainer.train(
-        made,
+    folder = Path(out) / str(ranks.rank) if apart else Path(out)
+    training.train(
+        settings,
         open_splits(Path(data)),
         folder,
         start=Path(start) if start else None,
-        ranks=here,
+        ranks=ranks,
         progress=False,
         **options,
     )
-    here.leave()
+    ranks.leave()
 
 
 def break_down(kind: str, at: int):
@@ -104,41 +110,43 @@ def break_down(kind: str, at: int):
             die()
         settle(path)
 
-    def full(*_):
-        raise SafetensorError(
-            "Error while serializing: I/O error: No space left on device (os error 28)"
-        )
+    def full(tensors, path):
+        if path.name.startswith("..column-"):  # at the very end, on its way to rank 0
+            raise SafetensorError(
+                "Error while serializing: I/O error: No space left on device (os error 28)"
+            )
+        save_file(tensors, path)
 
-    save_file, settle = checkpoint.save_file, checkpoint.sync
+    save_file, settle = checkpoint.save_file, checkpoint.flush
     if kind == "file":
         checkpoint.save_file = half_a_file
     elif kind == "flush":
-        checkpoint.sync = flush
+        checkpoint.flush = flush
     elif kind == "gather":
-        trainer.save_file = full
+        checkpoint.save_file = full
     return on_steps
 
 
 def meet(channels_last: bool) -> None:
     """Across is Together: outputs, gradients and counts."""
-    here = join(2, "cpu")
-    across = here.exchange
-    assert isinstance(across, Across) and list(across.own_columns(2)) == [here.rank]
+    ranks = join(2, "cpu")
+    across = ranks.exchange
+    assert isinstance(across, Across) and list(across.own_columns(2)) == [ranks.rank]
     torch.manual_seed(0)
     whole = torch.randn(3, 8, 5, 4, dtype=torch.float64)
     if channels_last:
         whole = whole.contiguous(memory_format=torch.channels_last)
     weights = torch.randn(2, 3, 8, 5, 4, dtype=torch.float64)  # another use on each rank
-    mine = whole.chunk(2, 1)[here.rank].clone(memory_format=torch.preserve_format).requires_grad_()
+    mine = whole.chunk(2, 1)[ranks.rank].clone(memory_format=torch.preserve_format).requires_grad_()
     read = across.gather([mine], "conv3")
     assert (
         torch.equal(read, whole)
         and read.is_contiguous(memory_format=torch.channels_last) == channels_last
     )
-    (read * weights[here.rank]).sum().backward()
-    assert torch.equal(mine.grad, weights.sum(0).chunk(2, 1)[here.rank])
+    (read * weights[ranks.rank]).sum().backward()
+    assert torch.equal(mine.grad, weights.sum(0).chunk(2, 1)[ranks.rank])
     logits = torch.randn(2, 3, 7, dtype=torch.float64)
-    part = logits[here.rank].clone().requires_grad_()
+    part = logits[ranks.rank].clone().requires_grad_()
     whole = across.sum([part], "fc8")
     assert torch.equal(whole, logits.sum(0))
     whole.square().sum().backward()
@@ -152,7 +160,7 @@ def meet(channels_last: bool) -> None:
     empty = across.gather([torch.empty(0, 4, 5, 4, requires_grad=True)], "conv3")
     empty.sum().backward()
     assert empty.shape == (0, 8, 5, 4) and across.sent["conv3", "forward"] == 240
-    here.leave()
+    ranks.leave()
 
 
 def wait(absent: int, timeout: float) -> None:
@@ -161,9 +169,27 @@ def wait(absent: int, timeout: float) -> None:
         join(2, "cpu", timeout=timeout)
 
 
+def rows() -> None:
+    """Two rows see other images: buffers become their mean, whole numbers stay."""
+    ranks = join(2, "cpu", column_ranks=1)
+    net = with_running_mean(AlexNet("paper", 3, 1 / 16, 64))
+    net.stages("conv1")[0].register_buffer("batches", torch.tensor(7 + ranks.rank))
+    learner = Learner(net, presets.get("paper").recipe, ranks)
+    images = torch.full((2, 3, 64, 64), 60.0 * (1 + ranks.row))
+    learner.backward(images, torch.tensor([0, 1]), torch.arange(2), 4)
+    alone = with_running_mean(AlexNet("paper", 3, 1 / 16, 64))
+    alone(torch.full((1, 3, 64, 64), 90.0))
+    for stage, expected in zip(net.stages("conv1"), alone.stages("conv1"), strict=True):
+        torch.testing.assert_close(stage.running_mean, expected.running_mean)
+    assert int(net.stages("conv1")[0].batches) == 7 + ranks.rank
+    assert learner.gradients.seconds() > 0
+    ranks.leave()
+
+
 def full_net() -> None:
-    """One step of the full net at batch 2, dropout on: each column as in one process; and what crosses, per image."""
-    here = join(2, "cpu")
+    """One step of the full net at batch 2, dropout on: each column as in one process; prints what
+    crosses, per image."""
+    ranks = join(2, "cpu")
     torch.manual_seed(3)
     images, labels, keys = (
         60 * torch.randn(2, 3, 224, 224),
@@ -171,41 +197,49 @@ def full_net() -> None:
         rng.key(rng.DROPOUT, 0, 0, torch.arange(2)),
     )
 
-    def stepped(exchange, ranks):
+    def stepped(exchange, place):
         torch.manual_seed(4)
-        learner = Learner(AlexNet("paper", exchange=exchange), presets.get("paper").recipe, ranks)
+        learner = Learner(AlexNet("paper", exchange=exchange), presets.get("paper").recipe, place)
         loss, _ = learner.backward(images, labels, keys, 2)
         learner.update([0.01] * len(learner.parameters))
         return loss, learner
 
-    loss, apart = stepped(here.exchange, here)
-    wanted, together = stepped(None, Ranks())
-    assert abs(loss - wanted) <= 1e-6 * abs(wanted), (loss, wanted)
+    loss, apart = stepped(ranks.exchange, ranks)
+    expected, together = stepped(None, Ranks())
+    assert abs(loss - expected) <= 1e-6 * abs(expected), (loss, expected)
     for name, value in apart.weights.items():
         torch.testing.assert_close(value, together.weights[name], rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(
             apart.velocities[name], together.velocities[name], rtol=1e-4, atol=1e-9
         )
-    if here.is_first:
+    if ranks.is_first:
         print(
             json.dumps(
                 {
                     f"{layer} {direction}": n // 2
-                    for (layer, direction), n in here.exchange.sent.items()
+                    for (layer, direction), n in ranks.exchange.sent.items()
                 }
             )
         )
-    here.leave()
+    ranks.leave()
 
 
-# --- forking ------------------------------------------------------------------------------------------------------------------------------
+# --- forking ---
 
 
 def fork(
     world: int, job: str, limit: float = 120.0, kill: tuple[int, float] | None = None, **options
 ) -> dict:
-    """Runs one job in `world` ranks. kill: a rank, and after how many seconds it is killed. Returns each rank's exit status (negative: the
-    signal's number), output, and the seconds it took."""
+    """Run one job.
+
+    Args:
+        world: The number of ranks.
+        limit: Seconds after which all are killed.
+        kill: A rank, and after how many seconds it is killed.
+
+    Returns:
+        Each rank's exit status (negative: the signal's number), output, and the seconds it took.
+    """
     store = dist.TCPStore(
         "127.0.0.1", 0, is_master=True, wait_for_workers=False
     )  # a launcher's, which no rank's end takes away

@@ -24,8 +24,7 @@ from alexnet.data import pictographs
 from alexnet.data.pack import open_splits
 from alexnet.data.prepare import prepare
 from alexnet.tables import align
-from alexnet.training import checkpoint, log
-from alexnet.training.trainer import Config
+from alexnet.training import Config, checkpoint, log
 
 ROOT = Path(__file__).resolve().parents[1]
 WORLDS = {1: "one process", 2: "two columns", 4: "two columns, two rows"}

@@ -20,7 +20,7 @@ from alexnet import AlexNet, evaluation, export
 from alexnet.data.loader import Images
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
-from alexnet.training.trainer import load_run
+from alexnet.training import load_run
 from tests.survival import ROOT, configure, job, lost, run
 
 ROW = '''@dataclass(frozen=True)

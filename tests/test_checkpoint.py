@@ -1,6 +1,7 @@
 """Checkpoints: whole or not at all, the last two kept, damage named with its remedy."""
 
 import hashlib
+import itertools
 import json
 import os
 import pickle
@@ -20,12 +21,21 @@ COLUMNS = {
     }
     for n in (0, 1)
 }
+ATTEMPTS = itertools.count()
 STATE = {"step": 7, "loss_sum": 0.1 + 0.2, "schedule": {"best": None}}
+
+
+def save(folder, step, columns, state):
+    """Write a checkpoint at once. Returns its folder."""
+    writer = checkpoint.Writer(folder, columns.keys(), f"attempt-{next(ATTEMPTS)}")
+    writer.save(step, columns, state)
+    writer.wait()
+    return folder / f"step-{step:09d}"
 
 
 @pytest.fixture
 def saved(tmp_path):
-    return checkpoint.save(tmp_path, 7, COLUMNS, STATE)
+    return save(tmp_path, 7, COLUMNS, STATE)
 
 
 def test_what_is_saved_comes_back_to_the_bit(saved):
@@ -53,7 +63,7 @@ def test_the_last_two_are_kept_in_order_and_leftovers_swept(tmp_path):
     (tmp_path / ".step-000000003.4711").mkdir()
     (tmp_path / ".step-000000003.4711" / "column-0.safetensors").write_bytes(b"half")
     for step in (5, 90, 1000):
-        checkpoint.save(tmp_path, step, COLUMNS, STATE)
+        save(tmp_path, step, COLUMNS, STATE)
     kept = ["step-000000090", "step-000001000"]
     assert (
         [path.name for path in checkpoint.steps(tmp_path)]
@@ -65,11 +75,11 @@ def test_the_last_two_are_kept_in_order_and_leftovers_swept(tmp_path):
 
 def test_one_that_is_there_is_not_written_again(saved, tmp_path):
     before = {path.name: path.stat().st_mtime_ns for path in saved.iterdir()}
-    assert checkpoint.save(tmp_path, 7, COLUMNS, STATE) == saved
+    assert save(tmp_path, 7, COLUMNS, STATE) == saved
     assert {path.name: path.stat().st_mtime_ns for path in saved.iterdir()} == before
 
 
-@pytest.mark.parametrize("where", ["save_file", "sha256"])
+@pytest.mark.parametrize("where", ["save_file", "file_digest"])
 def test_a_failure_half_way_leaves_the_one_before_untouched(saved, tmp_path, monkeypatch, where):
     calls = []
 
@@ -82,11 +92,11 @@ def test_a_failure_half_way_leaves_the_one_before_untouched(saved, tmp_path, mon
     real = getattr(checkpoint, where)
     monkeypatch.setattr(checkpoint, where, fail)
     with pytest.raises(OSError, match="no space"):
-        checkpoint.save(tmp_path, 8, COLUMNS, STATE)
+        save(tmp_path, 8, COLUMNS, STATE)
     monkeypatch.undo()
     assert checkpoint.steps(tmp_path) == [saved]
     assert checkpoint.load(saved)[1] == STATE
-    assert checkpoint.load(checkpoint.save(tmp_path, 8, COLUMNS, STATE))[1] == STATE
+    assert checkpoint.load(save(tmp_path, 8, COLUMNS, STATE))[1] == STATE
 
 
 @pytest.mark.parametrize("name", ["column-0.safetensors", "column-1.safetensors", "state.json"])
@@ -103,7 +113,7 @@ def test_damage_is_named_with_its_remedy(saved, name, damage):
         file.write_bytes(data[:-1] if damage == "cut" else b"")
     with pytest.raises(
         InputError,
-        match=f"{name} is missing or damaged; remove {saved} to go on from the checkpoint before it",
+        match=f"{name} is missing or damaged; remove {saved} to go on from the checkpoint before",
     ) as told:
         checkpoint.load(saved)
     assert "\n" not in str(told.value)
@@ -131,16 +141,16 @@ def test_a_damaged_manifest_is_named_with_its_remedy(saved, text):
         (saved / "manifest.json").write_text(text, errors="surrogateescape")
     with pytest.raises(
         InputError,
-        match=f"manifest.json is missing or damaged; remove {saved} to go on from the checkpoint before it",
+        match=f"manifest.json is missing or damaged; remove {saved} to go on from the checkpoint",
     ):
         checkpoint.load(saved)
 
 
 def test_a_half_removed_old_checkpoint_does_not_matter(tmp_path):
-    first = checkpoint.save(tmp_path, 1, COLUMNS, STATE)
-    checkpoint.save(tmp_path, 2, COLUMNS, STATE)
+    first = save(tmp_path, 1, COLUMNS, STATE)
+    save(tmp_path, 2, COLUMNS, STATE)
     (first / "manifest.json").unlink()  # a kill while the oldest was being removed
-    checkpoint.save(tmp_path, 3, COLUMNS, STATE)
+    save(tmp_path, 3, COLUMNS, STATE)
     assert [path.name for path in checkpoint.steps(tmp_path)] == [
         "step-000000002",
         "step-000000003",
@@ -149,7 +159,7 @@ def test_a_half_removed_old_checkpoint_does_not_matter(tmp_path):
     assert checkpoint.load(checkpoint.steps(tmp_path)[-1])[1] == STATE
 
 
-# --- hostile ones -------------------------------------------------------------------------------------------------------------------------
+# --- hostile ones ---
 
 
 def forge(saved, name, data):
@@ -207,7 +217,7 @@ def test_one_column_alone_can_be_read_and_a_missing_one_is_named(saved):
         checkpoint.load(saved, ["2"])
 
 
-# --- while training goes on ---------------------------------------------------------------------------------------------------------------
+# --- while training goes on ---
 
 
 def test_saving_returns_before_the_bytes_are_written_and_keeps_what_they_were(
@@ -246,7 +256,7 @@ def test_a_part_that_is_not_written_leaves_no_checkpoint_and_nobody_waiting(tmp_
     first, second = (
         checkpoint.Writer(tmp_path, ["0", "1"], "word", first=mine) for mine in (True, False)
     )
-    checkpoint.save(tmp_path, 3, COLUMNS, STATE)
+    save(tmp_path, 3, COLUMNS, STATE)
     first.save(7, {"0": COLUMNS["0"]}, STATE)
 
     def full(*_):
@@ -256,10 +266,8 @@ def test_a_part_that_is_not_written_leaves_no_checkpoint_and_nobody_waiting(tmp_
     monkeypatch.setattr(checkpoint, "save_file", full)
     second.save(7, {"1": COLUMNS["1"]}, STATE)
     assert second.failed(wait=True)
-    with pytest.raises(
-        OSError,
-        match="No space left on device; step-000000003 is kept: make room, and --resume goes on from there",
-    ):
+    kept = "step-000000003 is kept: make room, and --resume goes on from there"
+    with pytest.raises(OSError, match=f"No space left on device; {kept}"):
         second.wait()
     first.give_up()
     first.wait()

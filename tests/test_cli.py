@@ -18,8 +18,7 @@ from safetensors.torch import load_file
 from alexnet import AlexNet, cli
 from alexnet.data.pack import open_splits
 from alexnet.evaluation import predict
-from alexnet.training import checkpoint, log
-from alexnet.training.trainer import load_run
+from alexnet.training import checkpoint, load_run, log
 from tests import archives
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -612,7 +611,7 @@ def test_ctrl_c_elsewhere_is_130(monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("alexnet.training.trainer.check_usable", stop)
+    monkeypatch.setattr("alexnet.training.check_usable", stop)
     assert alexnet("export", "run", "file.safetensors") == 130
     assert capsys.readouterr().err == "alexnet: stopped\n"
 

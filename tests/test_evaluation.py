@@ -60,7 +60,8 @@ def test_ten_views_are_averaged_after_the_softmax(packs72, preset):
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.mul_(3)  # away from equal outputs
-    net.double()  # or a processor that adds a smaller batch in another order shows: these weights make logits large
+    # these weights make logits large: it would show where a smaller batch is added in another order
+    net.double()
     augment = Augment(get(preset).recipe, mean, 64)
     images = pack.gather(range(len(pack))).astype(np.float32)
     views = []

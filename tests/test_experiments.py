@@ -17,7 +17,7 @@ import pytest
 import torch
 from scipy import stats
 
-from alexnet import claims, experiments, presets, profiles, results
+from alexnet import claims, experiments, presets, profiles, results, training
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.experiments import (
@@ -32,7 +32,7 @@ from alexnet.experiments import (
     recipe,
     throughput,
 )
-from alexnet.training import checkpoint, log, trainer
+from alexnet.training import checkpoint, log
 from tests.experiments import drawn, own, train_here
 
 matplotlib.use("Agg")
@@ -141,7 +141,7 @@ def test_a_result_is_remembered_and_not_run_again(counted, runs, packs32):
         "provenance",
     }
     assert first["metrics"] == {"error": 0.25, "images": 8, "by_seed": {"0": 0, "1": 1}}
-    assert first["config"] == {"budget": 3, "training_version": trainer.VERSION}
+    assert first["config"] == {"budget": 3, "training_version": training.VERSION}
     assert (
         first["data"]["title"] == "shapes"
         and first["data"]["digests"]["test"] == open_splits(packs32)["test"].digest
@@ -269,7 +269,7 @@ def test_models_are_trained_in_workers_stopped_resumed_and_left_alone_when_there
         assert not any(
             "val_top1" in row for row in log.read(folder, "epoch")
         )  # the config names no validation set
-    trainer.train(configs[1], packs, tmp_path / "here", progress=False)
+    training.train(configs[1], packs, tmp_path / "here", progress=False)
     assert (tmp_path / "here" / "weights.safetensors").read_bytes() == (
         folders[1] / "weights.safetensors"
     ).read_bytes()
@@ -928,7 +928,7 @@ def test_a_net_of_eight_bits_is_the_net_to_half_a_step(packs72, serial):
         for each in (profile.runs / "models").iterdir()
         if json.loads((each / "config.json").read_text())["seed"] == 3
     ]
-    full, augment, _ = trainer.load_run(run)
+    full, augment, _ = training.load_run(run)
     coarse, center = page.network(metrics["net"])
     for name, weight in full.export_merged().items():
         step = (

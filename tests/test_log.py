@@ -1,4 +1,6 @@
-"""A run's log: rows as written, nothing twice after a resume, a last line cut short by a kill passed over."""
+"""A run's log: rows as written, nothing twice after a resume, lines that are no rows skipped."""
+
+import sys
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -78,3 +80,10 @@ def test_tensorboard_shows_the_same_numbers_once(tmp_path):
     assert set(board.Tags()["scalars"]) == {"step/loss", "step/error", "epoch/epoch", "epoch/loss"}
     assert [event.step for event in board.Scalars("step/loss")] == list(range(1, 13))
     assert abs(board.Scalars("step/loss")[6].value - 1 / 7) < 1e-6
+
+
+def test_without_tensorboard_there_is_the_log_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # its import fails
+    fill(tmp_path, 1, 5, 0)
+    assert len(list(read(tmp_path))) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]

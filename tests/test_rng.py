@@ -12,7 +12,7 @@ from alexnet_kernels import _native
 
 
 def test_numbers_are_fixed_for_ever():
-    """A change here changes every trained model: raise trainer.VERSION with it."""
+    """A change here changes every trained model: raise training.VERSION with it."""
     first = 0xE220A8397B1DCDAF - 2**64  # of splitmix64 from state 0
     assert int(rng._mix(torch.tensor(rng._GOLDEN))) == first
     assert rng.key(1, 2, 3).item() == rng.key(torch.tensor(1), 2, 3).item()

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.training import checkpoint, log
-from alexnet.training.trainer import Config
+from alexnet.training import Config, checkpoint, log
 from tests.survival import WORLDS, configure, environment, job, lost, moments, rows, run, text
 
 RANKS_ARE_GONE = 15.0  # seconds

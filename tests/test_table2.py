@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import claims, evaluation, experiments
+from alexnet import claims, evaluation, experiments, training
 from alexnet.data.pack import open_splits
 from alexnet.experiments import models, table2
-from alexnet.training import trainer
 from tests.experiments import drawn, own, runs, serial, train_here  # noqa: F401 (fixtures)
 
 matplotlib.use("Agg")
@@ -113,7 +112,7 @@ def test_rows_are_the_errors_of_nets_and_of_their_averages(packs72, everything):
     assert sorted(plain) == [0, 1, 2, 3, 4] and len(starred) == 2
 
     def predicted(path, views):
-        net, augment, _ = trainer.load_run(path)
+        net, augment, _ = training.load_run(path)
         return evaluation.predict(net, test, augment, views)[0]
 
     for views in (1, 10):
@@ -154,8 +153,8 @@ def test_starred_nets_have_six_convolutions_and_go_on_from_the_larger_set(everyt
             0.001,
             0.5,
         )
-        assert after[seed]["start"] == trainer.starting_point(
-            folder / trainer.Config(**before[seed]).identity
+        assert after[seed]["start"] == training.starting_point(
+            folder / training.Config(**before[seed]).identity
         )
 
 

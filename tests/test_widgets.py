@@ -304,16 +304,16 @@ def opened(uri: str, size: int) -> np.ndarray:
 
 
 def test_a_run_of_ones_own_goes_into_the_page(packs72, tmp_path: Path) -> None:
+    from alexnet import training
     from alexnet.data.pack import open_splits
-    from alexnet.training import trainer
 
     splits = {"train": open_splits(packs72)["train"]}
     for preset, status in (("paper/constant-rate", 0), ("source/constant-rate", 2)):
         run = tmp_path / preset.replace("/", "-")
-        config = trainer.Config(
+        config = training.Config(
             preset, 3, 1 / 16, 64, 0.2, {"train": splits["train"].digest}, batch_size=6
         )
-        trainer.train(config, splits, run, progress=False)
+        training.train(config, splits, run, progress=False)
         command = [
             sys.executable,
             str(ROOT / "scripts" / "widget_data.py"),

@@ -80,7 +80,7 @@ def result(
 
 
 def _config(name: str, profile: profiles.Profile) -> dict[str, Any]:
-    from alexnet.training.trainer import VERSION  # here, so that listing experiments needs no torch
+    from alexnet.training import VERSION  # here, so that listing experiments needs no torch
 
     return module(name).config(profile) | {"training_version": VERSION}
 

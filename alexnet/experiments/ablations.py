@@ -21,8 +21,7 @@ from alexnet.experiments import models
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
 from alexnet.tables import Table
-from alexnet.training import log
-from alexnet.training.trainer import Config
+from alexnet.training import Config, log
 
 
 class Arm(NamedTuple):

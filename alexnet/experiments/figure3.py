@@ -15,7 +15,7 @@ from alexnet.experiments import models
 from alexnet.experiments.page import eight_bits, unpack
 from alexnet.profiles import Profile
 from alexnet.tables import Table
-from alexnet.training.trainer import load_run
+from alexnet.training import load_run
 
 LEAST = 0.25  # of the difference between two columns' mean share of color
 LUCK = 0.01  # of shuffles that may have as large a difference

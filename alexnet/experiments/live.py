@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from alexnet import evaluation, results
+from alexnet import evaluation, results, training
 from alexnet.experiments import models
 from alexnet.profiles import Profile, load
-from alexnet.training import log, trainer
+from alexnet.training import log
 
 
 def config(profile: Profile) -> dict[str, Any]:
@@ -28,9 +28,9 @@ def train(out: Path, seed: int = 0, profile: Profile | None = None) -> dict[str,
     data = {"train": packs["train"]}
     fields = {name: settings[name] for name in ("width", "batch_size", "rate", "epochs")}
     config = models.configure(profile, settings["preset"], splits=data, seed=seed, **fields)
-    trainer.train(config, data, out, progress=False)
+    training.train(config, data, out, progress=False)
     losses = [row["loss"] for row in log.read(out, "step")]
-    net, augment, _ = trainer.load_run(out)
+    net, augment, _ = training.load_run(out)
     one, ten = (evaluation.evaluate(net, packs["test"], augment, views) for views in (1, 10))
     tenth = max(1, len(losses) // 10)
     return {

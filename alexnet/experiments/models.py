@@ -15,16 +15,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from alexnet import presets
+from alexnet import presets, training
 from alexnet.data.augment import Augment
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.pack import Pack, open_splits
 from alexnet.network import AlexNet
 from alexnet.processes import cores, follow_parent
 from alexnet.profiles import Profile
-from alexnet.training import trainer
+from alexnet.training import Config
+from alexnet.training.learner import Learner
+from alexnet.training.precision import using_precision
 from alexnet.training.ranks import Ranks
-from alexnet.training.trainer import Config
 
 _steps: Any = None  # in a worker, shared with the parent: the counter of steps,
 _stop: Any = None  # and the word to stop
@@ -175,7 +176,7 @@ def _train_one(config: Config, data: Path, out: Path, start: Path | None) -> Non
         used = {
             name: packs[name] for name in config.data
         }  # a validation set that the config does not name is not looked at
-        trainer.train(
+        training.train(
             config,
             used,
             out,
@@ -194,7 +195,7 @@ def summary(path: Path) -> dict[str, Any]:
 
 def trained(path: Path) -> tuple[AlexNet, Augment]:
     """A finished run's net, in evaluation mode on the first device, with what its input goes through."""
-    net, augment, _ = trainer.load_run(path)
+    net, augment, _ = training.load_run(path)
     return net.to(devices()[0]), augment
 
 
@@ -283,8 +284,8 @@ def _seconds_an_image(config: Config, data: Path) -> float:
     ids, labels = torch.arange(count), torch.zeros(count, dtype=torch.int64)
     images, took = torch.from_numpy(pack.gather(ids.numpy())).to(device), []
     augment = Augment(config.recipe, pack.mean, config.image_size, pack.color, config.seed)
-    with trainer.arithmetic(config.precision, device) as dtype:
-        learner = trainer.Learner(config.network(), config.recipe, Ranks(_device), dtype)
+    with using_precision(config.precision, device) as dtype:
+        learner = Learner(config.network(), config.recipe, Ranks(_device), dtype)
         for _ in range(10):
             began = time.perf_counter()
             learner.backward(augment.train(images, ids, ids, 0), labels, ids, count)

@@ -19,7 +19,7 @@ from alexnet.experiments import models
 from alexnet.network import AlexNet
 from alexnet.presets import Recipe
 from alexnet.profiles import Profile
-from alexnet.training.trainer import load_run
+from alexnet.training import load_run
 
 Packed = dict[str, Any]
 

@@ -19,7 +19,7 @@ from alexnet.data.pack_writer import PackWriter
 from alexnet.experiments import models
 from alexnet.files import new_folder
 from alexnet.profiles import Profile
-from alexnet.training import log, trainer
+from alexnet.training import load_run, log
 
 ARMS = {
     "as they are": "pixels where they are",
@@ -99,7 +99,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         found: dict[str, Any] = {"test_top1": {}, "train_error": {}, "loss": {}}
         for seed in seeds:
             path = trained[arm, seed]
-            net, augment, _ = trainer.load_run(path)
+            net, augment, _ = load_run(path)
             losses = [row["loss"] for row in log.read(path, "step")]
             found["test_top1"][str(seed)] = round(
                 evaluation.evaluate(net, own["test"], augment).top1, 4

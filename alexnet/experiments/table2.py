@@ -28,7 +28,7 @@ from alexnet.errors import InputError
 from alexnet.experiments import models
 from alexnet.profiles import Profile
 from alexnet.tables import Table
-from alexnet.training.trainer import starting_point
+from alexnet.training import starting_point
 
 AVERAGED, STARRED = 5, 2
 # The paper's numbers on ILSVRC-2012, in percent: top-1 and top-5 on validation images, top-5 on test images.

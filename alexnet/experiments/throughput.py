@@ -18,7 +18,8 @@ from alexnet.data.augment import Augment
 from alexnet.data.loader import Batch, Loader
 from alexnet.experiments import models
 from alexnet.profiles import Profile
-from alexnet.training.learner import PRECISIONS, Learner, arithmetic
+from alexnet.training.learner import Learner
+from alexnet.training.precision import PRECISIONS, using_precision
 from alexnet.training.ranks import Ranks
 
 KINDS = ("same batch", "augmented")
@@ -43,7 +44,7 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
     )
     config = models.base(profile, seeds[0])
     device = torch.device(models.devices()[0])
-    with arithmetic(config.precision, device):
+    with using_precision(config.precision, device):
         learner = Learner(
             config.network(), config.recipe, Ranks(device), PRECISIONS[config.precision]
         )

@@ -60,7 +60,7 @@ class Profile:
 
     @property
     def net(self) -> dict[str, Any]:
-        """What all nets of the profile share, unless an experiment says otherwise: fields of `trainer.Config`."""
+        """What all nets of the profile share, unless an experiment says otherwise: fields of `training.Config`."""
         shared = ("image_size", "width", "batch_size", "rate", "precision", "mode")
         return {name: self.settings[name] for name in shared if name in self.settings}
 

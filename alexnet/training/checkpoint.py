@@ -1,83 +1,97 @@
-"""Checkpoints: a folder with one safetensors file per column (weights and velocities), `state.json`, and `manifest.json` with every file's
-SHA-256.
+"""Checkpoints: folders with one safetensors file per column, `state.json` and `manifest.json`.
 
-Written under a temporary name and renamed when whole, so that a kill at any moment leaves the last good one; and by a thread, while
-training goes on. Columns that live on several ranks are written side by side into one folder, which all ranks must see, and rank 0 gives it
-its name. Nothing is pickled, nothing read is executed.
+A column's file holds its weights, velocities and buffers; the manifest holds every file's SHA-256.
+A checkpoint is written under a temporary name and renamed when whole, so that a kill at any moment
+leaves the last good one; a thread writes it while training goes on. Columns that live on several
+ranks are written side by side into one folder, which all ranks must see, and rank 0 gives it its
+name. Nothing is pickled, nothing read is executed.
 """
 
-import hashlib
 import json
-import os
+import math
 import re
 import shutil
 import threading
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alexnet.errors import InputError
-from alexnet.files import flush
+from alexnet.files import file_digest, flush, write_whole
 
 PREFIX = "step-"
 Columns = dict[str, dict[str, Tensor]]  # {"0": {"conv1.weight": ..., "velocity.conv1.weight": ...}}
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises what keeps the block from writing `path` as an OSError that names it and the remedy."""
+    """Raise whatever keeps the block from writing `path` as an OSError with path and remedy."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(
-            f"cannot write {path}: {reason}; make room, and the same command with --resume goes on"
-        ) from error
+        remedy = "make room, and the same command with --resume goes on"
+        raise OSError(f"cannot write {path}: {_reason(error)}; {remedy}") from error
+
+
+def _reason(error: OSError | SafetensorError) -> object:
+    return getattr(error, "strerror", None) or error
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], *, durable: bool = False) -> None:
+    """Write a safetensors file, whole or not at all."""
+
+    def write(part: Path) -> None:
+        save_file(tensors, part)
+        if durable:
+            flush(part)
+
+    write_whole(path, write)
 
 
 class Writer:
-    """Writes a run's checkpoints, one at a time. `save` copies the tensors and returns; a thread does the rest.
+    """Writes a run's checkpoints in a thread, one at a time.
 
-    names: the columns of the whole net; those of them that this process does not save, other ranks do. attempt: one word that all ranks
-    agree on and no earlier process used. keep: how many checkpoints stay.
+    Args:
+        folder: Where they go.
+        numbers: The columns of the whole net, of which other ranks may save some.
+        attempt: One word that all ranks agree on and no earlier process used.
+        first: Whether this process gives checkpoints their names: rank 0 does.
+        keep: How many checkpoints stay.
     """
 
     def __init__(
-        self, folder: Path, names: Collection[str], attempt: str, first: bool = True, keep: int = 2
+        self,
+        folder: Path,
+        numbers: Collection[str],
+        attempt: str,
+        first: bool = True,
+        keep: int = 2,
     ):
-        self.folder, self.names, self.attempt, self.first, self.keep = (
-            folder,
-            names,
-            attempt,
-            first,
-            keep,
-        )
+        self.folder, self.numbers, self.attempt = folder, numbers, attempt
+        self.first, self.keep = first, keep
         self._thread: threading.Thread | None = None
         self._failure: OSError | SafetensorError | None = None
         self._written, self._given_up = threading.Event(), threading.Event()
 
     def save(self, step: int, columns: Columns, state: dict) -> None:
-        """columns: those of this process; state: as JSON has it, the same on all ranks. Waits for the checkpoint before this one."""
+        """Copy the tensors and return; the thread writes them. Waits for the checkpoint before.
+
+        Args:
+            columns: Those of this process.
+            state: As JSON has it, the same on all ranks.
+        """
         self.wait()
         final = self.folder / f"{PREFIX}{step:09d}"
         if final.exists():
             return
         copies = {
-            number: {
-                name: tensor.detach().to("cpu", copy=True).contiguous()
-                for name, tensor in own.items()
-            }
-            for number, own in columns.items()
+            number: {n: t.detach().to("cpu", copy=True).contiguous() for n, t in tensors.items()}
+            for number, tensors in columns.items()
         }
         self._written.clear()
         self._thread = threading.Thread(
@@ -86,30 +100,30 @@ class Writer:
         self._thread.start()
 
     def failed(self, wait: bool = False) -> bool:
-        """Whether this process could not write its part; with `wait`, once it has written it or could not."""
+        """Whether this process could not write its part; with `wait`, once that is known."""
         if wait and self._thread is not None:
             self._written.wait()
         return self._failure is not None
 
     def wait(self) -> None:
-        """Until the checkpoint is on disk, other ranks' parts included. Raises OSError, with the remedy, where it could not be written."""
+        """Wait until the checkpoint is on disk, other ranks' parts included.
+
+        Raises:
+            OSError: It could not be written; the message holds the remedy.
+        """
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         if self._failure is not None:
-            last = steps(self.folder)
-            kept = (
-                f"{last[-1].name} is kept: make room, and --resume goes on from there"
-                if last
-                else "make room, and --resume begins anew"
-            )
-            reason = getattr(self._failure, "strerror", None) or self._failure
-            raise OSError(
-                f"cannot write a checkpoint to {self.folder}: {reason}; {kept}"
-            ) from self._failure
+            remedy = "make room, and --resume begins anew"
+            if kept := steps(self.folder):
+                remedy = f"{kept[-1].name} is kept: make room, and --resume goes on from there"
+            reason = _reason(self._failure)
+            message = f"cannot write a checkpoint to {self.folder}: {reason}; {remedy}"
+            raise OSError(message) from self._failure
 
     def give_up(self) -> None:
-        """Ends the wait for other ranks' parts: they could not write them."""
+        """End the wait for other ranks' parts: they could not write them."""
         self._given_up.set()
 
     def _write(self, final: Path, columns: Columns, state: dict) -> None:
@@ -117,32 +131,27 @@ class Writer:
         try:
             part.mkdir(parents=True, exist_ok=True)
             for number, tensors in columns.items():
-                unnamed = part / f"column-{number}.part"
-                save_file(tensors, unnamed)
-                flush(unnamed)
-                unnamed.rename(part / f"column-{number}.safetensors")
+                write_tensors(part / f"column-{number}.safetensors", tensors, durable=True)
             self._written.set()
             if self.first:
                 self._finish(part, final, state)
         except (OSError, SafetensorError) as failure:
             self._failure = failure
-            for path in part.glob("column-*"):  # make room, but leave to other ranks what is theirs
-                if path.name.split(".")[0].removeprefix("column-") in columns:
-                    path.unlink(missing_ok=True)
+            for number in columns:  # make room, but leave to other ranks what is theirs
+                (part / f"column-{number}.safetensors").unlink(missing_ok=True)
         finally:
             self._written.set()
 
     def _finish(self, part: Path, final: Path, state: dict) -> None:
-        """Waits for all columns, adds the state and the manifest, and gives the folder its name."""
-        columns = [part / f"column-{number}.safetensors" for number in self.names]
+        """Wait for all columns, add the state and the manifest, and give the folder its name."""
+        columns = [part / f"column-{number}.safetensors" for number in self.numbers]
         while not all(path.exists() for path in columns):
             if self._given_up.wait(0.02):
                 return
         (part / "state.json").write_text(json.dumps(state, indent=1))
-        files = {path.name: sha256(path) for path in sorted([*columns, part / "state.json"])}
-        (part / "manifest.json").write_text(
-            json.dumps({"step": state["step"], "sha256": files}, indent=1)
-        )
+        files = {path.name: file_digest(path) for path in sorted([*columns, part / "state.json"])}
+        manifest = {"step": state["step"], "sha256": files}
+        (part / "manifest.json").write_text(json.dumps(manifest, indent=1))
         for name in ("state.json", "manifest.json"):
             flush(part / name)
         part.rename(final)
@@ -150,18 +159,9 @@ class Writer:
         for old in steps(self.folder)[: -self.keep]:
             shutil.rmtree(old)
         for stale in self.folder.glob(f".{PREFIX}*"):
-            if (
-                stale.name[1 : len(final.name) + 1] <= final.name
-            ):  # a later one may be under way on another rank
+            if stale.name[1 : len(final.name) + 1] <= final.name:
+                # a later one may be under way on another rank
                 shutil.rmtree(stale, ignore_errors=True)
-
-
-def save(folder: Path, step: int, columns: Columns, state: dict, keep: int = 2) -> Path:
-    """Writes `folder/step-<step>` at once, and removes all but the last `keep`."""
-    writer = Writer(folder, columns.keys(), f"{os.getpid()}-{time.monotonic_ns()}", keep=keep)
-    writer.save(step, columns, state)
-    writer.wait()
-    return folder / f"{PREFIX}{step:09d}"
 
 
 def steps(folder: Path) -> list[Path]:
@@ -170,41 +170,76 @@ def steps(folder: Path) -> list[Path]:
 
 
 def load(path: Path, numbers: Collection[str] | None = None) -> tuple[Columns, dict]:
-    """The tensors of the columns `numbers` (None: of all) and the state. Raises InputError that names a missing, changed or strange
-    file."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_text())["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        manifest = None
-    instead = f"remove {path} to go on from the checkpoint before it"
-    if not isinstance(manifest, dict) or "state.json" not in manifest:
-        raise InputError(f"{path / 'manifest.json'} is missing or damaged; {instead}")
-    for name in manifest:
-        if not re.fullmatch(
-            r"state\.json|column-\d+\.safetensors", name
-        ):  # nothing outside the folder is so much as read
-            raise InputError(
-                f"{path / 'manifest.json'} names {name!r}, which no checkpoint holds; {instead}"
-            )
-    wanted = (
-        list(manifest)
-        if numbers is None
-        else ["state.json", *(f"column-{number}.safetensors" for number in numbers)]
+    """The tensors of the columns `numbers` (None: of all) and the state of a checkpoint.
+
+    Raises:
+        InputError: A file is missing, changed or strange; the message names it.
+    """
+    manifest, remedy = (
+        path / "manifest.json",
+        f"remove {path} to go on from the checkpoint before it",
     )
-    for name in wanted:
-        if not (path / name).is_file() or sha256(path / name) != manifest.get(name):
-            raise InputError(f"{path / name} is missing or damaged; {instead}")
+    digests = _digests(manifest)
+    if digests is None:
+        raise InputError(f"{manifest} is missing or damaged; {remedy}")
+    for name in digests:  # nothing outside the folder is so much as read
+        if not re.fullmatch(r"state\.json|column-\d+\.safetensors", name):
+            raise InputError(f"{manifest} names {name!r}, which no checkpoint holds; {remedy}")
+    if numbers is None:
+        names = list(digests)
+    else:
+        names = ["state.json", *(f"column-{number}.safetensors" for number in numbers)]
+    for name in names:
+        if not (path / name).is_file() or file_digest(path / name) != digests.get(name):
+            raise InputError(f"{path / name} is missing or damaged; {remedy}")
     columns: Columns = {}
-    for name in wanted:
+    state = None
+    for name in names:
         try:
             if name == "state.json":
                 state = json.loads((path / name).read_text())
             else:
                 columns[name[len("column-") : -len(".safetensors")]] = load_file(path / name)
         except (ValueError, SafetensorError) as error:
-            raise InputError(
-                f"{path / name} is not what a checkpoint holds ({error}); {instead}"
-            ) from None
+            message = f"{path / name} is not what a checkpoint holds ({error}); {remedy}"
+            raise InputError(message) from None
     if not isinstance(state, dict):
-        raise InputError(f"{path / 'state.json'} is not what a checkpoint holds; {instead}")
+        raise InputError(f"{path / 'state.json'} is not what a checkpoint holds; {remedy}")
     return columns, state
+
+
+def _digests(manifest: Path) -> dict[str, str] | None:
+    """What a manifest says of each file; None for a manifest that is none."""
+    try:
+        digests = json.loads(manifest.read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return digests if isinstance(digests, dict) and "state.json" in digests else None
+
+
+def check_state(state: dict, name: str, last_step: int, parameters: Collection[str]) -> None:
+    """Check the entries of a state, but for its schedule's.
+
+    Args:
+        name: The checkpoint's.
+        last_step: Of the run.
+        parameters: Names such as "conv1.weight", each of which may have a rate.
+
+    Raises:
+        InputError: An entry is not what such a run puts into this checkpoint.
+    """
+
+    def is_number(value: Any) -> bool:
+        return type(value) in (int, float) and 0 <= value < math.inf
+
+    step, rates = state.get("step"), state.get("rates")
+    fits = {
+        "step": type(step) is int and 0 <= step <= last_step and name == f"{PREFIX}{step:09d}",
+        **{entry: is_number(state.get(entry)) for entry in ("seconds", "loss_sum", "error_sum")},
+        "rates": rates in ({}, [])
+        or (type(rates) is dict and all(is_number(rates.get(name)) for name in parameters)),
+        "ended": state.get("ended") in (None, "reached", "plateau"),
+    }
+    for entry, fit in fits.items():
+        if not fit:
+            raise InputError(f"its {entry} is {state.get(entry)!r}")

@@ -1,15 +1,7 @@
-"""A net and what moves its weights (section 5 of the paper): gradients, velocities, and the update rule over all of them in one launch; in
-one of four precisions.
-
-    fp32   everything in float32; on a GPU without TF32, which torch would use for convolutions
-    tf32   float32 whose products a GPU rounds to 10 bits of mantissa first
-    bf16   weights, activations and gradients in bfloat16; the weights that are updated, and the velocities, in float32
-    fp64   everything in float64, to compare with
-"""
+"""A net and what changes its weights (section 5 of the paper): gradients, velocities, updates."""
 
 import ctypes
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -24,35 +16,20 @@ from alexnet.training.checkpoint import Columns
 from alexnet.training.ranks import Gradients, Ranks
 from alexnet_kernels import momentum_step_
 
-PRECISIONS = {
-    "fp32": torch.float32,
-    "tf32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp64": torch.float64,
-}
-
-
-@contextmanager
-def arithmetic(precision: str, device: torch.device) -> Iterator[torch.dtype]:
-    """Sets how a GPU multiplies float32 within the block; yields the type of a net's weights and input. Raises InputError for a precision
-    that does not exist, or not on this device."""
-    if precision not in PRECISIONS:
-        raise InputError(f"there is no precision {precision!r}; there are {', '.join(PRECISIONS)}")
-    if precision == "tf32" and device.type != "cuda":
-        raise InputError("precision tf32 needs a CUDA device; use fp32")
-    switches = (torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv"))  # noqa: B009 (unknown to the type checker)
-    before = [switch.fp32_precision for switch in switches]
-    for switch in switches:
-        switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    try:
-        yield PRECISIONS[precision]
-    finally:
-        for switch, value in zip(switches, before, strict=True):
-            switch.fp32_precision = value
-
 
 class Learner:
-    """Takes over `net`, which must be in float32, and moves it to the ranks' device and to `dtype`."""
+    """Takes over a net, and moves it to the ranks' device and to `dtype`.
+
+    Parameters have names such as "columns.0.conv1.weight"; all that follows from a parameter is
+    listed in their order. In bfloat16 the net computes with copies of the float32 `weights`, which
+    are updated and kept. Buffers, such as running means, are kept in whatever type the net has.
+
+    Args:
+        net: In float32.
+        dtype: Of the net's weights and input.
+        overlap: Sum gradients over ranks while the backward pass goes on.
+        compiled: Run the net's passes through torch.compile.
+    """
 
     def __init__(
         self,
@@ -66,42 +43,48 @@ class Learner:
         self.recipe, self.ranks, self.dtype = recipe, ranks, dtype
         if ranks.device.type == "cpu":
             keep_memory()
-        net.to(ranks.device)
+        self.net = net.to(ranks.device)
         half = dtype == torch.bfloat16
-        masters = (
-            {name: value.detach().clone() for name, value in net.named_parameters()} if half else {}
-        )
-        self.net = net.to(dtype)
-        self.call = torch.compile(self.net, dynamic=False) if compiled else self.net
-        self.parameters = dict(
-            net.named_parameters()
-        )  # "columns.0.conv1.weight": what the net computes with
+        masters = {name: p.detach().clone() for name, p in net.named_parameters()} if half else {}
+        net.to(dtype)
+        self.call = torch.compile(net, dynamic=False) if compiled else net
+        self.parameters = dict(net.named_parameters())  # what the net computes with
         self.weights: Mapping[str, Tensor] = masters or self.parameters  # what is updated and kept
         self.velocities = {name: torch.zeros_like(value) for name, value in self.weights.items()}
+        kept = net.state_dict().keys()
+        self.buffers = {name: value for name, value in net.named_buffers() if name in kept}
+        self.kinds = net.parameter_kinds()
         self.decays: list[Any] = [
-            0.0 if name.endswith("bias") else recipe.weight_decay for name in self.parameters
+            recipe.weight_decay if kind in recipe.decayed else 0.0 for kind in self.kinds.values()
         ]
-        self.rates: list[
-            float
-        ] = []  # the last ones, where the velocity is to be rescaled as they change
-        self.gradients = Gradients(self.parameters.values(), ranks, overlap)
+        self.rates: list[float] = []  # of the last step, where velocities follow a rate's change
+        self.gradients = Gradients(self.parameters.values(), ranks, overlap, self.buffers.values())
 
     def backward(
         self, images: Tensor, labels: Tensor, keys: Tensor, count: int
     ) -> tuple[float, int]:
-        """Adds the gradients of the mean loss over a batch of `count` images, of which `images` (N, 3, S, S) are this row's share. labels,
-        keys: int64 (N,), as for the net. Returns the share's summed loss in nats and its number of errors."""
+        """Add the gradients of the mean loss over a batch.
+
+        Args:
+            images: This row of ranks' share of the batch, (N, 3, S, S).
+            labels: int64 (N,).
+            keys: int64 (N,), from which dropout draws.
+            count: Images in the batch, over all rows.
+
+        Returns:
+            The share's summed loss in nats, and its number of errors.
+        """
         device = self.ranks.device
-        loss, wrong = self.gradients_of(
+        loss, errors = self.gradients_of(
             images.to(device, self.dtype), labels.to(device), keys.to(device), count
         )
         self.gradients.wait()
-        return float(loss), int(wrong)
+        return float(loss), int(errors)
 
     def gradients_of(
         self, images: Tensor, labels: Tensor, keys: Tensor, count: int
     ) -> tuple[Tensor, Tensor]:
-        """The same on the device, which the host does not wait for: 0-d tensors come back."""
+        """`backward` on the device, without waiting for it: the results are 0-d tensors there."""
         logits = self.call(images, keys)
         if self.dtype == torch.bfloat16:
             logits = logits.float()
@@ -110,67 +93,73 @@ class Learner:
         return loss.detach(), (logits.detach().argmax(1) != labels).sum()
 
     def update(self, rates: Sequence[float] | Sequence[Tensor]) -> None:
-        """One step at a rate for each parameter, in the order of `parameters`; the gradients are gone afterwards. rates: numbers, or 0-d
-        tensors on the device, which a CUDA graph needs."""
-        weights, velocities = list(self.weights.values()), list(self.velocities.values())
+        """Change the weights by one step; the gradients are gone afterwards.
+
+        Args:
+            rates: One a parameter: numbers, or 0-d tensors on the device, as a CUDA graph needs.
+        """
         if isinstance(rates[0], Tensor) and not isinstance(self.decays[0], Tensor):
-            self.decays = list(
-                torch.tensor(self.decays, dtype=rates[0].dtype, device=rates[0].device).unbind()
-            )
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        half: dict[str, Any] = (
-            {"copies": list(self.parameters.values())}
-            if self.weights is not self.parameters
-            else {}
-        )
+            decays = torch.tensor(self.decays, dtype=rates[0].dtype, device=rates[0].device)
+            self.decays = list(decays.unbind())
+        velocities = list(self.velocities.values())
         if self.recipe.velocity == "without rate":
             self.rates = rescale_(velocities, self.rates or rates, rates)
-        momentum_step_(
-            weights, gradients, velocities, rates, self.recipe.momentum, self.decays, **half
-        )
-        for parameter in self.parameters.values():
+        parameters = list(self.parameters.values())
+        copies = {"copies": parameters} if self.weights is not self.parameters else {}
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        weights, momentum = list(self.weights.values()), self.recipe.momentum
+        momentum_step_(weights, gradients, velocities, rates, momentum, self.decays, **copies)
+        for parameter in parameters:
             parameter.grad = None
 
     def columns(self) -> Columns:
-        """Weights and velocities by column, as checkpoints hold them."""
+        """Weights, velocities and buffers by column, as checkpoints hold them."""
         columns: Columns = {}
-        for name, value in self.weights.items():
+        for name, value in {**self.weights, **self.buffers}.items():
             _, number, rest = name.split(".", 2)
-            columns.setdefault(number, {}).update(
-                {rest: value, f"velocity.{rest}": self.velocities[name]}
-            )
+            own = columns.setdefault(number, {})
+            own[rest] = value
+            if name in self.velocities:
+                own[f"velocity.{rest}"] = self.velocities[name]
         return columns
 
     @torch.no_grad()
     def restore(self, columns: Columns) -> None:
-        """Takes weights and velocities back. Raises InputError that names what does not fit, and then changes nothing."""
+        """Take back what `columns` gave.
+
+        Raises:
+            InputError: Something does not fit; the message names it, and nothing is changed.
+        """
         own = self.columns()
         for number, tensors in own.items():
-            found = columns.get(number, {})
-            for name in tensors.keys() ^ found.keys():
-                raise InputError(
-                    f"column {number} {'lacks' if name in tensors else 'holds a surplus'} {name}: it belongs to another net"
-                )
+            stored = columns.get(number, {})
+            for name in tensors.keys() ^ stored.keys():
+                how = "lacks" if name in tensors else "holds a surplus"
+                raise InputError(f"column {number} {how} {name}: it belongs to another net")
             for name, value in tensors.items():
-                if found[name].shape != value.shape or found[name].dtype != value.dtype:
-                    theirs, ours = (
-                        f"{t.dtype} of shape {tuple(t.shape)}" for t in (found[name], value)
-                    )
+                theirs, ours = (
+                    f"{t.dtype} of shape {tuple(t.shape)}" for t in (stored[name], value)
+                )
+                if theirs != ours:
                     raise InputError(
-                        f"{name} of column {number} is {theirs}, this net's {ours}: it belongs to another net"
+                        f"{name} of column {number} is {theirs}, this net's {ours}: "
+                        "it belongs to another net"
                     )
         for number, tensors in own.items():
             for name, value in tensors.items():
                 value.copy_(columns[number][name])
         if self.weights is not self.parameters:
-            for name, value in self.parameters.items():
-                value.copy_(self.weights[name])
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self.weights[name])
 
 
 @cache
 def keep_memory() -> None:
-    """From now on this process keeps the memory that it frees, where its allocator is glibc's. Each step asks again for what the last one
-    freed, and getting those pages from the system, one by one, takes a share of a step that can be seen on a CPU."""
+    """Let this process keep the memory that it frees, where its allocator is glibc's.
+
+    Each step asks again for what the last one freed. To get those pages from the system, one by
+    one, takes a visible share of a step on a CPU.
+    """
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -185,9 +174,13 @@ def keep_memory() -> None:
 def rescale_(
     velocities: Sequence[Tensor], before: Sequence[Any], rates: Sequence[Any]
 ) -> list[float]:
-    """Where a rate is not what it was before, the velocity is multiplied by their ratio, in place: with the rate outside of it, as torch
-    writes SGD, the velocity would not have known the old one. Returns the rates to come here with next time; 0 is frozen, and changes
-    nothing."""
+    """Multiply velocities in place by the ratio of their rate to the one before.
+
+    A velocity without the rate in it, as torch writes SGD, would not have known the old rate.
+
+    Returns:
+        The rates to pass as `before` next time. A rate of 0 is frozen, and changes nothing.
+    """
     for v, old, new in zip(velocities, before, rates, strict=True):
         if new and old and new != old:
             v.mul_(new / old)

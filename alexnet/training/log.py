@@ -1,81 +1,75 @@
-"""A run's log: one JSON object a line in `log.jsonl`, the same numbers for TensorBoard, and nothing twice after a resume."""
+"""A run's log: one JSON object a line in `log.jsonl`, and nothing twice after a resume.
+
+Where the package `tensorboard` is installed, TensorBoard gets the same numbers.
+"""
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from alexnet.files import write_whole
 from alexnet.training.checkpoint import writing
-
-try:  # the extra `tensorboard`; without it log.jsonl alone is written
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from torch.utils.tensorboard import SummaryWriter
-
-    HAS_TENSORBOARD = True
-except ModuleNotFoundError:
-    HAS_TENSORBOARD = False
 
 
 class Log:
-    """Rows are {"kind": "step" | "epoch", "step": ..., ...}. Rows later than `start` (a resumed run's checkpoint) are taken away before new
-    ones are added."""
+    """A log that is being written. Rows are {"kind": "step" | "epoch", "step": ..., ...}.
+
+    Args:
+        folder: The run's.
+        start: The step to go on from; rows of later steps, of a run that was killed, are removed.
+    """
 
     def __init__(self, folder: Path, start: int = 0):
         self.path = folder / "log.jsonl"
         kept = [row for row in read(folder) if row["step"] <= start] if self.path.exists() else []
-        with writing(self.path.parent):
-            part = self.path.with_suffix(".part")
-            part.write_text("".join(json.dumps(row) + "\n" for row in kept))
-            part.rename(self.path)
+        with writing(folder):
+            write_whole(self.path, "".join(json.dumps(row) + "\n" for row in kept))
             self.file = self.path.open("a")
-            board = str(folder / "tensorboard")
-            self.board = SummaryWriter(board, purge_step=start + 1) if HAS_TENSORBOARD else None
+            self.outputs: list[Any] = [self.file]
+            with suppress(ImportError):
+                from tensorboard.compat.proto.summary_pb2 import Summary
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.summary = Summary
+                self.outputs.append(
+                    SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+                )
 
     def add(self, kind: str, step: int, **values: float | int | str | None) -> None:
         with writing(self.path.parent):
             self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-            if self.board is None:
-                return
-            scalars = {
-                f"{kind}/{name}": value
-                for name, value in values.items()
-                if isinstance(value, int | float)
-            }
-            assert self.board.file_writer is not None
-            self.board.file_writer.add_summary(  # one event for all: add_scalar, one for each, takes five times as long
-                Summary(
-                    value=[
-                        Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()
-                    ]
-                ),
-                step,
-            )
+            for board in self.outputs[1:]:
+                scalars = [
+                    self.summary.Value(tag=f"{kind}/{name}", simple_value=value)
+                    for name, value in values.items()
+                    if isinstance(value, int | float)
+                ]
+                # one event for all: add_scalar, one for each, takes five times as long
+                board.file_writer.add_summary(self.summary(value=scalars), step)
 
     def flush(self) -> None:
         with writing(self.path.parent):
-            self.file.flush()
-            if self.board is not None:
-                self.board.flush()
+            for output in self.outputs:
+                output.flush()
 
     def close(self) -> None:
         with writing(self.path.parent):
-            self.file.close()
-            if self.board is not None:
-                self.board.close()
+            for output in self.outputs:
+                output.close()
 
 
 def read(folder: Path, kind: str | None = None) -> Iterator[dict]:
-    """The rows of a run's log; what is no row is passed over, as a last line cut short by a kill."""
+    """The rows of a run's log, of one kind or of all. Lines that are no rows are skipped, such as
+    a last line cut short by a kill."""
     for line in (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        if (
-            isinstance(row, dict)
-            and isinstance(row.get("step"), int)
-            and "kind" in row
-            and kind in (None, row["kind"])
-        ):
+        is_row = isinstance(row, dict) and isinstance(row.get("step"), int) and "kind" in row
+        if is_row and kind in (None, row["kind"]):
             yield row
 
 
@@ -85,7 +79,6 @@ def losses(folder: Path) -> list[float]:
 
 
 def means(values: list[float], window: int) -> list[float]:
-    """Means over consecutive windows of steps; what is left over at the end belongs to none."""
-    return [
-        sum(values[i : i + window]) / window for i in range(0, len(values) - window + 1, window)
-    ]
+    """Means over consecutive windows of steps; a last, incomplete window is left out."""
+    starts = range(0, len(values) - window + 1, window)
+    return [sum(values[start : start + window]) / window for start in starts]

@@ -1,8 +1,10 @@
-"""The processes that train one net together (section 3.2 of the paper): what `torchrun` started, or this one alone.
+"""The processes that train one net together (section 3.2 of the paper).
 
-They form a mesh (data, column). The ranks of a row hold the columns of one net, see the same images, and meet by `alexnet.exchange`. Each
-row takes its share of every batch; the ranks of a mesh's column hold copies of the same weights and sum their gradients. Nothing else is
-ever exchanged but a few numbers a step: losses, errors, and whether somebody was asked to stop.
+They are those that `torchrun` started, or this one alone, and form a mesh (data, column). The ranks
+of a row hold the columns of one net, see the same images, and meet by `alexnet.exchange`. Each row
+takes its share of every batch; the ranks of a mesh's column hold copies of the same weights and sum
+their gradients. Else only a few numbers a step are exchanged: losses, errors, buffers such as
+running means, and whether somebody asked the run to stop.
 """
 
 import json
@@ -27,7 +29,7 @@ TIMEOUT = 600.0  # seconds without any progress after which a run is given up
 
 
 class Ranks:
-    """This process's place. Made by `join`, or by `Ranks()` for a process alone; the rest is the same for both."""
+    """This process's place in the mesh: made by `join`, or by `Ranks()` for a process alone."""
 
     def __init__(self, device: str | torch.device = "cpu"):
         self.rank, self.world, self.device = 0, 1, torch.device(device)
@@ -35,7 +37,7 @@ class Ranks:
         self.exchange = Together()
         self.peers: dist.ProcessGroup | None = None  # the same columns in the other rows
         self.ticks = 0  # signs of life
-        self.step = 0  # for whoever asks where a rank hangs
+        self.step = 0  # steps taken, for the watch's message
         self._store: dist.Store | None = None
         self._left = threading.Event()
         self._calls = 0
@@ -60,23 +62,31 @@ class Ranks:
     def totals(
         self, numbers: Sequence[float] = (), flags: Sequence[bool] = ()
     ) -> tuple[list[float], list[bool]]:
-        """Each number's sum over the rows, and of each flag whether it is set on any rank. The ranks of a row pass the same numbers."""
+        """Sum numbers over the rows, and combine flags of all ranks.
+
+        Args:
+            numbers: The same on all ranks of a row.
+
+        Returns:
+            The sums, and of each flag whether it is set on any rank.
+        """
         self.tick()
         if self.world == 1:
             return list(numbers), list(flags)
         own = [*numbers] if self.column == 0 else [0.0] * len(numbers)
-        told = torch.tensor([*own, *map(float, flags), 0.0], dtype=torch.float64)
+        message = torch.tensor([*own, *map(float, flags), 0.0], dtype=torch.float64)
         with reaching_others():
-            dist.all_reduce(told)
-        sums = told.tolist()[:-1]
+            dist.all_reduce(message)
+        sums = message.tolist()[:-1]
         return sums[: len(own)], [flag > 0 for flag in sums[len(own) :]]
 
     def meet(self) -> None:
-        """Returns when all ranks are here."""
+        """Return when all ranks have come to this point."""
         self.totals()
 
     def first(self, call: Callable[[], object]) -> None:
-        """call() on rank 0 alone. Returns when it has, and raises its InputError on every rank."""
+        """Call a function on rank 0 alone; return when it has, and raise its InputError on every
+        rank."""
         problem = ""
         if self.is_first:
             try:
@@ -85,27 +95,27 @@ class Ranks:
                 if self.world == 1:
                     raise
                 problem = str(error)
-        if self._store is not None:
-            self._calls += 1
-            with reaching_others():
-                if self.is_first:
-                    self._store.set(f"first/{self._calls}", json.dumps(problem))
-                problem = json.loads(self._store.get(f"first/{self._calls}"))
-        if problem:
+        if problem := self._share("first", problem):
             raise SharedError(problem)
 
     def one_word(self) -> str:
-        """The same on all ranks, and never twice."""
+        """A word that is the same on all ranks, and never comes twice."""
+        return self._share("word", f"{os.getpid()}-{time.monotonic_ns()}")
+
+    def _share(self, purpose: str, text: str) -> str:
+        """Rank 0's text."""
         if self._store is None:
-            return f"{os.getpid()}-{time.monotonic_ns()}"
+            return text
         self._calls += 1
+        name = f"{purpose}/{self._calls}"
         with reaching_others():
             if self.is_first:
-                self._store.set(f"word/{self._calls}", f"{os.getpid()}-{time.monotonic_ns()}")
-            return self._store.get(f"word/{self._calls}").decode()
+                self._store.set(name, json.dumps(text))
+            return json.loads(self._store.get(name))
 
     def leave(self) -> None:
-        """At the end. A process that fails just ends: it cannot know whether the others still answer."""
+        """End the membership. A process that fails just ends: it cannot know whether the others
+        still answer."""
         self._left.set()
         if self.world > 1:
             self.meet()
@@ -113,13 +123,27 @@ class Ranks:
 
 
 class Gradients:
-    """Sums the gradients of `parameters` over the rows of the mesh, each as soon as the backward pass has made it."""
+    """Makes the rows of the mesh agree after each backward pass.
 
-    def __init__(self, parameters: Iterable[Tensor], ranks: Ranks, overlap: bool = True):
+    Gradients are summed over the rows, each as soon as the backward pass has made it; buffers of
+    floats, such as running means, are averaged.
+
+    Args:
+        overlap: Do not wait for each sum before the backward pass goes on.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        ranks: Ranks,
+        overlap: bool = True,
+        buffers: Iterable[Tensor] = (),
+    ):
         self.ranks, self.overlap = ranks, overlap
+        self.buffers = [buffer for buffer in buffers if buffer.is_floating_point()]
         self._under_way: list[dist.Work] = []
         self._waits = Waits()
-        self.bytes = 0  # summed so far
+        self.bytes = 0  # of gradients summed so far
         if ranks.peers is not None:
             for parameter in parameters:
                 parameter.register_post_accumulate_grad_hook(self._sum)
@@ -132,18 +156,29 @@ class Gradients:
         if work is not None:
             self._under_way.append(work)
             if not self.overlap:
-                self.wait()
+                self._wait()
 
-    def wait(self) -> None:
-        """Until all sums are there."""
+    def _wait(self) -> None:
         if self._under_way:
             with self._waits.waiting(self.ranks.device.type == "cuda"):
                 for work in self._under_way:
                     work.wait()
             self._under_way.clear()
 
+    def wait(self) -> None:
+        """Return when the rows agree."""
+        self._wait()
+        if self.buffers and self.ranks.peers is not None:
+            message = torch.cat([buffer.flatten() for buffer in self.buffers])
+            with self._waits.waiting(self.ranks.device.type == "cuda"):
+                dist.all_reduce(message, group=self.ranks.peers)
+            message /= self.ranks.rows
+            sizes = [buffer.numel() for buffer in self.buffers]
+            for buffer, mean in zip(self.buffers, message.split(sizes), strict=True):
+                buffer.copy_(mean.view_as(buffer))
+
     def seconds(self) -> float:
-        """Waited for sums since the last call."""
+        """Seconds waited for the other rows since the last call."""
         return self._waits.seconds()
 
 
@@ -155,39 +190,38 @@ def launched() -> bool:
 def join(
     columns: int, device: str = "cpu", column_ranks: int | None = None, timeout: float = TIMEOUT
 ) -> Ranks:
-    """The place of a process that `torchrun` started, once all of them have joined; `Ranks(device)` for any other.
+    """Find this process's place: among the ranks that `torchrun` started, once all have joined, or
+    alone.
 
-    columns: of the net. column_ranks: over how many ranks they are spread; as many as there are columns where the ranks allow it, else 1.
-    device: "cpu" (messages by gloo) or "cuda", of which each rank takes its own (NCCL); ranks that share one device talk by gloo, or by
-    NCCL where NCCL_MULTI_RANK_GPU_ENABLE=1 lets it. timeout: seconds without progress after which the ranks stop and say which of them
-    hangs.
-    Raises InputError where the ranks do not make a mesh, RuntimeError that names those that do not come in time.
+    Args:
+        columns: Of the net.
+        device: "cpu" (messages by gloo), or "cuda", of which each rank takes its own (NCCL). Ranks
+            that share one device talk by gloo, or by NCCL where NCCL_MULTI_RANK_GPU_ENABLE is 1.
+        column_ranks: Over how many ranks the columns are spread; by default as many as there are
+            columns, where the number of ranks allows it, else 1.
+        timeout: Seconds without progress after which the ranks stop and name the one that stalls.
+
+    Raises:
+        InputError: The ranks do not make a mesh.
+        RuntimeError: Ranks do not come in time; the message names them.
     """
     if not launched():
         if column_ranks is not None:
-            raise InputError(
-                "--column-ranks is for several ranks, which `torchrun --nproc-per-node N -m alexnet train ...` starts"
-            )
+            start = "`torchrun --nproc-per-node N -m alexnet train ...`"
+            raise InputError(f"--column-ranks is for several ranks, which {start} starts")
         return Ranks(device)
     world = int(os.environ["WORLD_SIZE"])
     spread = column_ranks if column_ranks is not None else columns if world % columns == 0 else 1
     if spread < 1 or world % spread or columns % spread:
-        what = f"the number of ranks, which is {world}, and that of the net's columns, which is {columns}"
         raise SharedError(
-            f"--column-ranks {spread} does not divide both {what}; choose one that does"
+            f"--column-ranks {spread} does not divide both the number of ranks, which is {world}, "
+            f"and that of the net's columns, which is {columns}; choose one that does"
         )
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    backend = "gloo"
-    if device.startswith("cuda"):
-        there, here = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", world))
-        if here <= there or os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE", "0") == "1":
-            backend = "cpu:gloo,cuda:nccl"
-        device = f"cuda:{local % there}"
-        torch.cuda.set_device(device)
+    device, backend = _own_device(device, world)
     ranks = Ranks(device)
     if world == 1:
         return ranks
-    # torchrun keeps one store for all its restarts: what an earlier start wrote there must not be found
+    # torchrun keeps one store for all its restarts: entries of an earlier start must not be read
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     ranks.rank, ranks.world = int(os.environ["RANK"]), world
     ranks._store = dist.PrefixStore(f"alexnet/{attempt}", _gather(ranks, timeout, attempt))
@@ -196,11 +230,8 @@ def join(
     dist.init_process_group(
         backend, store=ranks._store, rank=ranks.rank, world_size=world, timeout=longer
     )
-    mesh = init_device_mesh(
-        "cuda" if "nccl" in backend else "cpu",
-        (world // spread, spread),
-        mesh_dim_names=("data", "column"),
-    )
+    kind, shape = "cuda" if "nccl" in backend else "cpu", (world // spread, spread)
+    mesh = init_device_mesh(kind, shape, mesh_dim_names=("data", "column"))
     ranks.row, ranks.column = (mesh.get_local_rank(name) for name in ("data", "column"))
     ranks.rows = world // spread
     if ranks.rows > 1:
@@ -210,61 +241,62 @@ def join(
     return ranks
 
 
+def _own_device(device: str, world: int) -> tuple[str, str]:
+    """This rank's device, and the backend for its messages."""
+    if not device.startswith("cuda"):
+        return device, "gloo"
+    devices, local_ranks = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    own = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % devices}"
+    torch.cuda.set_device(own)
+    shared = os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE", "0") == "1"
+    return own, "cpu:gloo,cuda:nccl" if local_ranks <= devices or shared else "gloo"
+
+
 def _gather(ranks: Ranks, timeout: float, attempt: str) -> dist.Store:
-    """The store by which all ranks find each other, once all have come. The launcher keeps it, or else rank 0."""
+    """The store by which all ranks find each other, once all have come. The launcher keeps it, or
+    else rank 0."""
     keeps = ranks.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    address, port, longest = (
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        timedelta(seconds=timeout),
-    )
-    where = f"MASTER_ADDR={address} MASTER_PORT={port}"
+    where = "MASTER_ADDR={MASTER_ADDR} MASTER_PORT={MASTER_PORT}".format(**os.environ)
     try:
-        store = dist.TCPStore(
-            address,
-            port,
-            is_master=keeps,
-            timeout=longest,
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
+        store = _connect(timeout, is_master=keeps, wait_for_workers=False, multi_tenant=True)
     except RuntimeError as error:
         if keeps:
             raise
         raise RuntimeError(
             f"rank 0 did not come within {timeout:g} s to {where}; start it, or mend the address"
         ) from error
-    came = [f"came/{attempt}/{rank}" for rank in range(ranks.world)]
-    store.set(came[ranks.rank], "")
+    names = [f"came/{attempt}/{rank}" for rank in range(ranks.world)]
+    store.set(names[ranks.rank], "")
     try:
-        store.wait(came, longest)
+        store.wait(names, timedelta(seconds=timeout))
     except RuntimeError as error:
-        missing = " and ".join(
-            f"rank {rank}" for rank, key in enumerate(came) if not store.check([key])
-        )
-        told = f"{missing} did not come within {timeout:g} s; start all {ranks.world} with {where}, or raise --timeout"
-        raise RuntimeError(told) from error
+        missing = [f"rank {rank}" for rank, name in enumerate(names) if not store.check([name])]
+        raise RuntimeError(
+            f"{' and '.join(missing)} did not come within {timeout:g} s; "
+            f"start all {ranks.world} with {where}, or raise --timeout"
+        ) from error
     return store
 
 
-def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:
-    """Starts a thread that tells the others how far this rank is. When it gets no further for `timeout` seconds, the thread says for whom
-    the ranks wait, and ends them.
-
-    Every message counts as a sign of life, before it is waited for; so the rank that others wait for is the one with the fewest. A launcher
-    that was killed leaves no rank behind: they stop as if they had been asked to.
-    """
+def _connect(timeout: float, is_master: bool = False, **options: bool) -> dist.TCPStore:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    own = dist.TCPStore(
-        address, port, is_master=False, timeout=timedelta(seconds=timeout)
-    )  # a connection for the thread alone
-    store = dist.PrefixStore(f"watch/{attempt}", own)
-    where, pause, launcher = (
-        f"{socket.gethostname()}, process {os.getpid()}",
-        min(1.0, timeout / 8),
-        os.getppid(),
-    )
-    store.set(str(ranks.rank), json.dumps([0, where]))
+    longest = timedelta(seconds=timeout)
+    return dist.TCPStore(address, port, is_master=is_master, timeout=longest, **options)
+
+
+def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:
+    """Start a thread that shares how far this rank is, and ends a rank that no longer gets on.
+
+    When this rank makes no progress for `timeout` seconds, the thread says which rank the others
+    wait for, and ends this one. Every message counts as a sign of life before it is waited for; so
+    the rank that others wait for is the one with the fewest. A launcher that was killed leaves no
+    rank behind: they stop as on SIGTERM.
+    """
+    # a connection for the thread alone
+    store = dist.PrefixStore(f"watch/{attempt}", _connect(timeout))
+    place, pause = f"{socket.gethostname()}, process {os.getpid()}", min(1.0, timeout / 8)
+    launcher = os.getppid()
+    store.set(str(ranks.rank), json.dumps([0, place]))
 
     def watch() -> None:
         seen, since = 0, time.monotonic()
@@ -275,17 +307,17 @@ def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:
             try:
                 if ranks.ticks != seen:
                     seen, since = ranks.ticks, time.monotonic()
-                    store.set(str(ranks.rank), json.dumps([seen, where]))
+                    store.set(str(ranks.rank), json.dumps([seen, place]))
                 if time.monotonic() - since <= timeout:
                     continue
-                told = [json.loads(store.get(str(rank))) for rank in range(ranks.world)]
+                signs = [json.loads(store.get(str(rank))) for rank in range(ranks.world)]
                 first = store.add("accused", 1) == 1
             except RuntimeError:  # the store's keeper has ended, or a rank never came
                 continue
-            if first:  # the one that noticed first speaks for all
-                said = f"{_accusation(told, timeout)}, in step {ranks.step + 1}; stopping all ranks"
+            if first:  # the rank that noticed first speaks for all
                 print(
-                    f"alexnet: {said}. The same command with --resume goes on from the last checkpoint",
+                    f"alexnet: {_accusation(signs, timeout)}, in step {ranks.step + 1}; stopping "
+                    "all ranks. The same command with --resume goes on from the last checkpoint",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -295,13 +327,12 @@ def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:
     threading.Thread(target=watch, name="watch", daemon=True).start()
 
 
-def _accusation(told: list[tuple[int, str]], timeout: float) -> str:
-    """Which rank hangs. told: of each rank its signs of life, and where it is."""
-    fewest = min(ticks for ticks, _ in told)
-    behind = " and ".join(
-        f"rank {rank} ({where})" for rank, (ticks, where) in enumerate(told) if ticks == fewest
+def _accusation(signs: list[tuple[int, str]], timeout: float) -> str:
+    """Which rank stalls. signs: Of each rank its signs of life, and its place."""
+    fewest = min(ticks for ticks, _ in signs)
+    stalled = " and ".join(
+        f"rank {rank} ({place})" for rank, (ticks, place) in enumerate(signs) if ticks == fewest
     )
-    others = " and ".join(f"rank {rank}" for rank, (ticks, _) in enumerate(told) if ticks > fewest)
-    return f"{behind} made no progress for {timeout:g} s" + (
-        f", while {others} waited" if others else ""
-    )
+    others = " and ".join(f"rank {rank}" for rank, (ticks, _) in enumerate(signs) if ticks > fewest)
+    message = f"{stalled} made no progress for {timeout:g} s"
+    return f"{message}, while {others} waited" if others else message

@@ -1,88 +1,136 @@
-"""Rates (section 5 of the paper): one for all layers, divided by ten when the validation error stops improving; or the falls logged in
-2012."""
+"""Learning rates by epoch (section 5 of the paper).
+
+A schedule is a class in SCHEDULES under the word that `Recipe.schedule` holds.
+"""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 from alexnet.errors import InputError
 from alexnet.presets import Recipe
 
+MAX_FALLS = 3  # of the plateau rule; the next plateau ends the run
+
 
 @dataclass
 class Schedule:
-    """Rates by epoch. Its fields are its whole state, and go into checkpoints.
+    """The rates of a run, constant unless a subclass says otherwise.
 
-    "plateau": a fall after `patience` epochs without a better validation error at the current rate, at most three; the next such plateau
-    ends the run. Waiting begins when the net has left ln(classes): before that nothing can stop improving. "logged": the preset's falls, on
-    its scale of `cycles` epochs stretched to `epochs`. "constant": no falls.
+    Args:
+        recipe: The preset's recipe: the first rates, of weights and of biases.
+        epochs: The budget; `recipe.cycles` epochs of a logged run are stretched to it.
     """
 
-    epochs: float  # the budget
-    patience: int
+    recipe: Recipe
+    epochs: float
     falls: int = 0  # so far
-    best: float = math.inf  # validation error at this rate
+    finished: bool = False  # nothing more to be gained: the run may end before its budget
+
+    @staticmethod
+    def of(recipe: Recipe, epochs: float) -> "Schedule":
+        """The schedule that the recipe names."""
+        return SCHEDULES[recipe.schedule](recipe, epochs)
+
+    def start(self, kind: str) -> float:
+        """The first rate of a parameter's kind, "weight" or "bias"."""
+        return self.recipe.bias_rate if kind == "bias" else self.recipe.rate
+
+    def rate(self, epoch: float, layer: str, kind: str = "weight") -> float:
+        """The rate of a layer's parameters of one kind in `epoch`, from 0; 0 means frozen."""
+        return self.start(kind)
+
+    def color(self, epoch: float) -> bool:
+        """Whether color shifts are on."""
+        return self.recipe.color_off is None or self.logged_epoch(epoch) < self.recipe.color_off
+
+    def logged_epoch(self, epoch: float) -> float:
+        """The epoch on the recipe's scale of `cycles` epochs."""
+        return epoch * self.recipe.cycles / self.epochs
+
+    def observe(self, validation_error: float, started: bool) -> None:
+        """Take note of an epoch's end. started: The training loss has left ln(classes)."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to hold, as JSON."""
+        return {}
+
+    def restore(self, state: Any) -> None:
+        """Take `state()` back. Raises InputError where it cannot be that."""
+
+
+class Constant(Schedule):
+    """No falls."""
+
+
+class Logged(Schedule):
+    """The falls logged in 2012. Source: layer-params-145-2010.cfg:170-176."""
+
+    def rate(self, epoch: float, layer: str, kind: str = "weight") -> float:
+        recipe, now = self.recipe, self.logged_epoch(epoch)
+        falls = recipe.bias_falls if kind == "bias" else recipe.falls
+        rate = self.start(kind) / 10 ** sum(now >= fall for fall in falls)
+        if layer == "conv1":
+            if recipe.conv1_freeze is not None and now >= recipe.conv1_freeze:
+                return 0.0
+            ahead = recipe.conv1_fall is not None and recipe.conv1_fall <= now < recipe.falls[-1]
+            if ahead and kind != "bias":
+                return rate / 10
+        return rate
+
+
+@dataclass
+class Plateau(Schedule):
+    """The paper's rule: divide by ten when the validation error stops improving.
+
+    A fall comes after `patience` epochs without a better error at the current rate, at most three
+    times; the next such plateau ends the run. Waiting begins when the net has left ln(classes):
+    before that nothing can stop improving.
+    """
+
+    best: float = math.inf  # validation error at the current rate
     waited: int = 0
-    finished: bool = False
 
-    @classmethod
-    def of(cls, epochs: float) -> "Schedule":
-        return cls(epochs=epochs, patience=max(2, round(epochs / 12)))
+    @property
+    def patience(self) -> int:
+        return max(2, round(self.epochs / 12))
 
-    def observe(self, recipe: Recipe, validation_error: float, started: bool) -> None:
-        """After each epoch. started: the training loss has left ln(classes)."""
-        if recipe.schedule != "plateau" or not started:
+    def rate(self, epoch: float, layer: str, kind: str = "weight") -> float:
+        return self.start(kind) / 10**self.falls
+
+    def observe(self, validation_error: float, started: bool) -> None:
+        if not started:
             return
         if validation_error < self.best:
             self.best, self.waited = validation_error, 0
             return
         self.waited += 1
         if self.waited >= self.patience:
-            self.finished = self.falls == 3
-            self.falls, self.best, self.waited = min(self.falls + 1, 3), math.inf, 0
+            self.finished = self.falls == MAX_FALLS
+            self.falls, self.best, self.waited = min(self.falls + 1, MAX_FALLS), math.inf, 0
 
-    def rate(self, recipe: Recipe, epoch: float, layer: str, bias: bool) -> float:
-        """Of a layer's weights or biases during `epoch` (counted from 0); 0 means frozen."""
-        start = recipe.bias_rate if bias else recipe.rate
-        if recipe.schedule == "constant":
-            return start
-        if recipe.schedule == "plateau":
-            return start / 10**self.falls
-        then = epoch * recipe.cycles / self.epochs  # where the logged run was
-        falls = recipe.bias_falls if bias else recipe.falls
-        rate = start / 10 ** sum(then >= fall for fall in falls)
-        if layer == "conv1":
-            if recipe.conv1_freeze is not None and then >= recipe.conv1_freeze:
-                return 0.0
-            if (
-                not bias
-                and recipe.conv1_fall is not None
-                and recipe.conv1_fall <= then < recipe.falls[-1]
-            ):
-                return rate / 10
-        return rate
+    def state(self) -> dict[str, Any]:
+        return {
+            "epochs": self.epochs,
+            "patience": self.patience,
+            "falls": self.falls,
+            "best": None if math.isinf(self.best) else self.best,  # JSON has no infinity
+            "waited": self.waited,
+            "finished": self.finished,
+        }
 
-    def color(self, recipe: Recipe, epoch: float) -> bool:
-        """Whether color shifts are on."""
-        return recipe.color_off is None or epoch * recipe.cycles / self.epochs < recipe.color_off
-
-    def state(self) -> dict:
-        return asdict(self) | {
-            "best": None if math.isinf(self.best) else self.best
-        }  # JSON has no infinity
-
-    @classmethod
-    def from_state(cls, state: object) -> "Schedule":
-        """Raises InputError where `state` is not what `state()` gives."""
-        known = cls.of(1.0).state().keys()
-        if not isinstance(state, dict) or state.keys() != known:
-            raise InputError(f"its schedule is {state!r}, without {', '.join(known)} or with more")
+    def restore(self, state: Any) -> None:
+        names = self.state().keys()
+        if not isinstance(state, dict) or state.keys() != names:
+            raise InputError(f"its schedule is {state!r}, without {', '.join(names)} or with more")
+        types = {"epochs": (int, float), "best": (int, float, type(None)), "finished": (bool,)}
         for name, value in state.items():
-            kinds = {
-                "epochs": (int, float),
-                "best": (int, float, type(None)),
-                "finished": (bool,),
-            }.get(name, (int,))
-            most = 3 if name == "falls" else math.inf
-            if type(value) not in kinds or (value is not None and not 0 <= value <= most):
+            most = MAX_FALLS if name == "falls" else math.inf
+            of_type = type(value) in types.get(name, (int,))
+            if not of_type or (value is not None and not 0 <= value <= most):
                 raise InputError(f"its schedule's {name} is {value!r}")
-        return cls(**(state | {"best": math.inf if state["best"] is None else state["best"]}))
+        self.falls, self.waited, self.finished = (state[n] for n in ("falls", "waited", "finished"))
+        self.best = math.inf if state["best"] is None else state["best"]
+
+
+SCHEDULES: dict[str, type[Schedule]] = {"plateau": Plateau, "logged": Logged, "constant": Constant}

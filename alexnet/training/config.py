@@ -1,0 +1,131 @@
+"""What decides a run's weights, beside the pixels of its data."""
+
+import os
+import shutil
+import sys
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import Literal, get_args
+
+import torch
+
+from alexnet import presets
+from alexnet.data.pack import Pack
+from alexnet.errors import InputError
+from alexnet.exchange import Together
+from alexnet.keys import key
+from alexnet.network import AlexNet
+from alexnet.training.precision import PRECISIONS, Precision
+from alexnet.training.ranks import Ranks
+
+# Part of a trained model's identity: raise it with any change that changes trained weights.
+# tests/test_config.py holds the numbers that say when.
+VERSION = 1
+
+Mode = Literal[
+    "plain",  # torch's operations one by one
+    "graph",  # the whole step as one CUDA graph, in one process: alexnet.training.steps
+    "compiled",  # the net's passes compiled by torch.compile, in one process
+]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run's settings, which decide its weights.
+
+    Args:
+        preset: A name such as "paper/no-lrn".
+        epochs: The budget; it may end inside an epoch.
+        data: Digests of the packs, by split.
+        rate: The first learning rate; None: the preset's. The biases' rate keeps its ratio to it.
+        stop_at_train_error: End after the epoch whose running training error falls to this.
+        start: SHA-256 of the weights file that all layers but the last begin with.
+
+    Raises:
+        InputError: A field holds none of its words, which are listed.
+    """
+
+    preset: str
+    num_classes: int
+    width: float
+    image_size: int
+    epochs: float
+    data: dict[str, str]
+    batch_size: int = 128
+    rate: float | None = None
+    seed: int = 0
+    stop_at_train_error: float | None = None
+    precision: Precision = "fp32"
+    mode: Mode = "plain"
+    start: str | None = None
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        for name, words in (("precision", PRECISIONS), ("mode", MODES)):
+            if (word := getattr(self, name)) not in words:
+                raise InputError(f"there is no {name} {word!r}; there are {', '.join(words)}")
+
+    @property
+    def identity(self) -> str:
+        """The run's key: of the version, and of the fields that differ from their defaults, so
+        that a field added later leaves older runs what they are."""
+        default = {f.name: f.default for f in fields(self) if f.name != "version"}
+        settings = asdict(self).items()
+        return key({k: v for k, v in settings if v != default.get(k, MISSING)})
+
+    @property
+    def recipe(self) -> presets.Recipe:
+        recipe = presets.get(self.preset).recipe
+        if self.rate is None:
+            return recipe
+        bias_rate = recipe.bias_rate * self.rate / recipe.rate
+        return replace(recipe, rate=self.rate, bias_rate=bias_rate)
+
+    @property
+    def shapes(self) -> list[presets.Shape]:
+        """The net's layers at this width and image size."""
+        preset = presets.get(self.preset)
+        return presets.shapes(preset, self.num_classes, self.width, self.image_size)
+
+    def network(self, exchange: Together | None = None) -> AlexNet:
+        """The net with its initial weights, or those of its columns that are this process's."""
+        torch.manual_seed(self.seed)
+        return AlexNet(self.preset, self.num_classes, self.width, self.image_size, exchange)
+
+
+def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> None:
+    """Raise InputError where a run cannot work on these packs and ranks."""
+    mode, recipe = config.mode, config.recipe
+    if ranks.world > 1 and mode != "plain":
+        raise InputError(f"mode {mode} is for one process; several ranks need the mode plain")
+    if mode == "compiled" and ranks.device.type == "cpu":
+        cxx = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch
+        if shutil.which(cxx.partition(" ")[0]) is None:
+            raise InputError(
+                f"mode compiled needs a C++ compiler, and there is no {cxx or 'g++'}; "
+                "install g++, or use the mode plain"
+            )
+    if mode == "graph" and recipe.velocity != "with rate":
+        raise InputError(
+            f"preset {config.preset!r} has an update rule that no graph can hold; "
+            "use the mode plain"
+        )
+    for name in ("train", "val"):
+        if name in splits and not splits[name].labeled:
+            raise InputError(
+                f"the images in {splits[name].path} have no labels: "
+                "there is nothing to learn from them"
+            )
+    if recipe.schedule == "plateau" and "val" not in splits:
+        raise InputError(
+            f"{splits['train'].path} comes without a val split; preset {config.preset!r} needs "
+            "one, to lower its rate when the validation error stops improving (or add its "
+            "variant constant-rate)"
+        )
+    needed = 12 * presets.total(config.shapes, "parameters")  # weights, gradients, velocities
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise InputError(
+            f"the net needs {needed / 2**30:,.0f} GiB of memory, of {memory / 2**30:,.0f}; "
+            "choose a smaller width"
+        )

@@ -1,0 +1,302 @@
+"""A run's folder: what a run writes there, and how it is read.
+
+lock                  held by the process that trains there
+config.json           the run's `Config`
+mean.npy              the mean image that its input lacks
+classes.json          the meaning of its outputs
+log.jsonl             its log (alexnet.training.log)
+checkpoints/          (alexnet.training.checkpoint)
+weights.safetensors   at the end: the weights, in the layout of one device
+summary.json          at the end: how the run ended
+"""
+
+import io
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from alexnet import presets
+from alexnet.data.augment import Augment
+from alexnet.data.pack import Pack
+from alexnet.errors import InputError, SharedError
+from alexnet.files import Locked, file_digest, lock, write_whole
+from alexnet.network import AlexNet, check_merged
+from alexnet.training import checkpoint
+from alexnet.training.checkpoint import Columns
+from alexnet.training.config import Config
+from alexnet.training.ranks import Ranks
+
+WEIGHTS, SUMMARY, CONFIG = "weights.safetensors", "summary.json", "config.json"
+MEAN, CLASSES = "mean.npy", "classes.json"
+
+
+@contextmanager
+def claimed(config: Config, out: Path, resume: bool, word: str) -> Iterator[None]:
+    """Make a new run's folder, or check that the one there is this run; keep other processes out
+    of it while the block runs.
+
+    Args:
+        word: Stands in the lock, for other ranks to see.
+
+    Raises:
+        InputError: The folder is in use, of another run or of no run, or cannot be made.
+    """
+    _check_place(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {out}: {error.strerror}; choose another place") from None
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(lock(out / "lock", wait=False))
+        except Locked:
+            raise InputError(
+                f"another process is training in {out}; wait for it, or choose another folder"
+            ) from None
+        with checkpoint.writing(out / "lock"):
+            held.truncate(0)
+            held.write(word)
+            held.flush()
+        if (out / CONFIG).exists():
+            _check_same(config, out, resume)
+        for left in out.glob(".*.part"):  # by processes that were killed
+            left.unlink()
+        yield
+
+
+def _check_place(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; choose another name for the run's folder")
+    if out.exists() and not (out / CONFIG).exists():
+        # all that a process killed at the very beginning leaves behind
+        beginning = re.compile(rf"lock|\.{re.escape(CONFIG)}\.\d+\.part")
+        if not all(beginning.fullmatch(path.name) for path in out.iterdir()):
+            raise InputError(
+                f"{out} is there and holds something that is no run; choose another folder"
+            )
+
+
+def _check_same(config: Config, out: Path, resume: bool) -> None:
+    if not resume:
+        raise InputError(
+            f"{out} already holds a run; add --resume to go on with it, or choose another folder"
+        )
+    stored = read_config(out)
+    for name, value in asdict(config).items():
+        if (held := getattr(stored, name)) != value:
+            raise InputError(
+                f"{out} holds a run with {name} {held!r}, not {value!r}; choose another folder, "
+                "or the same options"
+            )
+
+
+def check_shared(out: Path, ranks: Ranks, word: str) -> None:
+    """Raise InputError on all ranks where one does not see the folder that rank 0 has claimed."""
+    if ranks.world == 1:
+        return
+    file, until = out / "lock", time.monotonic() + 5  # seconds, which a network's disk may take
+    while not (seen := file.exists() and file.read_text() == word) and time.monotonic() < until:
+        time.sleep(0.1)
+    _, blind = ranks.totals(flags=[not seen and rank == ranks.rank for rank in range(ranks.world)])
+    if any(blind):
+        which = " and ".join(f"rank {rank}" for rank, one in enumerate(blind) if one)
+        raise SharedError(
+            f"{which} cannot see rank 0's {out}; give all ranks the same --out, on a disk that "
+            "they share"
+        )
+
+
+def write(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
+    """Write a file of the run whole or not at all. Raises OSError with the remedy."""
+    with checkpoint.writing(path):
+        write_whole(path, content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write(path, json.dumps(value, indent=1))
+
+
+def write_inputs(out: Path, pack: Pack) -> None:
+    """Write the mean image and the classes of the training images."""
+    mean = io.BytesIO()
+    np.save(mean, pack.mean)
+    write(out / MEAN, mean.getvalue())
+    write(out / CLASSES, json.dumps(pack.classes, indent=1) + "\n")
+
+
+def is_finished(out: Path) -> bool:
+    return (out / SUMMARY).exists()
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    """How a finished run ended."""
+    return json.loads((out / SUMMARY).read_text())
+
+
+def read_config(folder: Path) -> Config:
+    file = folder / CONFIG
+    try:
+        return Config(**json.loads(file.read_text()))
+    except (ValueError, TypeError):
+        message = f"{file} is damaged, or of a newer version; choose another folder"
+        raise InputError(message) from None
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}); train again, in another folder") from None
+
+
+def _check_finished(folder: Path) -> None:
+    if not (folder / CONFIG).exists():
+        raise InputError(
+            f"{folder} holds no run; make one with `alexnet train --data PACK --out {folder}`"
+        )
+    if not is_finished(folder):
+        raise InputError(
+            f"the run in {folder} is not finished; go on with it by "
+            f"`alexnet train ... --out {folder} --resume`"
+        )
+    for name in (WEIGHTS, MEAN):
+        if not (folder / name).exists():
+            raise InputError(f"{folder / name} is missing; train again, in another folder")
+
+
+def check_usable(folder: Path) -> None:
+    """Raise InputError where a folder holds no finished run, or one that diverged."""
+    _check_finished(folder)
+    if (step := read_summary(folder)["diverged_at"]) is not None:
+        raise InputError(
+            f"the run in {folder} diverged at step {step}, and its weights are of no use; "
+            "train again in another folder, with a lower --lr"
+        )
+
+
+def load_run(folder: Path) -> tuple[AlexNet, Augment, Config]:
+    """Load a finished run.
+
+    Returns:
+        The network in evaluation mode, what its input goes through, and the run's settings.
+
+    Raises:
+        InputError: The folder holds no finished run, or a damaged one.
+    """
+    _check_finished(folder)
+    config = read_config(folder)
+    try:
+        mean = np.load(folder / MEAN)
+    except (ValueError, EOFError) as error:
+        message = f"{folder / MEAN} is damaged ({error}); train again, in another folder"
+        raise InputError(message) from None
+    net = config.network()
+    net.load_merged(read_weights(folder / WEIGHTS))
+    return net.eval(), Augment(config.recipe, mean, config.image_size), config
+
+
+def check_like_trained(pack: Pack, run: Path, config: Config, augment: Augment) -> None:
+    """Raise InputError where a pack's images or classes are not like those a run was trained on."""
+    if len(pack.classes) != config.num_classes or pack.size != augment.mean_size:
+        raise InputError(
+            f"{pack.path} has {len(pack.classes)} classes of {pack.size}-pixel images; "
+            f"the run in {run} was trained on {config.num_classes} of {augment.mean_size}; "
+            "evaluate it on a pack like that one"
+        )
+    file = run / CLASSES
+    trained = json.loads(file.read_text()) if file.exists() else pack.classes
+    for name, other in zip(trained, pack.classes):
+        if name != other:
+            raise InputError(
+                f"{pack.path} has other classes than the run in {run} was trained on, "
+                f"of which one is {name!r}"
+            )
+
+
+def starting_point(run: Path) -> str:
+    """What `Config.start` is for nets that begin with a finished run's weights.
+
+    Raises:
+        InputError: There is no such run.
+    """
+    check_usable(run)
+    return file_digest(run / WEIGHTS)
+
+
+def starting_weights(config: Config, start: Path | None, out: Path) -> dict[str, Tensor] | None:
+    """The weights that `config.start` names, once they are known to fit.
+
+    Returns:
+        The weights; None where there are none, or where the run has gone on from them.
+
+    Raises:
+        InputError: The run in `start` is not the one that is named, or of another net.
+    """
+    if config.start is None:
+        if start is not None:
+            raise InputError(
+                f"the config names no weights to start from, and the run in {start} was given"
+            )
+        return None
+    if is_finished(out) or checkpoint.steps(out / "checkpoints"):
+        return None
+    expected = f"{config.start[:16]}..."
+    if start is None:
+        raise InputError(
+            f"the run begins with the weights of another, of SHA-256 {expected}, and that run was "
+            "not given"
+        )
+    if (digest := starting_point(start)) != config.start:
+        raise InputError(
+            f"{start / WEIGHTS} has SHA-256 {digest[:16]}..., and the run begins with that of "
+            f"{expected}"
+        )
+    weights, shapes = read_weights(start / WEIGHTS), config.shapes
+    try:
+        check_merged(weights, presets.get(config.preset), shapes, but=[shapes[-1].layer.name])
+    except InputError as error:
+        raise InputError(
+            f"the run in {start} is of another net: {error}; all layers but the last must agree"
+        ) from None
+    return weights
+
+
+def gather_columns(columns: Columns, count: int, out: Path, ranks: Ranks) -> Columns:
+    """The tensors of all `count` columns, on rank 0; other ranks' come through the folder."""
+    if ranks.world == 1:
+        return columns
+    places = {str(number): out / f".column-{number}.part" for number in range(count)}
+    if ranks.keeps:
+        for number, tensors in columns.items():
+            with checkpoint.writing(places[number]):
+                on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
+                checkpoint.write_tensors(places[number], on_cpu)
+    ranks.meet()
+    if ranks.is_first:
+        columns = {number: load_file(place) for number, place in places.items()}
+        for place in places.values():
+            place.unlink()
+    return columns
+
+
+def write_weights(config: Config, columns: Columns, out: Path) -> None:
+    """Write the weights and buffers of all columns, in the layout of one device and in the type
+    that they were updated in."""
+    net = config.network().to(torch.float64 if config.precision == "fp64" else torch.float32)
+    with torch.no_grad():
+        for name, value in net.state_dict().items():  # tensors that share the net's memory
+            _, number, rest = name.split(".", 2)
+            value.copy_(columns[number][rest])
+    with checkpoint.writing(out / WEIGHTS):
+        checkpoint.write_tensors(out / WEIGHTS, net.export_merged())

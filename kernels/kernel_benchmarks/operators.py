@@ -1,0 +1,290 @@
+"""Operators beside their peers, and the targets beside what was measured.
+
+    python -m kernel_benchmarks.operators                                     # in kernels/
+    python -m kernel_benchmarks.operators local_response_norm --shapes 96x55x55 --batch 64
+
+All implementations take turns in one run, each checked against float64 first. What matters most
+comes first, each case's rows are in results/ as soon as it is done, and a run that was stopped, or
+whose budget was spent, goes on where it ended when started again with the same code on the same
+machine. The table at the end gives the median time, the percentage of the device's copy bandwidth
+that the fewest possible bytes make of it, and each one's time over ours. README.md says more.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+
+from kernel_benchmarks import (
+    crop_flip_color,
+    local_response_norm,
+    max_pool,
+    measure,
+    momentum_step,
+    record,
+    report,
+    response_norm_pool,
+    runner,
+    same_map_norm,
+    script,
+)
+from kernel_benchmarks.measure import Case, Dims
+from kernel_benchmarks.record import InputError, Row
+
+OPERATORS: dict[str, Any] = {
+    operator.NAME: operator
+    for operator in (
+        *(local_response_norm, max_pool, response_norm_pool, same_map_norm),
+        *(crop_flip_color, momentum_step),
+    )
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cpu": {"batch": [16], "dtype": ["fp32"], "layouts": ["nchw"], "runs": 20, "seconds": 10.0},
+    "cuda": {
+        "batch": [1024, 128],
+        "dtype": ["bf16", "fp32"],
+        "layouts": ["nhwc", "nchw"],
+        "runs": 50,
+        "seconds": 1.5,  # so that all cases fit into the budget
+    },
+}
+TINY: dict[str, Any] = {"batch": [2], "runs": 2, "seconds": 0.5}
+
+
+# --- the targets ---
+
+
+class Measured:
+    """What was measured: ours in the layout it is written for, a peer in its fastest.
+
+    Args:
+        rows: Of one machine.
+        cuda: Whether of a GPU.
+        dtype: Of the targets' cases.
+        batch: Of the targets' cases.
+    """
+
+    def __init__(self, rows: Iterable[Row], cuda: bool, dtype: str, batch: int):
+        method = "cold" if cuda else "wall"
+        own = [row for row in rows if bool(row["cuda"]) == cuda and row["method"] == method]
+        self.all = [best for _, _, best in report.comparisons(own)]
+        self.cases = {
+            (ours["operator"], ours["layer"], ours["direction"]): best
+            for best in self.all
+            if ((ours := best["ours"])["dtype"], ours["batch"]) == (dtype, batch)
+        }
+
+    def percent(self, operator: str, direction: str) -> float | None:
+        best = self.cases.get((operator, "conv1", direction))
+        return best["ours"]["percent_of_copy"] if best else None
+
+    def faster(self, operator: str, direction: str, than: str, ours: str = "ours") -> float | None:
+        best = self.cases.get((operator, "conv1", direction), {})
+        return _ratio(best, than, ours)
+
+    def worst(self, operator: str, than: str) -> float | None:
+        """The least ratio in any case, forward and backward."""
+        ratios = [
+            _ratio(best, than)
+            for best in self.all
+            if best["ours"]["operator"] == operator and best["ours"]["direction"] != "both"
+        ]
+        return min((ratio for ratio in ratios if ratio), default=None)
+
+    def saved(self, operator: str, than: str) -> float | None:
+        """Of conv1 and conv2 together."""
+        both = [self.cases.get((operator, layer, "forward"), {}) for layer in ("conv1", "conv2")]
+        if not all(than in best for best in both):
+            return None
+        mine, theirs = (sum(best[name]["saved_bytes"] for best in both) for name in ("ours", than))
+        return mine / theirs
+
+
+def _ratio(best: dict[str, Row], than: str, ours: str = "ours") -> float | None:
+    known = than in best and ours in best
+    return best[than]["median_ms"] / best[ours]["median_ms"] if known else None
+
+
+@dataclass(frozen=True)
+class Target:
+    what: str
+    limit: float
+    unit: str  # "%" or "x"
+    value: Callable[[Measured], float | None]
+    most: bool = False  # the limit is the most allowed, not the least
+
+
+SAVED = "saved activations of both blocks, of eager's"
+LRN, POOL, BLOCK = "local_response_norm", "max_pool", "response_norm_pool"
+
+
+def percent(what: str, limit: float, operator: str, direction: str) -> Target:
+    return Target(what, limit, "%", lambda measured: measured.percent(operator, direction))
+
+
+def faster(
+    what: str, limit: float, operator: str, direction: str, than: str = "torch", ours: str = "ours"
+) -> Target:
+    return Target(what, limit, "x", lambda m: m.faster(operator, direction, than, ours))
+
+
+GPU_TARGETS = (  # for an H200, bf16, batch 1024, conv1's shape
+    percent("LRN forward, of copy bandwidth", 85, LRN, "forward"),
+    faster("LRN forward, over torch eager", 7, LRN, "forward"),
+    percent("LRN backward, of copy bandwidth", 75, LRN, "backward"),
+    faster("LRN backward, over torch eager", 10, LRN, "backward"),
+    percent("pooling forward, of copy bandwidth", 80, POOL, "forward"),
+    percent("pooling backward, of copy bandwidth", 80, POOL, "backward"),
+    faster("block forward, over torch.compile", 2, BLOCK, "forward", "torch.compile"),
+    faster("block backward, over torch.compile", 2, BLOCK, "backward", "torch.compile"),
+    Target("LRN over cuDNN's, the worst of all cases", 1, "x", lambda m: m.worst(LRN, "cudnn")),
+    Target(SAVED, 0.2, "x", lambda m: m.saved(BLOCK, "torch"), most=True),
+)
+COMPOSITE = ("torch", "ours, composite")
+CPU_TARGETS = (  # fp32, batch 16, conv1's shape
+    faster("LRN forward, over torch eager", 4, LRN, "forward"),
+    faster("LRN forward and backward, over torch eager", 4, LRN, "both"),
+    faster("the same without a compiler, forward", 1.5, LRN, "forward", *COMPOSITE),
+    faster("the same without a compiler, forward and backward", 1.5, LRN, "both", *COMPOSITE),
+)
+
+
+def verdicts(rows: Sequence[Row], tiny: bool = False) -> str:
+    """The targets beside what was measured.
+
+    Args:
+        rows: Of one machine; targets of another kind of device are not judged.
+        tiny: Whether the sizes mean nothing.
+    """
+    lines = [["on ", "target ", "wanted", "measured", " "]]
+    kinds = (("GPU", GPU_TARGETS, "bf16", 1024), ("CPU", CPU_TARGETS, "fp32", 16))
+    for device, targets, dtype, batch in kinds:
+        measured = Measured(rows, device == "GPU", dtype, TINY["batch"][0] if tiny else batch)
+        for target in targets:
+            value, unit = target.value(measured), " %" if target.unit == "%" else " x"
+            if value is None:
+                verdict = "not measured"
+            elif tiny:
+                verdict = "tiny: no verdict"
+            else:
+                is_met = value <= target.limit if target.most else value >= target.limit
+                verdict = "met" if is_met else "missed"
+            limit = f"{'<=' if target.most else '>='} {target.limit:g}{unit}"
+            shown = "" if value is None else f"{value:.3g}{unit}"
+            lines.append([device, target.what, limit, shown, verdict])
+    return (
+        "GPU: H200, bf16, batch 1024, conv1's shape. CPU: fp32, batch 16, conv1's shape. "
+        f"Peers in their fastest layout.\n{report.table(lines)}"
+    )
+
+
+# --- the run ---
+
+
+def cases(operator: Any, args: argparse.Namespace) -> list[Case]:
+    """All cases of an operator that the options name."""
+    known = operator.TINY if args.tiny else operator.SHAPES
+    shapes = {text: known.get(text) or _dims(text, operator) for text in args.shapes or known}
+    fixed = getattr(operator, "FIXED", {})  # what the operator does not vary in
+    options = {name: fixed.get(name, getattr(args, name)) for name in ("batch", "dtype", "layouts")}
+    found = []
+    for (layer, dims), dtype, batch in product(shapes.items(), options["dtype"], options["batch"]):
+        # only the large batch is measured in a second layout
+        layouts = options["layouts"][: None if batch in (0, max(args.batch)) else 1]
+        layer, generator = layer if layer in known else "", torch.Generator(args.device)
+        rest = (batch, dtype, tuple(layouts), args.device, generator)
+        found.append(Case(operator, layer, dims, *rest))
+    return found
+
+
+def _dims(text: str, operator: Any) -> Dims:
+    example = next(iter(operator.SHAPES.values()))
+    try:
+        dims = tuple(script.positive(part) for part in text.split("x"))
+    except argparse.ArgumentTypeError:
+        dims = ()
+    if len(dims) != len(example):
+        names = ", ".join(operator.SHAPES)
+        raise InputError(
+            f"--shapes {text}: give {names} or a size such as {measure.label(example)}"
+        )
+    return dims
+
+
+def plan(args: argparse.Namespace) -> list[Case]:
+    """All cases, the most important first: bf16 before fp32 and the large batch before the small,
+    conv1 before the rest."""
+    rank = {"conv1": 0, "conv2": 1}
+    large = (0, max(args.batch))
+    return sorted(
+        (case for name in args.operators for case in cases(OPERATORS[name], args)),
+        key=lambda c: (c.dtype != args.dtype[0], c.batch not in large, rank.get(c.layer, 2)),
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    form = script.parser("kernel_benchmarks.operators", __doc__, record.ARCHIVE)
+    add = form.add_argument
+    add("operators", nargs="*", metavar="NAME", help=f"only these; all: {', '.join(OPERATORS)}")
+    add("--shapes", nargs="+", metavar="SHAPE", help="of one operator: layers, or 96x55x55")
+    batch = "images (default: 16 on a CPU, 1024 and 128 on a GPU)"
+    add("--batch", type=script.positive, nargs="+", metavar="N", help=batch)
+    dtype = "default: fp32 on a CPU, bf16 and fp32 on a GPU"
+    add("--dtype", choices=tuple(measure.DTYPES), nargs="+", help=dtype)
+    layouts = "ratios are to ours in the first (default: nchw on a CPU, nhwc and nchw on a GPU)"
+    add("--layouts", choices=tuple(measure.LAYOUTS), nargs="+", help=layouts)
+    names = 'only these, e.g. ours "ours, composite" torch torch.compile'
+    add("--implementations", nargs="+", metavar="NAME", help=names)
+    add("--seed", type=int, help="of the random inputs (default: a new one for each case)")
+    script.add_limits(form, runs=None, time=None, budget=480.0)
+    return form
+
+
+def settle(args: argparse.Namespace) -> None:
+    """Check the options and fill in the defaults, which are the device's."""
+    script.settle(args)
+    args.operators = script.chosen(args.operators, OPERATORS, list(OPERATORS))
+    if args.shapes and len(args.operators) > 1:
+        raise InputError("--shapes are of one operator; name it")
+    for name, value in (DEFAULTS[args.device] | (TINY if args.tiny else {})).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+
+    def work() -> int:
+        settle(args)
+        clock, gpu = runner.Clock(args.device), args.device == "cuda"
+        size = 2**23 if args.tiny else 2**30 if gpu else 2**28
+        tasks, ceiling = [], list[float]()
+
+        def measured(case: Case) -> list[Row]:
+            ceiling.extend([] if ceiling else [runner.copy_bandwidth(clock, args.device, size)])
+            return measure.measure(case, clock, ceiling[0], args)
+
+        for case in plan(args):
+            file = args.out / f"{case.operator.NAME}.csv"
+            tasks.append(runner.Task(str(case), case.key(), partial(measured, case), file))
+        origin = record.machine(args.device, args.commit)
+        # not the default stream, which no CUDA graph can capture
+        with torch.cuda.stream(torch.cuda.Stream() if gpu else None):
+            _, left = runner.run(tasks, record.COLUMNS, origin, args)
+        rows = [row for task in tasks for row in task.held(origin, record.COLUMNS)]
+        print(f"{report.summary(rows)}\n\nrows: {args.out}\n")
+        if left:
+            print(f"not measured, run again to go on: {', '.join(left)}\n")
+        print(verdicts(rows, args.tiny))
+        return 1 if left else 0
+
+    return script.guarded(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,16 +15,29 @@ Rows go to benchmarks/results/data.csv. Images are compared before anything is t
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet.data.augment import Augment
+from alexnet.data.listing import File
+from alexnet.data.loader import Loader, order
+from alexnet.data.pack import Pack
+from alexnet.data.prepare import prepare, read
 from alexnet.errors import InputError
+from alexnet.presets import get
 from alexnet.processes import cores
 from benchmarks import ARCHIVE, ROOT
-from benchmarks.feeding import feeding, gpu
-from benchmarks.preparing import memory, preparing, tiny
+from benchmarks.preparing import memory, photographs, preparing, rates, tiny
 from kernel_benchmarks import record, report, runner, script
 from kernel_benchmarks.record import Row
 
@@ -34,22 +47,219 @@ COLUMNS = (
 )
 FILE = ARCHIVE / "data.csv"
 SOURCES = (ROOT / "alexnet" / "data", ROOT / "benchmarks")
+
+
+# --- feeding ---
+
+BATCH = 128
+
+
+def dataloader(folder: Path, crop: int, floats: bool, workers: int):
+    """torchvision's ImageFolder and its second transforms in torch's DataLoader, whose workers stay
+    from epoch to epoch."""
+    from torchvision import datasets
+    from torchvision.transforms import v2
+
+    steps: list[Any] = [v2.PILToTensor(), v2.RandomCrop(crop), v2.RandomHorizontalFlip()]
+    if floats:
+        means, deviations = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(means, deviations)]
+    data = datasets.ImageFolder(str(folder), v2.Compose(steps))
+    more: Any = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
+    # more workers than processors are tried too
+    warnings.filterwarnings("ignore", "This DataLoader will create")
+    return torch.utils.data.DataLoader(data, BATCH, shuffle=True, num_workers=workers, **more)
+
+
+def whole(loader) -> int:
+    return sum(len(labels) for _, labels in loader)
+
+
+def crops(pack: Pack, augment: Augment, threads: int, few: int = 16) -> Iterator[Tensor]:
+    """uint8 crops (n, c, c, 3), mirrored by coins, as threads cut them where no device does: each
+    gathers a few images at a time, so that they are cut while they are in its cache."""
+    size, rng = augment.size, np.random.default_rng(0)
+    buffers = [torch.empty(few, pack.size, pack.size, 3, dtype=torch.uint8) for _ in range(threads)]
+
+    def cut(part: int, ids: np.ndarray, out: Tensor, corners: list, flips: list) -> None:
+        begin, end = (len(ids) * i // threads for i in (part, part + 1))
+        for at in range(begin, end, few):
+            images = buffers[part][: min(few, end - at)]
+            pack.gather(ids[at : at + len(images)], images.numpy())
+            for i, image in enumerate(images, at):
+                top, left = corners[i]
+                crop = image[top : top + size, left : left + size]
+                out[i] = crop.flip(1) if flips[i] else crop
+
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for chosen, _ in order(pack, BATCH, 0, 0):
+            ids = chosen.numpy()
+            out = torch.empty(len(ids), size, size, 3, dtype=torch.uint8)
+            corners = rng.integers(0, augment.margin + 1, (len(ids), 2)).tolist()
+            flips = (rng.random(len(ids)) < 0.5).tolist()
+            list(pool.map(lambda part: cut(part, ids, out, corners, flips), range(threads)))  # noqa: B023
+            yield out
+
+
+def feeding(folder: Path, args: argparse.Namespace) -> list[Row]:
+    """From a raw pack and from a pack of JPEG, against torchvision from the same images as JPEG
+    files that need no scaling any more."""
+    size, source = args.size, photographs(folder / "photographs", args.count)
+    raw = Pack.open(prepare(source, folder / "raw", size=size))
+    jpeg = Pack.open(prepare(source, folder / "jpeg", size=size, encoding="jpeg"))
+    files = as_files(jpeg, folder / "files")
+    rows = encodings(raw, jpeg)
+
+    ids, buffer = (
+        np.random.default_rng(0).permutation(len(raw)),
+        np.empty((BATCH, size, size, 3), np.uint8),
+    )
+
+    def gather(pack: Pack, times: int) -> int:
+        for _ in range(times):
+            for at in range(0, len(ids), BATCH):
+                piece = ids[at : at + BATCH]
+                pack.gather(piece, buffer[: len(piece)])
+        return times * len(ids)
+
+    contestants = {"raw": partial(gather, raw, 4), "jpeg": partial(gather, jpeg, 1)}
+    facts = {"images": len(raw), "size": size, "workers": 1}
+    rows += rates("gather, one core", contestants, args, wanted={"raw": 15000}, **facts)
+    return rows + against_torchvision(raw, jpeg, files, args)
+
+
+def as_files(jpeg: Pack, folder: Path) -> Path:
+    """Write a pack's images as JPEG files, and compare them with the pack."""
+    ends = zip(jpeg.labels.tolist(), jpeg._offsets[:-1], jpeg._offsets[1:], strict=True)
+    some: list[Path] = []
+    for i, (label, begin, end) in enumerate(ends):
+        place = folder / f"class{label}" / f"{i:06d}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(bytes(jpeg._shards[0][begin:end]))
+        some += [place] * (i < 200)
+    pixels = [np.asarray(read(File(str(path)))) for path in some]
+    if not np.array_equal(jpeg.gather(np.arange(len(some))), pixels):
+        raise RuntimeError("the files hold other pixels than the pack")
+    return folder
+
+
+def encodings(raw: Pack, jpeg: Pack) -> list[Row]:
+    """What JPEG does to pixels, and bytes an image."""
+    some = np.arange(min(200, len(jpeg)))
+    before, after = (pack.gather(some).astype(np.float64) for pack in (raw, jpeg))
+    psnr = float(np.mean(10 * np.log10(255**2 / ((before - after) ** 2).mean((1, 2, 3)))))
+    facts = {"case": "encoding", "size": raw.size}
+    loss = {"implementation": "jpeg", "images": len(some), "value": psnr}
+    rows = [facts | loss | {"unit": "dB PSNR against raw"}]
+    for pack in (raw, jpeg):
+        each = sum(shard["bytes"] for shard in pack.manifest["shards"]) / len(pack)
+        kind = {"implementation": pack.encoding, "images": len(pack), "value": each}
+        rows.append(facts | kind | {"unit": "bytes an image"})
+    return rows
+
+
+def against_torchvision(raw: Pack, jpeg: Pack, files: Path, args: argparse.Namespace) -> list[Row]:
+    """Batches of uint8 and of floats, beside torchvision with the number of workers that is the
+    fastest."""
+    crop = round(args.size * 7 / 64) * 8
+    recipe = get("paper").recipe
+    augments = {pack: Augment(recipe, pack.mean, crop, pack.color) for pack in (raw, jpeg)}
+
+    def batches(pack: Pack):
+        return Loader(pack, BATCH, 0, threads=cores()).epoch(0)
+
+    def uint8(pack: Pack) -> int:
+        return sum(len(images) for images, *_ in batches(pack))
+
+    def cropped(pack: Pack) -> int:
+        return sum(map(len, crops(pack, augments[pack], cores())))
+
+    def floats(pack: Pack) -> int:
+        train = augments[pack].train
+        return sum(len(train(images, ids, at, 0)) for images, _, ids, at in batches(pack))
+
+    of_uint8: dict[str, Callable[[], int]] = {
+        "ours, raw, whole images": partial(uint8, raw),
+        "ours, raw, crops": partial(cropped, raw),
+        "ours, jpeg, crops": partial(cropped, jpeg),
+    }
+    of_floats: dict[str, Callable[[], int]] = {
+        "ours, raw": partial(floats, raw),
+        "ours, jpeg": partial(floats, jpeg),
+    }
+    cases = (
+        ("uint8", of_uint8, {"ours, raw, crops": 10.0}),
+        ("floats", of_floats, {"ours, raw": 2.0}),
+    )
+    rows: list[Row] = []
+    for case, contestants, wanted in cases:
+        trials: dict[int, float] = {}
+        for workers in range(args.most_workers + 1):
+            loader = dataloader(files, crop, case == "floats", workers)
+            whole(loader)  # the workers start
+            began = time.perf_counter()
+            trials[workers] = whole(loader) / (time.perf_counter() - began)
+            del loader
+        best = max(trials, key=trials.__getitem__)
+        peer, loader = (
+            f"torchvision, {best} workers",
+            dataloader(files, crop, case == "floats", best),
+        )
+        everyone = {peer: partial(whole, loader), **contestants}
+        facts = {"images": len(raw), "size": crop}
+        new = rates(f"feed {case}", everyone, args, peer, wanted, **facts)
+        trial = ", ".join(f"{workers}: {rate:.0f}/s" for workers, rate in trials.items())
+        new[0]["note"] = f"best of {trial}"
+        rows += new
+        del loader
+    return rows
+
+
+def gpu(folder: Path, args: argparse.Namespace) -> list[Row]:
+    """Images a second of augmentation alone, of streaming, and of both; training on what comes so
+    is `python -m benchmarks.step pack`. Without a GPU this only shows that it runs: nothing of it
+    is worth keeping."""
+    device, n = args.device, args.batch_size
+    source = photographs(folder / "photographs", args.count)
+    pack = Pack.open(prepare(source, folder / "raw", size=args.size))
+    crop = round(args.size * 7 / 64) * 8
+    augment = Augment(get("paper").recipe, pack.mean, crop, pack.color)
+    resident, streamed = (Loader(pack, n, 0, device, resident=kept) for kept in (True, False))
+    fixed = next(iter(resident.epoch(0)))
+
+    def augmented(batches) -> int:
+        count = sum(len(augment.train(images, ids, at, 0)) for images, _, ids, at in batches)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return count
+
+    def streaming() -> int:
+        count = sum(len(batch[0]) for batch in streamed.epoch(0))
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return count
+
+    contestants = {
+        "augmentation alone": lambda: augmented([fixed] * (len(pack) // n)),
+        "streaming alone": streaming,
+        "streaming and augmentation": lambda: augmented(streamed.epoch(0)),
+        "resident and augmentation": lambda: augmented(resident.epoch(0)),
+    }
+    case, facts = "gpu" if device != "cpu" else "gpu, on a CPU", {"images": len(pack), "size": crop}
+    return rates(case, contestants, args, "augmentation alone", **facts)
+
+
+# --- shown, and all of it ---
+
 KINDS = {"prepare": preparing, "feed": feeding, "tiny": tiny, "memory": memory, "gpu": gpu}
 NEED_IMAGES = {"tiny": "Tiny ImageNet's folder", "memory": "a folder of images of 64 x 64 pixels"}
 
 
 def table(rows: Sequence[Row]) -> str:
-    heads = ("images", "size", "images/s", "times", "wanted", "value", "unit ")
-    lines = [["case ", "implementation ", *heads]]
-    forms = {"images_per_s": ",.0f", "ratio": ",.3g", "wanted": ",.3g", "value": ",.4g"}
-    for row in rows:
-        texts = [str(row[name] or "") for name in ("case", "implementation", "images", "size")]
-        numbers = [format(row[name], form) if row[name] else "" for name, form in forms.items()]
-        lines.append([*texts, *numbers, str(row["unit"] or "")])
-    notes = [
-        f"{row['case']}, {row['implementation']}: {row['note']}" for row in rows if row["note"]
-    ]
-    return "\n".join([report.where(rows[0]), "", report.table(lines), *notes])
+    notes = [f"{r['case']}, {r['implementation']}: {r['note']}" for r in rows if r["note"]]
+    names = ("case", "implementation", "images", "size", "images_per_s", "ratio", "wanted")
+    text = report.listing(rows, (*names, "value", "unit"))
+    return "\n".join([report.where(rows[0]), "", text, *notes])
 
 
 def measured(kind: str, args: argparse.Namespace) -> list[Row]:
@@ -62,17 +272,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = form.add_argument
     add("what", nargs="*", help=f"{', '.join(KINDS)} (default: prepare feed)")
     add("--images", type=Path, metavar="DIR", help="images for tiny and memory")
-    shown = "(default: %(default)s)"
-    add("--count", type=script.positive, default=4000, help=f"photographs {shown}")
+    add("--count", type=script.positive, default=4000, help="photographs")
     counts = [10_000, 1_000_000]
     add("--counts", type=script.positive, nargs="+", default=counts, help="images for memory")
-    add("--size", type=script.positive, default=256, help=f"of the packs' images {shown}")
-    workers = f"of torch's DataLoader, to try {shown}"
-    add("--most-workers", type=int, default=2 * cores(), help=workers)
-    add("--runs", type=script.positive, default=3, help=f"rounds that are kept {shown}")
-    add("--batch-size", type=script.positive, default=128, help=f"for gpu {shown}")
-    place = "folder for the images and packs (default: the system's for temporary files)"
-    add("--work", type=Path, help=place)
+    add("--size", type=script.positive, default=256, help="of the packs' images")
+    add("--most-workers", type=int, default=2 * cores(), help="of torch's DataLoader, to try")
+    add("--runs", type=script.positive, default=3, help="rounds that are kept")
+    add("--batch-size", type=script.positive, default=128, help="for gpu")
+    add("--work", type=Path, help="folder for the images and packs (default: a temporary one)")
+    form.set_defaults(fresh=True)
     args = form.parse_args(argv)
 
     def work() -> int:

@@ -19,9 +19,12 @@ class Plain(nn.Sequential):
     gives."""
 
     def __init__(
-        self, preset: str = "paper", num_classes: int = 1000, width: float = 1.0,
+        self,
+        preset: str = "paper",
+        num_classes: int = 1000,
+        width: float = 1.0,
         image_size: int = 224,
-    ):  # fmt: skip
+    ):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         maps = 3
         for row in shapes(get(preset), num_classes, width, image_size):
@@ -100,9 +103,9 @@ def sgd(
     net: nn.Module, rate: float = 1e-4, momentum: float = 0.9, weight_decay: float = 5e-4
 ) -> torch.optim.SGD:
     """torch's SGD over weights and, without decay, biases."""
-    groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
-    for name, parameter in net.named_parameters():
-        groups[name.endswith("bias")].append(parameter)
-    decays = {False: weight_decay, True: 0.0}
-    kinds = [{"params": groups[bias], "weight_decay": decays[bias]} for bias in groups]
-    return torch.optim.SGD(kinds, lr=rate, momentum=momentum)
+    named = list(net.named_parameters())
+    groups = [
+        {"params": [p for name, p in named if name.endswith("bias") is bias], "weight_decay": decay}
+        for bias, decay in ((False, weight_decay), (True, 0.0))
+    ]
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum)

@@ -22,6 +22,7 @@ from benchmarks import ROOT
 from kernel_benchmarks import runner
 from kernel_benchmarks.record import Row
 
+WARM_UP = 1  # rounds that are not kept
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
 
 
@@ -86,7 +87,7 @@ def rates(
         return contestants[name]() / (time.perf_counter() - began)
 
     samplers = {name: partial(sample, name) for name in contestants}
-    samples = runner.take_turns(samplers, args.runs, title=case, warm_up=1)
+    samples = runner.take_turns(samplers, args.runs, title=case, warm_up=WARM_UP)
     names = ("runs", "images_per_s", "p20", "p80")
     rows = [
         {"case": case, "implementation": name, "wanted": (wanted or {}).get(name)}

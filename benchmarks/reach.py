@@ -55,6 +55,7 @@ COLUMNS = (
     *("reached", "epochs", "seconds", "images_per_s", "note"),
 )
 FILE = ARCHIVE / "reach.csv"
+SHARE = script.between(0, 1, "share of images; give a number from 0 to 1")
 
 # after each epoch: epochs, seconds of steps so far, error on the validation images
 Point = tuple[float, float, float]
@@ -189,20 +190,25 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _one_table(rows: Sequence[Row]) -> str:
-    heads = ["seed", "error", "epochs", "seconds", "times", "images/s", "note "]
-    lines = [["implementation ", *heads]]
     peers = {(r["seed"], r["error"]): r["seconds"] for r in rows if r["implementation"] == PEER}
+    shown, first = [], rows[0]
     for row in rows:
         peer = peers.get((row["seed"], row["error"])) if row["implementation"] != PEER else None
         ratio = peer / row["seconds"] if peer and row["seconds"] else None
-        shown = (row["error"], row["epochs"], row["seconds"], ratio)
-        numbers = ["" if value is None else f"{value:,.3g}" for value in shown]
-        rate = f"{row['images_per_s']:,.0f}"
-        lines.append([row["implementation"], row["seed"], *numbers, rate, row["note"]])
-    first = rows[0]
+        shown.append(row | {"ratio": ratio})
+    names = (
+        "implementation",
+        "seed",
+        "error",
+        "epochs",
+        "seconds",
+        "ratio",
+        "images_per_s",
+        "note",
+    )
     net = f"width {first['width']:g}, batch {first['batch']:.0f}, {first['precision']}"
     what = f"{first['data']}: {first['preset']}, {net}"
-    return "\n".join([report.where(first), what, "", report.table(lines)])
+    return "\n".join([report.where(first), what, "", report.listing(shown, names)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -211,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     profiles = f"whose images, net, rate and epochs {shown}"
     add("--profile", default="embedded", metavar="P", help=profiles)
     errors = "stated, of the validation images, 0 to 1 (default: 0.7 0.6)"
-    add("--error", type=share, nargs="+", default=[0.7, 0.6], metavar="E", help=errors)
+    add("--error", type=SHARE, nargs="+", default=[0.7, 0.6], metavar="E", help=errors)
     add("--epochs", type=script.positive, metavar="N", help="the budget (default: the profile's)")
     add("--mode", choices=tuple(MODES), default="plain", help=f"of our trainer {shown}")
     add("--seeds", type=script.positive, default=1, metavar="N", help=f"from 0 on {shown}")
@@ -235,16 +241,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1 if failed else 0
 
     return script.guarded(work, InputError)
-
-
-def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share of images; give a number from 0 to 1")
-    return value
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from itertools import chain, count, islice, repeat, tee
@@ -231,66 +230,46 @@ def plot(rows: Sequence[Row]) -> Figure:
 
 
 def table(rows: Sequence[Row]) -> str:
-    heads = ["case ", "implementation ", "ms", "images/s", "times", "wanted", "floor ms", "peak MB"]
-    lines, first = [heads], rows[0]
-    shown = ("median_ms", "images_per_s", "ratio", "wanted", "floor_ms", "peak_mb")
-    notes: dict[str, None] = {}
+    first, shown = rows[0], []
     for row in rows:
         net = f"{row['preset']}, {row['image_size']:.0f} px, batch {row['batch']:.0f}"
-        numbers = [
-            ""
-            if row[name] is None
-            else f"{row[name]:,{'.0f' if name == 'images_per_s' else '.3g'}}"
-            for name in shown
-        ]
-        case = f"{row['case']}, {net}, {row['precision']}"
-        lines.append([case, row["implementation"], *numbers])
-        if row["note"]:
-            notes[f"{row['case']}, {row['implementation']}: {row['note']}"] = None
-    for row in rows:
-        if row["commit"] != first["commit"]:
-            notes[f"{row['case']}: commit {row['commit']}"] = None
-    heading = (
-        f"times: how many times as fast as {PEER} in the same case; from a pack, as one batch that "
-        "stays"
-    )
-    return "\n".join([report.where(first), heading, "", report.table(lines), *notes])
+        shown.append(row | {"case": f"{row['case']}, {net}, {row['precision']}"})
+    names = ("case", "implementation", "median_ms", "images_per_s", "ratio", "wanted")
+    notes = [f"{r['case']}, {r['implementation']}: {r['note']}" for r in rows if r["note"]]
+    others = [row for row in rows if row["commit"] != first["commit"]]
+    notes += dict.fromkeys(f"{row['case']}: commit {row['commit']}" for row in others)
+    heading = f"times: how many times as fast as {PEER} in the same case; "
+    heading += "from a pack, as one batch that stays"
+    text = report.listing(shown, (*names, "floor_ms", "peak_mb"))
+    return "\n".join([report.where(first), heading, "", text, *notes])
 
 
 # --- the targets ---
 
 
-@dataclass(frozen=True)
-class Target:
-    batch: int
-    limit: float
-    peer: str = ""  # whose multiple is wanted; none: images a second
-
-
 GPU_TARGETS = (  # for an H200: the paper's net in bf16, ours in its fastest form
-    Target(128, 50_000),
-    Target(1024, 70_000),
-    Target(128, 1.0, "torchvision, compiled"),
-    Target(1024, 1.0, "torchvision, compiled"),
-    Target(128, 3.0, PEER),
+    # batch, limit, the peer whose multiple is wanted; none: images a second
+    (128, 50_000, ""),
+    (1024, 70_000, ""),
+    (128, 1.0, "torchvision, compiled"),
+    (1024, 1.0, "torchvision, compiled"),
+    (128, 3.0, PEER),
 )
 
 
 def verdicts(rows: Sequence[Row]) -> str:
     """The targets beside what was measured. rows: of one GPU."""
     lines = [["target ", "wanted", "measured", " "]]
-    for target in GPU_TARGETS:
-        case = {"case": "full net", "preset": "paper", "precision": "bf16", "batch": target.batch}
-        own = [row for row in rows if case.items() <= row.items()]
+    for batch, limit, peer in GPU_TARGETS:
+        case = {"case": "full net", "preset": "paper", "precision": "bf16", "batch": batch}.items()
+        own = [row for row in rows if case <= row.items()]
         rates = {row["implementation"]: row["images_per_s"] or 0.0 for row in own}
-        best = max((rates.get(name, 0.0) for name in OURS if name != "ours, again"), default=0.0)
-        beside = rates.get(target.peer, 0.0) if target.peer else 1.0
+        best = max(rates.get(name, 0.0) for name in OURS if name != "ours, again")
+        beside = rates.get(peer, 0.0) if peer else 1.0
         value = best / beside if beside else 0.0
-        verdict = "not measured" if not value else "met" if value >= target.limit else "missed"
-        unit = f"over {target.peer}" if target.peer else "images/s"
-        what = f"full net, paper, batch {target.batch}, bf16: {unit}"
-        shown = f"{value:,.5g}" if value else ""
-        lines.append([what, f">= {target.limit:,g}", shown, verdict])
+        verdict = "not measured" if not value else "met" if value >= limit else "missed"
+        what = f"full net, paper, batch {batch}, bf16: {f'over {peer}' if peer else 'images/s'}"
+        lines.append([what, f">= {limit:,g}", f"{value:,.5g}" if value else "", verdict])
     return report.table(lines)
 
 
@@ -312,10 +291,10 @@ def task(kind: str, case: Case, args: argparse.Namespace) -> runner.Task:
 def main(argv: Sequence[str] | None = None) -> int:
     form = script.parser("benchmarks.step", __doc__, FILE)
     form.add_argument("what", nargs="*", help=f"{', '.join(KINDS)} (default: steps)")
-    only = f'only these, as "ours, compiled", and {PEER}'
     form.add_argument(
-        "--implementations", nargs="+", choices=IMPLEMENTATIONS, metavar="NAME", help=only
-    )
+        "--implementations", nargs="+", choices=IMPLEMENTATIONS, metavar="NAME",
+        help=f"only these, and {PEER}",
+    )  # fmt: skip
     script.add_limits(form, runs=20, time=90.0)
     args = form.parse_args(argv)
 

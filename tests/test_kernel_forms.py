@@ -115,9 +115,9 @@ def test_the_source_compiles_without_warnings(openmp, tmp_path):
 
 
 def compiled(*options):
-    """What benchmarks.instructions prints: (kernel, bytes spilled, bits of the widest access to memory) of each."""
-    command = [sys.executable, "-m", "benchmarks.instructions", *options]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0"}
+    """What kernel_benchmarks.instructions prints: (kernel, bytes spilled, bits of the widest access to memory) of each."""
+    command = [sys.executable, "-m", "kernel_benchmarks.instructions", *options]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "kernels"), "TRITON_INTERPRET": "0"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     rows = [line[32:].split() for line in done.stdout.splitlines()[1:]]

@@ -34,8 +34,7 @@ def rows(cuda: bool, folder: Path | None = None) -> list[Row]:
     files = [(folder or record.ARCHIVE) / f"{name}.csv" for name in SHORT]
     last = record.of_last_device((row for path in files for row in record.read(path)), cuda)
     method = "cold" if cuda else "wall"
-    timed = [row for row in last if row["method"] == method]
-    return [row for own in report.by_case(timed).values() for row in own]
+    return report.latest(row for row in last if row["method"] == method)
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
@@ -49,9 +48,8 @@ def groups(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
         dtype = f", {row['dtype']}" if has_dtypes else ""
         return f"{SHORT[row['operator']]}, {row['layer']}{batch}{dtype}"
 
-    return {
-        (title(best["ours"]), direction): best for _, direction, best in report.comparisons(rows)
-    }
+    bests = report.comparisons(rows)
+    return {(title(best["ours"]), best["ours"]["direction"]): best for best in bests}
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import triton
@@ -41,25 +43,6 @@ from kernel_benchmarks.measure import DTYPES, LAYOUTS
 from kernel_benchmarks.momentum_step import shapes
 
 SHAPES = {"conv1": (128, 96, 55, 55), "conv2": (128, 256, 27, 27), "conv5": (128, 256, 13, 13)}
-
-
-class _Device:
-    """As much of a driver as compilation asks for."""
-
-    def __init__(self, arch: int):
-        self.target = GPUTarget("cuda", arch, 32)
-
-    def get_current_target(self) -> GPUTarget:
-        return self.target
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return 0
-
-    def get_device_capability(self, device: int = 0) -> tuple[int, int]:
-        return divmod(self.target.arch, 10)
 
 
 @dataclass
@@ -89,7 +72,13 @@ def _compiling(arch: int) -> Iterator[list[tuple]]:
         return compiled
 
     JITFunction.run = compile_only
-    driver.set_active(_Device(arch))
+    device = SimpleNamespace(  # as much of a driver as compilation asks for
+        get_current_target=lambda: GPUTarget("cuda", arch, 32),
+        get_current_device=lambda: 0,
+        get_current_stream=lambda device: 0,
+        get_device_capability=lambda device=0: divmod(arch, 10),
+    )
+    driver.set_active(device)
     try:
         yield launches
     finally:
@@ -120,7 +109,7 @@ def _executed(sass: str, rounds: int) -> int:
 
 
 def _inspect(
-    function: JITFunction, constants: dict, programs: int, compiled, elements: int
+    elements: int, function: JITFunction, constants: dict, programs: int, compiled
 ) -> Compiled:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(compiled.asm["cubin"])
@@ -164,7 +153,7 @@ def measure(
                 tuner.cache.clear()
             with _compiling(arch) as launches:
                 call()
-            rows += [_inspect(*launch, elements) for launch in launches]
+            rows += [_inspect(elements, *launch) for launch in launches]
     finally:
         for tuner, configs in zip(tuners, before):
             tuner.configs = configs
@@ -227,23 +216,19 @@ def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     program = "python -m kernel_benchmarks.instructions"
     form = argparse.ArgumentParser(program, description=__doc__, formatter_class=raw)
-    arch = "compute capabilities times ten: 80 (A100), 90 (H100, H200)"
-    form.add_argument("--arch", type=int, nargs="+", default=[90], help=arch)
-    form.add_argument("--dtype", choices=DTYPES, nargs="+", default=["bf16", "fp32"])
-    layouts = "memory layout of the maps"
-    form.add_argument("--layout", choices=LAYOUTS, default="nhwc", help=layouts)
-    configs = "every configuration that is tried on a device, not the first alone"
-    form.add_argument("--all-configs", action="store_true", help=configs)
-    form.add_argument("--only", default="", help="cases whose name holds this")
+    add = form.add_argument
+    add("--arch", type=int, nargs="+", default=[90], help="80 (A100), 90 (H100, H200)")
+    add("--dtype", choices=DTYPES, nargs="+", default=["bf16", "fp32"])
+    add("--layout", choices=LAYOUTS, default="nhwc", help="memory layout of the maps")
+    add("--all-configs", action="store_true", help="all that are tried on a device, not the first")
+    add("--only", default="", help="cases whose name holds this")
     args = form.parse_args()
-    heads = ("kernel", "configuration", "type", "sm", "regs", "spill", "widest", "instr/elem")
+    heads = ("case", "kernel", "configuration", "type", "sm", "regs", "spill", "widest")
     line = "{:32} {:32} {:32} {:5} {:>3} {:>5} {:>5} {:>6} {:>10}"
-    print(line.format("case", *heads))
-    for arch in args.arch:
-        for dtype in args.dtype:
-            for name, elements, call in cases(DTYPES[dtype], args.layout):
-                if args.only not in name:
-                    continue
+    print(line.format(*heads, "instr/elem"))
+    for arch, dtype in product(args.arch, args.dtype):
+        for name, elements, call in cases(DTYPES[dtype], args.layout):
+            if args.only in name:
                 for row in measure(call, elements, arch, args.all_configs):
                     facts = (row.kernel, row.config, dtype, arch, row.registers, row.spilled)
                     shown = (*facts, row.widest, f"{row.instructions:.1f}")

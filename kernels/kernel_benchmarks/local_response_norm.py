@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import alexnet_kernels as kernels
-from kernel_benchmarks import cudnn_lrn
-from kernel_benchmarks.measure import Case, Dims, Entry, Peer, differentiable, label, ours, torchs
+from kernel_benchmarks import cudnn_lrn, measure
+from kernel_benchmarks.measure import Case, Dims, Entry, Peer, differentiable, ours, torchs
 
-__all__ = ["NAME", "SHAPES", "TINY", "entries", "floor", "label"]
 NAME = "local_response_norm"
 SHAPES = {"conv1": (96, 55, 55), "conv2": (256, 27, 27)}  # maps, height, width
 TINY = {"conv1": (12, 5, 7), "conv2": (10, 4, 3)}
 SIZE, ALPHA, BETA, K, COLUMNS = 5, 1e-4, 0.75, 2.0, 2
+
+label = measure.label
 
 
 def floor(dims: Dims, batch: int, itemsize: int) -> dict[str, int]:

@@ -12,7 +12,7 @@ that the fewest possible bytes make of it, and each one's time over ours. README
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -59,98 +59,63 @@ TINY: dict[str, Any] = {"batch": [2], "runs": 2, "seconds": 0.5}
 # --- the targets ---
 
 
-class Measured:
-    """What was measured: ours in the layout it is written for, a peer in its fastest.
-
-    Args:
-        rows: Of one machine.
-        cuda: Whether of a GPU.
-        dtype: Of the targets' cases.
-        batch: Of the targets' cases.
-    """
-
-    def __init__(self, rows: Iterable[Row], cuda: bool, dtype: str, batch: int):
-        method = "cold" if cuda else "wall"
-        own = [row for row in rows if bool(row["cuda"]) == cuda and row["method"] == method]
-        self.all = [best for _, _, best in report.comparisons(own)]
-        self.cases = {
-            (ours["operator"], ours["layer"], ours["direction"]): best
-            for best in self.all
-            if ((ours := best["ours"])["dtype"], ours["batch"]) == (dtype, batch)
-        }
-
-    def percent(self, operator: str, direction: str) -> float | None:
-        best = self.cases.get((operator, "conv1", direction))
-        return best["ours"]["percent_of_copy"] if best else None
-
-    def faster(self, operator: str, direction: str, than: str, ours: str = "ours") -> float | None:
-        best = self.cases.get((operator, "conv1", direction), {})
-        return _ratio(best, than, ours)
-
-    def worst(self, operator: str, than: str) -> float | None:
-        """The least ratio in any case, forward and backward."""
-        ratios = [
-            _ratio(best, than)
-            for best in self.all
-            if best["ours"]["operator"] == operator and best["ours"]["direction"] != "both"
-        ]
-        return min((ratio for ratio in ratios if ratio), default=None)
-
-    def saved(self, operator: str, than: str) -> float | None:
-        """Of conv1 and conv2 together."""
-        both = [self.cases.get((operator, layer, "forward"), {}) for layer in ("conv1", "conv2")]
-        if not all(than in best for best in both):
-            return None
-        mine, theirs = (sum(best[name]["saved_bytes"] for best in both) for name in ("ours", than))
-        return mine / theirs
-
-
-def _ratio(best: dict[str, Row], than: str, ours: str = "ours") -> float | None:
-    known = than in best and ours in best
-    return best[than]["median_ms"] / best[ours]["median_ms"] if known else None
-
-
 @dataclass(frozen=True)
 class Target:
+    """What is wanted of an operator in conv1's shape.
+
+    kind: "percent" of the copy bandwidth; "times" as fast as a peer in its fastest layout; "least",
+    that in any case, forward and backward; "saved", the most bytes kept of the peer's, conv1 and
+    conv2 together.
+    """
+
     what: str
     limit: float
-    unit: str  # "%" or "x"
-    value: Callable[[Measured], float | None]
-    most: bool = False  # the limit is the most allowed, not the least
+    kind: str
+    operator: str
+    direction: str = "forward"
+    peer: str = "torch"
+    ours: str = "ours"
+
+    def value(self, bests: Iterable[dict[str, Row]], dtype: str, batch: int) -> float | None:
+        own = [best for best in bests if best["ours"]["operator"] == self.operator]
+        if self.kind == "least":
+            one_way = [best for best in own if best["ours"]["direction"] != "both"]
+            return min((r for best in one_way if (r := self.ratio(best))), default=None)
+        case = {"dtype": dtype, "batch": batch, "direction": self.direction}.items()
+        layers = {best["ours"]["layer"]: best for best in own if case <= best["ours"].items()}
+        best = layers.get("conv1", {})
+        if self.kind == "percent":
+            return best["ours"]["percent_of_copy"] if best else None
+        if self.kind == "times":
+            return self.ratio(best)
+        pairs = [layers[name] for name in ("conv1", "conv2") if self.peer in layers.get(name, {})]
+        ours, peer = (sum(p[name]["saved_bytes"] for p in pairs) for name in ("ours", self.peer))
+        return ours / peer if len(pairs) == 2 else None
+
+    def ratio(self, best: dict[str, Row]) -> float | None:
+        known = self.peer in best and self.ours in best
+        return best[self.peer]["median_ms"] / best[self.ours]["median_ms"] if known else None
 
 
-SAVED = "saved activations of both blocks, of eager's"
 LRN, POOL, BLOCK = "local_response_norm", "max_pool", "response_norm_pool"
-
-
-def percent(what: str, limit: float, operator: str, direction: str) -> Target:
-    return Target(what, limit, "%", lambda measured: measured.percent(operator, direction))
-
-
-def faster(
-    what: str, limit: float, operator: str, direction: str, than: str = "torch", ours: str = "ours"
-) -> Target:
-    return Target(what, limit, "x", lambda m: m.faster(operator, direction, than, ours))
-
-
-GPU_TARGETS = (  # for an H200, bf16, batch 1024, conv1's shape
-    percent("LRN forward, of copy bandwidth", 85, LRN, "forward"),
-    faster("LRN forward, over torch eager", 7, LRN, "forward"),
-    percent("LRN backward, of copy bandwidth", 75, LRN, "backward"),
-    faster("LRN backward, over torch eager", 10, LRN, "backward"),
-    percent("pooling forward, of copy bandwidth", 80, POOL, "forward"),
-    percent("pooling backward, of copy bandwidth", 80, POOL, "backward"),
-    faster("block forward, over torch.compile", 2, BLOCK, "forward", "torch.compile"),
-    faster("block backward, over torch.compile", 2, BLOCK, "backward", "torch.compile"),
-    Target("LRN over cuDNN's, the worst of all cases", 1, "x", lambda m: m.worst(LRN, "cudnn")),
-    Target(SAVED, 0.2, "x", lambda m: m.saved(BLOCK, "torch"), most=True),
+GPU_TARGETS = (  # for an H200, bf16, batch 1024
+    Target("LRN forward, of copy bandwidth", 85, "percent", LRN),
+    Target("LRN forward, over torch eager", 7, "times", LRN),
+    Target("LRN backward, of copy bandwidth", 75, "percent", LRN, "backward"),
+    Target("LRN backward, over torch eager", 10, "times", LRN, "backward"),
+    Target("pooling forward, of copy bandwidth", 80, "percent", POOL),
+    Target("pooling backward, of copy bandwidth", 80, "percent", POOL, "backward"),
+    Target("block forward, over torch.compile", 2, "times", BLOCK, "forward", "torch.compile"),
+    Target("block backward, over torch.compile", 2, "times", BLOCK, "backward", "torch.compile"),
+    Target("LRN over cuDNN's, the worst of all cases", 1, "least", LRN, peer="cudnn"),
+    Target("saved activations of both blocks, of eager's", 0.2, "saved", BLOCK),
 )
-COMPOSITE = ("torch", "ours, composite")
-CPU_TARGETS = (  # fp32, batch 16, conv1's shape
-    faster("LRN forward, over torch eager", 4, LRN, "forward"),
-    faster("LRN forward and backward, over torch eager", 4, LRN, "both"),
-    faster("the same without a compiler, forward", 1.5, LRN, "forward", *COMPOSITE),
-    faster("the same without a compiler, forward and backward", 1.5, LRN, "both", *COMPOSITE),
+PLAIN = ("torch", "ours, composite")
+CPU_TARGETS = (  # fp32, batch 16
+    Target("LRN forward, over torch eager", 4, "times", LRN),
+    Target("LRN forward and backward, over torch eager", 4, "times", LRN, "both"),
+    Target("the same without a compiler, forward", 1.5, "times", LRN, "forward", *PLAIN),
+    Target("the same without a compiler, forward and backward", 1.5, "times", LRN, "both", *PLAIN),
 )
 
 
@@ -164,17 +129,19 @@ def verdicts(rows: Sequence[Row], tiny: bool = False) -> str:
     lines = [["on ", "target ", "wanted", "measured", " "]]
     kinds = (("GPU", GPU_TARGETS, "bf16", 1024), ("CPU", CPU_TARGETS, "fp32", 16))
     for device, targets, dtype, batch in kinds:
-        measured = Measured(rows, device == "GPU", dtype, TINY["batch"][0] if tiny else batch)
+        method = "cold" if device == "GPU" else "wall"
+        bests = list(report.comparisons(row for row in rows if row["method"] == method))
         for target in targets:
-            value, unit = target.value(measured), " %" if target.unit == "%" else " x"
+            value = target.value(bests, dtype, TINY["batch"][0] if tiny else batch)
+            unit, is_most = " %" if target.kind == "percent" else " x", target.kind == "saved"
             if value is None:
                 verdict = "not measured"
             elif tiny:
                 verdict = "tiny: no verdict"
             else:
-                is_met = value <= target.limit if target.most else value >= target.limit
-                verdict = "met" if is_met else "missed"
-            limit = f"{'<=' if target.most else '>='} {target.limit:g}{unit}"
+                met = value <= target.limit if is_most else value >= target.limit
+                verdict = "met" if met else "missed"
+            limit = f"{'<=' if is_most else '>='} {target.limit:g}{unit}"
             shown = "" if value is None else f"{value:.3g}{unit}"
             lines.append([device, target.what, limit, shown, verdict])
     return (
@@ -229,17 +196,13 @@ def plan(args: argparse.Namespace) -> list[Case]:
 
 def parser() -> argparse.ArgumentParser:
     form = script.parser("kernel_benchmarks.operators", __doc__, record.ARCHIVE)
-    add = form.add_argument
-    add("operators", nargs="*", metavar="NAME", help=f"only these; all: {', '.join(OPERATORS)}")
+    add, names = form.add_argument, ", ".join(OPERATORS)
+    add("operators", nargs="*", metavar="NAME", help=f"only these; all: {names}")
     add("--shapes", nargs="+", metavar="SHAPE", help="of one operator: layers, or 96x55x55")
-    batch = "images (default: 16 on a CPU, 1024 and 128 on a GPU)"
-    add("--batch", type=script.positive, nargs="+", metavar="N", help=batch)
-    dtype = "default: fp32 on a CPU, bf16 and fp32 on a GPU"
-    add("--dtype", choices=tuple(measure.DTYPES), nargs="+", help=dtype)
-    layouts = "ratios are to ours in the first (default: nchw on a CPU, nhwc and nchw on a GPU)"
-    add("--layouts", choices=tuple(measure.LAYOUTS), nargs="+", help=layouts)
-    names = 'only these, e.g. ours "ours, composite" torch torch.compile'
-    add("--implementations", nargs="+", metavar="NAME", help=names)
+    add("--batch", type=script.positive, nargs="+", metavar="N", help="images")
+    add("--dtype", choices=tuple(measure.DTYPES), nargs="+")
+    add("--layouts", choices=tuple(measure.LAYOUTS), nargs="+", help="ratios are to the first")
+    add("--implementations", nargs="+", metavar="NAME", help='as "ours, composite" torch')
     add("--seed", type=int, help="of the random inputs (default: a new one for each case)")
     script.add_limits(form, runs=None, time=None, budget=480.0)
     return form

@@ -1,10 +1,9 @@
 """Rows of operators on a screen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from kernel_benchmarks.record import CASE, Row
-
-DIRECTIONS = ("forward", "backward", "both")
+from kernel_benchmarks.record import CASE, NUMBERS, Row
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -18,6 +17,24 @@ def table(rows: Sequence[Sequence[str]]) -> str:
         for row in rows
     ]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+HEADS = {  # of columns of numbers that are not shown by their own names
+    "median_ms": "ms", "images_per_s": "images/s", "ratio": "times", "floor_ms": "floor ms",
+    "peak_mb": "peak MB", "percent_of_copy": "% of copy",
+}  # fmt: skip
+
+
+def listing(rows: Iterable[Row], names: Sequence[str]) -> str:
+    """A table of some columns of rows."""
+    heads = [HEADS.get(name, name) if name in NUMBERS else f"{name} " for name in names]
+    return table([heads, *([_cell(name, row[name]) for name in names] for row in rows)])
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None or name not in NUMBERS:
+        return str(value or "")
+    return f"{value:,.0f}" if name == "images_per_s" else f"{value:,.3g}"
 
 
 def where(row: Row) -> str:
@@ -36,70 +53,48 @@ def title(row: Row) -> str:
     return f"{row['operator']}, {row['layer']} {row['shape']}, {batch}{row['dtype']}"
 
 
-def by_case(rows: Sequence[Row]) -> dict[tuple, list[Row]]:
-    """The rows of each case, by method and the columns CASE: those timed by that method, and those
-    that were not timed at all. Of rows that measure the same thing the last counts."""
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """Of rows that measure the same thing the last."""
     names = (*CASE, "implementation", "layout", "direction", "method")
-    latest = {tuple(row[name] for name in names): row for row in rows}.values()
-    cases: dict[tuple, list[Row]] = {}
-    for row in latest:
+    return list({tuple(row[name] for name in names): row for row in rows}.values())
+
+
+def comparisons(rows: Iterable[Row]) -> Iterator[dict[str, Row]]:
+    """Each implementation's fastest row, for every case, method and direction that ours is timed
+    in; ours in the layout in which it was timed first, the one it is written for."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in latest(rows):
         if row["method"]:
-            cases.setdefault((row["method"], *(row[name] for name in CASE)), []).append(row)
-    for (_, *case), own in cases.items():
-        own += [r for r in latest if not r["method"] and [r[name] for name in CASE] == case]
-    return cases
-
-
-def comparisons(rows: Sequence[Row]) -> Iterator[tuple[str, str, dict[str, Row]]]:
-    """Method, direction, and each implementation's fastest row, for every case in which ours is;
-    ours in the layout in which it was timed first, the one it is written for."""
-    for (method, *_), own in by_case(rows).items():
-        for direction in DIRECTIONS:
-            timed = [r for r in own if (r["method"], r["direction"]) == (method, direction)]
-            layout = next((r["layout"] for r in timed if r["implementation"] == "ours"), None)
-            best: dict[str, Row] = {}
-            for row in timed:
-                name = row["implementation"]
-                if name in ("ours", "ours, again") and row["layout"] != layout:
-                    continue
-                if name not in best or row["median_ms"] < best[name]["median_ms"]:
-                    best[name] = row
-            if "ours" in best:
-                yield method, direction, best
+            group = tuple(row[name] for name in (*CASE, "method", "direction"))
+            groups.setdefault(group, []).append(row)
+    for own in groups.values():
+        layout = next((row["layout"] for row in own if row["implementation"] == "ours"), None)
+        best: dict[str, Row] = {}
+        for row in sorted(own, key=lambda row: row["median_ms"]):
+            if row["layout"] == layout or row["implementation"] not in ("ours", "ours, again"):
+                best.setdefault(row["implementation"], row)
+        if "ours" in best:
+            yield best
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """Each case's implementations: median, percent of the copy bandwidth, and how many times as
-    long as ours, in the first layout of the case, each takes. The line "ours, again" is the same
-    code timed as if it were a peer: how far its ratio is from 1 is how finely the table can be
-    read."""
-    blocks = []
-    for (method, *_), own in by_case(rows).items():
-        heading = f"{title(own[0])}, {method}: copy {own[0]['copy_gb_per_s']:.4g} GB/s"
-        notes = dict.fromkeys(
-            f"{row['implementation']} {row['layout']}: {row['note']}" for row in own if row["note"]
-        )
-        timed = [row for row in own if row["method"] == method]
-        blocks.append("\n".join([heading, _one_case(timed), *notes]))
-    return f"{where(rows[0])}\n\n" + "\n\n".join(blocks) if blocks else "Nothing was measured."
-
-
-def _one_case(rows: Sequence[Row]) -> str:
-    timed = {(row["implementation"], row["layout"], row["direction"]): row for row in rows}
-    directions = [d for d in DIRECTIONS if any(key[2] == d for key in timed)]
-    layout = next((key[1] for key in timed if key[0] == "ours"), None)
-    heads = [head for d in directions for head in (f"{d} ms", "of copy", "x ours")]
-    lines = [["implementation ", "layout ", *heads, "saved MB", "error"]]
-    for name, form in dict.fromkeys(key[:2] for key in timed):
-        line = [name, form]
-        for direction in directions:
-            row, ours = (timed.get((*key, direction)) for key in ((name, form), ("ours", layout)))
-            line += (
-                (f"{row['median_ms']:.4g}", f"{row['percent_of_copy']:.0f} %") if row else ("", "")
-            )
-            line.append(f"{row['median_ms'] / ours['median_ms']:.2f}" if row and ours else "")
-        facts = next(row for key, row in timed.items() if key[:2] == (name, form))
-        saved, error = facts["saved_bytes"], facts["error"]
-        line.append(f"{saved / 1e6:.4g}" if saved else "")
-        lines.append([*line, f"{error:.1e}" if error is not None else ""])
-    return table(lines)
+    """A line for each implementation in each case: median, percent of the copy bandwidth, and how
+    many times as fast as ours, in the first layout of the case, it is. The line "ours, again" is
+    the same code timed as if it were a peer: how far its ratio is from 1 is how finely the table
+    can be read."""
+    if not rows:
+        return "Nothing was measured."
+    shown, notes, ours = [], [], dict[tuple, float]()
+    for row in latest(rows):
+        case, implementation = title(row), row["implementation"]
+        if row["note"]:
+            notes.append(f"{case}, {implementation} {row['layout']}: {row['note']}")
+            continue
+        group, ms = (case, row["direction"], row["method"]), row["median_ms"]
+        if implementation == "ours":
+            ours.setdefault(group, ms)
+        shown.append(row | {"case": case, "ratio": ours[group] / ms if group in ours else None})
+    names = ("case", "implementation", "layout", "direction", "method", "median_ms")
+    text = listing(shown, (*names, "percent_of_copy", "ratio", "saved_bytes", "error"))
+    copy = f"copy: {rows[0]['copy_gb_per_s']:.4g} GB/s"
+    return "\n".join([where(rows[0]), copy, "", text, *notes])

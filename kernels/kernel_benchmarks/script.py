@@ -28,15 +28,13 @@ def parser(module: str, doc: str | None, out: Path) -> Parser:
     """The options that every benchmark has; `out` is the default of --out."""
     raw = argparse.RawDescriptionHelpFormatter
     form = Parser(f"python -m {module}", description=doc, formatter_class=raw)
-    add, cuda = form.add_argument, torch.cuda.is_available()
-    default = "cuda" if cuda else "cpu"
-    add("--device", choices=("cpu", "cuda"), default=default, help="default: cuda if there is one")
+    add, kind = form.add_argument, "CSV" if out.suffix else "FOLDER"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", choices=("cpu", "cuda"), default=device, help="default: cuda if there is one")
     add("--threads", type=positive, metavar="N", help="of the CPU (default: torch's own choice)")
     add("--commit", metavar="ID", help="what to write as commit where there is no git checkout")
-    kind = "FOLDER" if out.suffix == "" else "CSV"
-    shown = out.relative_to(ROOT)
-    add("--out", type=Path, metavar=kind, help=f"append the rows here (default: {shown})")
-    form.set_defaults(default_out=out, budget=math.inf, fresh=True, tiny=False)
+    add("--out", type=Path, metavar=kind, help=f"where rows go (default: {out.relative_to(ROOT)})")
+    form.set_defaults(default_out=out, budget=math.inf, tiny=False)
     return form
 
 
@@ -44,16 +42,14 @@ def add_limits(
     form: argparse.ArgumentParser, runs: int | None, time: float | None, budget: float = math.inf
 ) -> None:
     """Add the options of what is measured in rounds; None is a default that varies."""
-    shown = "" if runs is None else f" (default: {runs})"
     add = form.add_argument
-    add("--runs", type=positive, default=runs, metavar="N", help=f"rounds at most{shown}")
+    add("--runs", type=positive, default=runs, metavar="N", help="rounds at most")
     limit = f"begin no round of a case after this, once there are {FEWEST}"
     add("--seconds", type=seconds, default=time, metavar="S", help=limit)
-    limit = "begin no case that might end later (default: %(default)s s)"
+    limit = "begin no case that might end later (default: %(default)s)"
     add("--budget", type=seconds, default=budget, metavar="S", help=limit)
     add("--fresh", action="store_true", help="measure again what the file holds already")
-    tiny = f"sizes whose times mean nothing; rows go to {TINY_FOLDER.relative_to(ROOT)}/"
-    add("--tiny", action="store_true", help=tiny)
+    add("--tiny", action="store_true", help="sizes that mean nothing; rows go to runs/benchmarks/")
 
 
 def settle(args: argparse.Namespace) -> None:
@@ -103,12 +99,19 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def seconds(text: str) -> float:
-    """An option's limit of time."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds from 0 on")
-    return value
+def between(low: float, high: float, what: str) -> Callable[[str], float]:
+    """What reads an option's number."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is no {what}")
+        return value
+
+    return parse
+
+
+seconds = between(0, math.inf, "number of seconds from 0 on")

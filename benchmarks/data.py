@@ -1,16 +1,12 @@
 """The data's way, timed: preparing packs, and feeding from them, beside what people use.
 
-    python -m benchmarks.data                       # prepare, gather, feed, on photographs that the
-                                                    # dependencies ship: some minutes
-    python -m benchmarks.data tiny --images DIR     # all of Tiny ImageNet, in DIR: prepared,
-                                                    # verified, loaded
+    python -m benchmarks.data                       # prepare, gather, feed: some minutes
+    python -m benchmarks.data tiny --images DIR     # all of Tiny ImageNet
     python -m benchmarks.data memory --images DIR   # peak memory at 10,000 and at 1,000,000 images,
                                                     # links to those in DIR; 13 GB of disk
-    python -m benchmarks.data gpu                   # augmentation, streaming, and both; on a CPU it
-                                                    # only shows that it runs
+    python -m benchmarks.data gpu                   # augmentation, streaming, and both
 
-Rows go to benchmarks/results/data.csv. Images are compared before anything is timed.
-"""
+Images are compared before anything is timed. Rows go to results/data.csv."""
 
 import argparse
 import sys

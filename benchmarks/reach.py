@@ -2,17 +2,11 @@
 torch's own layers with torch's SGD.
 
     python -m benchmarks.reach              # the default profile's net, on pictographs
-    python -m benchmarks.reach --profile tiny-imagenet --mode graph --error 0.7     # on a GPU, with
-                                            # Tiny ImageNet in ALEXNET_DATA
+    python -m benchmarks.reach --profile tiny-imagenet --mode graph --error 0.7     # on a GPU
 
 Both begin with the same weights, see the same images in the same order, cropped and mirrored alike,
-and follow the same schedule; masks of dropout are drawn apart. Both train to the profile's last
-epoch. Counted are the seconds of the steps, with what feeds them and without validation, to the end
-of the first epoch after which the error on the validation images, from one view, is at most the
-stated one. Rows go to benchmarks/results/reach.csv, each contestant's as soon as it is trained. The
-same command, given again with the same code on the same machine, goes on: what is there is not
-repeated, and the trainer resumes from its last checkpoint; the loop, which has none, does not.
-"""
+and follow the same schedule. Counted are the seconds of the steps, with what feeds them and without
+validation. Rows go to results/reach.csv; README.md says more."""
 
 import argparse
 import math

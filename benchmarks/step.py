@@ -1,21 +1,11 @@
-"""A training step, timed: the paper's net beside the same net written with torch's own layers, and
-beside torchvision's AlexNet, which is lighter and has no response normalization.
+"""A training step, timed: the paper's net beside the same net in torch's own layers, and beside
+torchvision's AlexNet, which is lighter and has no response normalization.
 
-    python -m benchmarks.step           # on a CPU: the default profile's net and the full one;
-                                        # on a GPU: batches of 128 and 1024
-    python -m benchmarks.step parts     # what it is made of: convolutions, what follows them,
-                                        # update, augmentation
+    python -m benchmarks.step           # forward, loss, backward, update
+    python -m benchmarks.step parts     # what it is made of, each part beside its floor
     python -m benchmarks.step pack      # end to end: from a pack in the host's memory to the update
 
-A step is forward pass, loss, backward pass and update, on images that are there already (`parts`
-has augmentation apart, `pack` has it too). On a CPU each contestant is a process of its own, where
-nobody else's settings of threads and allocator reach it, and a turn is a few steps, so that caches
-are warm as in training. Before anything is timed, the nets are compared: same weights, same
-outputs. Rows go to benchmarks/results/step.csv.
-
-Peak memory is what a step needs at most, weights and all: of a GPU as torch counts it, of a CPU as
-the system does, less what the process had before its net and batch were made.
-"""
+README.md says how. Rows go to results/step.csv."""
 
 import argparse
 import sys

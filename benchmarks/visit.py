@@ -2,24 +2,19 @@
 than eight minutes.
 
     python -m benchmarks.visit                        # all parts; what is done is not repeated
-    python -m benchmarks.visit check operators        # these
-    python -m benchmarks.visit images --budget 420    # with another limit, in seconds
+    python -m benchmarks.visit images --budget 420    # some, with another limit, in seconds
 
     check       the tests that need a GPU; the kernels under compute-sanitizer, where installed
     operators   every operator beside its peers, and the targets
-    steps       whole training steps of both presets, beside torch's layers and torchvision's
-                AlexNet; from a pack; what a step is made of
+    steps       whole training steps of both presets; from a pack; what a step is made of
     data        augmentation and streaming, without a net
     ranks       two columns as two ranks on one device, beside one process
     images      Tiny ImageNet (a folder that ALEXNET_DATA names): one net of full width, its kernels
                 and neighbors; then the ablations
-    reach       the time to errors on Tiny ImageNet's validation images, beside torch's layers
+    reach       the time to errors on Tiny ImageNet's validation images
 
 A part that runs out of time goes on where it was when it is asked for again; check and data, which
-are short, begin again. Rows go to the benchmarks' results, results to results/ and what was trained
-to runs/. The table at the end says what passed. --tiny tries all of it at sizes whose numbers mean
-nothing; they go to runs/.
-"""
+are short, begin again. --tiny tries all of it at sizes that mean nothing; rows go to runs/."""
 
 import argparse
 import os

@@ -1,17 +1,9 @@
-"""One operator at one shape, batch and type, beside its peers.
-
-All implementations run in one process on the same random inputs:
-
-1. each is checked against float64 (results and gradients, every element, outputs poisoned before);
-   a wrong one is reported, not timed;
-2. they take turns (`runner`); "ours, again" is ours a second time: what difference means nothing;
-3. the ceiling is a large copy timed in the same run, and "copy" takes its turn too, moving as many
-   bytes as the operator must.
+"""One operator at one shape, batch and type, beside its peers: each is checked against float64
+first, then they take turns. README.md says how.
 
 On a CPU (method "wall") a sample is a call. On a GPU, method "cold" times one call between two
 events, with an empty L2 cache; "graph" replays a captured CUDA graph back to back, caches warm.
-"both" is forward plus backward: the sum of a round's two samples, or one graph of both.
-"""
+"both" is forward plus backward: the sum of a round's two samples, or one graph of both."""
 
 import argparse
 import gc
@@ -370,8 +362,7 @@ def replays(
                 pool = torch.cuda.graph_pool_handle()  # torch thinks the old one is in use
                 continue
             graph.replay()
-            alone, _ = clock.sample(graph.replay, cold=False)
+            alone = clock.time(graph.replay, cold=False)
             repeat = max(1, min(50, math.ceil(1.0 / max(alone, 1e-3))))  # some 1 ms per sample
-            sample = partial(clock.sample, graph.replay, cold=False, repeat=repeat)
-            samplers[number, direction] = lambda sample=sample: sample()[0]  # type: ignore[misc]
+            samplers[number, direction] = partial(clock.time, graph.replay, False, repeat)
     return take_turns(samplers, args.runs, args.seconds / 2, title)

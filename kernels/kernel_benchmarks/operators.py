@@ -3,12 +3,8 @@
     python -m kernel_benchmarks.operators                                     # in kernels/
     python -m kernel_benchmarks.operators local_response_norm --shapes 96x55x55 --batch 64
 
-All implementations take turns in one run, each checked against float64 first. What matters most
-comes first, each case's rows are in results/ as soon as it is done, and a run that was stopped, or
-whose budget was spent, goes on where it ended when started again with the same code on the same
-machine. The table at the end gives the median time, the percentage of the device's copy bandwidth
-that the fewest possible bytes make of it, and each one's time over ours. README.md says more.
-"""
+What matters most comes first, each case's rows are in results/ as soon as it is done, and a run
+that was stopped, or whose budget was spent, goes on where it ended. README.md says more."""
 
 import argparse
 import sys

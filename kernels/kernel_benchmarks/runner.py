@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from subprocess import SubprocessError
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -43,34 +43,34 @@ class Clock:
             self.flush = torch.empty(2**30, dtype=torch.int8, device=device)
             self.start, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
-    def sample(
-        self, call: Callable[[], S], cold: bool = True, repeat: int = 1
-    ) -> tuple[float, S | None]:
+    def sample(self, call: Callable[[], S], cold: bool = True, repeat: int = 1) -> tuple[float, S]:
         """Milliseconds per call, and what the last call returned.
 
         Args:
             cold: Empty a GPU's L2 cache first, by a write of 1 GiB, which also outlasts the
                 host's launching of the call.
         """
-        result = None
-        if not self.cuda:
-            began = time.perf_counter_ns()
-            for _ in range(repeat):
-                result = call()
-            return (time.perf_counter_ns() - began) / 1e6 / repeat, result
-        if cold:
-            self.flush.zero_()
-        self.start.record()
+        if self.cuda:
+            if cold:
+                self.flush.zero_()
+            self.start.record()
+        began = time.perf_counter_ns()
         for _ in range(repeat):
             result = call()
+        if not self.cuda:
+            return (time.perf_counter_ns() - began) / 1e6 / repeat, result
         self.end.record()
         self.end.synchronize()
         return self.start.elapsed_time(self.end) / repeat, result
 
-    def median(self, call: Callable[[], Any], runs: int, cold: bool = True) -> float:
+    def time(self, call: Callable[[], object], cold: bool = True, repeat: int = 1) -> float:
+        """Milliseconds per call."""
+        return self.sample(call, cold, repeat)[0]
+
+    def median(self, call: Callable[[], object], runs: int, cold: bool = True) -> float:
         """The median in milliseconds of `runs` calls, after half as many that do not count."""
-        samples = [self.sample(call, cold)[0] for _ in range(runs + runs // 2)]
-        return float(np.median(samples[runs // 2 :]))
+        times = [self.time(call, cold) for _ in range(runs + runs // 2)]
+        return float(np.median(times[runs // 2 :]))
 
 
 def copy_bandwidth(clock: Clock, device: str, size: int) -> float:
@@ -125,13 +125,13 @@ def quantiles(samples: Sequence[float], names: Sequence[str] = QUANTILES) -> Row
 def timed(
     calls: Mapping[str, Callable[[], object]], args: argparse.Namespace, title: str, steps: int = 1
 ) -> list[Row]:
-    """A row for each call with its times, of one of the `steps` that it does."""
+    """A row for each call with the times of one of the `steps` that it does."""
     clock = Clock(args.device)
-    samplers = {name: partial(clock.sample, call) for name, call in calls.items()}
+    samplers = {name: partial(clock.time, call) for name, call in calls.items()}
     turns = take_turns(samplers, args.runs, args.seconds, title)
     return [
-        {"implementation": name} | quantiles([ms / steps for ms, _ in samples])
-        for name, samples in turns.items()
+        {"implementation": name} | quantiles([ms / steps for ms in times])
+        for name, times in turns.items()
     ]
 
 
@@ -159,8 +159,8 @@ class Task:
 
     def held(self, origin: Row, columns: Sequence[str]) -> list[Row]:
         """What the file holds of it, of this code on this machine; none unless it is all."""
-        here = {name: origin[name] for name in ("source", *record.MACHINE)}
-        rows = record.held(self.file, here | self.key, columns)
+        code = {name: origin[name] for name in ("source", *record.MACHINE)}
+        rows = record.held(self.file, code | self.key, columns)
         kinds = [record.written(need).items() for need in self.needed]
         if not all(any(kind <= row.items() for row in rows) for kind in kinds):
             return []

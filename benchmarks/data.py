@@ -6,7 +6,8 @@
                                                     # links to those in DIR; 13 GB of disk
     python -m benchmarks.data gpu                   # augmentation, streaming, and both
 
-Images are compared before anything is timed. Rows go to results/data.csv."""
+Images are compared before anything is timed. Rows go to results/data.csv.
+"""
 
 import argparse
 import sys

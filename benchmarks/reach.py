@@ -6,7 +6,8 @@ torch's own layers with torch's SGD.
 
 Both begin with the same weights, see the same images in the same order, cropped and mirrored alike,
 and follow the same schedule. Counted are the seconds of the steps, with what feeds them and without
-validation. Rows go to results/reach.csv; README.md says more."""
+validation. Rows go to results/reach.csv; README.md says more.
+"""
 
 import argparse
 import math

@@ -5,7 +5,8 @@ torchvision's AlexNet, which is lighter and has no response normalization.
     python -m benchmarks.step parts     # what it is made of, each part beside its floor
     python -m benchmarks.step pack      # end to end: from a pack in the host's memory to the update
 
-README.md says how. Rows go to results/step.csv."""
+README.md says how. Rows go to results/step.csv.
+"""
 
 import argparse
 import sys

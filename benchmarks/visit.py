@@ -14,7 +14,8 @@ than eight minutes.
     reach       the time to errors on Tiny ImageNet's validation images
 
 A part that runs out of time goes on where it was when it is asked for again; check and data, which
-are short, begin again. --tiny tries all of it at sizes that mean nothing; rows go to runs/."""
+are short, begin again. --tiny tries all of it at sizes that mean nothing; rows go to runs/.
+"""
 
 import argparse
 import os
@@ -35,44 +36,41 @@ from kernel_benchmarks.record import InputError
 
 RESERVE = 20  # seconds of a limit that a program has to end by itself
 OUT_OF_TIME = "out of time: ask for it again"
-GPU_TESTS = ("kernels", "kernels_gpu", "whole", "ranks", "learner")
 
 
 def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
     """Commands of each part."""
+    limit = ["--budget", str(budget - RESERVE), *["--tiny"] * tiny]
+    profile = "visit" if tiny else "tiny-imagenet"
+    archive = [] if tiny else ["--archive"]
 
-    def module(name: str, *words: str, tiny_words: str = "", real: str = "") -> list[str]:
-        return [sys.executable, "-m", name, *words, *(tiny_words if tiny else real).split()]
+    def module(name: str, *words: str) -> list[str]:
+        return [sys.executable, "-m", name, *words]
 
-    def reproduce(what: str, profile: str = "tiny-imagenet", archive: str = "") -> list[str]:
-        words = ("reproduce", "--profile", "visit" if tiny else profile, "--only", what)
-        return module("alexnet", *words, real=archive)
+    def reproduce(name: str, what: str, *words: str) -> list[str]:
+        return module("alexnet", "reproduce", "--profile", name, "--only", what, *words)
 
-    limit = ("--budget", str(budget - RESERVE), *["--tiny"] * tiny)
-    tests = [f"tests/test_{name}.py" for name in GPU_TESTS[: 1 if tiny else None]]
+    def out(name: str) -> list[str]:
+        return ["--out", str(script.TINY_FOLDER / name)] if tiny else []
+
+    tests = ["kernels/tests"] if tiny else ["kernels/tests", "tests"]
     check = [module("pytest", "-q", "-x", "-m", "gpu", *tests)]
     if sanitizer := shutil.which("compute-sanitizer"):
-        kernels = ("local_response_norm", "max_pool", "response_norm_pool")
-        check.append([sanitizer, *module("kernel_benchmarks.operators", *kernels, "--tiny")])
-    step = module(
-        "benchmarks.step", "steps", "pack", "parts", *limit,
-        tiny_words="--seconds 1 --runs 1", real="--seconds 6",
-    )  # fmt: skip
-    sizes = f"--count 40 --size 72 --batch-size 8 --runs 1 --out {script.TINY_FOLDER / 'data.csv'}"
-    reach = module(
-        "benchmarks.reach", "--profile", "visit" if tiny else "tiny-imagenet",
-        tiny_words=f"--epochs 1 --out {script.TINY_FOLDER / 'reach.csv'}",
-        real="--mode graph --epochs 20 --error 0.8 0.7",
-    )  # fmt: skip
+        some = ("local_response_norm", "max_pool", "response_norm_pool", "--tiny", "--fresh")
+        check.append([sanitizer, *module("kernel_benchmarks.operators", *some)])
+    short = "--seconds 1 --runs 1" if tiny else "--seconds 6"
+    sizes = "--count 40 --size 72 --batch-size 8 --runs 1" if tiny else ""
+    goal = "--epochs 1" if tiny else "--mode graph --epochs 20 --error 0.8 0.7"
+    reach = ["--profile", profile, *goal.split(), *out("reach.csv")]
     images = ("figure3", "figure4", "ablations")
     return {
         "check": check,
         "operators": [module("kernel_benchmarks.operators", *limit)],
-        "steps": [step],
-        "data": [module("benchmarks.data", "gpu", tiny_words=sizes)],
-        "ranks": [reproduce("devices", "embedded")],
-        "images": [reproduce(what, archive="--archive") for what in images],
-        "reach": [reach],
+        "steps": [module("benchmarks.step", "steps", "pack", "parts", *short.split(), *limit)],
+        "data": [module("benchmarks.data", "gpu", *sizes.split(), *out("data.csv"))],
+        "ranks": [reproduce("visit" if tiny else "embedded", "devices")],
+        "images": [reproduce(profile, what, *archive) for what in images],
+        "reach": [module("benchmarks.reach", *reach)],
     }
 
 

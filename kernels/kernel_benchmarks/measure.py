@@ -3,7 +3,8 @@ first, then they take turns. README.md says how.
 
 On a CPU (method "wall") a sample is a call. On a GPU, method "cold" times one call between two
 events, with an empty L2 cache; "graph" replays a captured CUDA graph back to back, caches warm.
-"both" is forward plus backward: the sum of a round's two samples, or one graph of both."""
+"both" is forward plus backward: the sum of a round's two samples, or one graph of both.
+"""
 
 import argparse
 import gc

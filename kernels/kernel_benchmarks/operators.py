@@ -4,7 +4,8 @@
     python -m kernel_benchmarks.operators local_response_norm --shapes 96x55x55 --batch 64
 
 What matters most comes first, each case's rows are in results/ as soon as it is done, and a run
-that was stopped, or whose budget was spent, goes on where it ended. README.md says more."""
+that was stopped, or whose budget was spent, goes on where it ended. README.md says more.
+"""
 
 import argparse
 import sys

@@ -156,14 +156,14 @@ def cases(operator: Any, args: argparse.Namespace) -> list[Case]:
     shapes = {text: known.get(text) or _dims(text, operator) for text in args.shapes or known}
     fixed = getattr(operator, "FIXED", {})  # what the operator does not vary in
     options = {name: fixed.get(name, getattr(args, name)) for name in ("batch", "dtype", "layouts")}
-    found = []
+    made = []
     for (layer, dims), dtype, batch in product(shapes.items(), options["dtype"], options["batch"]):
         # only the large batch is measured in a second layout
         layouts = options["layouts"][: None if batch in (0, max(args.batch)) else 1]
         layer, generator = layer if layer in known else "", torch.Generator(args.device)
         rest = (batch, dtype, tuple(layouts), args.device, generator)
-        found.append(Case(operator, layer, dims, *rest))
-    return found
+        made.append(Case(operator, layer, dims, *rest))
+    return made
 
 
 def _dims(text: str, operator: Any) -> Dims:

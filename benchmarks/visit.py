@@ -78,7 +78,7 @@ def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
 PROFILE = """
 extends: embedded
 title: a rehearsal
-limit: 200
+limit: 20
 width: 0.0625
 batch_size: 12
 epochs: 1

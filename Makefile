@@ -63,7 +63,7 @@ notebooks: $(READY)  ## the notebooks only, re-run against their stored outputs 
 	$(pytest) $(nbval) $(CHAPTERS)
 
 bench: $(READY)  ## time the operators, then a training step and its parts, against their peers (benchmarks/README.md has more)
-	$(BIN)/python -m benchmarks.operators
+	cd kernels && ../$(BIN)/python -m kernel_benchmarks.operators
 	$(BIN)/python -m benchmarks.step steps parts pack
 
 refresh: $(READY)  ## run the notebooks anew and store their outputs in place (ARGS: chapters; all without)

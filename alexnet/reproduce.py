@@ -43,7 +43,7 @@ PACKAGE = (
     "kernels/**/*.c",
     "benchmarks/*.py",
 )
-ARCHIVE = ("results/**/*", "benchmarks/results/*.csv")
+ARCHIVE = ("results/**/*", "benchmarks/results/*.csv", "kernels/kernel_benchmarks/results/*.csv")
 QUIET_KERNEL = [
     "--log-level=ERROR"
 ]  # or each start of a kernel warns that it listens on this machine's own network

@@ -60,7 +60,7 @@ def provenance(seconds: float) -> dict[str, Any]:
         "--",
         ":/",
         ":(top,exclude)results",
-        ":(top,exclude)benchmarks/results",
+        ":(top,exclude,glob)**/results/*.csv",
     )
     commit += "-dirty" * bool(commit and changed)
     return {

@@ -1,1 +1,14 @@
-"""Measurements against peers, side by side in one run: one script per operator, named as its module in `kernels`. README.md says how."""
+"""Whole training steps, the data's way and the time to an error, beside peers. README.md says how.
+
+The package runs in a checkout and is not installed; its runner is that of the operators'
+benchmarks, the package `kernel_benchmarks` in kernels/.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ARCHIVE = ROOT / "benchmarks" / "results"
+
+if str(ROOT / "kernels") not in sys.path:
+    sys.path.append(str(ROOT / "kernels"))

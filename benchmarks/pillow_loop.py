@@ -1,6 +1,7 @@
-"""What one writes in ten lines, for comparison: every image opened, converted, scaled, cropped, and written into one array on the disk.
+"""What one writes in ten lines, for comparison: every image opened, converted, scaled, cropped, and
+written into one array on the disk.
 
-python -m benchmarks.pillow_loop SOURCE OUT.npy SIZE
+    python -m benchmarks.pillow_loop SOURCE OUT.npy SIZE
 """
 
 import sys

@@ -1,6 +1,9 @@
-"""The same nets as one writes them with torch's own layers: grouped convolutions, F.local_response_norm, nn.MaxPool2d.
+"""The same nets as one writes them with torch's own layers: grouped convolutions,
+F.local_response_norm, nn.MaxPool2d.
 
-The peer of benchmarks/step.py, and an independent second of alexnet/network.py: from the same weights it gives the same numbers."""
+The peer of benchmarks/step.py, and an independent second of alexnet/network.py: from the same
+weights it gives the same numbers.
+"""
 
 from collections import OrderedDict
 
@@ -12,7 +15,8 @@ from alexnet.presets import LRN, Activation, Dropout, Operation, Pool, SameMapNo
 
 
 class Plain(nn.Sequential):
-    """A preset's net in the layout of one device: its state_dict is what `AlexNet.export_merged` gives."""
+    """A preset's net in the layout of one device: its state_dict is what `AlexNet.export_merged`
+    gives."""
 
     def __init__(
         self,
@@ -30,15 +34,10 @@ class Plain(nn.Sequential):
             if kernel:
                 if before != after:
                     layers[f"{name}_pad"] = nn.ZeroPad2d((before, after, before, after))
+                padding = before if before == after else 0
                 groups = columns if row.layer.reads == "own" else 1
-                layers[name] = nn.Conv2d(
-                    maps,
-                    out,
-                    kernel,
-                    row.layer.stride,
-                    before if before == after else 0,
-                    groups=groups,
-                )
+                stride = row.layer.stride
+                layers[name] = nn.Conv2d(maps, out, kernel, stride, padding, groups=groups)
             else:
                 layers.setdefault("flatten", nn.Flatten())
                 layers[name] = nn.Linear(maps * row.in_size**2, out)
@@ -72,10 +71,8 @@ class ResponseNorm(nn.Module):
         self.norm, self.columns = norm, columns
 
     def forward(self, x: Tensor) -> Tensor:
-        norm, apart = (
-            self.norm,
-            x.unflatten(1, (self.columns, -1)).flatten(0, 1),
-        )  # windows stay within a column
+        norm = self.norm
+        apart = x.unflatten(1, (self.columns, -1)).flatten(0, 1)  # windows stay within a column
         y = F.local_response_norm(apart, norm.size, norm.alpha * norm.size, norm.beta, norm.k)
         return y.unflatten(0, (-1, self.columns)).flatten(1, 2)
 
@@ -108,12 +105,9 @@ def sgd(
     net: nn.Module, rate: float = 1e-4, momentum: float = 0.9, weight_decay: float = 5e-4
 ) -> torch.optim.SGD:
     """torch's SGD over weights and, without decay, biases."""
-    named = dict(net.named_parameters())
-    weights, biases = (
-        [p for name, p in named.items() if name.endswith("bias") is bias] for bias in (False, True)
-    )
+    named = list(net.named_parameters())
     groups = [
-        {"params": weights, "weight_decay": weight_decay},
-        {"params": biases, "weight_decay": 0.0},
+        {"params": [p for name, p in named if name.endswith("bias") is bias], "weight_decay": decay}
+        for bias, decay in ((False, weight_decay), (True, 0.0))
     ]
     return torch.optim.SGD(groups, lr=rate, momentum=momentum)

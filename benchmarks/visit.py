@@ -1,20 +1,20 @@
-"""A visit to a GPU: all that only one can show, in the order in which it matters, each part in less than eight minutes.
+"""A visit to a GPU: all that only one can show, in the order in which it matters, each part in less
+than eight minutes.
 
-    python -m benchmarks.visit                                   # the parts one after the other; what is done is not repeated
-    python -m benchmarks.visit check operators                   # these
-    python -m benchmarks.visit images --budget 420               # with another limit, in seconds
+    python -m benchmarks.visit                        # all parts; what is done is not repeated
+    python -m benchmarks.visit images --budget 420    # some, with another limit, in seconds
 
-    check       the tests that need a GPU; the kernels under compute-sanitizer, where it is installed
+    check       the tests that need a GPU; the kernels under compute-sanitizer, where installed
     operators   every operator beside its peers, and the targets
-    steps       whole training steps of both presets, beside torch's layers and torchvision's AlexNet; from a pack; what a step is made of
+    steps       whole training steps of both presets; from a pack; what a step is made of
     data        augmentation and streaming, without a net
     ranks       two columns as two ranks on one device, beside one process
-    images      Tiny ImageNet (a folder that ALEXNET_DATA names): one net of full width, its kernels and neighbors; then the ablations
-    reach       the time to errors on Tiny ImageNet's validation images, beside torch's layers
+    images      Tiny ImageNet (a folder that ALEXNET_DATA names): one net of full width, its kernels
+                and neighbors; then the ablations
+    reach       the time to errors on Tiny ImageNet's validation images
 
-A part that runs out of time goes on where it was when it is asked for again; check and data, which are short, begin again. Rows go to
-benchmarks/results/, results to results/ and what was trained to runs/. The table at the end says what passed. --tiny tries all of it at
-sizes whose numbers mean nothing; they go to runs/.
+A part that runs out of time goes on where it was when it is asked for again; check and data, which
+are short, begin again. --tiny tries all of it at sizes that mean nothing; rows go to runs/.
 """
 
 import argparse
@@ -30,76 +30,47 @@ from functools import partial
 
 import torch
 
-from alexnet.cli import Parser
-from alexnet.errors import InputError
-from alexnet.results import ROOT
-from benchmarks import script
+from benchmarks import ROOT
+from kernel_benchmarks import report, script
+from kernel_benchmarks.record import InputError
 
 RESERVE = 20  # seconds of a limit that a program has to end by itself
+OUT_OF_TIME = "out of time: ask for it again"
 
 
 def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
     """Commands of each part."""
-    python, small, limit = (
-        [sys.executable, "-m"],
-        ["--tiny"] if tiny else [],
-        ["--budget", str(budget - RESERVE)],
-    )
-    profile = ["--profile", "visit" if tiny else "tiny-imagenet"]
+    limit = ["--budget", str(budget - RESERVE), *["--tiny"] * tiny]
+    profile = "visit" if tiny else "tiny-imagenet"
     archive = [] if tiny else ["--archive"]
-    tests = [
-        "tests/test_kernels.py",
-        "tests/test_kernels_gpu.py",
-        "tests/test_steps.py",
-        "tests/test_ranks.py",
-        "tests/test_learner.py",
-    ]
-    sanitizer = [found] if (found := shutil.which("compute-sanitizer")) else []
-    checked = [
-        *python,
-        "benchmarks.operators",
-        "--tiny",
-        "--operators",
-        "local_response_norm",
-        "max_pool",
-        "response_norm_pool",
-    ]
-    sizes = {
-        "count": 40,
-        "size": 72,
-        "batch-size": 8,
-        "rounds": 1,
-        "out": script.TINY_FOLDER / "data.csv",
-    }
-    data = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
-    short = ["--seconds", "1", "--runs", "1"] if tiny else ["--seconds", "6"]
-    reach = (
-        ["--epochs", "1", "--out", str(script.TINY_FOLDER / "reach.csv")]
-        if tiny
-        else ["--mode", "graph", "--epochs", "20", "--error", "0.8", "0.7"]
-    )
-    check = [[*python, "pytest", "-q", "-x", "-m", "gpu", *(tests[:1] if tiny else tests)]]
+
+    def module(name: str, *words: str) -> list[str]:
+        return [sys.executable, "-m", name, *words]
+
+    def reproduce(name: str, what: str, *words: str) -> list[str]:
+        return module("alexnet", "reproduce", "--profile", name, "--only", what, *words)
+
+    def out(name: str) -> list[str]:
+        return ["--out", str(script.TINY_FOLDER / name)] if tiny else []
+
+    tests = ["kernels/tests"] if tiny else ["kernels/tests", "tests"]
+    check = [module("pytest", "-q", "-x", "-m", "gpu", *tests)]
+    if sanitizer := shutil.which("compute-sanitizer"):
+        some = ("local_response_norm", "max_pool", "response_norm_pool", "--tiny", "--fresh")
+        check.append([sanitizer, *module("kernel_benchmarks.operators", *some)])
+    short = "--seconds 1 --runs 1" if tiny else "--seconds 6"
+    sizes = "--count 40 --size 72 --batch-size 8 --runs 1" if tiny else ""
+    goal = "--epochs 1" if tiny else "--mode graph --epochs 20 --error 0.8 0.7"
+    reach = ["--profile", profile, *goal.split(), *out("reach.csv")]
+    images = ("figure3", "figure4", "ablations")
     return {
-        "check": check + [[*sanitizer, *checked]] * bool(sanitizer),
-        "operators": [[*python, "benchmarks.operators", *small, *limit]],
-        "steps": [[*python, "benchmarks.step", "steps", "pack", "parts", *small, *short, *limit]],
-        "data": [[*python, "benchmarks.data", "gpu", *(data if tiny else [])]],
-        "ranks": [
-            [
-                *python,
-                "alexnet",
-                "reproduce",
-                "--profile",
-                "visit" if tiny else "embedded",
-                "--only",
-                "devices",
-            ]
-        ],
-        "images": [
-            [*python, "alexnet", "reproduce", *profile, "--only", name, *archive]
-            for name in ("figure3", "figure4", "ablations")
-        ],
-        "reach": [[*python, "benchmarks.reach", *profile, *reach]],
+        "check": check,
+        "operators": [module("kernel_benchmarks.operators", *limit)],
+        "steps": [module("benchmarks.step", "steps", "pack", "parts", *short.split(), *limit)],
+        "data": [module("benchmarks.data", "gpu", *sizes.split(), *out("data.csv"))],
+        "ranks": [reproduce("visit" if tiny else "embedded", "devices")],
+        "images": [reproduce(profile, what, *archive) for what in images],
+        "reach": [module("benchmarks.reach", *reach)],
     }
 
 
@@ -107,7 +78,7 @@ def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
 PROFILE = """
 extends: embedded
 title: a rehearsal
-limit: 200
+limit: 20
 width: 0.0625
 batch_size: 12
 epochs: 1
@@ -124,21 +95,25 @@ devices:
 
 
 def run(command: list[str], seconds: float, environment: dict[str, str]) -> str:
-    """One program, and what it started; "done", "failed", or "out of time": then all of it is asked to end, as by Ctrl-C, and keeps what it
-    has. Nothing of it outlives this call, also where the visit itself is stopped."""
+    """Run one program, and what it starts, for at most so long.
+
+    When its time is over all of it is asked to end, as by Ctrl-C, and keeps what it has. Nothing of
+    it outlives this call, also where the visit itself is stopped.
+
+    Returns:
+        "done", "failed" or OUT_OF_TIME.
+    """
     print(f"\n$ {' '.join(command)}", flush=True)
-    listen = partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # a shell has what it starts with & ignore it
+    # a shell has what it starts with & ignore Ctrl-C
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=listen
     )
     try:
-        return (
-            "done" if process.wait(seconds) in (0, 5) else "failed"
-        )  # pytest's 5: no test for what is here
+        # pytest's 5: no test for this machine
+        return "done" if process.wait(seconds) in (0, 5) else "failed"
     except subprocess.TimeoutExpired:
-        return "out of time: ask for it again"
+        return OUT_OF_TIME
     finally:
         try:
             if process.poll() is None:
@@ -152,53 +127,43 @@ def run(command: list[str], seconds: float, environment: dict[str, str]) -> str:
             process.wait()
 
 
+def environment(tiny: bool) -> dict[str, str]:
+    """The programs' environment, in which they find both packages of benchmarks."""
+    paths = [str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    if tiny:
+        profiles = script.TINY_FOLDER / "profiles"
+        profiles.mkdir(parents=True, exist_ok=True)
+        (profiles / "visit.yml").write_text(PROFILE)
+        variables["ALEXNET_PROFILES"] = str(profiles)
+    return variables
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    form = Parser(
-        "python -m benchmarks.visit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    form.add_argument(
-        "parts", nargs="*", metavar="PART", help=f"default: {' '.join(parts(True, 60))}"
-    )
-    form.add_argument(
-        "--budget",
-        type=script.positive,
-        default=470,
-        metavar="S",
-        help="seconds for each part (default: %(default)s)",
-    )
-    form.add_argument("--tiny", action="store_true", help="a rehearsal, on a CPU as well")
+    raw = argparse.RawDescriptionHelpFormatter
+    form = script.Parser("python -m benchmarks.visit", description=__doc__, formatter_class=raw)
+    add, names = form.add_argument, " ".join(parts(True, 60))
+    add("parts", nargs="*", metavar="PART", help=f"default: {names}")
+    limit = "seconds for each part (default: %(default)s)"
+    add("--budget", type=script.positive, default=470, metavar="S", help=limit)
+    add("--tiny", action="store_true", help="a rehearsal, on a CPU as well")
     args = form.parse_args(argv)
 
     def work() -> int:
         plan = parts(args.tiny, args.budget)
-        if unknown := set(args.parts) - set(plan):
-            raise InputError(
-                f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(plan)}"
-            )
+        chosen = script.chosen(args.parts, plan, list(plan))
         if not args.tiny and not torch.cuda.is_available():
-            raise InputError("there is no CUDA device here; --tiny rehearses without one")
-        environment = dict(os.environ)
-        if args.tiny:
-            script.TINY_FOLDER.mkdir(parents=True, exist_ok=True)
-            profiles = script.TINY_FOLDER / "profiles"
-            profiles.mkdir(exist_ok=True)
-            (profiles / "visit.yml").write_text(PROFILE)
-            environment |= {"ALEXNET_PROFILES": str(profiles)}
+            raise InputError("there is no CUDA device; --tiny rehearses without one")
+        variables = environment(args.tiny)
         lines = [["part ", "seconds", "outcome "]]
-        for name in args.parts or plan:
-            began, outcomes = time.monotonic(), list[str]()
+        for name in chosen:
+            began, worst = time.monotonic(), "done"
             for command in plan[name]:
                 left = args.budget - (time.monotonic() - began)
-                outcomes.append(
-                    run(command, left, environment)
-                    if left > RESERVE
-                    else "out of time: ask for it again"
-                )
-            worst = next((one for one in outcomes if one != "done"), "done")
+                outcome = run(command, left, variables) if left > RESERVE else OUT_OF_TIME
+                worst = outcome if worst == "done" else worst
             lines.append([name, f"{time.monotonic() - began:.0f}", worst])
-        print("\n" + script.record.table(lines))
+        print("\n" + report.table(lines))
         return int(any(line[2] != "done" for line in lines[1:]))
 
     return script.guarded(work)

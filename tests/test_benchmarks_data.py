@@ -1,23 +1,31 @@
-"""The benchmarks of the data's way: they run, compare pixels before they time, and write what they measured. No time is asserted."""
+"""The benchmarks of the data's way: they run, compare pixels before they time, and write what they
+measured. No time is asserted."""
 
 import csv
 from collections import Counter
 
 import pytest
 
-from benchmarks import data, record
+from benchmarks import data, preparing
+from kernel_benchmarks import record, runner
 from tests.hostile import photograph
 from tests.test_sources import tiny_imagenet
 
 
-def run(tmp_path, *arguments):
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    monkeypatch.setattr(preparing, "WARM_UP", 0)
+    monkeypatch.setattr(runner, "WARM_SECONDS", 0)
+
+
+def run(tmp_path, *arguments, status=0):
     out = tmp_path / "data.csv"
     sizes = [
         "--count",
         12,
         "--size",
         32,
-        "--rounds",
+        "--runs",
         1,
         "--most-workers",
         0,
@@ -26,10 +34,10 @@ def run(tmp_path, *arguments):
         "--device",
         "cpu",
     ]
-    assert data.main([str(a) for a in (*sizes, "--out", out, "--work", tmp_path, *arguments)]) == 0
+    words = (*sizes, "--out", out, "--work", tmp_path, *arguments)
+    assert data.main(list(map(str, words))) == status
     assert list(tmp_path.glob("tmp*")) == []
-    with out.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(out.open(newline=""))) if out.exists() else []
 
 
 def test_prepare_and_feed(tmp_path, capsys):
@@ -72,20 +80,18 @@ def test_what_a_gpu_would_be_asked(tmp_path):
     assert {row["case"] for row in rows} == {"gpu, on a CPU"} and len(rows) == 4
 
 
-def test_pixels_are_compared_first(tmp_path, monkeypatch):
+def test_pixels_are_compared_first(tmp_path, capsys, monkeypatch):
     def other(*command):
-        alone(
-            *(
-                16 if word == 32 and "benchmarks.pillow_loop" in command else word
-                for word in command
-            )
-        )
+        smaller = "benchmarks.pillow_loop" in command
+        program(*(16 if smaller and word == 32 else word for word in command))
 
-    alone = data.alone
-    monkeypatch.setattr(data, "alone", other)
-    with pytest.raises(RuntimeError, match="different pixels"):
-        run(tmp_path, "prepare")
-    assert (
-        not (tmp_path / "data.csv").exists()
-        and record.read(tmp_path / "data.csv", data.COLUMNS) == []
-    )
+    program = preparing.program
+    monkeypatch.setattr(preparing, "program", other)
+    run(tmp_path, "prepare", status=1)
+    assert "different pixels" in capsys.readouterr().err
+    assert record.read(tmp_path / "data.csv", data.COLUMNS) == []
+
+
+def test_images_are_asked_for(tmp_path, capsys):
+    run(tmp_path, "tiny", status=2)
+    assert "name Tiny ImageNet's folder by --images" in capsys.readouterr().err

@@ -1,122 +1,113 @@
-"""The benchmark of a training step: it runs, compares the nets before it times them, and writes what it measured. No time is asserted."""
+"""The benchmark of a training step: it runs, compares the nets before it times them, and writes
+what it measured. No time is asserted."""
 
-import csv
+import io
 import mmap
+from contextlib import redirect_stdout
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import step
+from benchmarks import contestants, memory, parts, step
+from benchmarks.contestants import PEER
+from kernel_benchmarks import record, runner
 
 
-def run(tmp_path, *arguments):
-    out = tmp_path / "step.csv"
-    assert (
-        step.main([*arguments, "--tiny", "--device", "cpu", "--runs", "1", "--out", str(out)]) == 0
-    )
-    with out.open(newline="") as file:
-        return list(csv.DictReader(file))
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """What a run of everything wrote and printed: a path, and text."""
+    path, text = tmp_path_factory.mktemp("step") / "step.csv", io.StringIO()
+    words = ["--tiny", "--device", "cpu", "--runs", "1", "--out", str(path)]
+    with redirect_stdout(text):
+        names = ("--implementations", "ours", "ours, no compiler")
+        assert step.main(["steps", "parts", "pack", *names, *words]) == 0
+    return path, text.getvalue()
 
 
-def test_steps(tmp_path, capsys):
-    rows = run(tmp_path, "steps", "--implementations", "ours", "ours, no compiler")
+def test_steps(run):
+    path, text = run
+    rows = step.latest("steps", False, path)
     assert tuple(rows[0]) == step.COLUMNS
-    assert [row["implementation"] for row in rows] == ["ours", "ours, no compiler", step.PEER]
-    assert all(
-        float(row["images_per_s"]) > 0 and float(row["peak_mb"]) >= 0 and not row["note"]
-        for row in rows
-    )
-    assert float(rows[0]["ratio"]) == pytest.approx(
-        float(rows[2]["median_ms"]) / float(rows[0]["median_ms"]), rel=1e-3
-    )
-    assert "torch layers" in capsys.readouterr().out
+    assert [row["implementation"] for row in rows] == ["ours", "ours, no compiler", PEER]
+    for row in rows:
+        assert row["images_per_s"] > 0 and row["peak_mb"] >= 0 and not row["note"]
+    ratio = rows[2]["median_ms"] / rows[0]["median_ms"]
+    assert rows[0]["ratio"] == pytest.approx(ratio, rel=1e-3)
+    assert "torch layers" in text and f"rows: {path}" in text
 
 
-def test_parts(tmp_path):
-    rows = run(tmp_path, "parts")
-    layers = [
-        f"{kind}{i}"
-        for kind, numbers in (("conv", range(1, 6)), ("fc", range(6, 9)))
-        for i in numbers
-    ]
+def test_parts(run):
+    rows = step.latest("parts", False, run[0])
+    layers = [f"conv{i}" for i in range(1, 6)] + [f"fc{i}" for i in range(6, 9)]
     names = {f"{layer}, {what}" for layer in layers for what in ("sums", "rest")} - {"fc8, rest"}
     assert {row["implementation"] for row in rows} == names | {"update", "augmentation"}
-    assert all(float(row["median_ms"]) > 0 and float(row["floor_ms"]) > 0 for row in rows)
+    assert all(row["median_ms"] > 0 and row["floor_ms"] > 0 for row in rows)
+    assert len(step.plot(rows).axes[0].patches) == 2 * len(rows)
 
 
-def test_from_a_pack(tmp_path):
-    one, streamed = run(tmp_path, "pack")
-    assert (one["implementation"], streamed["implementation"], streamed["against"]) == (
-        "one batch",
-        "streamed",
-        "one batch",
-    )
-    assert float(streamed["ratio"]) == pytest.approx(
-        float(one["median_ms"]) / float(streamed["median_ms"]), rel=1e-3
-    )
+def test_from_a_pack(run):
+    one, streamed = step.latest("pack", False, run[0])
+    names = (one["implementation"], streamed["implementation"], streamed["against"])
+    assert names == ("one batch", "streamed", "one batch")
+    ratio = one["median_ms"] / streamed["median_ms"]
+    assert streamed["ratio"] == pytest.approx(ratio, rel=1e-3)
 
 
-@pytest.mark.skipif(step.resident("VmHWM") is None, reason="the system does not tell")
-def test_the_most_memory_is_told_also_when_it_is_gone():
-    step.forget_peak()
-    before, piece = step.resident("VmRSS"), b"x" * 2**20
-    with (
-        mmap.mmap(-1, 72 * len(piece)) as memory
-    ):  # given back at once, whatever the allocator keeps; the system counts to some pages
-        for _ in range(72):
-            memory.write(piece)
-    assert 64 <= step.resident("VmHWM") - before < 64 + 16
-    step.forget_peak()
-    assert step.resident("VmHWM") - before < 64
-
-
-def test_the_last_rows_are_shown(tmp_path):
-    for _ in range(2):
-        rows = run(tmp_path, "steps", "parts", "--implementations", "ours", "--fresh")
+def test_the_last_rows_are_shown(run, tmp_path):
+    earlier = step.latest("steps", False, run[0])
+    later = [row | {"median_ms": row["median_ms"] + 1} for row in earlier]
     path = tmp_path / "step.csv"
-    found = {kind: step.latest(kind, False, path) for kind in ("steps", "parts")}
-    last = rows[len(rows) // 2 :]
-    assert [row["median_ms"] for kind in found.values() for row in kind] == [
-        step.number(row["median_ms"]) for row in last
-    ]
-    assert step.latest("steps", True, path) == [] and "torch layers" in step.table(found["steps"])
-    assert len(step.plot(found["parts"]).axes[0].patches) == 2 * len(found["parts"])
+    for rows in (earlier, later):
+        record.append(path, rows, step.COLUMNS)
+    times = [row["median_ms"] for row in step.latest("steps", False, path)]
+    assert times == pytest.approx([row["median_ms"] for row in later], rel=1e-3)
+    assert step.latest("steps", True, path) == []
 
 
-def test_the_nets_are_compared_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(step.Plain, "forward", lambda self, x: x.new_ones(len(x), 40))
-    with pytest.raises(RuntimeError, match="outputs differ"):
-        run(tmp_path, "steps")
+@pytest.mark.skipif(memory.resident("VmHWM") is None, reason="the system does not tell")
+def test_the_most_memory_is_told_also_when_it_is_gone():
+    memory.forget_peak()
+    before, piece = memory.resident("VmRSS"), b"x" * 2**20
+    # given back at once, whatever the allocator keeps; the system counts to some pages
+    with mmap.mmap(-1, 72 * len(piece)) as pages:
+        for _ in range(72):
+            pages.write(piece)
+    assert 64 <= memory.resident("VmHWM") - before < 64 + 16
+    memory.forget_peak()
+    assert memory.resident("VmHWM") - before < 64
+
+
+def test_the_nets_are_compared_first(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(contestants.Plain, "forward", lambda self, x: x.new_ones(len(x), 40))
+    assert again(tmp_path, "steps", "--tiny") == 1
+    assert "outputs differ" in capsys.readouterr().err
     assert not (tmp_path / "step.csv").exists()
 
 
 @pytest.fixture
 def pretended(monkeypatch):
-    """Kinds that take as many seconds as `seconds` says, on a clock of their own, and are told in `done`."""
+    """Kinds that take the `seconds` said, on a clock of their own; `done` lists them."""
     cases = tuple(
         step.Case("full net", preset, 1.0, 64, batch, "fp32")
         for preset, batch in (("paper", 1), ("paper", 2), ("source", 1))
     )
     monkeypatch.setattr(step, "CPU", cases)
     monkeypatch.setattr(step, "compiles", lambda case, device: case.preset == "paper")
+    monkeypatch.setattr(contestants, "compiles", step.compiles)
     found = SimpleNamespace(done=[], seconds={}, now=0.0)
-    monkeypatch.setattr(step, "time", SimpleNamespace(perf_counter=lambda: found.now))
+    monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=lambda: found.now))
 
-    def pretend(kind):
-        def measured(case, args, origin):
-            found.done.append((kind, case.preset, case.batch))
-            found.now += found.seconds.get((kind, case.preset), 1)
-            base = dict.fromkeys(step.COLUMNS) | origin | case.key(kind)
-            return [
-                base | {"implementation": name}
-                for name in (step.asked(case, args) if kind == "steps" else ("streamed",))
-            ]
+    def pretend(kind, case, args):
+        found.done.append((kind, case.preset, case.batch))
+        found.now += found.seconds.get((kind, case.preset), 1)
+        names = ["streamed"]
+        if kind == "steps":
+            names = step.names(case, args.device, args.implementations)
+        return [{"implementation": name} for name in names]
 
-        monkeypatch.setattr(step, kind, measured)
-
-    for kind in ("steps", "parts", "pack"):
-        pretend(kind)
+    monkeypatch.setattr(step, "KINDS", {kind: partial(pretend, kind) for kind in step.KINDS})
     return found
 
 
@@ -167,13 +158,13 @@ def test_a_long_case_keeps_neither_other_kinds_nor_shorter_cases_from_their_turn
 
 def test_no_gradient_stays_for_the_next_call():
     """A step's update leaves none, so that backward passes write gradients and add to none."""
-    net = step.AlexNet("paper", 10, 1 / 16, 64)
+    net = contestants.AlexNet("paper", 10, 1 / 16, 64)
     stages, x = net.stages("conv3"), torch.randn(2, net.table[2].in_maps, 7, 7, requires_grad=True)
-    leaves = step.leaves([x, x], stages)
+    leaves = parts.leaves([x, x], stages)
     assert len(leaves) == 1 + 2 * 2  # weights and biases of both columns
     for leaf in leaves:
         leaf.grad = torch.zeros_like(leaf)
-    step.both([lambda stage=stage: stage.weighted_sums(x, None) for stage in stages], leaves)
+    parts.both([lambda stage=stage: stage.weighted_sums(x, None) for stage in stages], leaves)
     assert not any(leaf.grad.any() for leaf in leaves)
 
 
@@ -188,14 +179,14 @@ def test_verdicts():
         )
 
     rows = [
-        row(128, "ours", "40000"),
-        row(128, "ours, graph", "51000"),
-        row(128, "ours, again", "99000"),  # tells how fine the scale is
-        row(128, "torchvision, compiled", "60000"),
-        row(128, step.PEER, "17000"),
-        row(1024, "ours, graph", "69000"),
-        row(1024, "torchvision, compiled", "", note="skipped: out of memory"),
-        row(1024, "ours", "90000", preset="source"),
+        row(128, "ours", 40000.0),
+        row(128, "ours, graph", 51000.0),
+        row(128, "ours, again", 99000.0),  # tells how fine the scale is
+        row(128, "torchvision, compiled", 60000.0),
+        row(128, PEER, 17000.0),
+        row(1024, "ours, graph", 69000.0),
+        row(1024, "torchvision, compiled", None, note="skipped: out of memory"),
+        row(1024, "ours", 90000.0, preset="source"),
     ]
     lines = [line.split("  ") for line in step.verdicts(rows).splitlines()[2:]]
     assert [[word.strip() for word in line if word.strip()] for line in lines] == [
@@ -209,7 +200,7 @@ def test_verdicts():
 
 
 def test_a_table_tells_of_another_commit():
-    base = dict.fromkeys(step.COLUMNS, "") | {"busy_percent": 0.0, "threads": 1.0}
+    base = dict.fromkeys(step.COLUMNS, "") | dict.fromkeys(record.NUMBERS, 0.0)
     one, other = (
         base | {"case": "full net", "commit": "abc"},
         base | {"case": "pack", "commit": "def"},
@@ -223,16 +214,14 @@ def test_a_contestants_process_ends_quietly_when_all_is_stopped(monkeypatch):
     def stopped(*rest):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(step, "contestants", stopped)
-    step.serve(step.TINY, "ours", torch.get_num_threads(), None)
+    monkeypatch.setattr(contestants, "contestants", stopped)
+    contestants.serve(step.TINY, "ours", torch.get_num_threads(), None)
 
 
 def test_all_names_are_known():
     for case in (*step.CPU, *step.GPU):
         for device in ("cpu", "cuda"):
-            assert set(
-                step.contestants(case, device, torch.empty(0, 3, 1, 1), torch.empty(0))
-            ) <= set(step.IMPLEMENTATIONS)
+            assert set(step.names(case, device, None)) <= set(step.IMPLEMENTATIONS)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""A visit to a GPU, rehearsed: programs end well, badly or by their limit, and each part's commands run at sizes that mean nothing."""
+"""A visit to a GPU, rehearsed: programs end well, badly or by their limit, and each part's commands
+run at sizes that mean nothing."""
 
 import os
 import re
@@ -10,6 +11,9 @@ import time
 import pytest
 
 from benchmarks import visit
+from kernel_benchmarks import script
+
+PATIENT = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: open({!r}, 'w').close()"
 
 
 def python(code):
@@ -23,7 +27,7 @@ def test_a_program_is_done_or_failed_or_stopped_as_by_ctrl_c(monkeypatch, tmp_pa
         and python("raise SystemExit(1)") == "failed"
     )
     kept = tmp_path / "kept"
-    patient = f"import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: open({str(kept)!r}, 'w').close()"
+    patient = PATIENT.format(str(kept))
     assert python(patient) == "out of time: ask for it again" and kept.exists()
     monkeypatch.setattr(visit, "RESERVE", 1)
     stubborn = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
@@ -34,9 +38,7 @@ def test_what_a_shell_has_ignore_ctrl_c_is_stopped_all_the_same(tmp_path):
     kept = tmp_path / "kept"
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        python(
-            f"import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: open({str(kept)!r}, 'w').close()"
-        )
+        python(PATIENT.format(str(kept)))
     finally:
         signal.signal(signal.SIGINT, before)
     assert kept.exists()
@@ -58,8 +60,10 @@ def test_nothing_outlives_a_visit_that_is_stopped(tmp_path):
     """SIGTERM, while a program has a program of its own."""
     pids = tmp_path / "pids"
     code = (
-        "import os, subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
-        f"open('{pids}.part', 'w').write(f'{{os.getpid()}} {{child.pid}}'); os.rename('{pids}.part', '{pids}'); time.sleep(60)"
+        "import os, subprocess, sys, time; "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+        f"open('{pids}.part', 'w').write(f'{{os.getpid()}} {{child.pid}}'); "
+        f"os.rename('{pids}.part', '{pids}'); time.sleep(60)"
     )
 
     def stop():
@@ -69,7 +73,7 @@ def test_nothing_outlives_a_visit_that_is_stopped(tmp_path):
 
     threading.Thread(target=stop, daemon=True).start()
     assert (
-        visit.script.guarded(
+        script.guarded(
             lambda: visit.run([sys.executable, "-c", code], 60, dict(os.environ)) == "done"
         )
         == 130
@@ -81,10 +85,9 @@ def test_nothing_outlives_a_visit_that_is_stopped(tmp_path):
 
 
 def test_a_part_that_is_not_there_and_a_gpu_that_is_not(capsys):
-    assert (
-        visit.main(["lunch", "--tiny"]) == 2
-        and "there are check, operators, steps, data, ranks, images" in capsys.readouterr().err
-    )
+    assert visit.main(["lunch", "--tiny"]) == 2
+    known = "there is no lunch; there are check, operators, steps, data, ranks, images"
+    assert known in capsys.readouterr().err
     if not visit.torch.cuda.is_available():
         assert (
             visit.main(["steps"]) == 2 and "--tiny rehearses without one" in capsys.readouterr().err
@@ -102,7 +105,7 @@ def test_what_has_no_time_left_is_not_begun(capsys, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", visit.parts(True, 60))
 def test_each_part_runs_to_its_end(part, capfd, monkeypatch, tmp_path):
-    monkeypatch.setattr(visit.script, "TINY_FOLDER", tmp_path)
+    monkeypatch.setattr(script, "TINY_FOLDER", tmp_path)
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "1")

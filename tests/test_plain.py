@@ -1,4 +1,5 @@
-"""The paper's net twice: ours, and the one written with torch's layers, give the same numbers from the same weights."""
+"""The paper's net twice: ours and the one written with torch's layers give the same numbers from
+the same weights."""
 
 import pytest
 import torch

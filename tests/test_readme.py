@@ -10,7 +10,9 @@ from alexnet import claims, results
 from alexnet.claims import reports
 from alexnet.experiments import ablations, cifar_lrn
 from alexnet.presets import get, shapes, total
-from benchmarks import chart, record, step
+from benchmarks import step
+from benchmarks.contestants import PEER
+from kernel_benchmarks import chart, record
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
@@ -164,7 +166,7 @@ def operators(rows: list[dict]) -> list[str]:
 
     def line(what: str, operator: str, layer: str, ours: str = "ours") -> str:
         forward, both = ratios(operator, layer, ours)
-        return f"| {what} | {forward} | {both} | `benchmarks/results/{operator}.csv` |"
+        return f"| {what} | {forward} | {both} | `kernels/kernel_benchmarks/results/{operator}.csv` |"
 
     first = rows[0]
     machine = (
@@ -209,9 +211,7 @@ def steps() -> list[str]:
     first, where = next(iter(rows.values())), "`benchmarks/results/step.csv`"
 
     def line(what: str, case: str, name: str) -> str:
-        rate, ratio = (
-            step.number(rows[case, name][column]) for column in ("images_per_s", "ratio")
-        )
+        rate, ratio = (rows[case, name][column] for column in ("images_per_s", "ratio"))
         return row(what, f"{rate:,.0f}", f"{ratio or 1:.2f}", where)
 
     full, small = "full net", "default profile"
@@ -221,11 +221,11 @@ def steps() -> list[str]:
         row(f"a training step on a CPU ({machine})", "images/s", "times torch's layers", "file"),
         line(f"the paper's net, batch {batches[0]}", full, "ours"),
         line("the same without a C compiler", full, "ours, no compiler"),
-        line("the same net in torch's own layers", full, step.PEER),
+        line("the same net in torch's own layers", full, PEER),
         line("torchvision's AlexNet: lighter, and without normalization", full, "torchvision"),
         line(f"the default profile's net, batch {batches[1]}", small, "ours"),
         line("the same without a C compiler", small, "ours, no compiler"),
-        line("the same net in torch's own layers", small, step.PEER),
+        line("the same net in torch's own layers", small, PEER),
     ]
 
 

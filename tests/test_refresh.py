@@ -202,7 +202,7 @@ def test_the_book_forgets_what_other_code_computed(
     for name in (
         "kernels/alexnet_kernels/native.c",
         "results/embedded/live.json",
-        "benchmarks/results/max_pool.csv",
+        "kernels/kernel_benchmarks/results/max_pool.csv",
     ):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()

@@ -94,7 +94,7 @@ def test_runs_every_notebook_that_has_parameters_once(
 
 OTHERS = {
     "kernels in C": "kernels/alexnet_kernels/native.c",
-    "benchmarks": "benchmarks/results/max_pool.csv",
+    "benchmarks": "kernels/kernel_benchmarks/results/max_pool.csv",
 }
 
 

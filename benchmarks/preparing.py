@@ -1,0 +1,200 @@
+"""Preparing packs, timed: whole commands, all of Tiny ImageNet, and what memory it takes."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from alexnet.data import pictographs
+from alexnet.data.loader import Loader
+from alexnet.data.pack import Pack, open_splits
+from alexnet.data.prepare import prepare
+from alexnet.processes import cores
+from benchmarks import ROOT
+from kernel_benchmarks import runner
+from kernel_benchmarks.record import Row
+
+WARM_UP = 1  # rounds that are not kept
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+
+
+def photographs(folder: Path, count: int, classes: int = 4) -> Path:
+    """Write JPEG files as ImageNet's are, 500 x 375 in the middle, of patches of the photographs
+    that the dependencies ship."""
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(one.pixels) for one in pictographs.photographs().values()]
+    for i in range(count):
+        picture = pictures[int(rng.integers(len(pictures)))]
+        size = (500, 375) if rng.random() < 0.7 else (375, 500)
+        zoom = rng.uniform(0.5, 1.0) * min(picture.width / size[0], picture.height / size[1])
+        width, height = size[0] * zoom, size[1] * zoom
+        left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - height)
+        place = _place(folder, i, classes)
+        box = (left, top, left + width, top + height)
+        picture.resize(size, Image.Resampling.BICUBIC, box).save(place, quality=92)
+    return folder
+
+
+def _place(folder: Path, number: int, classes: int = 4) -> Path:
+    place = folder / f"class{number % classes:03d}" / f"{number:07d}.jpg"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def small_photographs(folder: Path, photographs: Path, count: int) -> Path:
+    """Write JPEG files of 64 pixels, as Tiny ImageNet's, which are taken as they are."""
+    originals = sorted(photographs.rglob("*.jpg"), key=lambda path: path.name)
+    for i in range(count):
+        place = _place(folder, i)
+        if i < 500:
+            small = Image.open(originals[i % len(originals)]).resize((64, 64))
+            small.save(place, quality=90)
+        else:
+            place.hardlink_to(_place(folder, i % 500))
+    return folder
+
+
+def program(*command: object) -> str:
+    """Run a Python program of its own, as a user does (starting it counts), and return what it
+    prints."""
+    words = [sys.executable, *map(str, command)]
+    done = subprocess.run(words, env=ENVIRONMENT, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout
+
+
+def rates(
+    case: str, contestants: dict, args: argparse.Namespace, against: str = "",
+    wanted: dict[str, float] | None = None, **facts,
+) -> list[Row]:  # fmt: skip
+    """Images a second.
+
+    Args:
+        contestants: By name, what does its work once and returns how many images that was.
+        against: The contestant that the others' ratios refer to.
+        wanted: The least ratio, or rate, of some.
+    """
+
+    def sample(name: str) -> float:
+        began = time.perf_counter()
+        return contestants[name]() / (time.perf_counter() - began)
+
+    samplers = {name: partial(sample, name) for name in contestants}
+    samples = runner.take_turns(samplers, args.runs, title=case, warm_up=WARM_UP)
+    names = ("runs", "images_per_s", "p20", "p80")
+    rows = [
+        {"case": case, "implementation": name, "wanted": (wanted or {}).get(name)}
+        | (runner.quantiles(each, names) | facts)
+        for name, each in samples.items()
+    ]
+    runner.times_of(rows, against)
+    return rows
+
+
+def preparing(folder: Path, args: argparse.Namespace) -> list[Row]:
+    """Two workers against one process that does nothing but Pillow's work, to the same pixels. Ours
+    also sums up the mean and the colors, and digests."""
+    large, many = photographs(folder / "photographs", args.count), 12 * args.count
+    rows, out, array = [], folder / "out", folder / "array.npy"
+    small = small_photographs(folder / "small", large, many)
+    for source, size, count in ((large, args.size, args.count), (small, 64, many)):
+
+        def ours(workers: int, encoding: str = "raw", source=source, size=size, count=count) -> int:
+            shutil.rmtree(out, ignore_errors=True)
+            options = ("--size", size, "--workers", workers, "--encoding", encoding)
+            program("-m", "alexnet", "prepare", source, out, *options)
+            return count
+
+        def theirs(source=source, size=size, count=count) -> int:
+            array.unlink(missing_ok=True)
+            program("-m", "benchmarks.pillow_loop", source, array, size)
+            return count
+
+        ours(2)
+        theirs()
+        pixels = Pack.open(out).gather(np.arange(count))
+        if not np.array_equal(pixels, np.load(array, mmap_mode="r")):
+            raise RuntimeError("the two ways make different pixels")
+        peer = "Pillow, one process"
+        contestants = {
+            peer: theirs,
+            "ours, 2 workers": partial(ours, 2),
+            "ours, 1 worker": partial(ours, 1),
+            "ours, 2 workers, jpeg": partial(ours, 2, "jpeg"),
+        }
+        wanted = {"ours, 2 workers": 1.7}
+        rows += rates("prepare", contestants, args, peer, wanted, images=count, size=size)
+    return rows
+
+
+def tiny(folder: Path, args: argparse.Namespace) -> list[Row]:
+    """Tiny ImageNet, whole: prepared, verified, loaded."""
+    rows: list[Row] = []
+    for encoding in ("raw", "jpeg"):
+        times = [time.perf_counter()]
+        out = prepare(
+            args.images, folder / encoding, size="native", encoding=encoding, skip_bad=True
+        )
+        times.append(time.perf_counter())
+        packs = open_splits(out)
+        for pack in packs.values():
+            pack.verify()
+        times.append(time.perf_counter())
+        loaders = [Loader(pack, 128, 0, threads=cores()) for pack in packs.values()]
+        count = sum(len(labels) for loader in loaders for _, labels, _, _ in loader.epoch(0))
+        times.append(time.perf_counter())
+        images = sum(map(len, packs.values()))
+        if count != images:
+            raise RuntimeError(f"{count} images came, of {images}")
+        for step, begin, end in zip(("prepare", "verify", "load"), times, times[1:]):
+            facts = {"images": images, "size": pack.size, "images_per_s": images / (end - begin)}
+            what = {"case": f"Tiny ImageNet, {step}", "implementation": encoding}
+            rows.append(what | facts | {"value": end - begin, "unit": "s"})
+        strays = sum(pack.manifest["rejected"] for pack in packs.values())
+        digests = ", ".join(f"{split} {pack.digest[:16]}" for split, pack in packs.items())
+        rows[-3]["note"] = f"{strays} rejected; {digests}"
+    return rows
+
+
+def memory(folder: Path, args: argparse.Namespace) -> list[Row]:
+    """Peak memory of preparing, in processes of their own, and how long a pack of a million takes
+    to open."""
+    kinds = (".jpg", ".jpeg", ".png")
+    paths = sorted(path for path in args.images.rglob("*") if path.suffix.lower() in kinds)[:2000]
+    rows: list[Row] = []
+    peaks: dict[int, float] = {}
+    for count in args.counts:
+        tree, out = folder / f"tree {count}", folder / f"pack {count}"
+        for i in tqdm(
+            range(count), f"linking {count:,}", unit=" images", leave=False, disable=None
+        ):
+            os.link(paths[i % len(paths)], _place(tree, i, classes=200))
+        seconds, parent, worker = map(float, program("-m", "benchmarks.memory", tree, out).split())
+        peaks[count] = parent
+        code = (
+            "import sys, time; from alexnet.data.pack import Pack; began = time.perf_counter(); "
+            "pack = Pack.open(sys.argv[1]); pack.gather([len(pack) - 1]); "
+            "print(time.perf_counter() - began)"
+        )
+        opened = float(np.median([float(program("-c", code, out)) for _ in range(5)]))
+        facts = {"case": "memory", "images": count, "size": 64, "workers": 2, "unit": "MB at most"}
+        rate = {"images_per_s": count / seconds}
+        rows += [
+            facts | {"implementation": "preparing, parent", "value": parent} | rate,
+            facts | {"implementation": "preparing, largest worker", "value": worker},
+            facts
+            | {"implementation": "opening a pack, first image", "value": opened, "unit": "s"}
+            | {"wanted": 2.0, "runs": 5},
+        ]
+        shutil.rmtree(tree)
+        shutil.rmtree(out)
+    growth = peaks[max(peaks)] - peaks[min(peaks)]
+    what = {"case": "memory", "implementation": "preparing, parent", "value": growth}
+    return [*rows, what | {"unit": "MB between fewest and most images"}]

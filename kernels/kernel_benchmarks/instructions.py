@@ -1,0 +1,239 @@
+"""What the Triton kernels compile to, without a GPU: registers, spills, widest access, instructions
+for each element.
+
+Triton compiles for a device that is not there as for one that is: a stand-in driver names the
+target, the operators are called with tensors that have shapes but no memory, and nothing is
+launched. The counts say whether a kernel can be bound by memory at all: at 4.3 TB/s a device of 132
+multiprocessors has about 28 instructions to spend on an element for every 4 bytes that it moves.
+
+    python -m kernel_benchmarks.instructions [--arch 80 90] [--dtype bf16 fp32] [--all-configs]
+"""
+
+import argparse
+import math
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.autotuner import Autotuner
+from triton.runtime.jit import JITFunction
+
+from alexnet_kernels.gpu import (
+    crop_flip_color,
+    local_response_norm,
+    max_pool,
+    momentum_step,
+    same_map_norm,
+)
+from alexnet_kernels.gpu import response_norm_pool as block
+from kernel_benchmarks.measure import DTYPES, LAYOUTS
+from kernel_benchmarks.momentum_step import shapes
+
+SHAPES = {"conv1": (128, 96, 55, 55), "conv2": (128, 256, 27, 27), "conv5": (128, 256, 13, 13)}
+
+
+@dataclass
+class Compiled:
+    kernel: str
+    config: str
+    registers: int
+    spilled: int  # bytes of a lane's registers that live in memory
+    widest: int  # bits of the widest access to global memory
+    # of a lane, for each element that the program covers: each branch once, a loop over a strip
+    # each round
+    instructions: float
+
+
+@contextmanager
+def _compiling(arch: int) -> Iterator[list[tuple]]:
+    """Make launches inside the block compile for `arch`, and collect them instead: function,
+    constants, number of programs, compiled code."""
+    launches: list[tuple] = []
+    run, active = JITFunction.run, driver._active
+
+    def compile_only(self, *args, grid, warmup, **constants):
+        compiled = run(self, *args, grid=grid, warmup=True, **constants)
+        whole = {name: value for name, value in constants.items() if isinstance(value, int)}
+        programs = math.prod(grid(whole) if callable(grid) else grid)
+        launches.append((self, constants, programs, compiled))
+        return compiled
+
+    JITFunction.run = compile_only
+    device = SimpleNamespace(  # as much of a driver as compilation asks for
+        get_current_target=lambda: GPUTarget("cuda", arch, 32),
+        get_current_device=lambda: 0,
+        get_current_stream=lambda device: 0,
+        get_device_capability=lambda device=0: divmod(arch, 10),
+    )
+    driver.set_active(device)
+    try:
+        yield launches
+    finally:
+        JITFunction.run = run
+        driver._active = active
+
+
+def _cuobjdump(option: str, path: str) -> str:
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    command = [str(tool), option, path]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _executed(sass: str, rounds: int) -> int:
+    """Instructions of the program text, those within a loop `rounds` times."""
+    lines = [(int(at, 16), what) for at, what in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.+?);", sass)]
+    loops = [
+        (first, last)
+        for last, what in lines
+        if (target := re.search(r"\bBRA\b.*?\b0x([0-9a-f]+)", what))
+        and (first := int(target[1], 16)) < last  # the program ends in a jump to itself
+    ]
+    return sum(
+        rounds if any(first <= at <= last for first, last in loops) else 1
+        for at, what in lines
+        if "NOP" not in what
+    )
+
+
+def _inspect(
+    elements: int, function: JITFunction, constants: dict, programs: int, compiled
+) -> Compiled:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        cubin.write(compiled.asm["cubin"])
+        cubin.flush()
+        usage, text = (_cuobjdump(option, cubin.name) for option in ("-res-usage", "-sass"))
+    registers, local = (int(re.findall(rf"{name}:(\d+)", usage)[0]) for name in ("REG", "LOCAL"))
+    accesses = re.findall(r"(?:ld|st)\.global[\w.]*?(?:\.v(\d))?\.b(\d+)", compiled.asm["ptx"])
+    names = [name for name in ("M", "ROWS", "STRIP", "BLOCK") if name in constants]
+    warps = compiled.metadata.num_warps
+    instructions = _executed(text, constants.get("STRIP", 1)) * warps * 32 * programs
+    module, name = function.__module__, function.__name__
+    return Compiled(
+        f"{module.rsplit('.', 1)[1]}.{name.removesuffix('_kernel')}",
+        " ".join([*(f"{name}={constants[name]}" for name in names), f"warps={warps}"]),
+        registers,
+        local,
+        max((int(n or 1) * int(bits) for n, bits in accesses), default=0),
+        instructions / elements,
+    )
+
+
+def measure(
+    call: Callable[[], object], elements: int, arch: int, all_configs: bool = False
+) -> list[Compiled]:
+    """Compile what `call` launches.
+
+    Args:
+        elements: Of the input, which the counts are divided by.
+        arch: The compute capability times ten.
+        all_configs: Take every configuration that is tried on a device, not the first alone.
+    """
+    ours = [m for name, m in list(sys.modules.items()) if name.startswith("alexnet_kernels.gpu")]
+    tuners = [v for module in ours for v in vars(module).values() if isinstance(v, Autotuner)]
+    before = [tuner.configs for tuner in tuners]
+    most = max((len(configs) for configs in before), default=1) if all_configs else 1
+    rows = []
+    try:
+        for i in range(most):
+            for tuner, configs in zip(tuners, before):
+                tuner.configs = [configs[min(i, len(configs) - 1)]]
+                tuner.cache.clear()
+            with _compiling(arch) as launches:
+                call()
+            rows += [_inspect(elements, *launch) for launch in launches]
+    finally:
+        for tuner, configs in zip(tuners, before):
+            tuner.configs = configs
+    return list({(row.kernel, row.config): row for row in rows}.values())
+
+
+Compilation = tuple[str, int, Callable[[], object]]  # a name, how many elements, a call
+
+
+def cases(dtype: torch.dtype, layout: str = "nhwc") -> Iterator[Compilation]:
+    """What is compiled."""
+    empty = partial(torch.empty, device="meta")
+    for name, shape in SHAPES.items():
+        yield from _layer(name, shape, dtype, layout)
+    images, mean = empty(128, 256, 256, 3, dtype=torch.uint8), empty(256, 256, 3)
+    out = empty(128, 3, 224, 224, dtype=dtype, memory_format=LAYOUTS[layout])
+    offsets, flips = empty(128, 2, dtype=torch.int64), empty(128, dtype=torch.bool)
+    inputs = (images, offsets, flips, empty(128, 3), mean, out, 224, 1.0, True)
+    yield "crop", out.numel(), partial(crop_flip_color.crop_flip_color, *inputs)
+    sizes = [math.prod(shape) for shape in shapes((1,))]
+    weights, grads = [empty(n) for n in sizes], [empty(n, dtype=dtype) for n in sizes]
+    copies, rates = [] if dtype == torch.float32 else grads, empty(len(sizes))
+    step = (weights, grads, weights, copies, rates, rates, 0.9)
+    yield "momentum step", sum(sizes), partial(momentum_step.momentum_step_, *step)
+
+
+def _layer(
+    name: str, shape: tuple[int, ...], dtype: torch.dtype, layout: str
+) -> Iterator[Compilation]:
+    """What follows one convolution."""
+
+    def maps(shape: tuple[int, ...], dtype: torch.dtype = dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta", memory_format=LAYOUTS[layout])
+
+    x = maps(shape)
+    y = maps((*shape[:2], *((side - 3) // 2 + 1 for side in shape[2:])))
+    code, bias = (
+        maps(tuple(y.shape), torch.uint8),
+        torch.empty(shape[1], dtype=dtype, device="meta"),
+    )
+    norm, within = (5, 1e-4, 0.75, 2.0, 2, "before"), (5, 4e-5, 0.75, 1.0)
+    lrn, same = local_response_norm, same_map_norm
+    calls: dict[str, Callable[[], object]] = {}
+    if name != "conv5":
+        for what, b in (("LRN", None), ("bias, LRN", bias)):
+            calls[what] = partial(lrn.forward, x, b, x, *norm)
+            calls[f"{what} backward"] = partial(lrn.backward, x, b, x, x, *norm)
+        if layout == "nhwc":
+            calls["fused block"] = partial(block.forward, x, bias, y, code, *norm)
+    if name == "conv2":
+        calls["same-map norm"] = partial(same.forward, x, x, *within)
+        calls["same-map norm backward"] = partial(same.backward, x, x, x, *within)
+    calls["pool"] = partial(max_pool.forward, x, y, code, 3, 2)
+    calls["pool backward"] = partial(max_pool.backward, y, code, x, 3, 2)
+    for what, call in calls.items():
+        yield f"{name} {what}", x.numel(), call
+
+
+def main() -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    program = "python -m kernel_benchmarks.instructions"
+    form = argparse.ArgumentParser(program, description=__doc__, formatter_class=raw)
+    add = form.add_argument
+    add("--arch", type=int, nargs="+", default=[90], help="80 (A100), 90 (H100, H200)")
+    add("--dtype", choices=DTYPES, nargs="+", default=["bf16", "fp32"])
+    add("--layout", choices=LAYOUTS, default="nhwc", help="memory layout of the maps")
+    add("--all-configs", action="store_true", help="all that are tried on a device, not the first")
+    add("--only", default="", help="cases whose name holds this")
+    args = form.parse_args()
+    heads = ("case", "kernel", "configuration", "type", "sm", "regs", "spill", "widest")
+    line = "{:32} {:32} {:32} {:5} {:>3} {:>5} {:>5} {:>6} {:>10}"
+    print(line.format(*heads, "instr/elem"))
+    for arch, dtype in product(args.arch, args.dtype):
+        for name, elements, call in cases(DTYPES[dtype], args.layout):
+            if args.only in name:
+                for row in measure(call, elements, arch, args.all_configs):
+                    facts = (row.kernel, row.config, dtype, arch, row.registers, row.spilled)
+                    shown = (*facts, row.widest, f"{row.instructions:.1f}")
+                    print(line.format(name, *shown), flush=True)
+
+
+if __name__ == "__main__":
+    main()

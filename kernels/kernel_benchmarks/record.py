@@ -1,0 +1,226 @@
+"""Measured rows: where and with what each was measured, and the CSV files that keep them.
+
+Rows accumulate over machines and commits, so that a slowdown shows. Every row says where it comes
+from.
+"""
+
+import csv
+import io
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from alexnet_kernels.machine import git, instruction_sets, processor, version
+
+Row = dict[str, Any]
+
+HERE = Path(__file__).resolve().parent
+ARCHIVE = HERE / "results"
+SOURCES = (HERE.parent / "alexnet_kernels", HERE)  # what a time depends on
+SUFFIXES = {".py", ".c", ".cc", ".cpp", ".cu", ".h"}
+
+MACHINE = (
+    *("device", "processor", "flags", "cores", "threads", "memory_gb", "driver", "python"),
+    *("torch", "triton", "cuda", "cudnn"),
+)
+ORIGIN = ("time", "commit", "dirty", "source", *MACHINE, "busy_percent")
+QUANTILES = ("runs", "median_ms", "p20_ms", "p80_ms")
+CASE = ("operator", "layer", "shape", "batch", "dtype")
+COLUMNS = (
+    *(*ORIGIN, *CASE, "implementation", "layout", "direction", "method", "seed", *QUANTILES),
+    *("floor_bytes", "gb_per_s", "copy_gb_per_s", "percent_of_copy", "error", "saved_bytes"),
+    *("peak_bytes", "sm_mhz", "note"),
+)
+NUMBERS = {
+    *("memory_gb", "threads", "busy_percent", "batch", *QUANTILES, "floor_bytes", "gb_per_s"),
+    *("copy_gb_per_s", "percent_of_copy", "error", "saved_bytes", "peak_bytes"),
+    *("width", "image_size", "images_per_s", "peak_mb", "ratio", "wanted", "floor_ms"),  # steps
+    *("budget", "reached", "epochs", "seconds", "value", "p20", "p80"),  # trainings, data
+}
+
+
+class InputError(ValueError):
+    """Bad input from outside. The message names it and the remedy, in one line."""
+
+
+def machine(device: str, commit: str | None = None, sources: Sequence[Path] = SOURCES) -> Row:
+    """Where and with what a row is measured: the columns ORIGIN without the time.
+
+    Args:
+        device: "cpu" or "cuda".
+        commit: What to say in a copy of the files that is no git checkout.
+        sources: Files and folders of code that a time depends on.
+    """
+    gpu = device == "cuda"
+    # measured rows do not count as changes: every run adds some
+    apart = ":(top,exclude,glob)**/results/**"
+    changed = git(HERE, "status", "--porcelain", "--", *map(str, sources), apart)
+    return {
+        "commit": commit or git(HERE, "rev-parse", "--short=12", "HEAD") or "unknown",
+        "dirty": "unknown" if changed is None else "yes" if changed else "no",
+        "source": source_digest(sources),
+        "device": torch.cuda.get_device_name() if gpu else processor(),
+        "processor": processor(),
+        "flags": " ".join(instruction_sets()),
+        "cores": f"{psutil.cpu_count(logical=False)} ({os.cpu_count()} logical)",
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        "driver": nvidia_smi("driver_version") if gpu else "",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": version("triton") or "",
+        "cuda": (torch.version.cuda or "") if gpu else "",
+        "cudnn": str(torch.backends.cudnn.version() or "") if gpu else "",
+        "busy_percent": psutil.cpu_percent(0.2),  # by other programs, before the run begins
+    }
+
+
+def source_digest(sources: Sequence[Path] = SOURCES) -> str:
+    """A digest of every source file in some folders, which tells versions apart without git."""
+    digest = sha256()
+    for source in sources:
+        files = source.rglob("*") if source.is_dir() else [source]
+        for path in sorted(path for path in files if path.suffix in SUFFIXES):
+            digest.update(f"{path.relative_to(source.parent)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def nvidia_smi(field: str) -> str:
+    """What the driver says of device 0, or "" where it says nothing."""
+    command = ["nvidia-smi", "--id=0", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+# --- files ---
+
+
+def read(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
+    """The rows of a CSV: numbers as numbers, absent ones as None; none where there is no file.
+
+    Raises:
+        InputError: The file has other columns, or is damaged.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no file; name another with --out")
+        text = path.read_text() if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = f"cannot be read as a CSV ({_reason(error)})"
+        raise InputError(f"{path} {reason}; name another file with --out") from None
+    if not text:
+        return []
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        if next(reader) != list(columns):
+            raise InputError(
+                f"{path} has other columns than this version writes; move it away, "
+                "or name another file with --out"
+            )
+        rows = [_parsed(columns, values) for values in reader]
+        if not text.endswith("\n"):
+            raise ValueError("cut off at its end")
+    except InputError:
+        raise
+    except (ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: {error}; mend or remove that line, "
+            "or name another file with --out"
+        ) from None
+    return rows
+
+
+def _parsed(columns: Sequence[str], values: Sequence[str]) -> Row:
+    if len(values) != len(columns):
+        raise ValueError(f"{len(values)} fields of {len(columns)}")
+    return {name: _value(name, text) for name, text in zip(columns, values, strict=True)}
+
+
+def _value(name: str, text: str) -> str | float | None:
+    if name not in NUMBERS:
+        return text
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise ValueError(f"{text!r} is no number for {name}") from None
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def written(row: Row) -> Row:
+    """A row as it is read again once it was written."""
+    return {name: _value(name, _text(value)) for name, value in row.items()}
+
+
+def held(path: Path, expected: Row, columns: Sequence[str] = COLUMNS) -> list[Row]:
+    """The rows of a CSV that have these values, as they are once written."""
+    values = written(expected).items()
+    return [row for row in read(path, columns) if values <= row.items()]
+
+
+def check(path: Path, columns: Sequence[str] = COLUMNS) -> None:
+    """Raise InputError, before anything is measured, where a CSV could not be added to."""
+    read(path, columns)
+    with _writing(path) as part:
+        part.touch()
+
+
+def append(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
+    """Add rows to a CSV: all of them or none, also when killed. A row without a time gets that of
+    now."""
+    check(path, columns)
+    before = path.read_text() if path.exists() else ""
+    text, stamp = io.StringIO(), now()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if not before:
+        writer.writeheader()
+    for row in rows:
+        written = {name: _text(value) for name, value in row.items()}
+        writer.writerow(written | {"time": row.get("time") or stamp})
+    with _writing(path) as part:
+        part.write_text(before + text.getvalue())
+        part.replace(path)
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """Give the file to write first, beside `path`; remove it afterwards. Raises InputError."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.unlink(missing_ok=True)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        reason = f"cannot be written ({_reason(error)})"
+        raise InputError(f"{path} {reason}; name another file with --out") from None
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or "") if isinstance(error, OSError) else "it is no text"
+
+
+def of_last_device(rows: Iterable[Row], cuda: bool) -> list[Row]:
+    """The rows of the GPU, or of the CPU, that was measured last."""
+    rows = [row for row in rows if bool(row["cuda"]) == cuda]
+    last = max(rows, key=lambda row: row["time"], default=None)
+    return [row for row in rows if last and row["device"] == last["device"]]

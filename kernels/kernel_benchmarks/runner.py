@@ -1,0 +1,227 @@
+"""How times are taken and kept, for every benchmark of this repository.
+
+Contestants take turns, round by round, in a new order each, so that drift (clocks, temperature,
+other programs) meets all alike. Medians and 20 % and 80 % quantiles of the rounds after a warm-up
+are kept. What is to be measured is a list of tasks; the rows of each are in its file as soon as it
+is done, and what a file holds already, of the same code on the same machine, is not repeated.
+"""
+
+import argparse
+import math
+import random
+import sys
+import time
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from subprocess import SubprocessError
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from kernel_benchmarks import record
+from kernel_benchmarks.record import QUANTILES, Row
+
+WARM_UP, WARM_SECONDS = 2, 0.2  # at least so many rounds, and so long, are not kept
+FEWEST = 5  # rounds that are kept however long they take
+
+K = TypeVar("K", bound=Hashable)
+S = TypeVar("S")
+
+
+# --- one time ---
+
+
+class Clock:
+    """Times one call. On a GPU everything runs on the current stream."""
+
+    def __init__(self, device: str):
+        self.cuda = device == "cuda"
+        if self.cuda:
+            self.flush = torch.empty(2**30, dtype=torch.int8, device=device)
+            self.start, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def sample(self, call: Callable[[], S], cold: bool = True, repeat: int = 1) -> tuple[float, S]:
+        """Milliseconds per call, and what the last call returned.
+
+        Args:
+            cold: Empty a GPU's L2 cache first, by a write of 1 GiB, which also outlasts the
+                host's launching of the call.
+        """
+        if self.cuda:
+            if cold:
+                self.flush.zero_()
+            self.start.record()
+        began = time.perf_counter_ns()
+        for _ in range(repeat):
+            result = call()
+        if not self.cuda:
+            return (time.perf_counter_ns() - began) / 1e6 / repeat, result
+        self.end.record()
+        self.end.synchronize()
+        return self.start.elapsed_time(self.end) / repeat, result
+
+    def time(self, call: Callable[[], object], cold: bool = True, repeat: int = 1) -> float:
+        """Milliseconds per call."""
+        return self.sample(call, cold, repeat)[0]
+
+    def median(self, call: Callable[[], object], runs: int, cold: bool = True) -> float:
+        """The median in milliseconds of `runs` calls, after half as many that do not count."""
+        times = [self.time(call, cold) for _ in range(runs + runs // 2)]
+        return float(np.median(times[runs // 2 :]))
+
+
+def copy_bandwidth(clock: Clock, device: str, size: int) -> float:
+    """GB/s of a copy of `size` bytes, read and written counted: the ceiling."""
+    source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / clock.median(lambda: target.copy_(source), 14) / 1e6
+
+
+# --- many times ---
+
+
+def take_turns(
+    samplers: Mapping[K, Callable[[], S]],
+    runs: int,
+    seconds: float = math.inf,
+    title: str = "",
+    warm_up: int = WARM_UP,
+) -> dict[K, list[S]]:
+    """Take a sample of each, round by round, in a new order each.
+
+    Args:
+        samplers: What gives a sample, by name.
+        runs: Rounds that are kept at most.
+        seconds: Begin no round after so long, once FEWEST are kept.
+        title: What to say on the terminal meanwhile.
+        warm_up: Rounds that are not kept at least.
+
+    Returns:
+        The kept samples, by name.
+    """
+    samples: dict[K, list[S]] = {name: [] for name in samplers}
+    began, rounds, kept = time.perf_counter(), 0, 0
+    while kept < runs and (kept < FEWEST or time.perf_counter() - began <= seconds):
+        warming = rounds < warm_up or time.perf_counter() - began < WARM_SECONDS
+        rounds, kept = rounds + 1, kept + (not warming)
+        say(f"{title}: {'warming up' if warming else f'round {kept} of {runs}'}")
+        for name in random.sample(list(samplers), len(samplers)):
+            sample = samplers[name]()
+            if not warming:
+                samples[name].append(sample)
+    return samples
+
+
+def quantiles(samples: Sequence[float], names: Sequence[str] = QUANTILES) -> Row:
+    """The columns of a row that hold how many samples there are, their median, and their 20 % and
+    80 % quantiles."""
+    median, low, high = (float(q) for q in np.percentile(samples, [50, 20, 80]))
+    return dict(zip(names, (len(samples), median, low, high), strict=True))
+
+
+def timed(
+    calls: Mapping[str, Callable[[], object]], args: argparse.Namespace, title: str, steps: int = 1
+) -> list[Row]:
+    """A row for each call with the times of one of the `steps` that it does."""
+    clock = Clock(args.device)
+    samplers = {name: partial(clock.time, call) for name, call in calls.items()}
+    turns = take_turns(samplers, args.runs, args.seconds, title)
+    return [
+        {"implementation": name} | quantiles([ms / steps for ms in times])
+        for name, times in turns.items()
+    ]
+
+
+def times_of(rows: Sequence[Row], peer: str) -> None:
+    """Fill in how many times as many images a second each contestant does as its peer."""
+    rates = {row["implementation"]: row["images_per_s"] for row in rows}
+    for row in rows:
+        if peer in rates and row["implementation"] != peer:
+            row |= {"against": peer, "ratio": row["images_per_s"] / rates[peer]}
+
+
+# --- tasks ---
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to measure, and where its rows are."""
+
+    title: str
+    key: Row  # the columns that say what is measured
+    measure: Callable[[], list[Row]]  # its rows, without `key` and where they were measured
+    file: Path
+    kind: Hashable = ""  # tasks of one kind take about as long as each other
+    needed: Collection[Row] = ({},)  # what rows the file must hold, each at least once
+
+    def held(self, origin: Row, columns: Sequence[str]) -> list[Row]:
+        """What the file holds of it, of this code on this machine; none unless it is all."""
+        code = {name: origin[name] for name in ("source", *record.MACHINE)}
+        rows = record.held(self.file, code | self.key, columns)
+        kinds = [record.written(need).items() for need in self.needed]
+        if not all(any(kind <= row.items() for row in rows) for kind in kinds):
+            return []
+        return [row for row in rows if any(kind <= row.items() for kind in kinds)]
+
+
+def run(
+    tasks: Sequence[Task], columns: Sequence[str], origin: Row, args: argparse.Namespace
+) -> tuple[list[Row], list[str]]:
+    """Measure what the files do not hold yet, and append each task's rows as soon as it is done.
+
+    Args:
+        tasks: In the order in which they matter.
+        origin: Where they are measured, of `record.machine`.
+        args: `fresh` measures what the files hold as well; a task that might end after `budget`
+            seconds, for one of its kind took so long, is not begun.
+
+    Returns:
+        The new rows, and the titles of the tasks that are left, for lack of time or because they
+        failed.
+    """
+    for path in {task.file for task in tasks}:
+        record.check(path, columns)
+    todo = [task for task in tasks if args.fresh or not task.held(origin, columns)]
+    if done := len(tasks) - len(todo):
+        log(f"{done} of {len(tasks)} are in the files already; --fresh measures them again")
+    began, new, left = time.perf_counter(), list[Row](), list[str]()
+    longest: dict[Hashable, float] = {}
+    for number, task in enumerate(todo, 1):
+        start = time.perf_counter()
+        if start - began + longest.get(task.kind, 0.0) >= args.budget:
+            left.append(task.title)
+            continue
+        say(task.title)
+        torch.compiler.reset()  # otherwise a ninth shape would run uncompiled
+        try:
+            blank = dict.fromkeys(columns)
+            rows = [blank | origin | task.key | row for row in task.measure()]
+            record.append(task.file, rows, columns)
+            new += rows
+        except (RuntimeError, OSError, SubprocessError) as error:  # out of memory, say
+            log(f"{task.title} failed: {first_line(error)}")
+            left.append(task.title)
+        longest[task.kind] = max(longest.get(task.kind, 0.0), time.perf_counter() - start)
+        log(f"{time.perf_counter() - began:5.0f} s  {number} of {len(todo)}  {task.title}")
+    return new, left
+
+
+def first_line(error: Exception) -> str:
+    """The kind of an exception and the first line of its message."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+
+
+def say(text: str) -> None:
+    """Show a line of progress on a terminal, in the place of the last one."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text[:100]}", end="", file=sys.stderr, flush=True)
+
+
+def log(text: str) -> None:
+    """Print a line on standard error."""
+    say("")
+    print(text, file=sys.stderr)

@@ -6,13 +6,13 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 # The environment of processes that decode: no threads for BLAS, which are started as it is imported, one a core; and memory that one image
 # frees is kept for the next (by glibc, whose names these are), for getting its pages anew from the system takes time.
@@ -76,20 +76,12 @@ def crew(workers: int, apart: bool = False) -> Iterator[OrderedMap]:
         return
     pool = _pool(workers)
 
-    def submit(function: Callable[[T], R], item: T) -> Future[R]:
-        try:
-            return pool.submit(function, item)
-        except BrokenProcessPool as broken:  # since the last look
-            failed: Future[R] = Future()
-            failed.set_exception(broken)
-            return failed
-
     def ordered_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]:
         nonlocal pool
         items = iter(items)
         # Two tasks per worker under way keep memory constant and every worker busy. See `in_flight`.
         waiting: deque[tuple[T, Future[R]]] = deque(
-            (item, submit(function, item)) for item in itertools.islice(items, 2 * workers)
+            (item, _submit(pool, function, item)) for item in itertools.islice(items, 2 * workers)
         )
         while waiting:
             item, future = waiting.popleft()
@@ -100,8 +92,8 @@ def crew(workers: int, apart: bool = False) -> Iterator[OrderedMap]:
                 pool.shutdown(cancel_futures=True)
                 result = _alone(function, item)
                 pool = _pool(workers)
-                waiting = deque((item, submit(function, item)) for item, _ in waiting)
-            waiting.extend((item, submit(function, item)) for item in itertools.islice(items, 1))
+                waiting = deque((item, _submit(pool, function, item)) for item, _ in waiting)
+            waiting.extend((item, _submit(pool, function, item)) for item in itertools.islice(items, 1))
             yield result
 
     try:
@@ -124,7 +116,7 @@ def _alone(function: Callable[[T], R], item: T) -> R | Crashed[T]:
 
 def as_they_end(
     function: Callable[..., R],
-    tasks: Sequence[tuple],
+    tasks: Iterable[tuple],
     workers: int,
     begin: Callable[[], object] | None = None,
     on_wait: Callable[[], object] | None = None,
@@ -136,6 +128,8 @@ def as_they_end(
     begun never do.
 
     Args:
+        tasks: Taken one by one, when a process is free for one. An iterator that has none at the
+            moment is asked again whenever a task has ended.
         begin: What a process does first, in place of `follow_parent`.
         on_wait: Called here about twice a second while tasks run, to show progress.
 
@@ -145,15 +139,19 @@ def as_they_end(
     """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, begin or follow_parent)
+    left, numbers = iter(tasks), itertools.count()
+    pending: dict[Future[R], int] = {}
     try:
-        jobs = {pool.submit(function, *task): number for number, task in enumerate(tasks)}
-        pending = set(jobs)
-        while pending:
+        while True:
+            for task in itertools.islice(left, workers - len(pending)):
+                pending[_submit(pool, function, *task)] = next(numbers)
+            if not pending:
+                return
             pause = 0.5 if on_wait else None
-            done, pending = wait(pending, timeout=pause, return_when=FIRST_COMPLETED)
+            done, _ = wait(pending, timeout=pause, return_when=FIRST_COMPLETED)
             if on_wait:
                 on_wait()
-            yield from ((jobs[job], job) for job in done)
+            yield from ((pending.pop(job), job) for job in done)
     except BaseException:  # also where nobody wants the rest
         pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
@@ -161,6 +159,15 @@ def as_they_end(
         raise
     finally:
         pool.shutdown()
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[..., R], *task: Any) -> Future[R]:
+    try:
+        return pool.submit(function, *task)
+    except BrokenProcessPool as broken:  # since the last look
+        failed: Future[R] = Future()
+        failed.set_exception(broken)
+        return failed
 
 
 def _one_by_one(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]:

@@ -32,7 +32,7 @@ from alexnet.data.augment import Augment
 from alexnet.data.loader import Loader
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError
-from alexnet.experiments import models
+from alexnet.experiments import jobs
 from alexnet.profiles import Profile, load
 from alexnet.training import log
 from alexnet.training.learner import arithmetic
@@ -296,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise InputError("there is no CUDA device here; use --device cpu")
         if args.threads:
             torch.set_num_threads(args.threads)
-        config = models.base(profile)
+        config = jobs.base(profile)
         config = replace(config, mode=args.mode, epochs=args.epochs or config.epochs)
         if config.epochs != int(config.epochs):
             raise InputError(

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from alexnet.data.pack import Pack, held_out
 from alexnet.evaluation import Errors, errors
-from alexnet.processes import Crashed, cores, crew, follow_parent
+from alexnet.processes import Crashed, cores, crew
 
 CHUNK = 64  # images of a task
 SPREAD = 512  # images a process at least: starting one takes as long as some hundred
@@ -40,12 +40,10 @@ TOLERANCE = 4e-3  # of the gradient's largest entry, times the number of classes
 _line: int | None = None  # of the terminal, for the bars of a process among others
 
 
-def begin(lock: Any, lines: Any) -> None:
-    """What a process does first that works on a row beside others: its bars take the next of `lines`."""
+def use_line(line: int | None) -> None:
+    """Let this process's bars take a line of the terminal."""
     global _line
-    _line = lines.get()
-    tqdm.set_lock(lock)
-    follow_parent()
+    _line = line
 
 
 def bar(*what: Any, **options: Any) -> tqdm:

@@ -1,9 +1,14 @@
-"""Figure 3 (section 6.1 of the paper): the kernels that conv1 has learned, column by column, and whether one column takes the colors.
+"""Figure 3 (section 6.1 of the paper): the kernels that conv1 has learned, column by column, and
+whether one column takes the colors.
 
-Of each kernel: how much of it is color, and how much of it has one direction. A column has specialized if the two columns' mean share of
-color differ by more than luck, which shuffling the same kernels over the columns tells, and by the 25 points that the claim asks for.
+    alexnet reproduce --only figure3 --seeds 5
+
+Of each kernel: how much of it is color, and how much of it has one direction. A column has
+specialized if the two columns' mean share of color differ by more than luck, which shuffling the
+same kernels over the columns tells, and by the 25 points that the claim asks for.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,46 +16,55 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alexnet.experiments import models
+from alexnet.experiments.jobs import Run, base_job
 from alexnet.experiments.page import eight_bits, unpack
+from alexnet.experiments.protocol import Entry, by_seed, common
 from alexnet.profiles import Profile
+from alexnet.results import Record
 from alexnet.tables import Table
-from alexnet.training.trainer import load_run
 
+NAME = "figure3"
+VERSION = 1
+NET = "full"  # the arm: the net that the profile's experiments share
 LEAST = 0.25  # of the difference between two columns' mean share of color
 LUCK = 0.01  # of shuffles that may have as large a difference
+SIZES = ("net", "train_images", "columns", "kernels_a_column", "shuffles")
 
 
-def config(profile: Profile) -> dict[str, Any]:
-    settings = profile["figure3"]
-    digests = {name: pack.digest for name, pack in profile.splits().items()}
-    net = {"net": profile.net, "base": profile["base"], "epochs": profile["epochs"]}
-    return {"figure3": settings, **net, "least": LEAST, "luck": LUCK, "data": digests}
+def settings(profile: Profile) -> dict[str, Any]:
+    return {"shuffles": profile[NAME]["shuffles"], "least": LEAST, "luck": LUCK}
 
 
-def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
-    return [(models.base(profile, seed), profile.splits()) for seed in seeds]
+def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+    own, packs = settings(profile), profile.splits()
+    return [
+        Entry(NET, seed, packs, (base_job(profile, seed),), own, tuple(seeds)) for seed in seeds
+    ]
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    shuffles = profile["figure3"]["shuffles"]
-    paths = models.train_all(
-        profile, [models.base(profile, seed) for seed in seeds], title="figure3"
-    )
-    found = {}
-    for seed, path in zip(seeds, paths, strict=True):
-        net = load_run(path)[0]
-        packed = eight_bits(net.export_merged()["conv1.weight"].float())
-        both = columns(packed, len(net.numbers))
-        found[str(seed)] = measure(both, shuffles) | {"kernels": packed}
+def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+    (run,), shuffles = runs, entry.settings["shuffles"]
+    net, _ = run.net()
+    packed = eight_bits(net.export_merged()["conv1.weight"])
+    both = columns(packed, len(net.numbers))
     return {
-        "net": profile["base"],
-        "train_images": len(profile.splits()["train"]),
+        "net": run.config.preset,
+        "train_images": len(entry.packs["train"]),
         "columns": len(both),
         "kernels_a_column": both.shape[1],
         "shuffles": shuffles,
-        "seeds": found,
+        **measure_columns(both, shuffles),
+        "kernels": packed,
     }
+
+
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    seeds = by_seed(records, NET)
+    each = {
+        seed: {name: value for name, value in metrics.items() if name not in SIZES}
+        for seed, metrics in seeds.items()
+    }
+    return common(seeds.values(), *SIZES) | {"seeds": each}
 
 
 def columns(packed: dict[str, Any], count: int = 2) -> np.ndarray:
@@ -59,7 +73,7 @@ def columns(packed: dict[str, Any], count: int = 2) -> np.ndarray:
     return weights.reshape(count, -1, *weights.shape[1:]).transpose(0, 1, 3, 4, 2)
 
 
-def measure(both: np.ndarray, shuffles: int) -> dict[str, Any]:
+def measure_columns(both: np.ndarray, shuffles: int) -> dict[str, Any]:
     """Of kernels (columns, maps, height, width, 3): medians by column, and whether a column has taken the colors.
 
     color_gap is the difference of two columns' mean share of color, less the mean of the same difference over shuffles: 0 in expectation
@@ -121,10 +135,9 @@ def orientation(weights: np.ndarray) -> np.ndarray:
     power[..., 0, 0] = 0.0
     total = power.sum((-1, -2))
     summed = np.abs((power * np.exp(2j * np.arctan2(down, across))).sum((-1, -2)))
-    there = (
-        total > 1e-9 * (weights**2).sum((-1, -2, -3)) * gray[0].size
-    )  # not what rounding leaves of a pure color
-    return np.divide(summed, total, out=np.zeros_like(total), where=there)
+    # more than what rounding leaves of a pure color
+    has_gray = total > 1e-9 * (weights**2).sum((-1, -2, -3)) * gray[0].size
+    return np.divide(summed, total, out=np.zeros_like(total), where=has_gray)
 
 
 def table(result: dict[str, Any]) -> Table:

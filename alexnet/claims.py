@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from alexnet import arithmetic, labnotebook, profiles, results
+from alexnet import arithmetic, experiments, labnotebook, profiles, results
 from alexnet.errors import InputError
 
 FILE = Path(__file__).with_suffix(".yml")
@@ -422,7 +422,7 @@ def _best(claim: Claim, wanted: list[str], own: bool) -> Judgement:
         if name not in claim.test.get("only_on", wanted):
             continue
         folder = results.runs(name) / "results" if own else results.ARCHIVE / name
-        found = judge(claim, results.load(claim.test["experiment"], folder))
+        found = judge(claim, experiments.load(claim.test["experiment"], folder))
         if found.verdict != "not yet run":
             return found
         first = first if first.why else found

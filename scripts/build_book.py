@@ -24,7 +24,7 @@ from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
 
 from alexnet.processes import as_they_end, cores
-from alexnet.reproduce import (
+from alexnet.notebooks import (
     ARCHIVE,
     PACKAGE,
     QUIET_KERNEL,

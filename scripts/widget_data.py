@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet import claims, presets, profiles, results
+from alexnet import claims, experiments, presets, profiles
 from alexnet.data import pictographs
 from alexnet.data.pack import Moments
 from alexnet.data.prepare import fit
@@ -121,7 +121,7 @@ def kernels() -> dict[str, Any]:
     sets, missing = [], []
     for name in dict.fromkeys([*claims.contents()["profiles"], *profiles.names()]):
         profile = profiles.load(name)
-        if found := results.archived("figure3", name):
+        if found := experiments.archived("figure3", name):
             kernels = {seed: each["kernels"] for seed, each in found["metrics"]["seeds"].items()}
             maps, _, side, _ = next(iter(kernels.values()))["shape"]
             seeds = {seed: each["bytes"] for seed, each in kernels.items()}
@@ -142,10 +142,10 @@ def kernels() -> dict[str, Any]:
 def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
     """The net that runs in the page, and pictures of the test split to run it on."""
     if metrics is None:
-        result = results.archived("page", "embedded")
+        result = experiments.archived("page", "embedded")
         if result is None:
             raise InputError(
-                "results/embedded/page.json is missing: make it, `alexnet reproduce --only page --archive`"
+                "results/embedded/page is missing: make it, `alexnet reproduce --only page --archive`"
             )
         metrics = result["metrics"]
     packed = metrics["net"]

@@ -13,9 +13,9 @@ from typing import Any
 
 from alexnet import profiles, results
 from alexnet.errors import InputError
-from alexnet.experiments.protocol import Entry, Experiment, as_experiment
+from alexnet.experiments import store
+from alexnet.experiments.protocol import Experiment, as_experiment
 from alexnet.profiles import Profile
-from alexnet.results import Record
 
 # where each experiment is shown
 CHAPTERS: dict[str, tuple[str, ...]] = {
@@ -54,33 +54,12 @@ def load(name: str, folder: Path) -> dict[str, Any] | None:
     Whether its entries still fit the profile is not looked at: that would need the data.
     """
     records = results.load(name, folder)
-    return assemble(name, records) if records else None
+    return store.assemble(module(name), records) if records else None
 
 
 def archived(name: str, profile: str) -> dict[str, Any] | None:
     """The result in the archive, or None where it has not been run."""
     return load(name, results.ARCHIVE / profile)
-
-
-def assemble(name: str, records: Sequence[Record]) -> dict[str, Any]:
-    """One result of an experiment's entries."""
-    seconds = [record["provenance"]["seconds"] for record in records]
-    total = {
-        what: sum(one[what] for one in seconds if one[what] is not None)
-        if any(one[what] is not None for one in seconds)
-        else None
-        for what in ("training", "measuring")
-    }
-    seeds = [record["seed"] for record in records if record["seed"] is not None]
-    first = records[0]
-    return {
-        "experiment": name,
-        "profile": first["profile"],
-        "seeds": list(dict.fromkeys(seeds)),
-        "metrics": module(name).collect(records),
-        "data": first["data"],
-        "provenance": first["provenance"] | {"seconds": total},
-    }
 
 
 def result(
@@ -96,81 +75,31 @@ def result(
     """
     from alexnet.experiments import scheduler  # here, so that showing results needs no torch
 
-    chosen = profiles.load(profile)
-    entries, kept = _kept(name, chosen, seeds, archive)
-    missing = [entry for entry in entries if id(entry) not in kept]
+    chosen, experiment = profiles.load(profile), module(name)
+    entries = experiment.entries(chosen, list(seeds))
+    folders = _folders(chosen, archive)
+    records = store.kept(experiment, entries, folders)
+    missing = [entry for entry, record in zip(entries, records, strict=True) if record is None]
     runs = scheduler.train(chosen, [job for entry in missing for job in entry.jobs], name)
-    for entry in missing:
-        began = time.monotonic()
-        own = [runs[job.key] for job in entry.jobs]
-        metrics = module(name).measure(entry, own)
-        provenance = results.provenance(
-            sum(run.seconds for run in own) if own else None, time.monotonic() - began
-        )
-        record = _record(name, chosen, entry, metrics, provenance)
-        kept[id(entry)] = record
-        results.save(record, chosen.runs / "results")
-    if archive:
-        for record in kept.values():
-            folder = results.ARCHIVE / profile
-            file = results.path(folder, name, record["arm"], record["seed"])
+    for i, entry in enumerate(entries):
+        if (record := records[i]) is None:
+            began, own = time.monotonic(), [runs[job.key] for job in entry.jobs]
+            metrics = experiment.measure(entry, own)
+            training = sum(run.seconds for run in own) if own else None
+            provenance = results.provenance(training, time.monotonic() - began)
+            record = records[i] = store.record(experiment, chosen, entry, metrics, provenance)
+        for folder in folders:  # what one has, the other need not make again
+            file = results.path(folder, name, entry.arm, entry.seed)
             if not file.exists() or results.read(file) != record:
                 results.save(record, folder)
-    for folder in (chosen.runs / "results", *[results.ARCHIVE / profile] * archive):
-        _remove_stale(name, chosen, entries, folder)
-    return assemble(name, [kept[id(entry)] for entry in entries])
+    for folder in folders:
+        store.remove_stale(experiment, chosen, entries, folder)
+    return store.assemble(experiment, [record for record in records if record])
 
 
-def _kept(
-    name: str, profile: Profile, seeds: Sequence[int], archive: bool
-) -> tuple[list[Entry], dict[int, Record]]:
-    """All entries, and the records of those that are there already, by the entry's id."""
-    experiment = module(name)
-    entries = experiment.entries(profile, list(seeds))
-    folders = [*[results.ARCHIVE / profile.name] * archive, profile.runs / "results"]
-    kept = {}
-    for entry in entries:
-        for folder in folders:
-            file = results.path(folder, name, entry.arm, entry.seed)
-            if file.exists():
-                record = results.read(file)
-                if record.get("key") == entry.key(experiment.VERSION):
-                    kept.setdefault(id(entry), record)
-    return entries, kept
-
-
-def _record(
-    name: str, profile: Profile, entry: Entry, metrics: dict[str, Any], provenance: dict[str, Any]
-) -> Record:
-    version = module(name).VERSION
-    identity = entry.identity(version)
-    return {
-        "experiment": name,
-        "profile": profile.name,
-        "arm": entry.arm,
-        "seed": entry.seed,
-        "key": entry.key(version),
-        "version": version,
-        "settings": identity["settings"],
-        "runs": identity["runs"],
-        "metrics": metrics,
-        "data": {"title": profile.title(), "digests": identity["data"]},
-        "provenance": provenance,
-    }
-
-
-def _remove_stale(name: str, profile: Profile, entries: Sequence[Entry], folder: Path) -> None:
-    """Remove entries that are no longer what the profile asks for, and say so."""
-    experiment, records = module(name), results.load(name, folder)
-    seeds = list(dict.fromkeys(seed for entry in entries for seed in entry.seeds))
-    others = {record["seed"] for record in records} - {None, *seeds}
-    wanted = [*experiment.entries(profile, [*seeds, *sorted(others)]), *entries]
-    keys = {(entry.arm, entry.seed): entry.key(experiment.VERSION) for entry in wanted}
-    for record in records:
-        if record.get("key") != keys.get((record["arm"], record["seed"])):
-            file = results.path(folder, name, record["arm"], record["seed"])
-            file.unlink(missing_ok=True)
-            print(f"{file}: removed, its settings are not those of the profile", flush=True)
+def _folders(profile: Profile, archive: bool) -> list[Path]:
+    """Where entries are remembered."""
+    return [*[results.ARCHIVE / profile.name] * archive, profile.runs / "results"]
 
 
 def train_ahead(
@@ -181,9 +110,11 @@ def train_ahead(
     from alexnet.experiments import scheduler
 
     jobs = []
-    for name in names:
-        entries, kept = _kept(name, profile, seeds, archive)
-        jobs += [job for entry in entries if id(entry) not in kept for job in entry.jobs]
+    for experiment in map(module, names):
+        entries = experiment.entries(profile, list(seeds))
+        records = store.kept(experiment, entries, _folders(profile, archive))
+        for entry, record in zip(entries, records, strict=True):
+            jobs += entry.jobs if record is None else ()
     if jobs:
         print(scheduler.forecast(profile, jobs), flush=True)
         scheduler.train(profile, jobs, "all models")

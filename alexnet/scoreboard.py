@@ -265,7 +265,7 @@ def notes(judgements: list[Judgement]) -> str:
         if claim.kind == "arithmetic":
             said = [f"`arithmetic.{claim.test['compute']}`"]
         elif one.here:
-            said = [f"`results/{one.profile}/{claim.test['experiment']}.json`"]
+            said = [f"`results/{one.profile}/{claim.test['experiment']}/`"]
         else:
             only = (
                 f", on {' or '.join(claim.test['only_on'])} only" if "only_on" in claim.test else ""

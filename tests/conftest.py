@@ -45,6 +45,12 @@ def packs72(tmp_path_factory):
     return _packs(tmp_path_factory.mktemp("packs72"), 3, 12, 72)
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A folder for models that tests of experiments share."""
+    return tmp_path_factory.mktemp("trained")
+
+
 @pytest.fixture
 def one_thread():
     """Bits are promised for one number of threads."""

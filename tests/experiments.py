@@ -1,14 +1,18 @@
-"""What the tests of experiments share: a profile over packs that are there already, training in this process, a folder for runs."""
+"""What the tests of experiments share: a profile over packs that are there already, training in this
+process, folders for runs."""
 
+import json
 import warnings
+from concurrent.futures import Future
 
 import pytest
 
 from alexnet import results
 from alexnet.data.pack import open_splits
-from alexnet.experiments import models
+from alexnet.experiments import scheduler, store
 from alexnet.profiles import Profile
-from alexnet.training import trainer
+
+TINY = {"image_size": 64, "width": 1 / 16, "batch_size": 12, "base": "paper/sigma-0.03"}
 
 
 class Own(Profile):
@@ -24,31 +28,48 @@ def own(packs, **settings):
 
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
+    """Folders of this test alone."""
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(results, "ARCHIVE", tmp_path / "archive")
     return tmp_path / "runs"
 
 
-def train_here(profile, planned, title="", starts=None):
-    """`models.train_planned` in this process."""
-    folders = [models.folder(profile, config) for config, _ in planned]
-    for (config, splits), folder in zip(planned, folders, strict=True):
-        used = {name: pack for name, pack in splits.items() if name in config.data}
-        trainer.train(
-            config,
-            used,
-            folder,
-            start=(starts or {}).get(config.start),
-            resume=True,
-            progress=False,
-        )
-    return folders
+@pytest.fixture
+def shared_runs(runs, trained, monkeypatch):
+    """Runs that tests share: none trains what another has trained."""
+    monkeypatch.setenv("ALEXNET_RUNS", str(trained))
+    return trained
+
+
+def in_this_process(function, tasks, workers, begin=None, on_wait=None):
+    """`as_they_end`, without processes."""
+    for number, task in enumerate(tasks):
+        future = Future()
+        future.set_result(function(*task))
+        yield number, future
 
 
 @pytest.fixture
 def serial(monkeypatch):
     """Trains in this process, which tests what is around it faster."""
-    monkeypatch.setattr(models, "train_planned", train_here)
+    monkeypatch.setattr(scheduler, "as_they_end", in_this_process)
+
+
+def run(experiment, profile, seeds):
+    """The collected metrics of all entries, trained and measured, as they come back from files."""
+    entries = experiment.entries(profile, seeds)
+    trained = scheduler.train(profile, [job for entry in entries for job in entry.jobs])
+    records = []
+    for entry in entries:
+        metrics = experiment.measure(entry, [trained[job.key] for job in entry.jobs])
+        records.append(store.record(experiment, profile, entry, metrics, {}))
+    return experiment.collect(json.loads(json.dumps(records, allow_nan=False)))
+
+
+def configs(profile):
+    """The config of every model that is there."""
+    paths = (profile.runs / "models").glob("*/config.json")
+    return [json.loads(path.read_text()) for path in paths]
 
 
 def drawn(plot, result):
@@ -58,5 +79,5 @@ def drawn(plot, result):
         warnings.simplefilter("error")
         figure = plot(result)
         figure.canvas.draw()
-    assert figure.axes and any(axes.lines or axes.images for axes in figure.axes)
+    assert figure.axes and any(axes.lines or axes.images or axes.patches for axes in figure.axes)
     plt.close(figure)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet import claims, results, scoreboard
+from alexnet import claims, experiments, scoreboard
 from alexnet.experiments import ablations, cifar_lrn
 from alexnet.presets import get, shapes, total
 from benchmarks import chart, record, step
@@ -40,7 +40,7 @@ def arithmetic() -> list[str]:
 
 
 def recipe() -> list[str]:
-    found = results.archived("recipe", "embedded")
+    found = experiments.archived("recipe", "embedded")
 
     def left(arm: str) -> str:
         if not found:
@@ -57,7 +57,7 @@ def recipe() -> list[str]:
             else f"{when}, {len(steps)} of {len(runs)} runs in {most:,} steps"
         )
 
-    where = "`results/embedded/recipe.json`" if found else ""
+    where = "`results/embedded/recipe/`" if found else ""
     return [
         row("the text's net, at a quarter of the width, begins to learn", "", left("text"), where),
         row("the same with the 2012 source's sigma in three layers", "", left("sigma-0.03"), where),
@@ -68,10 +68,10 @@ def recipe() -> list[str]:
 
 def measured() -> list[str]:
     found, other = (
-        results.archived("ablations", profile)
+        experiments.archived("ablations", profile)
         for profile in ("embedded", "embedded-other-processor")
     )
-    where = "`results/embedded/ablations.json`" if found else ""
+    where = "`results/embedded/ablations/`" if found else ""
     rows = [
         row(
             "ten views instead of one, top-1",
@@ -110,7 +110,7 @@ FACTOR = "Figure 1: tanh's epochs to 25 % training error over ReLU's"
 def figure1() -> list[str]:
     rows = []
     for profile in ("cifar10", "embedded"):
-        if (result := results.archived("figure1", profile)) is None:
+        if (result := experiments.archived("figure1", profile)) is None:
             continue
         nets, budget = result["metrics"]["nets"], result["metrics"]["budget"]
         relu, tanh = (nets[kind]["epochs_to_threshold"] for kind in ("ReLU", "tanh"))
@@ -122,14 +122,14 @@ def figure1() -> list[str]:
             for seed in relu
         ]
         here = f"{', '.join(ratios)}, {result['data']['title']}"
-        rows.append(row(FACTOR, "6", here, f"`results/{profile}/figure1.json`"))
+        rows.append(row(FACTOR, "6", here, f"`results/{profile}/figure1/`"))
     return rows or [row(FACTOR, "6", "not yet run", "")]
 
 
 def normalized() -> list[str]:
     what, found = (
         "a four-layer net on CIFAR-10 with response normalization, top-1, one view",
-        results.archived("cifar_lrn", "cifar10"),
+        experiments.archived("cifar_lrn", "cifar10"),
     )
     if not found:
         return [row(what, "-2 points", "not yet run", "")]
@@ -140,7 +140,7 @@ def normalized() -> list[str]:
             what,
             "-2 points",
             f"{here}, {found['data']['title']}",
-            "`results/cifar10/cifar_lrn.json`",
+            "`results/cifar10/cifar_lrn/`",
         )
     ]
 

@@ -195,7 +195,7 @@ def measure_ranks(
     train, recipe = open_splits(pack)["train"], presets.get(preset).recipe
     torch.manual_seed(seed)
     net = AlexNet(preset, classes, width, image_size, exchange=ranks.exchange)
-    learner = Learner(net, recipe, here, overlap=overlap)
+    learner = Learner(net, recipe, ranks, overlap=overlap)
     augment = Augment(recipe, train.mean, image_size, train.color)
     images, times = 0, {"step": list[float](), "exchange": list[float]()}
     for step, (pixels, labels, ids, positions) in enumerate(

@@ -88,8 +88,11 @@ class Job:
         """Where it leaves its result."""
         raise NotImplementedError
 
-    def task(self, profile: Profile, needed: Sequence[Run]) -> Callable[..., object]:
-        """What a worker does: called with its device, and what it calls with steps taken."""
+    def check(self) -> None:
+        """Raise InputError where something is missing that the job needs; before any begins."""
+
+    def task(self, profile: Profile, needed: Sequence[Run]) -> Callable[[], object]:
+        """What a worker calls."""
         raise NotImplementedError
 
 
@@ -145,7 +148,7 @@ class Training(Job):
     def folder(self, profile: Profile, needed: Sequence[Run] = ()) -> Path:
         return profile.runs / "models" / self.decide(self.config, needed).identity
 
-    def task(self, profile: Profile, needed: Sequence[Run] = ()) -> Callable[..., object]:
+    def task(self, profile: Profile, needed: Sequence[Run] = ()) -> Callable[[], object]:
         from alexnet.experiments import scheduler
 
         config = self.decide(self.config, needed)

@@ -27,7 +27,7 @@ from alexnet.training import trainer
 from alexnet.training.ranks import Ranks
 from alexnet.training.trainer import Config
 
-Task = Callable[..., object]
+Task = Callable[[], object]
 
 # of a worker
 _device = "cpu"  # its own
@@ -99,6 +99,8 @@ def train(profile: Profile, jobs: Iterable[Job], title: str = "training") -> dic
     missing = list(queue.waiting.values())
     if not missing:
         return queue.runs
+    for job in missing:
+        job.check()
     workers = min(len(devices()), len(missing))
     counter, begin = _places(workers)
     described = f"{title}: {len(missing)} of {len(queue.jobs)} models"

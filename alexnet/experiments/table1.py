@@ -111,9 +111,11 @@ class Baseline(Job):
     def folder(self, profile: Profile, needed: Sequence[Run] = ()) -> Path:
         return profile.runs / "baselines" / f"{BASELINES[self.row][0]}-{self.key}"
 
-    def task(self, profile: Profile, needed: Sequence[Run] = ()) -> Callable[..., object]:
+    def check(self) -> None:
         if self.row == fisher_vectors.ROW:
-            fisher_vectors.opencv()  # what is missing is said before anything begins
+            fisher_vectors.opencv()
+
+    def task(self, profile: Profile, needed: Sequence[Run] = ()) -> Callable[[], object]:
         return partial(run_baseline, self.row, self.given, self.packs, self.folder(profile))
 
 

@@ -72,7 +72,7 @@ def pretraining(profile: Profile) -> tuple[Packs, str]:
 
 
 def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
-    packs, (more, lacks) = profile.splits(), pretraining(profile)
+    own, packs, (more, lacks) = settings(profile), profile.splits(), pretraining(profile)
     left_out = {} if more else dict.fromkeys((STAR, SEVEN), lacks)
     plain = {seed: base_job(profile, seed) for seed in enough(seeds, AVERAGED)}
     starred = {}
@@ -87,7 +87,7 @@ def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
         made += [Entry(SIFT, seed, packs, (job,), seeds=tuple(seeds)) for seed, job in sift.items()]
     else:
         left_out[SIFT] = "the profile has no Table 1, whose row this is"
-    own = settings(profile) | {"left_out": left_out}
+    own |= {"left_out": left_out}
     members = [*list(plain.values())[:AVERAGED], *(job for _, job in starred.values())]
     members = members[: AVERAGED + STARRED]
     if more:

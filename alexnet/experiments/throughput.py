@@ -41,12 +41,11 @@ def settings(profile: Profile) -> dict[str, Any]:
 
 
 def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
-    packs, config = profile.splits(), base(profile)
+    own, packs, config = settings(profile), profile.splits(), base(profile)
     # without defaults, so that a field added later leaves the key what it is
     given = {f.name: getattr(config, f.name) for f in fields(config)}
     given = {f.name: given[f.name] for f in fields(config) if given[f.name] != f.default}
-    own = settings(profile) | {"config": given}
-    return [Entry("steps", None, packs, (), own, tuple(seeds))]
+    return [Entry("steps", None, packs, (), own | {"config": given}, tuple(seeds))]
 
 
 def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:

@@ -248,3 +248,14 @@ def test_every_arm_has_a_file_of_its_own():
         assert (
             results.path(path.parents[1], path.parent.name, record["arm"], record["seed"]) == path
         )
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_a_result_that_was_interrupted_is_not_yet_run_or_a_part(name, tmp_path, monkeypatch):
+    """With any one of its entries it is read without a complaint."""
+    for file in sorted((results.ROOT / "results").glob(f"*/{name}/*.json"))[:40]:
+        folder = tmp_path / file.stem / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / file.name).write_bytes(file.read_bytes())
+        part = experiments.load(name, folder.parent)
+        assert part is None or part["metrics"]

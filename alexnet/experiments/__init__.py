@@ -14,7 +14,7 @@ from typing import Any
 from alexnet import profiles, results
 from alexnet.errors import InputError
 from alexnet.experiments import store
-from alexnet.experiments.protocol import Experiment, as_experiment
+from alexnet.experiments.protocol import Experiment, Incomplete, as_experiment
 from alexnet.profiles import Profile
 
 # where each experiment is shown
@@ -49,12 +49,15 @@ def module(name: str) -> Experiment:
 
 
 def load(name: str, folder: Path) -> dict[str, Any] | None:
-    """The result that a profile's folder holds, or None where it has not been run.
+    """The result that a profile's folder holds, or None where it has not been run to its end.
 
     Whether its entries still fit the profile is not looked at: that would need the data.
     """
     records = results.load(name, folder)
-    return store.assemble(module(name), records) if records else None
+    try:
+        return store.assemble(module(name), records) if records else None
+    except Incomplete:
+        return None
 
 
 def archived(name: str, profile: str) -> dict[str, Any] | None:

@@ -113,7 +113,7 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
 
 def collect(records: Sequence[Record]) -> dict[str, Any]:
     nested = by_arm(records, ARMS)
-    every = [record["metrics"] for record in records]
+    every = [metrics for by_seed in nested.values() for metrics in by_seed.values()]
     kinds = {
         kind: {
             arm: {seed: metrics[kind] for seed, metrics in by_seed.items()}

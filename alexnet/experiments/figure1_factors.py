@@ -25,7 +25,7 @@ from alexnet.data.augment import Augment
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.pack import Pack
 from alexnet.experiments.jobs import Run, Training, configure, train_only
-from alexnet.experiments.protocol import Entry, by_seed, common
+from alexnet.experiments.protocol import Entry, by_seed, common, only
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
 from alexnet.results import Record
@@ -101,7 +101,7 @@ def collect(records: Sequence[Record]) -> dict[str, Any]:
         for name in NETS
     }
     sizes = common(every, "images", "threshold", "budget")
-    return {**sizes, "epochs": epochs, "order": by_seed(records, ORDER)["None"]}
+    return {**sizes, "epochs": epochs, "order": only(records, ORDER)}
 
 
 def order(variant: str, pack: Pack, width: float) -> float:

@@ -26,7 +26,7 @@ from alexnet.data.augment import Augment
 from alexnet.data.loader import Images
 from alexnet.data.pack import Pack, held_out
 from alexnet.experiments.jobs import Run, base_job, devices
-from alexnet.experiments.protocol import Entry, by_seed
+from alexnet.experiments.protocol import Entry, by_seed, only
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
 from alexnet.results import Record
@@ -115,7 +115,7 @@ def _names(pack: Pack, labels: Iterable[int]) -> dict[str, str]:
 
 
 def collect(records: Sequence[Record]) -> dict[str, Any]:
-    nets, pictures = by_seed(records, NET), dict(by_seed(records, PICTURES)["None"])
+    nets, pictures = by_seed(records, NET), dict(only(records, PICTURES))
     pixels, names = pictures.pop("pixels"), pictures.pop("names")
     for metrics in nets.values():
         names |= metrics["names"]

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from alexnet import evaluation
 from alexnet.data.augment import Augment
 from alexnet.experiments.jobs import Run, Training, configure
-from alexnet.experiments.protocol import Entry, by_seed, common
+from alexnet.experiments.protocol import Entry, by_seed, common, only
 from alexnet.network import AlexNet
 from alexnet.presets import Recipe
 from alexnet.profiles import Profile
@@ -74,10 +74,11 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def collect(records: Sequence[Record]) -> dict[str, Any]:
-    seeds, rounded = by_seed(records, NET), by_seed(records, ROUNDED)["None"]
+    seeds, rounded = by_seed(records, NET), only(records, ROUNDED)
     names = ("one_view", "epochs", "falls")
     errors = {s: {name: metrics[name] for name in names} for s, metrics in seeds.items()}
-    errors[str(rounded["seed"])]["one_view_8_bit"] = rounded["one_view_8_bit"]
+    if (first := str(rounded["seed"])) in errors:
+        errors[first]["one_view_8_bit"] = rounded["one_view_8_bit"]
     sizes = common(seeds.values(), *SIZES)
     kernels = {seed: metrics["kernels"] for seed, metrics in seeds.items()}
     conv1 = {"preset": sizes.pop("preset"), "kernels": kernels}

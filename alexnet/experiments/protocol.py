@@ -91,6 +91,10 @@ def as_experiment(module: ModuleType) -> Experiment:
     return cast(Experiment, module)
 
 
+class Incomplete(Exception):
+    """Entries are missing without which there is no result: it was interrupted."""
+
+
 T = TypeVar("T")
 
 
@@ -123,13 +127,28 @@ def by_seed(records: Iterable[Record], arm: str) -> dict[str, dict[str, Any]]:
     return by_arm(records, [arm]).get(arm, {})
 
 
+def only(records: Iterable[Record], arm: str) -> dict[str, Any]:
+    """The metrics of an arm's one entry, which has no seed.
+
+    Raises:
+        Incomplete: It is missing.
+    """
+    for record in records:
+        if record["arm"] == arm:
+            return record["metrics"]
+    raise Incomplete(f"there is no entry {arm!r}")
+
+
 def common(entries: Iterable[Mapping[str, Any]], *names: str) -> dict[str, Any]:
     """Metrics that must be the same in all entries, as numbers of images.
 
     Raises:
         InputError: They differ: the entries do not belong together.
+        Incomplete: There are none.
     """
-    first, *others = entries
+    first, *others = [*entries] or [None]
+    if first is None:
+        raise Incomplete("there are no entries")
     for name in names:
         if unlike := [entry[name] for entry in others if entry[name] != first[name]]:
             raise InputError(

@@ -120,6 +120,8 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
 
 def collect(records: Sequence[Record]) -> dict[str, Any]:
     nested = by_arm(records, ARMS)
+    every = [metrics for by_seed in nested.values() for metrics in by_seed.values()]
+    sizes = common(every, "classes", "images")
     arms = {
         name: {kind: {seed: m[kind] for seed, m in by_seed.items()} for kind in KINDS}
         for name, by_seed in nested.items()
@@ -133,7 +135,6 @@ def collect(records: Sequence[Record]) -> dict[str, Any]:
         for name, by_seed in nested.items()
     }
     steps = max(max(arm["steps"].values()) // ARMS[name].budgets for name, arm in arms.items())
-    sizes = common([record["metrics"] for record in records], "classes", "images")
     return {
         **sizes,
         "steps": steps,

@@ -27,7 +27,7 @@ from alexnet.claims import interval
 from alexnet.data.pack import held_out
 from alexnet.experiments import scheduler
 from alexnet.experiments.jobs import Job, Packs, Run, base_job
-from alexnet.experiments.protocol import Entry, by_arm, by_seed
+from alexnet.experiments.protocol import Entry, by_arm, only
 from alexnet.files import lock, write_whole
 from alexnet.keys import key
 from alexnet.profiles import Profile
@@ -172,7 +172,7 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def collect(records: Sequence[Record]) -> dict[str, Any]:
-    about = dict(by_seed(records, CONTROLS)["None"])
+    about = dict(only(records, CONTROLS))
     controls = about.pop("controls")
     return about | {"nets": by_arm(records, PAPER), "controls": controls}
 

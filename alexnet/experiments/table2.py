@@ -34,7 +34,7 @@ from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 from alexnet.experiments import table1
 from alexnet.experiments.jobs import Packs, Run, Training, base_job, configure, from_weights
-from alexnet.experiments.protocol import Entry, by_arm, by_seed
+from alexnet.experiments.protocol import Entry, by_arm, only
 from alexnet.profiles import Profile
 from alexnet.results import Record
 from alexnet.tables import Table
@@ -199,7 +199,7 @@ def _both(what: Callable[[np.ndarray], list[float]], values: np.ndarray) -> dict
 
 
 def collect(records: Sequence[Record]) -> dict[str, Any]:
-    nets, about = by_arm(records, (SIFT, PLAIN, STAR)), by_seed(records, AVERAGES)["None"]
+    nets, about = by_arm(records, (SIFT, PLAIN, STAR)), only(records, AVERAGES)
     sift, single = nets.pop(SIFT, {}), nets
     seen = {
         row: round(float(np.mean([net["images_seen"] for net in of.values()])))

@@ -35,14 +35,14 @@ from alexnet.results import HERE, installed
 
 BOOK = HERE / "book"
 # What a notebook's outputs follow from, beside itself: files under the repository's root.
-PACKAGE = ("alexnet/**/*.py", "alexnet/**/*.yml", "kernels/**/*.py", "kernels/**/*.c")
-PACKAGE += ("benchmarks/*.py",)
+PACKAGE: tuple[str, ...] = ("alexnet/**/*.py", "alexnet/**/*.yml", "benchmarks/*.py")
+PACKAGE += ("kernels/**/*.py", "kernels/**/*.c")
 ARCHIVE = ("results/**/*", "benchmarks/results/*.csv")
 # or each start of a kernel warns that it listens on this machine's own network
 QUIET_KERNEL = ["--log-level=ERROR"]
 # whose versions are kept with a stamp
-PACKAGES = ("alexnet-reproduced", "torch", "torchvision", "triton", "numpy", "matplotlib")
-PACKAGES += ("papermill",)
+PACKAGES = ["alexnet-reproduced", "torch", "torchvision", "triton", "numpy", "matplotlib"]
+PACKAGES += ["papermill"]
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,9 @@ def crew(workers: int, apart: bool = False) -> Iterator[OrderedMap]:
                 result = _alone(function, item)
                 pool = _pool(workers)
                 waiting = deque((item, _submit(pool, function, item)) for item, _ in waiting)
-            waiting.extend((item, _submit(pool, function, item)) for item in itertools.islice(items, 1))
+            waiting.extend(
+                (item, _submit(pool, function, item)) for item in itertools.islice(items, 1)
+            )
             yield result
 
     try:

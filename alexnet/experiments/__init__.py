@@ -9,13 +9,16 @@ import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet import profiles, results
 from alexnet.errors import InputError
 from alexnet.experiments import store
 from alexnet.experiments.protocol import Experiment, Incomplete, as_experiment
 from alexnet.profiles import Profile
+
+if TYPE_CHECKING:
+    from alexnet.experiments.jobs import Job
 
 # where each experiment is shown
 CHAPTERS: dict[str, tuple[str, ...]] = {
@@ -112,7 +115,7 @@ def train_ahead(
     every device has work to the end."""
     from alexnet.experiments import scheduler
 
-    jobs = []
+    jobs: list[Job] = []
     for experiment in map(module, names):
         entries = experiment.entries(profile, list(seeds))
         records = store.kept(experiment, entries, _folders(profile, archive))

@@ -150,14 +150,16 @@ def iterations(steps: list[int], errors: list[float], near: float = NEAR) -> int
 def differences(
     result: dict[str, Any], arm: str, views: int = 10, what: str = "top1"
 ) -> list[float]:
-    """The arm's test error minus the full net's, seed by seed, in percentage points; empty where the arm was not run."""
+    """The arm's test error minus the full net's, seed by seed, in percentage points; empty where
+    the arm was not run."""
     nets = result["metrics"]["nets"]
     own, full = (errors(result, name, views, what) for name in (arm, FULL))
     return [100 * (own[seed] - full[seed]) for seed in full if seed in own] if arm in nets else []
 
 
 def gains(result: dict[str, Any], what: str = "top1") -> list[float]:
-    """The full net's error from ten views minus that from one, seed by seed, in percentage points."""
+    """The full net's error from ten views minus that from one, seed by seed, in percentage
+    points."""
     ten, one = (errors(result, FULL, views, what) for views in (10, 1))
     return [100 * (ten[seed] - one[seed]) for seed in ten]
 
@@ -208,7 +210,8 @@ def _row(what: str, paper: str, values: list[float]) -> list[str]:
 
 
 def learning(result: dict[str, Any], arms: Iterable[str] = ARMS) -> Table:
-    """Training error, test error from one view, overfitting and iterations to convergence, means over seeds."""
+    """Training error, test error from one view, overfitting and iterations to convergence, means
+    over seeds."""
     metrics, rows = result["metrics"], []
     for arm in arms:
         if arm in metrics["nets"]:
@@ -241,8 +244,8 @@ def _with_half(values: list[float], form: str) -> str:
 
 
 def again(result: dict[str, Any], other: dict[str, Any]) -> Table:
-    """The same nets on two processors: each arm's validation error, one view, after the last epoch that all of both have, minus the full
-    net's, percentage points."""
+    """The same nets on two processors: each arm's validation error, one view, after the last epoch
+    that all of both have, minus the full net's, percentage points."""
     runs = [one["metrics"]["val_error"] for one in (result, other)]
     epoch = min(
         len(errors) for arms in runs for by_seed in arms.values() for errors in by_seed.values()
@@ -268,7 +271,8 @@ def again(result: dict[str, Any], other: dict[str, Any]) -> Table:
 
 
 def plot(result: dict[str, Any]) -> Figure:
-    """What each arm costs, paired over seeds: small dots are seeds, bars 95 % intervals around the mean, diamonds the paper's numbers."""
+    """What each arm costs, paired over seeds: small dots are seeds, bars 95 % intervals around the
+    mean, diamonds the paper's numbers."""
     rows = [
         (about.what, differences(result, arm), about.points)
         for arm, about in ARMS.items()

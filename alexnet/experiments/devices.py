@@ -1,5 +1,5 @@
-"""The net on more than one device (section 3.2 of the paper): what crosses, counted in real messages,
-beside what the table of layers says; and what a step costs in each layout of ranks.
+"""The net on more than one device (section 3.2 of the paper): what crosses, counted in real
+messages, beside what the table of layers says; and what a step costs in each layout of ranks.
 
     alexnet reproduce --only devices --seeds 5
 
@@ -46,7 +46,8 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Layout:
-    """rows of ranks that share a batch, columns of ranks that share a net; overlap: gradients are summed while the backward pass runs."""
+    """rows of ranks that share a batch, columns of ranks that share a net; overlap: gradients are
+    summed while the backward pass runs."""
 
     rows: int
     columns: int
@@ -139,11 +140,13 @@ def plot(result: dict[str, Any]) -> Figure:
 def expected_traffic(
     rows: int, columns: int, batch: int, preset: str = "paper", **sizes: Any
 ) -> dict[str, float]:
-    """What one rank of a layout hands to others in a step, in elements of tensors, by the table of layers alone.
+    """What one rank of a layout hands to others in a step, in elements of tensors, by the table of
+    layers alone.
 
-    "forward", "backward": maps, units and logits that go to the rank with the other column; "gradients": what it adds up with the same
-    column's other copies. "macs": its multiply-accumulates in a step, three times the forward pass's (conv1 has no gradient with respect to
-    the image, which this leaves out).
+    "forward", "backward": maps, units and logits that go to the rank with the other column;
+    "gradients": what it adds up with the same column's other copies. "macs": its
+    multiply-accumulates in a step, three times the forward pass's (conv1 has no gradient with
+    respect to the image, which this leaves out).
     """
     table = presets.shapes(presets.get(preset), **sizes)
     crossing, images = presets.crossings(table), batch / rows
@@ -191,7 +194,8 @@ def measure_ranks(
     classes: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """In each rank: `steps` steps after a first one that is not timed. Elements are of one image (messages) or one step (gradients)."""
+    """In each rank: `steps` steps after a first one that is not timed. Elements are of one image
+    (messages) or one step (gradients)."""
     train, recipe = open_splits(pack)["train"], presets.get(preset).recipe
     torch.manual_seed(seed)
     net = AlexNet(preset, classes, width, image_size, exchange=ranks.exchange)
@@ -227,8 +231,8 @@ def measure_ranks(
 
 
 def plot_traffic() -> Figure:
-    """How the traffic of one rank grows with the ranks, in MB of float32 a step, and how little it computes for each number that it sends;
-    by arithmetic."""
+    """How the traffic of one rank grows with the ranks, in MB of float32 a step, and how little it
+    computes for each number that it sends; by arithmetic."""
     figure, panels = plt.subplots(
         2, 2, figsize=(7.2, 5.2), layout="constrained", sharex=True, sharey="row"
     )
@@ -277,15 +281,17 @@ def work(ranks: int, batch: int) -> float:
 
 
 def copies(ranks: int, batch: int) -> float:
-    """Elements that a rank sends in a step where each has the whole net: a ring's sum of all gradients, twice (n - 1) / n of them."""
+    """Elements that a rank sends in a step where each has the whole net: a ring's sum of all
+    gradients, twice (n - 1) / n of them."""
     return (
         2 * (ranks - 1) / ranks * presets.total(presets.shapes(presets.get("paper")), "parameters")
     )
 
 
 def hybrid(ranks: int, batch: int) -> float:
-    """The same where only the convolutions are copied, and each rank owns a share of the units of every fully connected layer (Krizhevsky,
-    2014): gradients of the convolutions by a ring; each rank's images' pooled maps, units and partial sums to all others, and back."""
+    """The same where only the convolutions are copied, and each rank owns a share of the units of
+    every fully connected layer (Krizhevsky, 2014): gradients of the convolutions by a ring; each
+    rank's images' pooled maps, units and partial sums to all others, and back."""
     table = presets.shapes(presets.get("paper"))
     convs = sum(row.parameters for row in table if row.layer.kernel)
     dense = [row for row in table if not row.layer.kernel]

@@ -43,8 +43,8 @@ def settings(profile: Profile) -> dict[str, Any]:
 def sweep(profile: Profile, kind: str) -> list[Training]:
     """A short run at each of the profile's rates for a kind; it may have none."""
     given, packs = profile[NAME], train_only(profile.splits(NAME))
-    fields = {"width": 1.0, "image_size": packs["train"].size, "batch_size": 128, "seed": 0}
-    fields |= {"epochs": given["sweep_epochs"], "packs": packs}
+    fields: dict[str, Any] = {"width": 1.0, "batch_size": 128, "seed": 0, "packs": packs}
+    fields |= {"image_size": packs["train"].size, "epochs": given["sweep_epochs"]}
     return [
         Training(configure(profile, KINDS[kind], rate=rate, **fields), packs)
         for rate in given["rates"].get(kind, [])
@@ -132,7 +132,8 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def plot(result: dict[str, Any]) -> Figure:
-    """Training error by epoch, as Figure 1 draws it: ReLU solid, tanh dashed, and the logistic function; thin lines are further seeds."""
+    """Training error by epoch, as Figure 1 draws it: ReLU solid, tanh dashed, and the logistic
+    function; thin lines are further seeds."""
     metrics = result["metrics"]
     figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
     for kind, net in metrics["nets"].items():

@@ -105,7 +105,8 @@ def collect(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def order(variant: str, pack: Pack, width: float) -> float:
-    """The largest difference of any weight's gradient, on one batch, between pooling after the nonlinearity and before it."""
+    """The largest difference of any weight's gradient, on one batch, between pooling after the
+    nonlinearity and before it."""
     ids = torch.arange(min(BATCH, len(pack)))
     found = []
     for preset in (f"four-layer{variant}", f"four-layer{variant}/pool-first"):
@@ -120,7 +121,8 @@ def order(variant: str, pack: Pack, width: float) -> float:
 
 
 def arrival(errors: list[float], threshold: float, window: int) -> float | None:
-    """Epochs, of `window` steps, until the mean error of the last epoch's steps is at the threshold or below; None: not within the run."""
+    """Epochs, of `window` steps, until the mean error of the last epoch's steps is at the threshold
+    or below; None: not within the run."""
     total = 0.0
     for step, error in enumerate(errors, 1):
         total += error - (errors[step - 1 - window] if step > window else 0.0)
@@ -130,7 +132,8 @@ def arrival(errors: list[float], threshold: float, window: int) -> float | None:
 
 
 def mean(by_seed: dict[str, float | None], budget: float) -> tuple[float, int]:
-    """Epochs, averaged over seeds, and how many seeds did not arrive: they count as the budget, so that the mean is a lower bound."""
+    """Epochs, averaged over seeds, and how many seeds did not arrive: they count as the budget, so
+    that the mean is a lower bound."""
     values = list(by_seed.values())
     return float(np.mean([budget if value is None else value for value in values])), values.count(
         None
@@ -150,7 +153,8 @@ def best(by_rate: dict[str, dict[str, float | None]], budget: float) -> str:
 
 
 def factor(relu: tuple[float, int], tanh: tuple[float, int], seeds: int) -> str:
-    """tanh's epochs over ReLU's, in words where a bound is all there is; a bound is rounded to the side on which it holds."""
+    """tanh's epochs over ReLU's, in words where a bound is all there is; a bound is rounded to the
+    side on which it holds."""
     ratio = tanh[0] / relu[0]
     if relu[1] and tanh[1]:
         arrived = seeds - relu[1], seeds - tanh[1]
@@ -167,7 +171,8 @@ def factor(relu: tuple[float, int], tanh: tuple[float, int], seeds: int) -> str:
 def rows(
     metrics: dict[str, Any],
 ) -> Iterable[tuple[str, str, tuple[float, int], str, tuple[float, int]]]:
-    """What is different, ReLU's rate and epochs, tanh's rate and epochs: each at its best rate, then the first net at one rate for both."""
+    """What is different, ReLU's rate and epochs, tanh's rate and epochs: each at its best rate,
+    then the first net at one rate for both."""
     budget = metrics["budget"]
     for name, kinds in metrics["epochs"].items():
         relu, tanh = (best(kinds[kind], budget) for kind in KINDS)
@@ -202,12 +207,14 @@ def table(result: dict[str, Any]) -> Table:
             sides += ["> " * bool(missing) + f"{epochs:.1f}", at]
         lines.append([name, *sides, factor(relu, tanh, seeds)])
     notes = [
-        f">: some seeds did not arrive within {metrics['budget']} epochs, and count as if they had at their end"
+        f">: some seeds did not arrive within {metrics['budget']} epochs, and count as if they "
+        "had at their end"
     ]
     notes.append("*: the lowest rate tried, or the highest; a better one may lie beyond")
     apart = ", ".join(f"{kind} {difference:.0e}" for kind, difference in metrics["order"].items())
     notes.append(
-        f"order of pooling and nonlinearity: the same function; a gradient's largest difference: {apart}"
+        "order of pooling and nonlinearity: the same function; a gradient's largest difference: "
+        f"{apart}"
     )
     head = [
         f"epochs to {metrics['threshold']:.0%} training error",
@@ -221,7 +228,8 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def plot(result: dict[str, Any]) -> Figure:
-    """Epochs to the threshold, ReLU and tanh, each at its best rate; open marks are the budget, which was not enough."""
+    """Epochs to the threshold, ReLU and tanh, each at its best rate; open marks are the budget,
+    which was not enough."""
     metrics = result["metrics"]
     shown = list(rows(metrics))[: len(metrics["epochs"])]
     figure, axes = plt.subplots(figsize=(6.5, 0.34 * len(shown) + 0.9), layout="constrained")

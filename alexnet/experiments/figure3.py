@@ -74,10 +74,12 @@ def columns(packed: dict[str, Any], count: int = 2) -> np.ndarray:
 
 
 def measure_columns(both: np.ndarray, shuffles: int) -> dict[str, Any]:
-    """Of kernels (columns, maps, height, width, 3): medians by column, and whether a column has taken the colors.
+    """Of kernels (columns, maps, height, width, 3): medians by column, and whether a column has
+    taken the colors.
 
-    color_gap is the difference of two columns' mean share of color, less the mean of the same difference over shuffles: 0 in expectation
-    where columns differ by nothing but luck, and up to 1. luck is the share of shuffles whose difference is as large.
+    color_gap is the difference of two columns' mean share of color, less the mean of the same
+    difference over shuffles: 0 in expectation where columns differ by nothing but luck, and up to
+    1. luck is the share of shuffles whose difference is as large.
     """
     color, direction = colorfulness(both), orientation(both)
     difference, shuffled = _difference(color), _shuffled(color, shuffles)
@@ -112,9 +114,11 @@ def _shuffled(color: np.ndarray, shuffles: int) -> np.ndarray:
 
 
 def colorfulness(weights: np.ndarray) -> np.ndarray:
-    """Of kernels (..., height, width, 3): the share of their energy that lies off the gray axis, 0 (gray, or empty) to 1 (pure color).
+    """Of kernels (..., height, width, 3): the share of their energy that lies off the gray axis, 0
+    (gray, or empty) to 1 (pure color).
 
-    Two thirds for a Gaussian kernel that has learned nothing: two of the three axes of color are off gray.
+    Two thirds for a Gaussian kernel that has learned nothing: two of the three axes of color are
+    off gray.
     """
     energy = (weights**2).sum((-1, -2, -3))
     off = ((weights - weights.mean(-1, keepdims=True)) ** 2).sum((-1, -2, -3))
@@ -122,10 +126,11 @@ def colorfulness(weights: np.ndarray) -> np.ndarray:
 
 
 def orientation(weights: np.ndarray) -> np.ndarray:
-    """Of kernels (..., height, width, 3): the coherence of the gray kernel's spectrum, 0 (no direction, or no gray) to 1 (one direction).
+    """Of kernels (..., height, width, 3): the coherence of the gray kernel's spectrum, 0 (no
+    direction, or no gray) to 1 (one direction).
 
-    That is |sum P exp(2 i angle)| / sum P over all frequencies but zero, P the power and angle the direction of each: a grating has 1, a
-    round blob 0, noise about 0.1.
+    That is |sum P exp(2 i angle)| / sum P over all frequencies but zero, P the power and angle the
+    direction of each: a grating has 1, a round blob 0, noise about 0.1.
     """
     gray = weights.mean(-1)
     power = np.abs(np.fft.fft2(gray)) ** 2
@@ -159,13 +164,16 @@ def table(result: dict[str, Any]) -> Table:
         "as large by luck",
         "column that took the colors",
     ]
-    note = f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; difference: of the columns' mean share of color"
+    note = (
+        f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; "
+        "difference: of the columns' mean share of color"
+    )
     return Table(head, rows, [note])
 
 
 def plot(result: dict[str, Any], seed: int | str | None = None) -> Figure:
-    """conv1's kernels of one seed (None: the first), column 0 above column 1, each kernel on its own scale around gray; beside them, each
-    kernel's share of color and its orientation."""
+    """conv1's kernels of one seed (None: the first), column 0 above column 1, each kernel on its
+    own scale around gray; beside them, each kernel's share of color and its orientation."""
     metrics = result["metrics"]
     chosen = str(result["seeds"][0] if seed is None else seed)
     both = columns(metrics["seeds"][chosen]["kernels"], metrics["columns"])
@@ -183,7 +191,8 @@ def plot(result: dict[str, Any], seed: int | str | None = None) -> Figure:
 
 
 def sheet(kernels: np.ndarray, across: int) -> np.ndarray:
-    """Kernels (maps, height, width, 3) as one picture, `across` in a row, white between them; values 0..1."""
+    """Kernels (maps, height, width, 3) as one picture, `across` in a row, white between them;
+    values 0..1."""
     maps, height, width, _ = kernels.shape
     picture = np.ones((-(-maps // across) * (height + 1) - 1, across * (width + 1) - 1, 3))
     for i, kernel in enumerate(kernels):

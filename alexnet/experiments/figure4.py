@@ -67,7 +67,7 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
         return {
             "fc7": _share(train, test, queries, near),
             "top5": top5,
-            "names": _names(test, (label for best in top5.values() for label, _ in best)),
+            "names": _names(test, (int(label) for best in top5.values() for label, _ in best)),
         }
     pixels = {"pixels": lambda view: view.flatten(1)}
     near = search(pixels, train, test, queries, augment)["pixels"]
@@ -131,13 +131,15 @@ def collect(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def middles(count: int, most: int) -> np.ndarray:
-    """At most `most` of the numbers 0..count-1, evenly apart: the middles of as many equal parts."""
+    """At most `most` of the numbers 0..count-1, evenly apart: the middles of as many equal
+    parts."""
     most = min(count, most)
     return (2 * np.arange(most) + 1) * count // (2 * most)
 
 
 class Nearest:
-    """The `k` nearest to each of `queries` (Q, d) among vectors that come in pieces; kept are Q times k distances and numbers."""
+    """The `k` nearest to each of `queries` (Q, d) among vectors that come in pieces; kept are Q
+    times k distances and numbers."""
 
     def __init__(self, queries: Tensor, k: int):
         self.queries, self.k, self.count = queries, k, 0
@@ -218,7 +220,8 @@ def _top5(probabilities: Tensor) -> list[list[float]]:
 
 
 def thumbnail(pack: Pack, number: int, side: int) -> str:
-    """An image of a pack as a JPEG file of side x side, in base64: the figure can be drawn where the data is not."""
+    """An image of a pack as a JPEG file of side x side, in base64: the figure can be drawn where
+    the data is not."""
     buffer = BytesIO()
     image = Image.fromarray(pack.gather([number])[0]).resize((side, side), Image.Resampling.LANCZOS)
     image.save(buffer, "JPEG", quality=80, optimize=True)
@@ -229,14 +232,18 @@ def thumbnail(pack: Pack, number: int, side: int) -> str:
 
 
 def table(result: dict[str, Any]) -> Table:
-    """How many of the nearest training images are of a test image's class, in fc7 and in pixels, seed by seed."""
+    """How many of the nearest training images are of a test image's class, in fc7 and in pixels,
+    seed by seed."""
     metrics = result["metrics"]
     size = metrics["dimensions"]
     rows = [
         [seed, f"{share['fc7']:.1%}", f"{share['pixels']:.1%}"]
         for seed, share in metrics["neighbors"].items()
     ]
-    note = f"{metrics['test_images']:,} test images, {metrics['train_images']:,} training images; by chance {metrics['by_chance']:.1%}"
+    note = (
+        f"{metrics['test_images']:,} test images, {metrics['train_images']:,} training images; "
+        f"by chance {metrics['by_chance']:.1%}"
+    )
     return Table(
         ["seed", f"fc7, {size['fc7']:,} numbers", f"pixels, {size['pixels']:,} numbers"],
         rows,
@@ -254,14 +261,16 @@ def plot(result: dict[str, Any]) -> Figure:
 
 
 def plot_left(result: dict[str, Any], seed: int | str | None = None) -> Figure:
-    """Eight test images, the five classes that one seed's net (None: the first) holds most probable, and the correct one marked."""
+    """Eight test images, the five classes that one seed's net (None: the first) holds most
+    probable, and the correct one marked."""
     figure = plt.figure(figsize=(9, 4.4), layout="constrained")
     _classified(figure, result, seed)
     return figure
 
 
 def plot_right(result: dict[str, Any]) -> Figure:
-    """Five test images, each with its six nearest training images in fc7's outputs, and its six nearest in pixels."""
+    """Five test images, each with its six nearest training images in fc7's outputs, and its six
+    nearest in pixels."""
     figure = plt.figure(figsize=(9, 3.6), layout="constrained")
     _neighbors(figure, result)
     return figure

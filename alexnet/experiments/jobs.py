@@ -74,6 +74,7 @@ class Job:
     A job may need others, which are finished before it begins.
     """
 
+    packs: Packs
     needs: "tuple[Job, ...]" = ()
     steps = 0  # for the progress bar
     at_once = 0  # how many of the kind may be under way; 0: one on each device

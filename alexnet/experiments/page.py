@@ -1,5 +1,5 @@
-"""The net that runs inside the book's pages: narrow, trained on ten pictographs, its weights rounded
-to eight bits.
+"""The net that runs inside the book's pages: narrow, trained on ten pictographs, its weights
+rounded to eight bits.
 
     alexnet reproduce --only page --seeds 3
 
@@ -86,8 +86,8 @@ def collect(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def pack(net: AlexNet, augment: Augment, names: list[str]) -> Packed:
-    """A net for a page: weights as signed bytes with one scale for each output unit, biases as they are, the mean image's center in whole
-    gray levels."""
+    """A net for a page: weights as signed bytes with one scale for each output unit, biases as they
+    are, the mean image's center in whole gray levels."""
     size = augment.size
     mean = augment.mean.numpy()
     edge = (mean.shape[0] - size) // 2
@@ -111,7 +111,8 @@ def pack(net: AlexNet, augment: Augment, names: list[str]) -> Packed:
 
 
 def network(packed: Packed) -> tuple[AlexNet, Augment]:
-    """The net that a page computes with, and what its input goes through: the center crop minus the mean image."""
+    """The net that a page computes with, and what its input goes through: the center crop minus the
+    mean image."""
     size = packed["image_size"]
     net = AlexNet(packed["preset"], len(packed["names"]), packed["width"], size)
     weights = {name: unpack(value) for name, value in packed["weights"].items()}

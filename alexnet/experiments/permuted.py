@@ -36,7 +36,8 @@ WINDOW = 50  # steps that a loss is averaged over
 
 
 def order(size: int) -> np.ndarray:
-    """The permutation of the pixels of a `size` x `size` image: pixel i of the permuted image, row by row, is pixel order[i]."""
+    """The permutation of the pixels of a `size` x `size` image: pixel i of the permuted image, row
+    by row, is pixel order[i]."""
     return rng.permutation(rng.key(rng.ORDER, 2012), size * size).numpy()
 
 
@@ -47,7 +48,8 @@ def permute(images: np.ndarray) -> np.ndarray:
 
 
 def neighbors(images: np.ndarray) -> float:
-    """The correlation of a pixel with its right neighbor, within an image and a channel, over all of `images` (N, S, S, 3)."""
+    """The correlation of a pixel with its right neighbor, within an image and a channel, over all
+    of `images` (N, S, S, 3)."""
     around = images - images.mean((1, 2), keepdims=True)
     return float(np.corrcoef(around[:, :, :-1].ravel(), around[:, :, 1:].ravel())[0, 1])
 

@@ -146,9 +146,9 @@ def common(entries: Iterable[Mapping[str, Any]], *names: str) -> dict[str, Any]:
         InputError: They differ: the entries do not belong together.
         Incomplete: There are none.
     """
-    first, *others = [*entries] or [None]
-    if first is None:
+    if not (every := list(entries)):
         raise Incomplete("there are no entries")
+    first, *others = every
     for name in names:
         if unlike := [entry[name] for entry in others if entry[name] != first[name]]:
             raise InputError(

@@ -149,7 +149,8 @@ def collect(records: Sequence[Record]) -> dict[str, Any]:
 def left_at(
     losses: list[float], classes: int, window: int = WINDOW, drop: float = DROP
 ) -> int | None:
-    """The first step at which the mean loss of the last `window` steps is `drop` nats below ln(classes); None: never."""
+    """The first step at which the mean loss of the last `window` steps is `drop` nats below
+    ln(classes); None: never."""
     total = 0.0
     for step, loss in enumerate(losses, 1):
         total += loss - (losses[step - 1 - window] if step > window else 0.0)
@@ -182,7 +183,8 @@ def table(result: dict[str, Any]) -> Table:
         rows.append([what, arm.who, trains, when, end or "-"])
     floor = f"ln {metrics['classes']} = {math.log(metrics['classes']):.2f} nats"
     notes = [
-        f"trains: so many seeds' mean loss of {WINDOW} steps comes {DROP} nats below {floor}, within {metrics['steps']} steps"
+        f"trains: so many seeds' mean loss of {WINDOW} steps comes {DROP} nats below {floor}, "
+        f"within {metrics['steps']} steps"
     ]
     notes += [
         f"  ({arm.what}: within {arm.budgets * metrics['steps']:,})"
@@ -207,7 +209,8 @@ def _span(values: Sequence[float | None], form: str) -> str:
 
 
 def plot(result: dict[str, Any]) -> Figure:
-    """Loss by step: first weights; input, biases, dropout and normalization; the fall of the rate. Thin lines are further seeds."""
+    """Loss by step: first weights; input, biases, dropout and normalization; the fall of the rate.
+    Thin lines are further seeds."""
     metrics = result["metrics"]
     figure, panels = plt.subplots(
         3,

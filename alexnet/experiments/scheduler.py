@@ -9,7 +9,6 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,10 +110,9 @@ def train(profile: Profile, jobs: Iterable[Job], title: str = "training") -> dic
         def show() -> None:
             bar.update(counter.value - bar.n)
 
-        with closing(as_they_end(_work, queue, workers, begin, show)) as ended:
-            for _, future in ended:
-                future.result()
-                queue.update()
+        for _, future in as_they_end(_work, queue, workers, begin, show):
+            future.result()
+            queue.update()
     return queue.runs
 
 

@@ -1,6 +1,6 @@
-"""Table 1 (section 6 of the paper): the net's test errors, from ten views, beside those of two systems
-of before: sparse coding, and SIFT with Fisher vectors. All three are really run, on the same
-images; controls are colors alone, and chance.
+"""Table 1 (section 6 of the paper): the net's test errors, from ten views, beside those of two
+systems of before: sparse coding, and SIFT with Fisher vectors. All three are really run, on the
+same images; controls are colors alone, and chance.
 
     alexnet reproduce --only table1 --seeds 5
 
@@ -51,21 +51,29 @@ BASELINES: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
 }
 DIFFERENCES = {
     sparse_coding.ROW: (
-        "one model of patches of pixels; the paper cites the average of six models, trained on different features",
-        "the cited system (Lin et al., 2011) codes HOG and LBP descriptors, into hundreds of thousands of numbers an image",
+        "one model of patches of pixels; the paper cites the average of six models, trained on "
+        "different features",
+        "the cited system (Lin et al., 2011) codes HOG and LBP descriptors, into hundreds of "
+        "thousands of numbers an image",
         "codes by a soft threshold, not by solving for them",
-        "one logistic regression over all classes, by L-BFGS; theirs is one linear SVM a class, by averaged SGD",
-        "on big data, trained on a sample of the training images, whose number stands beside the row; theirs saw all 1.2 million",
+        "one logistic regression over all classes, by L-BFGS; theirs is one linear SVM a class, "
+        "by averaged SGD",
+        "on big data, trained on a sample of the training images, whose number stands beside the "
+        "row; theirs saw all 1.2 million",
     ),
     fisher_vectors.ROW: (
-        "one classifier over SIFT; the paper cites the average of two, over Fisher vectors of two kinds of descriptors",
-        "a mixture of tens of Gaussians, over whole images; the cited vectors (Sanchez and Perronnin, 2011) are far longer, and compressed",
+        "one classifier over SIFT; the paper cites the average of two, over Fisher vectors of "
+        "two kinds of descriptors",
+        "a mixture of tens of Gaussians, over whole images; the cited vectors (Sanchez and "
+        "Perronnin, 2011) are far longer, and compressed",
         "descriptors enter as the roots of their shares, a step published after the cited system",
         "one logistic regression over all classes, by L-BFGS",
-        "on big data, trained on a sample of the training images, whose number stands beside the row; theirs saw all 1.2 million",
+        "on big data, trained on a sample of the training images, whose number stands beside the "
+        "row; theirs saw all 1.2 million",
     ),
     "CNN": (
-        "width, image size and number of classes are the profile's; the training rule is the text's",
+        "width, image size and number of classes are the profile's; the training rule is the "
+        "text's",
     ),
 }
 
@@ -178,8 +186,9 @@ def collect(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of Table 1 in the paper's order, then the controls: row, views, seeds, top1, top5 (means over seeds), half1, half5 (half the
-    95 % interval; infinite for one seed, None for a control), paper (top-1, top-5 on ILSVRC-2010; None for a control), train_images."""
+    """The rows of Table 1 in the paper's order, then the controls: row, views, seeds, top1, top5
+    (means over seeds), half1, half5 (half the 95 % interval; infinite for one seed, None for a
+    control), paper (top-1, top-5 on ILSVRC-2010; None for a control), train_images."""
     metrics, made = result["metrics"], []
     for row, paper in PAPER.items():
         by_seed = list(metrics["nets"][row].values())
@@ -202,7 +211,8 @@ def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def table(result: dict[str, Any]) -> Table:
-    """Table 1 in words: a row a classifier, errors with half their 95 % interval where there are several seeds, beside the paper's."""
+    """Table 1 in words: a row a classifier, errors with half their 95 % interval where there are
+    several seeds, beside the paper's."""
     lines = []
     for row in rows(result):
         pairs = [(row["top1"], row["half1"]), (row["top5"], row["half5"])]
@@ -219,7 +229,8 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def plot(result: dict[str, Any]) -> Figure:
-    """Bars of top-1 and top-5 errors, with 95 % intervals over seeds where there are several; ticks are the paper's, on ILSVRC-2010."""
+    """Bars of top-1 and top-5 errors, with 95 % intervals over seeds where there are several; ticks
+    are the paper's, on ILSVRC-2010."""
     shown = rows(result)
     figure, panels = plt.subplots(1, 2, figsize=(7, 2.4), sharey=True, layout="constrained")
     places = np.arange(len(shown))[::-1]

@@ -1,5 +1,5 @@
-"""Table 2 (section 6 of the paper): one net, five averaged, one that was pre-trained on more classes,
-and seven averaged, beside SIFT and Fisher vectors.
+"""Table 2 (section 6 of the paper): one net, five averaged, one that was pre-trained on more
+classes, and seven averaged, beside SIFT and Fisher vectors.
 
     alexnet reproduce --only table2 --seeds 5
 
@@ -42,7 +42,8 @@ from alexnet.tables import Table
 NAME = "table2"
 VERSION = 1
 AVERAGED, STARRED = 5, 2
-# The paper's numbers on ILSVRC-2012, in percent: top-1 and top-5 on validation images, top-5 on test images.
+# The paper's numbers on ILSVRC-2012, in percent: top-1 and top-5 on validation images, top-5 on
+# test images.
 PAPER: dict[str, tuple[float | None, float | None, float | None]] = {
     "SIFT + FVs": (None, None, 26.2),
     "1 CNN": (40.7, 18.2, None),
@@ -113,7 +114,7 @@ def _starred(profile: Profile, stage: str, seed: int, packs: Packs) -> Any:
 def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
     if entry.arm == SIFT:
         return runs[0].summary["errors"]
-    splits = {split: entry.packs[split] for split in ("val", "test") if split in entry.packs}
+    splits = {split: pack for split, pack in entry.packs.items() if split != "train"}
     if entry.arm == AVERAGES:
         return _measure_averages(entry, runs, splits)
     views = {
@@ -162,7 +163,7 @@ def _averages(folders: Sequence[Path], pack: Pack) -> tuple[dict[str, Any], dict
                 total = total + probabilities
             average = torch.as_tensor(total / count)
             missed[row] = misses(average, labels)
-            measured = evaluation.errors(average, labels).rounded()
+            measured: dict[str, Any] = evaluation.errors(average, labels).rounded()
             measured |= {"interval": _both(bootstrap_interval, missed[row])}
             rows.setdefault(row, {"views": {}})["views"][str(views)] = measured
             gained = _both(gain, missed[row] - missed[than])
@@ -183,7 +184,8 @@ def misses(probabilities: Tensor, labels: Tensor) -> np.ndarray:
 
 
 def bootstrap_interval(values: np.ndarray) -> list[float]:
-    """The 95 % interval of the mean of `values` (N,), by the percentiles of bootstrapped means: images drawn anew, with replacement."""
+    """The 95 % interval of the mean of `values` (N,), by the percentiles of bootstrapped means:
+    images drawn anew, with replacement."""
     generator = np.random.default_rng(0)
     means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(DRAWS)]
     return [round(float(end), 5) for end in np.quantile(means, [0.025, 0.975])]
@@ -231,8 +233,9 @@ def collect(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def rows(result: dict[str, Any], views: int = 10) -> list[tuple[str, ...]]:
-    """Rows of text: the net, its top-1 and top-5 error on validation images and top-5 on test images, means over seeds where there are
-    several, in percent; then the paper's three. A dash stands where there is no number."""
+    """Rows of text: the net, its top-1 and top-5 error on validation images and top-5 on test
+    images, means over seeds where there are several, in percent; then the paper's three. A dash
+    stands where there is no number."""
     metrics = result["metrics"]
     lines = []
     for row, paper in PAPER.items():
@@ -253,7 +256,8 @@ def rows(result: dict[str, Any], views: int = 10) -> list[tuple[str, ...]]:
 
 
 def table(result: dict[str, Any], views: int = 10) -> Table:
-    """Table 2 in words, beside the paper's; below it, rows of several seeds seed by seed, and what is left out."""
+    """Table 2 in words, beside the paper's; below it, rows of several seeds seed by seed, and what
+    is left out."""
     metrics = result["metrics"]
     head = [
         "errors in percent, ten views",
@@ -285,7 +289,8 @@ def _mean(row: dict[str, Any] | None, views: int, what: str) -> float | None:
 
 
 def plot(result: dict[str, Any]) -> Figure:
-    """Errors on validation images from ten views, row by row: dots are seeds, bars the bootstrap's intervals of the averages."""
+    """Errors on validation images from ten views, row by row: dots are seeds, bars the bootstrap's
+    intervals of the averages."""
     nets = result["metrics"]["nets"]
     order = [row for row in PAPER if row in nets]
     figure, panels = plt.subplots(

@@ -1,5 +1,5 @@
-"""What augmentation costs (section 4.1 of the paper, where it is computationally free: a CPU made the
-next batch while the GPU trained).
+"""What augmentation costs (section 4.1 of the paper, where it is computationally free: a CPU made
+the next batch while the GPU trained).
 
     alexnet reproduce --only throughput
 

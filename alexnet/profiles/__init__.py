@@ -57,7 +57,8 @@ class Profile:
         if name not in self.settings:
             others = ", ".join(who_has(name)) or "none"
             raise InputError(
-                f"profile {self.name!r} has no settings for {name!r}; the profiles that do: {others}"
+                f"profile {self.name!r} has no settings for {name!r}; the profiles that do: "
+                f"{others}"
             )
         return self.settings[name]
 
@@ -73,8 +74,8 @@ class Profile:
         return {name: self.settings[name] for name in shared if name in self.settings}
 
     def source(self, names: str | list[str] | None = None) -> Path | str:
-        """What is prepared: "pictographs", or a folder or archive that ALEXNET_DATA holds under one of
-        `names` (None: the setting `source`)."""
+        """What is prepared: "pictographs", or a folder or archive that ALEXNET_DATA holds under one
+        of `names` (None: the setting `source`)."""
         names = names or self["source"]
         if names == "pictographs":
             return "pictographs"
@@ -120,10 +121,12 @@ class Profile:
                         pictographs.write(folder / "images", **own)
                         prepare(folder / "images", out, size=own["size"])
                 return _labeled(out)
-        given = {what: (data if what in data else self.settings).get(what) for what in DATA}
+        given: dict[str, Any] = {
+            what: (data if what in data else self.settings).get(what) for what in DATA
+        }
         source, size = self.source(given["source"]), given["size"]
         recipe = pictographs.RECIPE if source == "pictographs" else None
-        part = {what: given[what] for what in DATA[2:] if given[what] is not None}
+        part: dict[str, Any] = {what: given[what] for what in DATA[2:] if given[what] is not None}
         identity = [str(source), size, recipe, *[part] * bool(part)]
         out = self.runs / "data" / f"images-{key(identity)}"
         with _locked(out):

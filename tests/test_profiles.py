@@ -171,3 +171,18 @@ def test_a_part_may_take_other_data_than_its_profile(packs32, tmp_path, monkeypa
     )
     with pytest.raises(InputError, match=r"needs shapes: .* holds no elsewhere"):
         profile.packs("lacking", {"source": ["elsewhere"]})
+
+
+def test_every_profile_lists_arms_that_there_are():
+    from alexnet.experiments import ablations, recipe
+    from alexnet.experiments.protocol import chosen
+
+    listed = {}
+    for name in profiles.names():
+        profile = profiles.load(name)
+        for experiment in (ablations, recipe):
+            if experiment.NAME in profile.settings:
+                listed[name, experiment.NAME] = chosen(profile, experiment.NAME, experiment.ARMS)
+    assert all(listed.values()) and ablations.FULL in listed["quick", "ablations"]
+    assert listed["embedded", "ablations"] == ablations.ARMS  # in the table's order
+    assert listed["embedded", "recipe"] == recipe.ARMS

@@ -22,7 +22,7 @@ from alexnet.data.augment import Augment
 from alexnet.data.pack import Pack, held_out
 from alexnet.experiments import protocol
 from alexnet.experiments.jobs import Run, Training, configure
-from alexnet.experiments.protocol import Arm, Entry, by_arm, common
+from alexnet.experiments.protocol import Arm, Entry, by_arm, by_kind, common
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
 from alexnet.results import Record
@@ -114,13 +114,8 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
 def collect(records: Sequence[Record]) -> dict[str, Any]:
     nested = by_arm(records, ARMS)
     every = [metrics for by_seed in nested.values() for metrics in by_seed.values()]
-    kinds = {
-        kind: {
-            arm: {seed: metrics[kind] for seed, metrics in by_seed.items()}
-            for arm, by_seed in nested.items()
-        }
-        for kind in KINDS
-    }
+    each = {arm: by_kind(by_seed, KINDS) for arm, by_seed in nested.items()}
+    kinds = {kind: {arm: each[arm][kind] for arm in each} for kind in KINDS}
     sizes = common(every, "images", "train_images", "sample", "classes")
     return {**sizes, "window": WINDOW, "definitions": DEFINITIONS, **kinds}
 

@@ -25,7 +25,7 @@ from alexnet.experiments.jobs import (
     late_loss,
     train_only,
 )
-from alexnet.experiments.protocol import Entry, by_arm, common
+from alexnet.experiments.protocol import Entry, by_arm, by_kind, common
 from alexnet.profiles import Profile
 from alexnet.results import Record
 from alexnet.tables import Table
@@ -97,10 +97,7 @@ def collect(records: Sequence[Record]) -> dict[str, Any]:
     nets = {
         kind: common(by_seed.values(), "rate")
         | {"sweep": collect_sweep(records, kind)}
-        | {
-            what: {seed: metrics[what] for seed, metrics in by_seed.items()}
-            for what in ("error_by_epoch", "epochs_to_threshold")
-        }
+        | by_kind(by_seed, ("error_by_epoch", "epochs_to_threshold"))
         for kind, by_seed in kinds.items()
     }
     return common(every, "images", "threshold", "budget") | {"nets": nets}

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from alexnet import evaluation, rng
 from alexnet.data.pack import Pack, PackWriter, building, open_splits
 from alexnet.experiments.jobs import Run, Training, configure, train_only
-from alexnet.experiments.protocol import Entry, by_arm, common
+from alexnet.experiments.protocol import Entry, by_arm, by_kind, common
 from alexnet.profiles import Profile
 from alexnet.results import Record
 from alexnet.tables import Table
@@ -104,10 +104,7 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
 def collect(records: Sequence[Record]) -> dict[str, Any]:
     sizes = common([r["metrics"] for r in records], "classes", "images", "test_images")
     arms = {
-        arm: {
-            what: {seed: metrics[what] for seed, metrics in by_seed.items()}
-            for what in ("test_top1", "train_error", "loss")
-        }
+        arm: by_kind(by_seed, ("test_top1", "train_error", "loss"))
         | common(by_seed.values(), "neighbors")
         for arm, by_seed in by_arm(records, ARMS).items()
     }

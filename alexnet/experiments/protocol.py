@@ -127,6 +127,11 @@ def by_seed(records: Iterable[Record], arm: str) -> dict[str, dict[str, Any]]:
     return by_arm(records, [arm]).get(arm, {})
 
 
+def by_kind(entries: Mapping[str, Mapping[str, Any]], kinds: Iterable[str]) -> dict[str, Any]:
+    """Metrics of several seeds by their kind, and then by seed."""
+    return {kind: {seed: metrics[kind] for seed, metrics in entries.items()} for kind in kinds}
+
+
 def only(records: Iterable[Record], arm: str) -> dict[str, Any]:
     """The metrics of an arm's one entry, which has no seed.
 

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from alexnet.experiments.jobs import Run, Training, configure, train_only
-from alexnet.experiments.protocol import Arm, Entry, by_arm, chosen, common
+from alexnet.experiments.protocol import Arm, Entry, by_arm, by_kind, chosen, common
 from alexnet.profiles import Profile
 from alexnet.results import Record
 from alexnet.tables import Table
@@ -122,10 +122,7 @@ def collect(records: Sequence[Record]) -> dict[str, Any]:
     nested = by_arm(records, ARMS)
     every = [metrics for by_seed in nested.values() for metrics in by_seed.values()]
     sizes = common(every, "classes", "images")
-    arms = {
-        name: {kind: {seed: m[kind] for seed, m in by_seed.items()} for kind in KINDS}
-        for name, by_seed in nested.items()
-    }
+    arms = {name: by_kind(by_seed, KINDS) for name, by_seed in nested.items()}
     after = {
         name: {
             seed: m["after_the_fall"]

@@ -155,12 +155,11 @@ def as_they_end(
                 on_wait()
             yield from ((pending.pop(job), job) for job in done)
     except BaseException:  # also where nobody wants the rest
-        pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
         raise
-    finally:
-        pool.shutdown()
+    finally:  # once: a second call would not wait
+        pool.shutdown(cancel_futures=True)
 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[..., R], *task: Any) -> Future[R]:

@@ -58,3 +58,32 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+# --- experiments --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Folders for runs and archive of this test alone."""
+    from alexnet import results
+
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(results, "ARCHIVE", tmp_path / "archive")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def shared_runs(runs, trained, monkeypatch):
+    """Runs that tests share: none trains what another has trained."""
+    monkeypatch.setenv("ALEXNET_RUNS", str(trained))
+    return trained
+
+
+@pytest.fixture
+def serial(monkeypatch):
+    """Trains in this process, which tests what is around it faster."""
+    from alexnet.experiments import scheduler
+    from tests.experiments import in_this_process
+
+    monkeypatch.setattr(scheduler, "as_they_end", in_this_process)

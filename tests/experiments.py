@@ -1,13 +1,10 @@
-"""What the tests of experiments share: a profile over packs that are there already, training in this
-process, folders for runs."""
+"""What the tests of experiments share: a profile over packs that are there already, training in
+this process."""
 
 import json
 import warnings
 from concurrent.futures import Future
 
-import pytest
-
-from alexnet import results
 from alexnet.data.pack import open_splits
 from alexnet.experiments import scheduler, store
 from alexnet.profiles import Profile
@@ -26,33 +23,12 @@ def own(packs, **settings):
     return Own("own", {"title": "shapes", "source": "pictographs", "packs": packs} | settings)
 
 
-@pytest.fixture
-def runs(tmp_path, monkeypatch):
-    """Folders of this test alone."""
-    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(results, "ARCHIVE", tmp_path / "archive")
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def shared_runs(runs, trained, monkeypatch):
-    """Runs that tests share: none trains what another has trained."""
-    monkeypatch.setenv("ALEXNET_RUNS", str(trained))
-    return trained
-
-
 def in_this_process(function, tasks, workers, begin=None, on_wait=None):
     """`as_they_end`, without processes."""
     for number, task in enumerate(tasks):
         future = Future()
         future.set_result(function(*task))
         yield number, future
-
-
-@pytest.fixture
-def serial(monkeypatch):
-    """Trains in this process, which tests what is around it faster."""
-    monkeypatch.setattr(scheduler, "as_they_end", in_this_process)
 
 
 def run(experiment, profile, seeds):

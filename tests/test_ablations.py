@@ -11,7 +11,7 @@ from scipy import stats
 from alexnet import claims
 from alexnet.data.pack import open_splits
 from alexnet.experiments import ablations, jobs
-from tests.experiments import TINY, configs, drawn, own, run, runs, serial, shared_runs  # noqa: F401 (fixtures)
+from tests.experiments import TINY, configs, drawn, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -5,7 +5,7 @@ import pytest
 
 from alexnet import presets
 from alexnet.experiments import cifar_lrn
-from tests.experiments import drawn, own, run, runs, serial, shared_runs  # noqa: F401 (fixtures)
+from tests.experiments import drawn, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

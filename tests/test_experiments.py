@@ -1,5 +1,5 @@
-"""Experiments: entries that are run once and remembered, by what they follow from; and the protocol that
-every module keeps."""
+"""Experiments: entries that are run once and remembered, by what they follow from; and the protocol
+that every module keeps."""
 
 import inspect
 import json
@@ -12,7 +12,7 @@ from alexnet import experiments, profiles, results
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.experiments.protocol import Entry, Experiment, common
-from tests.experiments import own, runs  # noqa: F401 (a fixture)
+from tests.experiments import own
 
 pytestmark = pytest.mark.usefixtures("runs")
 
@@ -179,11 +179,13 @@ def test_an_unknown_experiment_lists_what_there_is():
 
 
 def test_a_profile_that_cannot_serve_says_so(packs32):
+    profile = own(packs32, base="paper", epochs=1)
     for name in experiments.NAMES:
-        for function in (experiments.module(name).settings, lambda p: module.entries(p, [0])):
-            module = experiments.module(name)
-            with pytest.raises(InputError, match=f"'own' has no settings for '{name}'"):
-                function(own(packs32, base="paper", epochs=1))
+        module = experiments.module(name)
+        with pytest.raises(InputError, match=f"'own' has no settings for '{name}'"):
+            module.settings(profile)
+        with pytest.raises(InputError, match=f"'own' has no settings for '{name}'"):
+            module.entries(profile, [0])
 
 
 # --- the archive --------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from alexnet.experiments import figure1
 from alexnet.experiments.jobs import Run, late_loss
 from alexnet.training import log
-from tests.experiments import drawn, own, run, runs, serial, shared_runs  # noqa: F401 (fixtures)
+from tests.experiments import drawn, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,10 +1,11 @@
-"""What Figure 1's factor depends on: arrivals, bounds, and the order of pooling and nonlinearity."""
+"""What Figure 1's factor depends on: arrivals, bounds, and the order of pooling and
+nonlinearity."""
 
 import matplotlib
 import pytest
 
 from alexnet.experiments import figure1_factors
-from tests.experiments import drawn, own, run, runs, serial, shared_runs  # noqa: F401 (fixtures)
+from tests.experiments import drawn, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

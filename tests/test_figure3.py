@@ -1,4 +1,5 @@
-"""Figure 3: what is measured of kernels whose colors and directions are known, and what becomes of a trained net's."""
+"""Figure 3: what is measured of kernels whose colors and directions are known, and what becomes of
+a trained net's."""
 
 import warnings
 
@@ -8,7 +9,7 @@ import pytest
 
 from alexnet.experiments import figure3, jobs
 from alexnet.training import trainer
-from tests.experiments import drawn, own, run, runs, serial, shared_runs  # noqa: F401 (fixtures)
+from tests.experiments import drawn, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread", "shared_runs", "serial")

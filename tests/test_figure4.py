@@ -1,4 +1,5 @@
-"""Figure 4: nearest neighbors in pieces against all at once, and what is stored of a trained net."""
+"""Figure 4: nearest neighbors in pieces against all at once, and what is stored of a trained
+net."""
 
 import base64
 import json
@@ -14,7 +15,7 @@ from alexnet import evaluation
 from alexnet.data.pack import open_splits
 from alexnet.experiments import figure4, jobs
 from alexnet.training import trainer
-from tests.experiments import drawn, own, run, runs, serial, shared_runs  # noqa: F401 (fixtures)
+from tests.experiments import drawn, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread", "shared_runs", "serial")

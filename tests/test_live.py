@@ -5,7 +5,7 @@ import pytest
 
 from alexnet import experiments, results
 from alexnet.experiments import live
-from tests.experiments import drawn, own, run, runs, serial, shared_runs  # noqa: F401 (fixtures)
+from tests.experiments import drawn
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

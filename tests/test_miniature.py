@@ -1,4 +1,5 @@
-"""ImageNet's profile, from the archives as they are distributed to the last table: one command, killed on the way and given again."""
+"""ImageNet's profile, from the archives as they are distributed to the last table: one command,
+killed on the way and given again."""
 
 import json
 import os

@@ -10,7 +10,7 @@ import torch
 from alexnet.data.pack import open_splits
 from alexnet.experiments import page
 from alexnet.training import trainer
-from tests.experiments import drawn, own, run, runs, serial  # noqa: F401 (fixtures)
+from tests.experiments import own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -6,7 +6,7 @@ import pytest
 
 from alexnet.data.pack import open_splits
 from alexnet.experiments import permuted
-from tests.experiments import configs, drawn, own, run, runs, serial  # noqa: F401 (fixtures)
+from tests.experiments import configs, drawn, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,7 +9,7 @@ import pytest
 from alexnet.errors import InputError
 from alexnet.experiments import recipe
 from alexnet.training import log
-from tests.experiments import TINY, configs, drawn, own, run, runs, serial, shared_runs  # noqa: F401 (fixtures)
+from tests.experiments import TINY, configs, drawn, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,5 +1,5 @@
-"""Running notebooks: what is refused, what is repeated, what is made. The notebooks here are tiny and
-really run."""
+"""Running notebooks: what is refused, what is repeated, what is made. The notebooks here are tiny
+and really run."""
 
 import json
 import os
@@ -260,7 +260,8 @@ def test_figures_are_extracted_by_label_or_number_and_old_ones_go(book: Path) ->
 def test_the_kernel_is_this_interpreter_whatever_else_is_installed(
     book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kernel of the same name in the user's home, which starts another program, is passed over."""
+    """A kernel of the same name in the user's home, which starts another program, is passed
+    over."""
     other = tmp_path / "home" / "kernels" / "python3"
     other.mkdir(parents=True)
     (other / "kernel.json").write_text(

@@ -1,5 +1,5 @@
-"""One pool for all jobs: what is forecast, the order in which jobs begin, and that stopping keeps what was
-done."""
+"""One pool for all jobs: what is forecast, the order in which jobs begin, and that stopping keeps
+what was done."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from alexnet.data.pack import open_splits
 from alexnet.experiments import figure1, jobs, scheduler
 from alexnet.experiments.jobs import Job, Training
 from alexnet.training import checkpoint, log, trainer
-from tests.experiments import TINY, own, runs, serial  # noqa: F401 (fixtures)
+from tests.experiments import TINY, own
 
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
 

@@ -1,4 +1,5 @@
-"""Table 1 at a tiny setting: what is run, what is remembered, how it is laid out, shown and judged."""
+"""Table 1 at a tiny setting: what is run, what is remembered, how it is laid out, shown and
+judged."""
 
 import math
 import sys
@@ -11,7 +12,7 @@ from alexnet import claims
 from alexnet.errors import InputError
 from alexnet.experiments import jobs, scheduler, table1
 from alexnet.processes import as_they_end
-from tests.experiments import TINY, own, run, runs, serial, shared_runs  # noqa: F401 (fixtures)
+from tests.experiments import TINY, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,4 +1,5 @@
-"""Table 2: which nets make which rows, averages against arithmetic by hand, and rows that a profile cannot serve."""
+"""Table 2: which nets make which rows, averages against arithmetic by hand, and rows that a profile
+cannot serve."""
 
 import json
 
@@ -12,7 +13,7 @@ from alexnet.data.pack import open_splits
 from alexnet.experiments import jobs, scheduler, table1, table2
 from alexnet.tables import Table
 from alexnet.training import trainer
-from tests.experiments import drawn, in_this_process, own, run, runs, serial  # noqa: F401 (fixtures)
+from tests.experiments import drawn, in_this_process, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread", "runs", "serial")

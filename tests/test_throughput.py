@@ -4,7 +4,7 @@ import matplotlib
 import pytest
 
 from alexnet.experiments import throughput
-from tests.experiments import drawn, own, run, runs, serial, shared_runs  # noqa: F401 (fixtures)
+from tests.experiments import drawn, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -40,13 +40,15 @@ def test_data_is_found_through_the_environment_alone(tmp_path, monkeypatch):
     monkeypatch.delenv("ALEXNET_DATA", raising=False)
     with pytest.raises(
         InputError,
-        match="needs CIFAR-10: set ALEXNET_DATA to the folder that holds cifar-10-batches-py or cifar10-jpeg",
+        match="needs CIFAR-10: set ALEXNET_DATA to the folder that holds "
+        "cifar-10-batches-py or cifar10-jpeg",
     ):
         cifar.source()
     monkeypatch.setenv("ALEXNET_DATA", str(tmp_path))
     with pytest.raises(
         InputError,
-        match=f"needs CIFAR-10: ALEXNET_DATA={tmp_path} holds no cifar-10-batches-py and no cifar10-jpeg",
+        match=f"needs CIFAR-10: ALEXNET_DATA={tmp_path} holds no cifar-10-batches-py "
+        "and no cifar10-jpeg",
     ):
         cifar.title()
     (tmp_path / "cifar10-jpeg").mkdir()

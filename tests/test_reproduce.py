@@ -15,7 +15,9 @@ from tests.test_running_notebooks import ROOT, book, write  # noqa: F401 (a fixt
 
 
 def test_the_command_ends_with_status_1_when_a_notebook_fails(
-    book: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    book: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)

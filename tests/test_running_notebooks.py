@@ -23,7 +23,8 @@ from alexnet.notebooks import run as reproduce
 ROOT = Path(__file__).resolve().parents[1]
 TALLY = "open('tally', 'a').write({name!r} + '\\n')"  # in book/: which notebooks ran
 METADATA = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9aw"
+PIXEL += "AAAABJRU5ErkJggg=="
 
 
 def write(book: Path, name: str, parameters: str, *cells: Any) -> None:
@@ -190,7 +191,8 @@ def test_an_interrupted_run_goes_on_at_the_unfinished_notebook(
 ) -> None:
     wait = "import os, time\nwhile not os.path.exists('go'):\n    time.sleep(0.05)"
     write(book, "05-two", "profile: str = 'embedded'", wait, "print('end')")
-    script = f"from pathlib import Path; from alexnet.notebooks import run; run('embedded', book=Path({str(book)!r}))"
+    imports = "from pathlib import Path; from alexnet.notebooks import run"
+    script = f"{imports}; run('embedded', book=Path({str(book)!r}))"
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     }

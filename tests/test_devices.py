@@ -106,7 +106,7 @@ def test_the_figure_is_drawn():
     plt.close(figure)
 
 
-# --- the page's script for SLURM -------------------------------------------------------------------
+# --- the page's script for SLURM ------------------------------------------------------------------
 
 SRUN = """#!/bin/bash
 # what srun does with a signal: it hands it on

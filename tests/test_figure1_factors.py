@@ -53,7 +53,7 @@ def test_the_best_rate_is_the_one_that_arrives_first_and_bounds_are_said():
 
 
 def test_the_factors_are_of_every_net_at_every_rate_and_the_order_is_the_same_function(
-    packs32, serial
+    packs32, serial, shared_runs
 ):
     settings = {
         "width": 0.25,

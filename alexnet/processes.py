@@ -9,13 +9,13 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 # The environment of processes that decode. BLAS starts no threads, of which there would be one a
 # core; and glibc keeps the memory that one image frees for the next, for it takes time to get pages
@@ -88,20 +88,12 @@ def process_pool(workers: int, isolated: bool = False) -> Iterator[OrderedMap]:
         return
     pool = _executor(workers)
 
-    def submit(function: Callable[[T], R], item: T) -> Future[R]:
-        try:
-            return pool.submit(function, item)
-        except BrokenProcessPool as broken:  # since the last look
-            failed: Future[R] = Future()
-            failed.set_exception(broken)
-            return failed
-
     def ordered_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]:
         nonlocal pool
         items = iter(items)
         # Two tasks per worker under way keep memory constant and every worker busy.
         waiting: deque[tuple[T, Future[R]]] = deque(
-            (item, submit(function, item)) for item in itertools.islice(items, 2 * workers)
+            (item, _submit(pool, function, item)) for item in itertools.islice(items, 2 * workers)
         )
         while waiting:
             item, future = waiting.popleft()
@@ -112,8 +104,10 @@ def process_pool(workers: int, isolated: bool = False) -> Iterator[OrderedMap]:
                 pool.shutdown(cancel_futures=True)
                 result = _alone(function, item)
                 pool = _executor(workers)
-                waiting = deque((item, submit(function, item)) for item, _ in waiting)
-            waiting.extend((item, submit(function, item)) for item in itertools.islice(items, 1))
+                waiting = deque((item, _submit(pool, function, item)) for item, _ in waiting)
+            waiting.extend(
+                (item, _submit(pool, function, item)) for item in itertools.islice(items, 1)
+            )
             yield result
 
     try:
@@ -136,7 +130,7 @@ def _alone(function: Callable[[T], R], item: T) -> R | Crashed[T]:
 
 def as_they_end(
     function: Callable[..., R],
-    tasks: Sequence[tuple],
+    tasks: Iterable[tuple],
     workers: int,
     begin: Callable[[], object] | None = None,
     on_wait: Callable[[], object] | None = None,
@@ -160,22 +154,34 @@ def as_they_end(
     """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, begin or follow_parent)
+    left, numbers = iter(tasks), itertools.count()
+    pending: dict[Future[R], int] = {}
     try:
-        jobs = {pool.submit(function, *task): number for number, task in enumerate(tasks)}
-        pending = set(jobs)
-        while pending:
+        while True:
+            for task in itertools.islice(left, workers - len(pending)):
+                pending[_submit(pool, function, *task)] = next(numbers)
+            if not pending:
+                return
             pause = 0.5 if on_wait else None
-            done, pending = wait(pending, timeout=pause, return_when=FIRST_COMPLETED)
+            done, _ = wait(pending, timeout=pause, return_when=FIRST_COMPLETED)
             if on_wait:
                 on_wait()
-            yield from ((jobs[job], job) for job in done)
+            yield from ((pending.pop(job), job) for job in done)
     except BaseException:  # also where nobody wants the rest
-        pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
         raise
-    finally:
-        pool.shutdown()
+    finally:  # once: a second call would not wait
+        pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[..., R], *task: Any) -> Future[R]:
+    try:
+        return pool.submit(function, *task)
+    except BrokenProcessPool as broken:  # since the last look
+        failed: Future[R] = Future()
+        failed.set_exception(broken)
+        return failed
 
 
 def follow_parent() -> None:

@@ -1,34 +1,31 @@
-"""Results with provenance. `results/<profile>/` is the archive, committed; `runs/<profile>/` is the user's own.
+"""Results with provenance, one file for each arm and seed.
 
-A result is {"experiment", "profile", "config", "config_hash", "seeds", "metrics", "data", "provenance"}; metrics carry sample sizes.
+`results/<profile>/<experiment>/<arm>-<seed>.json` is the archive, committed. The user's own lie in
+the same form under `runs/<profile>/results/`. A file is an entry: {"experiment", "profile", "arm",
+"seed", "key", "settings", "runs", "metrics", "data", "provenance"}. `key` is that of the settings,
+the training runs and the data that the metrics follow from; metrics carry sample sizes.
 """
 
 import json
 import os
 import platform
-import subprocess
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
+import re
 from pathlib import Path
 from typing import Any
 
 from alexnet.errors import InputError
+from alexnet.files import write_whole
+from alexnet_kernels import machine
 
 HERE = Path(__file__).resolve().parent.parent
-ROOT = (
-    HERE if (HERE / "book").is_dir() else Path.cwd()
-)  # the repository; where it is absent, the working folder
+# the repository; where it is absent, the working folder
+ROOT = HERE if (HERE / "book").is_dir() else Path.cwd()
 ARCHIVE = ROOT / "results"
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "triton",
-    "numpy",
-    "pillow",
-    "scikit-learn",
-    "scikit-image",
-    "opencv-python-headless",
-)  # provenance
+# whose versions are kept with a result
+PACKAGES = ["torch", "torchvision", "triton", "numpy", "pillow", "scikit-learn", "scikit-image"]
+PACKAGES += ["opencv-python-headless"]
+
+Record = dict[str, Any]  # an entry, as its file holds it
 
 
 def runs(profile: str) -> Path:
@@ -36,129 +33,67 @@ def runs(profile: str) -> Path:
     return Path(os.environ.get("ALEXNET_RUNS", ROOT / "runs")).resolve() / profile
 
 
-def config_hash(config: Any) -> str:
-    return sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+def path(folder: Path, experiment: str, arm: str, seed: int | None) -> Path:
+    """Where an entry lies below a profile's folder."""
+    name = arm if seed is None else f"{arm}-{seed}"
+    return folder / experiment / f"{re.sub(r'[^A-Za-z0-9.+-]+', '-', name)}.json"
 
 
-def provenance(seconds: float) -> dict[str, Any]:
-    """Where and with what a result was made. seconds: the wall time of making it, trainings included."""
-    import torch  # here, so that listing results needs none of it
+def save(record: Record, folder: Path) -> Path:
+    """Write an entry below a profile's folder, whole or not at all."""
+    file = path(folder, record["experiment"], record["arm"], record["seed"])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, json.dumps(record, indent=1) + "\n")
+    return file
 
-    def known(package: str) -> str | None:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return None
+
+def load(experiment: str, folder: Path) -> list[Record]:
+    """All entries of an experiment below a profile's folder, by arm and seed.
+
+    Raises:
+        InputError: A file is no entry.
+    """
+    records = [read(file) for file in (folder / experiment).glob("*.json")]
+    return sorted(records, key=lambda record: (record["arm"], record["seed"] or 0))
+
+
+def read(file: Path) -> Record:
+    """An entry from its file.
+
+    Raises:
+        InputError: It is none.
+    """
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not record.keys() >= {"arm", "seed", "metrics"}:
+        name = file.parent.name
+        raise InputError(f"{file} is damaged: remove it, and run `alexnet reproduce --only {name}`")
+    return record
+
+
+def provenance(training: float | None = None, measuring: float | None = None) -> dict[str, Any]:
+    """Where and with what a result is made.
+
+    Args:
+        training: Seconds that the training runs took; None where there are none, or unknown.
+        measuring: Seconds of everything else.
+    """
+    import torch  # here, so that showing results needs none of it
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    commit = _git("describe", "--always", "--exclude=*", "--abbrev=12")
-    # archived results may be new ones, one after the other: they do not change what computes the next
-    changed = _git(
-        "status",
-        "--porcelain",
-        "--untracked-files=no",
-        "--",
-        ":/",
-        ":(top,exclude)results",
-        ":(top,exclude,glob)**/results/*.csv",
-    )
-    commit += "-dirty" * bool(commit and changed)
+    commit = machine.git(HERE, "describe", "--always", "--exclude=*", "--abbrev=12")
+    # archived results may be new ones, one after the other: they do not change what computes
+    changed = machine.git(
+        HERE, "status", "--porcelain", "--untracked-files=no", "--", ":/",
+        ":(top,exclude)results", ":(top,exclude,glob)**/results/*.csv",
+    )  # fmt: skip
+    seconds = {"training": training, "measuring": measuring}
     return {
-        "commit": commit or None,
+        "commit": f"{commit}-dirty" if commit and changed else commit or None,
         "versions": {"python": platform.python_version()}
-        | {package: known(package) for package in PACKAGES},
-        "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": gpu},
-        "wall_seconds": round(seconds, 1),
+        | {package: machine.version(package) for package in PACKAGES},
+        "hardware": {"processor": machine.processor(), "cores": os.cpu_count(), "gpu": gpu},
+        "seconds": {what: s if s is None else round(s, 1) for what, s in seconds.items()},
     }
-
-
-def _git(*words: str) -> str:
-    """What git says of this folder; nothing where there is no git, or no repository."""
-    try:
-        return subprocess.run(
-            ["git", *words], cwd=HERE, capture_output=True, text=True, check=False
-        ).stdout.strip()
-    except OSError:
-        return ""
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
-
-
-def save(result: dict[str, Any], folder: Path) -> Path:
-    """Writes `folder/<experiment>.json`, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{result['experiment']}.json"
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    part.rename(path)
-    return path
-
-
-def join(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """One result of two that differ in their seeds alone. What metrics keep by seed is put together; provenance is the later one's, with
-    the earlier ones' and their seeds under "earlier".
-
-    Raises InputError where they are not of the same settings and data, share a seed, or a metric that is not kept by seed differs.
-    """
-    for key in ("experiment", "profile", "config_hash", "data"):
-        if earlier[key] != later[key]:
-            raise InputError(
-                f"results of {earlier['experiment']} cannot be joined: their {key} differ"
-            )
-    if shared := set(earlier["seeds"]) & set(later["seeds"]):
-        raise InputError(
-            f"results of {earlier['experiment']} cannot be joined: both have seed {min(shared)}"
-        )
-    origin = dict(earlier["provenance"])
-    parts = origin.pop("earlier", [])
-    own = [seed for seed in earlier["seeds"] if not any(seed in part["seeds"] for part in parts)]
-    parts = [*parts, {"seeds": own, **origin}]
-    together = {
-        "seeds": [*earlier["seeds"], *later["seeds"]],
-        "metrics": _union(earlier["metrics"], later["metrics"], earlier["experiment"]),
-        "provenance": later["provenance"] | {"earlier": parts},
-    }
-    return later | together
-
-
-def _union(one: Any, other: Any, where: str) -> Any:
-    if isinstance(one, dict) and isinstance(other, dict):
-        both = {
-            key: _union(one[key], other[key], f"{where}, {key}") if key in other else one[key]
-            for key in one
-        }
-        return both | {key: value for key, value in other.items() if key not in one}
-    if one != other:
-        raise InputError(
-            f"results cannot be joined: they differ in {where}; remove the archived one to run all seeds anew"
-        )
-    return one
-
-
-def load(experiment: str, folder: Path) -> dict[str, Any] | None:
-    """A result from a folder, or None where it has not been run. Raises InputError for a file that is no result."""
-    path = folder / f"{experiment}.json"
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_text())
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or "metrics" not in found:
-        raise InputError(
-            f"{path} is damaged: remove it, and run `alexnet reproduce --only {experiment}` again"
-        )
-    return found
-
-
-def archived(experiment: str, profile: str) -> dict[str, Any] | None:
-    return load(experiment, ARCHIVE / profile)

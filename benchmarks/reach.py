@@ -29,7 +29,7 @@ from alexnet.data.augment import Augment
 from alexnet.data.loader import Loader
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError
-from alexnet.experiments import models
+from alexnet.experiments import jobs
 from alexnet.keys import key
 from alexnet.profiles import Profile, load
 from alexnet.training import Config, log, train
@@ -226,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         named = f"profile {args.profile!r}"
         if "val" not in profile.splits():
             raise InputError(f"{named} has no validation images, whose error is to be reached")
-        config = models.base(profile)
+        config = jobs.base(profile)
         config = replace(config, mode=args.mode, epochs=args.epochs or config.epochs)
         if config.epochs != int(config.epochs):
             budget = f"{config.epochs:g} epochs, and whole ones are compared; give --epochs N"

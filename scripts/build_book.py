@@ -24,7 +24,7 @@ from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
 
-from alexnet import reproduce
+from alexnet import notebooks
 from alexnet.keys import key
 from alexnet.processes import as_they_end, cores
 
@@ -54,7 +54,7 @@ def main() -> int:
     file = BUILD / "_config.yml"
     file.write_text(yaml.safe_dump(config))
     build = [*JUPYTER_BOOK, "build", str(ROOT), "--config", str(file), "-n", "-W", "--keep-going"]
-    with reproduce.kernel_environment(ROOT, threads=1):
+    with notebooks.kernel_environment(ROOT, threads=1):
         execute_ahead(config["execute"]["timeout"])
         status = subprocess.run(build, cwd=ROOT).returncode
     if status:
@@ -73,9 +73,9 @@ def forget_if_changed() -> None:
     versions than there are now."""
     installed = importlib.metadata.distributions()
     versions = sorted({f"{each.metadata['Name']} {each.version}" for each in installed})
-    code = reproduce.tree_digest(ROOT, (*reproduce.PACKAGE, *reproduce.ARCHIVE))
+    code = notebooks.tree_digest(ROOT, (*notebooks.PACKAGE, *notebooks.ARCHIVE))
     # what changes pages but no numbers
-    pages = reproduce.tree_digest(ROOT, ("scripts/*.py", "book/_static/**/*"))
+    pages = notebooks.tree_digest(ROOT, ("scripts/*.py", "book/_static/**/*"))
     for name, current, caches in (
         (
             ".code_hash",
@@ -101,13 +101,13 @@ def execute_ahead(timeout: int) -> None:
         timeout: Seconds a cell.
     """
     cache = get_cache(BUILD / ".jupyter_cache")
-    uris = [cache.add_nb_to_project(str(path)).uri for path in reproduce.chapters(ROOT)]
+    uris = [cache.add_nb_to_project(str(path)).uri for path in notebooks.chapters(ROOT)]
     lacking = [record.uri for record in cache.list_unexecuted(filter_uris=uris)]
-    lacking.sort(key=lambda uri: -reproduce.code_length(Path(uri)))
+    lacking.sort(key=lambda uri: -notebooks.code_length(Path(uri)))
     if not lacking:
         return
     print(f"Executing {len(lacking)} notebooks", flush=True)
-    options = {"allow_errors": False, "extra_arguments": reproduce.QUIET_KERNEL}
+    options = {"allow_errors": False, "extra_arguments": notebooks.QUIET_KERNEL}
     execute = partial(single_nb_execution, timeout=timeout, **options)
     tasks = [(cache.get_project_notebook(uri).nb, str(Path(uri).parent)) for uri in lacking]
     for number, job in as_they_end(execute, tasks, min(cores(), len(tasks))):

@@ -17,7 +17,7 @@ from pypdf import PdfWriter
 from pypdf.generic import ArrayObject, NameObject
 from tqdm import tqdm
 
-from alexnet.reproduce import pages
+from alexnet.notebooks import pages
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"

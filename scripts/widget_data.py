@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet import claims, presets, profiles, results
+from alexnet import claims, experiments, presets, profiles
 from alexnet.data import pictographs
 from alexnet.data.decode import fit
 from alexnet.data.moments import Moments
@@ -117,7 +117,7 @@ def kernels() -> dict[str, Any]:
     sets, missing = [], []
     for name in dict.fromkeys([*claims.contents()["profiles"], *profiles.names()]):
         profile = profiles.load(name)
-        if result := results.archived("figure3", name):
+        if result := experiments.archived("figure3", name):
             seeds = {seed: one["kernels"] for seed, one in result["metrics"]["seeds"].items()}
             maps, _, side, _ = next(iter(seeds.values()))["shape"]
             about = {"title": profile["title"], "columns": result["metrics"]["columns"]}
@@ -135,10 +135,10 @@ def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
         metrics: Of experiment `page`; None: the archive's on profile embedded.
     """
     if metrics is None:
-        result = results.archived("page", "embedded")
+        result = experiments.archived("page", "embedded")
         if result is None:
             raise InputError(
-                "results/embedded/page.json is missing: "
+                "results/embedded/page is missing: "
                 "make it, `alexnet reproduce --only page --archive`"
             )
         metrics = result["metrics"]

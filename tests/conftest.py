@@ -93,6 +93,12 @@ def straight(splits, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A folder for models that tests of experiments share."""
+    return tmp_path_factory.mktemp("trained")
+
+
 @pytest.fixture
 def one_thread():
     """Bits are promised for one number of threads."""
@@ -100,3 +106,32 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+# --- experiments --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Folders for runs and archive of this test alone."""
+    from alexnet import results
+
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(results, "ARCHIVE", tmp_path / "archive")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def shared_runs(runs, trained, monkeypatch):
+    """Runs that tests share: none trains what another has trained."""
+    monkeypatch.setenv("ALEXNET_RUNS", str(trained))
+    return trained
+
+
+@pytest.fixture
+def serial(monkeypatch):
+    """Trains in this process, which tests what is around it faster."""
+    from alexnet.experiments import scheduler
+    from tests.experiments import in_this_process
+
+    monkeypatch.setattr(scheduler, "as_they_end", in_this_process)

@@ -1,13 +1,15 @@
-"""What the tests of experiments share: a profile over packs that are there already, training in this process, a folder for runs."""
+"""What the tests of experiments share: a profile over packs that are there already, training in
+this process."""
 
+import json
 import warnings
+from concurrent.futures import Future
 
-import pytest
-
-from alexnet import results, training
 from alexnet.data.pack import open_splits
-from alexnet.experiments import models
+from alexnet.experiments import scheduler, store
 from alexnet.profiles import Profile
+
+TINY = {"image_size": 64, "width": 1 / 16, "batch_size": 12, "base": "paper/sigma-0.03"}
 
 
 class Own(Profile):
@@ -21,33 +23,29 @@ def own(packs, **settings):
     return Own("own", {"title": "shapes", "source": "pictographs", "packs": packs} | settings)
 
 
-@pytest.fixture
-def runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(results, "ARCHIVE", tmp_path / "archive")
-    return tmp_path / "runs"
+def in_this_process(function, tasks, workers, begin=None, on_wait=None):
+    """`as_they_end`, without processes."""
+    for number, task in enumerate(tasks):
+        future = Future()
+        future.set_result(function(*task))
+        yield number, future
 
 
-def train_here(profile, planned, title="", starts=None):
-    """`models.train_planned` in this process."""
-    folders = [models.folder(profile, config) for config, _ in planned]
-    for (config, splits), folder in zip(planned, folders, strict=True):
-        used = {name: pack for name, pack in splits.items() if name in config.data}
-        training.train(
-            config,
-            used,
-            folder,
-            start=(starts or {}).get(config.start),
-            resume=True,
-            progress=False,
-        )
-    return folders
+def run(experiment, profile, seeds):
+    """The collected metrics of all entries, trained and measured, as they come back from files."""
+    entries = experiment.entries(profile, seeds)
+    trained = scheduler.train(profile, [job for entry in entries for job in entry.jobs])
+    records = []
+    for entry in entries:
+        metrics = experiment.measure(entry, [trained[job.key] for job in entry.jobs])
+        records.append(store.record(experiment, profile, entry, metrics, {}))
+    return experiment.collect(json.loads(json.dumps(records, allow_nan=False)))
 
 
-@pytest.fixture
-def serial(monkeypatch):
-    """Trains in this process, which tests what is around it faster."""
-    monkeypatch.setattr(models, "train_planned", train_here)
+def configs(profile):
+    """The config of every model that is there."""
+    paths = (profile.runs / "models").glob("*/config.json")
+    return [json.loads(path.read_text()) for path in paths]
 
 
 def drawn(plot, result):
@@ -57,5 +55,5 @@ def drawn(plot, result):
         warnings.simplefilter("error")
         figure = plot(result)
         figure.canvas.draw()
-    assert figure.axes and any(axes.lines or axes.images for axes in figure.axes)
+    assert figure.axes and any(axes.lines or axes.images or axes.patches for axes in figure.axes)
     plt.close(figure)

@@ -137,6 +137,7 @@ def main(count: int = 2000, seed: int = 1) -> None:
     from alexnet.data.decode import decoders
     from alexnet.data.pack import Pack
     from alexnet.data.prepare import prepare
+    from alexnet.keys import key
 
     began, config = (
         time.monotonic(),
@@ -154,13 +155,13 @@ def main(count: int = 2000, seed: int = 1) -> None:
         "files": count, "read": len(pack), "rejected": len(rejected),
         "unaccounted": count - len(pack) - len(rejected), "table": table(made, rejected),
     }  # fmt: skip
-    result = {
-        "experiment": "hostile", "profile": None, "config": config,
-        "config_hash": results.config_hash(config), "seeds": [seed], "metrics": metrics,
+    record = {
+        "experiment": "hostile", "profile": None, "arm": "damaged", "seed": seed,
+        "key": key(config), "settings": config, "metrics": metrics,
         "data": {"title": "smooth noise, damaged at random"},
-        "provenance": results.provenance(time.monotonic() - began),
+        "provenance": results.provenance(None, time.monotonic() - began),
     }  # fmt: skip
-    print(results.save(result, results.ARCHIVE))
+    print(results.save(record, results.ARCHIVE))
 
 
 if __name__ == "__main__":

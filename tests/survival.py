@@ -23,6 +23,7 @@ from alexnet import results
 from alexnet.data import pictographs
 from alexnet.data.pack import open_splits
 from alexnet.data.prepare import prepare
+from alexnet.keys import key
 from alexnet.tables import align
 from alexnet.training import Config, checkpoint, log
 
@@ -147,19 +148,20 @@ def main() -> int:
     losses = sum(row["lost"] != "nothing" for row in table)
     print(f"\n{len(table)} runs killed and resumed; {losses or 'none'} lost anything")
     if args.archive:
-        config = {"moments": args.moments, "preset": "paper", "width": 1 / 16}
-        config |= {"steps": 20, "checkpoint": "after every step"}
-        result = {
+        settings = {"moments": args.moments, "preset": "paper", "width": 1 / 16}
+        settings |= {"steps": 20, "checkpoint": "after every step"}
+        record = {
             "experiment": "survival",
             "profile": "embedded",
-            "config": config,
-            "config_hash": results.config_hash(config),
-            "seeds": [args.seed],
+            "arm": "killed",
+            "seed": args.seed,
+            "key": key(settings),
+            "settings": settings,
             "metrics": {"runs": len(table), "lost": losses, "table": table},
             "data": {"title": "pictographs"},
-            "provenance": results.provenance(time.monotonic() - began),
+            "provenance": results.provenance(None, time.monotonic() - began),
         }
-        print(results.save(result, results.ARCHIVE / "embedded"))
+        print(results.save(record, results.ARCHIVE / "embedded"))
     return 1 if losses else 0
 
 

@@ -6,7 +6,7 @@ import csv
 import pytest
 
 from alexnet.data import pictographs
-from alexnet.experiments import models
+from alexnet.experiments import jobs
 from alexnet.profiles import load
 from benchmarks import reach
 
@@ -148,7 +148,7 @@ def test_the_trainer_resumes(profiles, tmp_path, monkeypatch):
 def test_the_peer_learns_from_the_same_steps(profiles):
     """Without dropout, whose masks differ, the errors after each epoch are the same."""
     profile = load("few")
-    config = models.base(profile, variant="/no-dropout")
+    config = jobs.base(profile, variant="/no-dropout")
     there = reach.theirs(config, profile.splits(), "cpu")
     here = reach.ours(config, profile.splits(), "cpu", profile.runs / "run")
     assert [point[2] for point in there] == pytest.approx([point[2] for point in here], abs=0.02)

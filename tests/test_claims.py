@@ -87,13 +87,15 @@ def test_every_experiment_that_is_there_has_the_numbers_its_claims_ask_for():
     """A path that leads nowhere would be "not yet run" for ever."""
     for claim in claims.load():
         if claim.kind == "experiment" and claim.test["experiment"] in experiments.NAMES:
-            folders = (ROOT / "results").glob(f"*/{claim.test['experiment']}.json")
+            folders = (ROOT / "results").glob(f"*/{claim.test['experiment']}")
             allowed = [
                 path
                 for path in folders
                 if path.parent.name in claim.test.get("only_on", [path.parent.name])
             ]
-            found = [claims.judge(claim, results.load(path.stem, path.parent)) for path in allowed]
+            found = [
+                claims.judge(claim, experiments.load(path.name, path.parent)) for path in allowed
+            ]
             if found and all(one.verdict == "not yet run" for one in found):
                 assert claim.id in UNMEASURED, (claim.id, [one.why for one in found])
 
@@ -375,13 +377,17 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
 
     def put(profile, where="archive", gain=0.01, **more):
-        arms = (("full", 0.0), ("no-lrn", gain))
-        nets = {
-            name: {str(i): {"views": {"10": {"top1": 0.4 + over, "top5": 0.2}}} for i in range(3)}
-            for name, over in arms
-        }
         folder = tmp_path / where / profile / ("results" if where == "runs" else "")
-        return results.save(result({"nets": nets}, profile=profile, **more), folder)
+        names = ("images", "train_images", "sample", "classes", "train_error", "overfitting")
+        others = dict.fromkeys((*names, "iterations", "val_error", "loss"), 1)
+        for arm, over in (("full", 0.0), ("no-lrn", gain)):
+            for seed in range(3):
+                nets = {"views": {"10": {"top1": 0.4 + over, "top5": 0.2}}}
+                about = {"arm": arm, "seed": seed, "profile": profile, **more}
+                record = result(others | {"nets": nets}, **about)
+                record["provenance"] = {"seconds": {"training": 1, "measuring": 1}}
+                path = results.save(record, folder)
+        return path
 
     return put
 

@@ -10,7 +10,7 @@ import time
 import matplotlib.pyplot as plt
 import pytest
 
-from alexnet import results
+from alexnet import experiments, results
 from alexnet.experiments import devices
 from alexnet.presets import get, shapes, total
 from tests.survival import packs
@@ -26,10 +26,10 @@ def sent(found, batch):
 
 @pytest.mark.parametrize("name", devices.LAYOUTS)
 def test_the_archive_counted_what_is_reckoned(name):
-    archived = results.archived("devices", "embedded")
+    archived = experiments.archived("devices", "embedded")
     assert archived is not None
     layout, batch = devices.LAYOUTS[name], archived["metrics"]["batch_size"]
-    wanted = devices.reckon(layout.rows, layout.columns, batch, layout.preset)
+    wanted = devices.expected_traffic(layout.rows, layout.columns, batch, layout.preset)
     assert sent(archived["metrics"]["layouts"][name], batch) == {
         way: wanted[way] for way in ("forward", "backward", "gradients")
     }
@@ -51,7 +51,7 @@ def test_a_narrow_net_sends_what_is_reckoned(tmp_path, layout):
     found = devices.launch(
         layout, packs(tmp_path) / "train", batch_size=8, steps=2, classes=10, **sizes
     )
-    wanted = devices.reckon(layout.rows, layout.columns, 8, num_classes=10, **sizes)
+    wanted = devices.expected_traffic(layout.rows, layout.columns, 8, num_classes=10, **sizes)
     assert sent(found, 8) == {way: wanted[way] for way in ("forward", "backward", "gradients")}
     assert len(found["step_times"]) == len(found["exchange_times"]) == 2
     assert all(
@@ -61,22 +61,26 @@ def test_a_narrow_net_sends_what_is_reckoned(tmp_path, layout):
 
 
 def test_what_is_reckoned_of_the_full_net():
-    two = devices.reckon(1, 2, 1)
+    two = devices.expected_traffic(1, 2, 1)
     assert (two["forward"], two["backward"], two["gradients"]) == (29_288, 28_288, 0)
     table = shapes(get("paper"))
-    assert devices.reckon(4, 1, 128)["gradients"] == total(table, "parameters") == 60_965_224
-    assert devices.reckon(2, 2, 128)["gradients"] == 30_483_112  # column 0's half, with fc8's bias
     assert (
-        devices.reckon(1, 2, 128)["macs"] * 2
-        == devices.reckon(1, 1, 128)["macs"]
+        devices.expected_traffic(4, 1, 128)["gradients"] == total(table, "parameters") == 60_965_224
+    )
+    assert (
+        devices.expected_traffic(2, 2, 128)["gradients"] == 30_483_112
+    )  # column 0's half, with fc8's bias
+    assert (
+        devices.expected_traffic(1, 2, 128)["macs"] * 2
+        == devices.expected_traffic(1, 1, 128)["macs"]
         == 3 * 128 * 724_406_816
     )
     assert devices.copies(1, 128) == devices.hybrid(1, 128) == 0
     assert devices.copies(2, 128) == 60_965_224
     assert (
         devices.work(2, 128)
-        == devices.reckon(1, 2, 128)["macs"]
-        == devices.reckon(2, 1, 128)["macs"]
+        == devices.expected_traffic(1, 2, 128)["macs"]
+        == devices.expected_traffic(2, 1, 128)["macs"]
     )
     assert devices.work(64, 64 * 128) == devices.work(1, 128)
     convs = 2_334_080
@@ -84,7 +88,7 @@ def test_what_is_reckoned_of_the_full_net():
 
 
 def test_the_figure_is_drawn():
-    figure = devices.plot()
+    figure = devices.plot_traffic()
     assert [axes.get_title() for axes in figure.axes] == [
         "128 images in all",
         "128 images a rank",
@@ -102,7 +106,7 @@ def test_the_figure_is_drawn():
     plt.close(figure)
 
 
-# --- the page's script for SLURM ----------------------------------------------------------------------------------------------------------
+# --- the page's script for SLURM ------------------------------------------------------------------
 
 SRUN = """#!/bin/bash
 # what srun does with a signal: it hands it on

@@ -1,18 +1,18 @@
-"""Figure 3: what is measured of kernels whose colors and directions are known, and what becomes of a trained net's."""
+"""Figure 3: what is measured of kernels whose colors and directions are known, and what becomes of
+a trained net's."""
 
-import json
 import warnings
 
 import matplotlib
 import numpy as np
 import pytest
 
-from alexnet import training
-from alexnet.experiments import figure3, models
-from tests.experiments import drawn, own, runs, serial  # noqa: F401 (fixtures)
+from alexnet.experiments import figure3, jobs
+from alexnet.training import trainer
+from tests.experiments import drawn, own, run
 
 matplotlib.use("Agg")
-pytestmark = pytest.mark.usefixtures("one_thread", "runs", "serial")
+pytestmark = pytest.mark.usefixtures("one_thread", "shared_runs", "serial")
 RANDOM = np.random.default_rng(0)
 
 
@@ -75,7 +75,7 @@ def test_a_column_that_takes_the_colors_is_found():
     gray = np.stack([grating(angle) * GRAY for angle in range(0, 180, 15)])
     color = np.stack([blob() * OPPONENT * (1 + i) for i in range(12)])
     for number, both in enumerate((np.stack([color, gray]), np.stack([gray, color]))):
-        found = figure3.measure(both, 2000)
+        found = figure3.measure_columns(both, 2000)
         assert found["specialized_column"] == number and found["luck"] == pytest.approx(
             1 / 2001, abs=1e-5
         )
@@ -91,14 +91,14 @@ def test_a_column_that_takes_the_colors_is_found():
     mixed = np.concatenate([gray[::2], color[::2], gray[1::2], color[1::2]]).reshape(
         2, 12, 11, 11, 3
     )
-    found = figure3.measure(mixed, 500)
+    found = figure3.measure_columns(mixed, 500)
     assert found["specialized_column"] is None and found["luck"] == 1.0 and found["color_gap"] < 0
 
 
 def test_a_difference_that_is_sure_but_small_is_no_specialization():
     gray = np.stack([grating(angle) * GRAY for angle in range(0, 180, 15)])
     tinged = gray + 0.3 * np.stack([grating(angle) * OPPONENT for angle in range(0, 180, 15)])
-    found = figure3.measure(np.stack([gray, tinged]), 1000)
+    found = figure3.measure_columns(np.stack([gray, tinged]), 1000)
     assert (
         found["luck"] < figure3.LUCK
         and 0 < found["difference"] < figure3.LEAST
@@ -107,7 +107,9 @@ def test_a_difference_that_is_sure_but_small_is_no_specialization():
 
 
 def test_luck_alone_is_rarely_taken_for_more():
-    found = [figure3.measure(RANDOM.normal(size=(2, 12, 11, 11, 3)), 200) for _ in range(60)]
+    found = [
+        figure3.measure_columns(RANDOM.normal(size=(2, 12, 11, 11, 3)), 200) for _ in range(60)
+    ]
     assert abs(np.mean([one["color_gap"] for one in found])) < 0.003
     assert np.mean([one["luck"] <= 0.1 for one in found]) < 0.25 and not any(
         one["specialized_column"] is not None for one in found
@@ -123,12 +125,11 @@ def test_figure3_stores_the_kernels_of_every_seeds_base_net(packs72):
         "epochs": 1,
     }
     profile = own(packs72, figure3={"shuffles": 50}, **settings)
-    metrics = figure3.run(profile, [0, 3])
-    json.dumps(metrics, allow_nan=False)
+    metrics = run(figure3, profile, [0, 3])
     assert (metrics["columns"], metrics["kernels_a_column"], metrics["train_images"]) == (2, 6, 36)
     assert list(metrics["seeds"]) == ["0", "3"]
     for seed, found in metrics["seeds"].items():
-        net, _, _ = training.load_run(models.folder(profile, models.base(profile, int(seed))))
+        net, _, _ = trainer.load_run(jobs.base_job(profile, int(seed)).folder(profile))
         for column, kernels in enumerate(figure3.columns(found["kernels"])):
             learned = (
                 net.columns[str(column)]["conv1"].weight.detach().numpy().transpose(0, 2, 3, 1)

@@ -1,4 +1,5 @@
-"""Figure 4: nearest neighbors in pieces against all at once, and what is stored of a trained net."""
+"""Figure 4: nearest neighbors in pieces against all at once, and what is stored of a trained
+net."""
 
 import base64
 import json
@@ -10,13 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet import evaluation, training
+from alexnet import evaluation
 from alexnet.data.pack import open_splits
-from alexnet.experiments import figure4, models
-from tests.experiments import drawn, own, runs, serial  # noqa: F401 (fixtures)
+from alexnet.experiments import figure4, jobs
+from alexnet.training import trainer
+from tests.experiments import drawn, own, run
 
 matplotlib.use("Agg")
-pytestmark = pytest.mark.usefixtures("one_thread", "runs", "serial")
+pytestmark = pytest.mark.usefixtures("one_thread", "shared_runs", "serial")
 
 
 @pytest.mark.parametrize("pieces", [(40,), (7, 7, 7, 7, 7, 5), (1, 39), (3, 2, 35)])
@@ -39,9 +41,9 @@ def test_fewer_vectors_than_neighbors_are_all_there():
 
 
 def test_images_are_spread_evenly():
-    assert figure4.spread(2000, 8).tolist() == [125, 375, 625, 875, 1125, 1375, 1625, 1875]
-    assert figure4.spread(5, 5).tolist() == figure4.spread(5, 9).tolist() == [0, 1, 2, 3, 4]
-    assert figure4.spread(150_000, 5).tolist() == [15_000, 45_000, 75_000, 105_000, 135_000]
+    assert figure4.middles(2000, 8).tolist() == [125, 375, 625, 875, 1125, 1375, 1625, 1875]
+    assert figure4.middles(5, 5).tolist() == figure4.middles(5, 9).tolist() == [0, 1, 2, 3, 4]
+    assert figure4.middles(150_000, 5).tolist() == [15_000, 45_000, 75_000, 105_000, 135_000]
 
 
 @pytest.fixture
@@ -54,13 +56,12 @@ def made(packs72):
         "epochs": 1,
     }
     profile = own(packs72, figure4={"test_images": None, "thumbnail": 24}, **settings)
-    return profile, {"metrics": figure4.run(profile, [2, 0]), "seeds": [2, 0]}
+    return profile, {"metrics": run(figure4, profile, [2, 0]), "seeds": [2, 0]}
 
 
 def test_figure4_finds_and_stores_what_it_draws(packs72, made):
     profile, result = made
     metrics = result["metrics"]
-    json.dumps(metrics, allow_nan=False)
     packs = open_splits(packs72)
     train, test = packs["train"], packs["test"]
     assert (metrics["test_images"], metrics["train_images"], metrics["dimensions"]) == (
@@ -72,7 +73,7 @@ def test_figure4_finds_and_stores_what_it_draws(packs72, made):
         1 / 3, abs=1e-5
     )
 
-    net, augment, _ = training.load_run(models.folder(profile, models.base(profile, 2)))
+    net, augment, _ = trainer.load_run(jobs.base_job(profile, 2).folder(profile))
     with torch.no_grad():
         views = {
             name: next(iter(augment.views(torch.from_numpy(p.gather(range(len(p)))))))
@@ -129,7 +130,9 @@ def test_a_part_of_the_test_images_is_spread_and_holds_those_drawn(packs72):
         "base": "paper/sigma-0.03",
         "epochs": 1,
     }
-    metrics = figure4.run(own(packs72, figure4={"test_images": 1, "thumbnail": 8}, **settings), [0])
+    metrics = run(
+        figure4, own(packs72, figure4={"test_images": 1, "thumbnail": 8}, **settings), [0]
+    )
     assert metrics["test_images"] == 5 and [shown["image"] for shown in metrics["right"]] == [
         0,
         1,

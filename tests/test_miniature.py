@@ -1,4 +1,5 @@
-"""ImageNet's profile, from the archives as they are distributed to the last table: one command, killed on the way and given again."""
+"""ImageNet's profile, from the archives as they are distributed to the last table: one command,
+killed on the way and given again."""
 
 import json
 import os
@@ -6,15 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from alexnet.data import pictographs
-from tests import archives
-
-HERE = Path(__file__).parent
-CLASSES, MORE = 8, 2  # of the larger set, and how many of them are no part of the task
+from alexnet import experiments
+from tests import miniature_data
+from tests.miniature_data import CLASSES, MORE
 
 
 def command(*arguments):
@@ -23,31 +21,12 @@ def command(*arguments):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    root = tmp_path_factory.mktemp("miniature")
-    pictographs.write(root / "tree", classes=CLASSES, train=10, val=4, test=2, size=80, workers=1)
-    (root / "data").mkdir()
-    archives.ilsvrc2012_of(
-        root / "tree", root / "data" / "ilsvrc2012", root / "data" / "fall11_whole.tar", MORE
-    )
-    (root / "profiles").mkdir()
-    (root / "profiles" / "miniature.yml").write_text((HERE / "miniature.yml").read_text())
-    return root
+    return miniature_data.make(tmp_path_factory.mktemp("miniature"))
 
 
 @pytest.fixture(scope="module")
 def environment(place):
-    own = {
-        "ALEXNET_DATA": place / "data",
-        "ALEXNET_PROFILES": place / "profiles",
-        "ALEXNET_RUNS": place / "runs",
-    }
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return (
-        os.environ
-        | threads
-        | {name: str(path) for name, path in own.items()}
-        | {"PYTHONPATH": str(HERE.parent)}
-    )
+    return miniature_data.environment(place)
 
 
 def killed_after_some_models(arguments, environment, runs, models):
@@ -80,7 +59,8 @@ def test_from_archives_to_tables(place, environment):
     }
     assert before.items() <= after.items()  # nothing was trained twice
     results = {
-        path.stem: json.loads(path.read_text()) for path in (runs / "results").glob("*.json")
+        path.name: experiments.load(path.name, runs / "results")
+        for path in (runs / "results").iterdir()
     }
     assert {"ablations", "recipe", "figure3", "figure4", "table1", "table2", "throughput"} == set(
         results

@@ -16,7 +16,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from alexnet.reproduce import chapters
+from alexnet.notebooks import chapters
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE_LIMIT = (

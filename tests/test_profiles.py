@@ -40,13 +40,15 @@ def test_data_is_found_through_the_environment_alone(tmp_path, monkeypatch):
     monkeypatch.delenv("ALEXNET_DATA", raising=False)
     with pytest.raises(
         InputError,
-        match="needs CIFAR-10: set ALEXNET_DATA to the folder that holds cifar-10-batches-py or cifar10-jpeg",
+        match="needs CIFAR-10: set ALEXNET_DATA to the folder that holds "
+        "cifar-10-batches-py or cifar10-jpeg",
     ):
         cifar.source()
     monkeypatch.setenv("ALEXNET_DATA", str(tmp_path))
     with pytest.raises(
         InputError,
-        match=f"needs CIFAR-10: ALEXNET_DATA={tmp_path} holds no cifar-10-batches-py and no cifar10-jpeg",
+        match=f"needs CIFAR-10: ALEXNET_DATA={tmp_path} holds no cifar-10-batches-py "
+        "and no cifar10-jpeg",
     ):
         cifar.title()
     (tmp_path / "cifar10-jpeg").mkdir()
@@ -171,3 +173,18 @@ def test_a_part_may_take_other_data_than_its_profile(packs32, tmp_path, monkeypa
     )
     with pytest.raises(InputError, match=r"needs shapes: .* holds no elsewhere"):
         profile.packs("lacking", {"source": ["elsewhere"]})
+
+
+def test_every_profile_lists_arms_that_there_are():
+    from alexnet.experiments import ablations, recipe
+    from alexnet.experiments.protocol import chosen
+
+    listed = {}
+    for name in profiles.names():
+        profile = profiles.load(name)
+        for experiment in (ablations, recipe):
+            if experiment.NAME in profile.settings:
+                listed[name, experiment.NAME] = chosen(profile, experiment.NAME, experiment.ARMS)
+    assert all(listed.values()) and ablations.FULL in listed["quick", "ablations"]
+    assert listed["embedded", "ablations"] == ablations.ARMS  # in the table's order
+    assert listed["embedded", "recipe"] == recipe.ARMS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet import claims, results
+from alexnet import claims, experiments
 from alexnet.claims import reports
 from alexnet.experiments import ablations, cifar_lrn
 from alexnet.presets import get, shapes, total
@@ -44,7 +44,7 @@ def arithmetic() -> list[str]:
 
 
 def recipe() -> list[str]:
-    found = results.archived("recipe", "embedded")
+    found = experiments.archived("recipe", "embedded")
 
     def left(arm: str) -> str:
         if not found:
@@ -61,7 +61,7 @@ def recipe() -> list[str]:
             else f"{when}, {len(steps)} of {len(runs)} runs in {most:,} steps"
         )
 
-    where = "`results/embedded/recipe.json`" if found else ""
+    where = "`results/embedded/recipe/`" if found else ""
     return [
         row("the text's net, at a quarter of the width, begins to learn", "", left("text"), where),
         row("the same with the 2012 source's sigma in three layers", "", left("sigma-0.03"), where),
@@ -72,10 +72,10 @@ def recipe() -> list[str]:
 
 def measured() -> list[str]:
     found, other = (
-        results.archived("ablations", profile)
+        experiments.archived("ablations", profile)
         for profile in ("embedded", "embedded-other-processor")
     )
-    where = "`results/embedded/ablations.json`" if found else ""
+    where = "`results/embedded/ablations/`" if found else ""
     rows = [
         row(
             "ten views instead of one, top-1",
@@ -114,7 +114,7 @@ FACTOR = "Figure 1: tanh's epochs to 25 % training error over ReLU's"
 def figure1() -> list[str]:
     rows = []
     for profile in ("cifar10", "embedded"):
-        if (result := results.archived("figure1", profile)) is None:
+        if (result := experiments.archived("figure1", profile)) is None:
             continue
         nets, budget = result["metrics"]["nets"], result["metrics"]["budget"]
         relu, tanh = (nets[kind]["epochs_to_threshold"] for kind in ("ReLU", "tanh"))
@@ -126,14 +126,14 @@ def figure1() -> list[str]:
             for seed in relu
         ]
         here = f"{', '.join(ratios)}, {result['data']['title']}"
-        rows.append(row(FACTOR, "6", here, f"`results/{profile}/figure1.json`"))
+        rows.append(row(FACTOR, "6", here, f"`results/{profile}/figure1/`"))
     return rows or [row(FACTOR, "6", "not yet run", "")]
 
 
 def normalized() -> list[str]:
     what, found = (
         "a four-layer net on CIFAR-10 with response normalization, top-1, one view",
-        results.archived("cifar_lrn", "cifar10"),
+        experiments.archived("cifar_lrn", "cifar10"),
     )
     if not found:
         return [row(what, "-2 points", "not yet run", "")]
@@ -144,7 +144,7 @@ def normalized() -> list[str]:
             what,
             "-2 points",
             f"{here}, {found['data']['title']}",
-            "`results/cifar10/cifar_lrn.json`",
+            "`results/cifar10/cifar_lrn/`",
         )
     ]
 
@@ -166,7 +166,9 @@ def operators(rows: list[dict]) -> list[str]:
 
     def line(what: str, operator: str, layer: str, ours: str = "ours") -> str:
         forward, both = ratios(operator, layer, ours)
-        return f"| {what} | {forward} | {both} | `kernels/kernel_benchmarks/results/{operator}.csv` |"
+        return (
+            f"| {what} | {forward} | {both} | `kernels/kernel_benchmarks/results/{operator}.csv` |"
+        )
 
     first = rows[0]
     machine = (

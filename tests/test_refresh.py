@@ -14,7 +14,7 @@ import yaml
 from jupyter_cache import get_cache
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from alexnet.reproduce import kernel_environment
+from alexnet.notebooks import kernel_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,6 +1,6 @@
-"""Table 1 at a tiny setting: what is run, what is remembered, how it is laid out, shown and judged."""
+"""Table 1 at a tiny setting: what is run, what is remembered, how it is laid out, shown and
+judged."""
 
-import json
 import math
 import sys
 import warnings
@@ -8,11 +8,11 @@ import warnings
 import matplotlib
 import pytest
 
-from alexnet import claims, results
+from alexnet import claims
 from alexnet.errors import InputError
-from alexnet.experiments import models, table1
+from alexnet.experiments import jobs, scheduler, table1
 from alexnet.processes import as_they_end
-from tests.experiments import Own, train_here
+from tests.experiments import TINY, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -25,26 +25,13 @@ SETTINGS = {
 
 
 @pytest.fixture
-def profile(packs72, tmp_path, monkeypatch):
+def profile(packs72, serial, runs):
     """Of tiny nets, which are trained in this process."""
-    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(models, "train_planned", train_here)
-    net = {
-        "base": "paper/sigma-0.03",
-        "epochs": 1,
-        "image_size": 64,
-        "width": 1 / 16,
-        "batch_size": 12,
-    }
-    return Own(
-        "own",
-        {"title": "shapes", "source": "pictographs", "packs": packs72, "table1": SETTINGS} | net,
-    )
+    return own(packs72, table1=SETTINGS, epochs=1, **TINY)
 
 
 def test_every_row_is_run_and_laid_out_for_its_claims(profile):
-    metrics = table1.run(profile, [0, 1])
-    json.dumps(metrics, allow_nan=False)
+    metrics = run(table1, profile, [0, 1])
     assert (metrics["split"], metrics["images"], metrics["train_images"], metrics["classes"]) == (
         "test",
         6,
@@ -74,7 +61,7 @@ def test_every_row_is_run_and_laid_out_for_its_claims(profile):
     assert metrics["controls"]["chance"] == {"top1": pytest.approx(2 / 3), "top5": 0.0}
     trained = {path.parent for path in (profile.runs / "models").glob("*/config.json")}
     assert trained == {
-        models.folder(profile, models.base(profile, seed)) for seed in (0, 1)
+        jobs.base_job(profile, seed).folder(profile) for seed in (0, 1)
     }  # shared with other experiments
 
     asked = [
@@ -92,15 +79,11 @@ def test_every_row_is_run_and_laid_out_for_its_claims(profile):
     assert all(claims.judge(claim, about).verdict != "not yet run" for claim in asked)
 
 
-def test_a_row_that_was_run_is_not_run_again(profile, monkeypatch):
-    first, calls = table1.run(profile, [0]), []
-    kept = sorted((profile.runs / "baselines").glob("*.json"))
+def test_a_row_that_was_run_is_not_run_again(profile, packs72, monkeypatch):
+    first, calls = run(table1, profile, [0]), []
+    kept = sorted((profile.runs / "baselines").iterdir())
     assert [path.name.rsplit("-", 1)[0] for path in kept] == ["fisher_vectors", "sparse_coding"]
-    assert [
-        path
-        for path in (profile.runs / "baselines").iterdir()
-        if path.is_dir() or path.suffix == ".part"
-    ] == []
+    assert all((path / "summary.json").exists() and not (path / "work").exists() for path in kept)
 
     def counted(row):
         part, errors = table1.BASELINES[row]
@@ -110,37 +93,27 @@ def test_a_row_that_was_run_is_not_run_again(profile, monkeypatch):
         )
 
     monkeypatch.setattr(table1, "BASELINES", {row: counted(row) for row in table1.BASELINES})
-    assert table1.run(profile, [0]) == first and calls == []
-    kept[0].unlink()
-    assert table1.run(profile, [0]) == first and calls == [("SIFT + FVs", 0)]
-    table1.run(
-        Own(
-            "own",
-            profile.settings
-            | {"table1": SETTINGS | {"sparse_coding": {"atoms": 9, "patches": 1000}}},
-        ),
-        [0],
-    )
+    assert run(table1, profile, [0]) == first and calls == []
+    (kept[0] / "summary.json").unlink()
+    assert run(table1, profile, [0]) == first and calls == [("SIFT + FVs", 0)]
+    others = SETTINGS | {"sparse_coding": {"atoms": 9, "patches": 1000}}
+    run(table1, own(packs72, table1=others, epochs=1, **TINY), [0])
     assert calls[1:] == [("sparse coding", 0)]
 
 
 def test_rows_side_by_side_are_the_same(profile, monkeypatch):
-    alone = table1.run(profile, [0])["nets"]
-    for path in (profile.runs / "baselines").glob("*.json"):
-        path.unlink()
-    monkeypatch.setattr(table1.pipeline, "SPREAD", 8)
-    monkeypatch.setattr(table1, "cores", lambda: 2)
-    seen = []
-    monkeypatch.setattr(
-        table1, "as_they_end", lambda *args: seen.append(args[2]) or as_they_end(*args)
-    )
-    assert table1.run(profile, [0])["nets"] == alone and seen == [2]
+    alone = run(table1, profile, [0])["nets"]
+    for path in (profile.runs / "baselines").iterdir():
+        (path / "summary.json").unlink()
+    monkeypatch.setattr(jobs, "cores", lambda: 2)
+    monkeypatch.setattr(scheduler, "as_they_end", as_they_end)
+    assert run(table1, profile, [0])["nets"] == alone
 
 
-def test_what_lacks_is_told_before_anything_is_trained(profile, monkeypatch):
+def test_what_is_missing_is_said_before_anything_is_trained(profile, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(InputError, match="pip install opencv-python-headless"):
-        table1.run(profile, [0])
+        run(table1, profile, [0])
     assert not (profile.runs / "models").exists() and not (profile.runs / "baselines").exists()
 
 
@@ -165,7 +138,7 @@ def made_up():
 
 
 def test_the_table_has_the_papers_rows_then_controls():
-    rows = table1.table(made_up())
+    rows = table1.rows(made_up())
     assert [row["row"] for row in rows] == [
         "sparse coding",
         "SIFT + FVs",
@@ -187,7 +160,7 @@ def test_the_table_has_the_papers_rows_then_controls():
     assert rows[0]["half1"] == pytest.approx(12.7062 * 0.05, rel=1e-4) and rows[2]["half5"] == 0
     one = made_up()
     one["metrics"]["nets"]["CNN"].pop("1")
-    assert table1.table(one)[2]["half1"] == math.inf
+    assert table1.rows(one)[2]["half1"] == math.inf
 
 
 def test_table1_is_drawn():
@@ -202,13 +175,18 @@ def test_table1_is_drawn():
     plt.close(figure)
 
 
-def test_its_config_names_what_it_hangs_on(profile):
-    config = table1.config(profile)
-    assert (
-        config["table1"] == SETTINGS
-        and config["base"] == "paper/sigma-0.03"
-        and config["net"]["width"] == 1 / 16
-    )
-    assert results.config_hash(config) != results.config_hash(
-        table1.config(Own("own", profile.settings | {"epochs": 2}))
-    )
+def test_the_table_says_what_the_rows_hold():
+    said = table1.table(made_up()).splitlines()
+    assert said[1].startswith("sparse coding") and "55.0 ± 63.5 %" in said[1]
+    assert said[1].endswith("47.1%, 28.2%") and said[-1].split()[-4:] == ["90.0", "%", "50.0", "%"]
+
+
+def test_a_row_is_keyed_by_what_it_depends_on(profile, packs72):
+    def keys(**settings):
+        changed = own(packs72, **{"table1": SETTINGS, "epochs": 1} | TINY | settings)
+        return {entry.arm: entry.key(table1.VERSION) for entry in table1.entries(changed, [0])}
+
+    fewer = keys(table1=SETTINGS | {"sparse_coding": {"atoms": 9}})
+    longer = keys(epochs=2)
+    assert {arm for arm, key in keys().items() if fewer[arm] != key} == {"sparse coding"}
+    assert {arm for arm, key in keys().items() if longer[arm] != key} == {"CNN"}

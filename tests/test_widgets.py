@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import alexnet_kernels as kernels
-from alexnet import presets, results
+from alexnet import experiments, presets
 from alexnet.data.augment import Augment
 from alexnet.data.moments import Moments
 from alexnet.experiments import page
@@ -186,7 +186,7 @@ def test_the_axes_shown_are_eigenvectors() -> None:
 
 @needs_node
 def test_the_kernels_that_are_drawn() -> None:
-    archived = results.archived("figure3", "embedded")
+    archived = experiments.archived("figure3", "embedded")
     assert archived is not None
     shown = next(
         each for each in widget_data.kernels()["sets"] if each["title"] == archived["data"]["title"]

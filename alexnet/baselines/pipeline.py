@@ -29,7 +29,7 @@ from tqdm import tqdm
 from alexnet.data.pack import Pack, held_out
 from alexnet.evaluation import Errors, errors
 from alexnet.files import write_whole
-from alexnet.processes import Crashed, cores, follow_parent, process_pool
+from alexnet.processes import Crashed, cores, process_pool
 from alexnet.tables import duration
 
 CHUNK = 64  # images of a task
@@ -42,13 +42,10 @@ TOLERANCE = 4e-3  # of the gradient's largest entry, times the number of classes
 _line: int | None = None  # of the terminal, for the bars of a process among others
 
 
-def begin(lock: Any, lines: Any) -> None:
-    """What a process does first that works on a row beside others: its bars take the next of
-    `lines`."""
+def use_line(line: int | None) -> None:
+    """Let this process's bars take a line of the terminal."""
     global _line
-    _line = lines.get()
-    tqdm.set_lock(lock)
-    follow_parent()
+    _line = line
 
 
 def bar(*what: Any, **options: Any) -> tqdm:

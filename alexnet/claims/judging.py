@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet import arithmetic, profiles, results
+from alexnet import arithmetic, experiments, profiles, results
 from alexnet.claims.entries import SEED, UNITS, Claim, Unit, contents, load
 from alexnet.claims.statistics import mean_interval
 
@@ -96,7 +96,7 @@ def _judge_by_first(claim: Claim, names: list[str], own: bool) -> Judgement:
 def _result(experiment: str, profile: str, own: bool) -> dict[str, Any] | None:
     """An experiment's result on a profile, the archive's or the user's own; None if not yet run."""
     folder = results.runs(profile) / "results" if own else results.ARCHIVE / profile
-    return results.load(experiment, folder)
+    return experiments.load(experiment, folder)
 
 
 def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:

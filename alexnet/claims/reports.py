@@ -231,7 +231,7 @@ def notes(judgements: list[Judgement]) -> str:
         if claim.kind == "arithmetic":
             by = f"`arithmetic.{test['compute']}`"
         elif one.shown:
-            by = f"`results/{one.profile}/{test['experiment']}.json`"
+            by = f"`results/{one.profile}/{test['experiment']}/`"
         else:
             only = f", on {' or '.join(test['only_on'])} only" if "only_on" in test else ""
             by = f"experiment {test['experiment']}{only}"

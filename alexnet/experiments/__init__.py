@@ -1,17 +1,23 @@
-"""One module per figure and table: `config(profile)`, `run(profile, seeds) -> metrics`, `plot(result)`; and where it trains, `nets(profile,
-seeds)`, what it will train, and `then(profile, seeds)`, what hangs on those. This file finds, runs and remembers them.
+"""One module per figure and table, each an `Experiment` (see `alexnet.experiments.protocol`).
 
-A trained model is an artifact under runs/<profile>/models, keyed by its config's identity; a result one under runs/<profile>/results, keyed
-by its config's hash and seeds. Both are shared by all chapters and the command line: nothing is trained twice.
+An experiment is made of entries, one for each arm and seed. An entry is remembered under
+runs/<profile>/results, or in the archive, by the key of all that it follows from. So what is added
+to an experiment is all that is trained and measured.
 """
 
 import time
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from alexnet import profiles, results
 from alexnet.errors import InputError, needs
+from alexnet.experiments import store
+from alexnet.experiments.protocol import Experiment, Incomplete, as_experiment
+from alexnet.profiles import Profile
+
+if TYPE_CHECKING:
+    from alexnet.experiments.jobs import Job
 
 # where each experiment is shown
 CHAPTERS: dict[str, tuple[str, ...]] = {
@@ -33,108 +39,107 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
 NAMES = tuple(CHAPTERS)
 
 
-def module(name: str) -> ModuleType:
+def module(name: str) -> Experiment:
+    """An experiment by its name.
+
+    Raises:
+        InputError: There is none.
+    """
     if name not in NAMES:
         raise InputError(f"there is no experiment {name!r}; there are {', '.join(NAMES)}")
-    return needs(f"alexnet.experiments.{name}", extra="experiments", what=f"experiment {name}")
+    module = needs(f"alexnet.experiments.{name}", extra="experiments", what=f"experiment {name}")
+    return as_experiment(module)
+
+
+def load(name: str, folder: Path) -> dict[str, Any] | None:
+    """The result that a profile's folder holds, or None where it has not been run to its end.
+
+    Whether its entries still fit the profile is not looked at: that would need the data.
+    """
+    records = results.load(name, folder)
+    try:
+        return store.assemble(module(name), records) if records else None
+    except Incomplete:
+        return None
+
+
+def archived(name: str, profile: str) -> dict[str, Any] | None:
+    """The result in the archive, or None where it has not been run."""
+    return load(name, results.ARCHIVE / profile)
 
 
 def result(
     name: str, profile: str = "embedded", seeds: Sequence[int] = (0,), archive: bool = False
 ) -> dict[str, Any]:
-    """The experiment's result on a profile: what runs/ remembers if its config and seeds are these, else run now. archive: results/ has it
-    too, afterwards; seeds that it has already, of this very config, are not run again.
+    """The result of an experiment on a profile: what runs/ remembers of it, and else run now.
 
-    Raises InputError where the profile has no settings for the experiment, or its data is missing.
+    Args:
+        archive: Entries that results/ has are not run again, and it has all of them afterwards.
+
+    Raises:
+        InputError: The profile has no settings for the experiment, or its data is missing.
     """
-    chosen = profiles.load(profile)
-    config = _config(name, chosen)
-    kept = _kept(name, profile, config) if archive else None
-    asked = {"config_hash": results.config_hash(config), "seeds": _left(kept, seeds)}
-    if kept and not asked["seeds"]:
-        return kept
-    remembered = results.load(name, chosen.runs / "results")
-    if remembered is None or any(remembered[key] != value for key, value in asked.items()):
-        began = time.monotonic()
-        metrics = module(name).run(chosen, asked["seeds"])
-        data = {
-            "title": chosen.title(),
-            "digests": {split: pack.digest for split, pack in chosen.splits(name).items()},
-        }
-        remembered = {
-            "experiment": name,
-            "profile": profile,
-            "config": config,
-            **asked,
-            "metrics": metrics,
-            "data": data,
-            "provenance": results.provenance(time.monotonic() - began),
-        }
-        results.save(remembered, chosen.runs / "results")
-    if archive:
-        if kept:
-            remembered = results.join(kept, remembered)
-            results.save(remembered, chosen.runs / "results")
-        results.save(remembered, results.ARCHIVE / profile)
-    return remembered
+    from alexnet.experiments import scheduler  # here, so that showing results needs no torch
+
+    chosen, experiment = profiles.load(profile), module(name)
+    entries = experiment.entries(chosen, list(seeds))
+    folders = _folders(chosen, archive)
+    records = store.kept(experiment, entries, folders)
+    missing = [entry for entry, record in zip(entries, records, strict=True) if record is None]
+    runs = scheduler.train(chosen, [job for entry in missing for job in entry.jobs], name)
+    for i, entry in enumerate(entries):
+        if (record := records[i]) is None:
+            began, own = time.monotonic(), [runs[job.key] for job in entry.jobs]
+            metrics = experiment.measure(entry, own)
+            training = sum(run.seconds for run in own) if own else None
+            provenance = results.provenance(training, time.monotonic() - began)
+            record = records[i] = store.record(experiment, chosen, entry, metrics, provenance)
+        for folder in folders:  # what one has, the other need not make again
+            file = results.path(folder, name, entry.arm, entry.seed)
+            if not file.exists() or results.read(file) != record:
+                results.save(record, folder)
+    for folder in folders:
+        store.remove_stale(experiment, chosen, entries, folder)
+    return store.assemble(experiment, [record for record in records if record])
 
 
-def _config(name: str, profile: profiles.Profile) -> dict[str, Any]:
-    from alexnet.training import VERSION  # here, so that listing experiments needs no torch
-
-    return module(name).config(profile) | {"training_version": VERSION}
-
-
-def _kept(name: str, profile: str, config: dict[str, Any]) -> dict[str, Any] | None:
-    """What the archive has of this very config."""
-    kept = results.archived(name, profile)
-    return kept if kept and kept["config_hash"] == results.config_hash(config) else None
-
-
-def _left(kept: dict[str, Any] | None, seeds: Sequence[int]) -> list[int]:
-    """The seeds that are not there yet."""
-    return [seed for seed in seeds if kept is None or seed not in kept["seeds"]]
+def _folders(profile: Profile, archive: bool) -> list[Path]:
+    """Where entries are remembered."""
+    return [*[results.ARCHIVE / profile.name] * archive, profile.runs / "results"]
 
 
 def train_ahead(
-    names: Sequence[str], profile: profiles.Profile, seeds: list[int], archive: bool = False
+    names: Sequence[str], profile: Profile, seeds: Sequence[int], archive: bool = False
 ) -> None:
-    """Says how long the models of these experiments will take, and trains them, all in one go: so every device has work to the end. Then,
-    again in one go, those that hang on them: at the best rate of a sweep, or from a pre-trained net's weights."""
-    from alexnet.experiments import models
+    """Say how long the jobs of these experiments will take, and do them all in one pool, so that
+    every device has work to the end."""
+    from alexnet.experiments import scheduler
 
-    able = [name for name in names if hasattr(module(name), "nets")]
-    left = {
-        name: _left(_kept(name, profile.name, _config(name, profile)) if archive else None, seeds)
-        for name in able
-    }
-    planned = [net for name in able if left[name] for net in module(name).nets(profile, left[name])]
-    if planned:
-        print(models.forecast(profile, planned), flush=True)
-        models.train_planned(profile, planned, "all models")
-        later = [
-            module(name).then(profile, left[name])
-            for name in able
-            if left[name] and hasattr(module(name), "then")
-        ]
-        starts = {start: root for _, roots in later for start, root in roots.items()}
-        models.train_planned(
-            profile, [net for nets, _ in later for net in nets], "models that follow", starts
-        )
+    jobs: list[Job] = []
+    for experiment in map(module, names):
+        entries = experiment.entries(profile, list(seeds))
+        records = store.kept(experiment, entries, _folders(profile, archive))
+        for entry, record in zip(entries, records, strict=True):
+            jobs += entry.jobs if record is None else ()
+    if jobs:
+        print(scheduler.forecast(profile, jobs), flush=True)
+        scheduler.train(profile, jobs, "all models")
 
 
 def show(
     name: str, profile: str, archived: str = "embedded", seeds: Sequence[int] = (0,)
 ) -> dict[str, Any] | None:
-    """For chapters: profile "archive" reads results/<archived>/ and never trains; any other runs the experiment on that profile.
+    """For chapters: profile "archive" reads results/<archived>/ and never trains; any other runs
+    the experiment on that profile.
 
-    None: not yet run, or not to be run on such a profile; then a line says so.
+    Returns:
+        None where it has not been run, or cannot be on such a profile; then a line says so.
     """
-    found = None
+    shown = None
     if profile == "archive":
-        found = results.archived(name, archived)
+        shown = load(name, results.ARCHIVE / archived)
     elif name in profiles.load(profile).settings:
-        found = result(name, profile, seeds)
-    if found is None:
+        shown = result(name, profile, seeds)
+    if shown is None:
         print(f"{name}, profile {archived if profile == 'archive' else profile}: not yet run")
-    return found
+    return shown

@@ -1,12 +1,15 @@
-"""What each part of the net and of its recipe is worth: every part that the text takes away, or praises (sections 3 to 5 and 7 of the
-paper), taken away alone.
+"""What each part of the net and of its recipe is worth: every part that the text takes away, or
+praises (sections 3 to 5 and 7 of the paper), taken away alone.
 
-All arms have the same budget, and an arm shares its seed with the full net: initial weights as far as the layers agree, the order of the
-images, crops, shifts and masks. So differences are taken seed by seed. Ten views against one need no arm: each net is read both ways.
+    alexnet reproduce --only ablations --seeds 5
+
+All arms have the same budget, and an arm shares its seed with the full net: initial weights as far
+as the layers agree, the order of the images, crops, shifts and masks. So differences are taken seed
+by seed. Ten views against one need no arm: each net is read both ways.
 """
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,28 +17,24 @@ import torch
 from matplotlib.figure import Figure
 
 from alexnet import evaluation
-from alexnet.claims import mean_interval
+from alexnet.claims.statistics import mean_interval
 from alexnet.data.augment import Augment
 from alexnet.data.pack import Pack, held_out
-from alexnet.experiments import models
+from alexnet.experiments import protocol
+from alexnet.experiments.jobs import Run, Training, configure
+from alexnet.experiments.protocol import Arm, Entry, by_arm, by_kind, common
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
+from alexnet.results import Record
 from alexnet.tables import Table
-from alexnet.training import Config, log
+from alexnet.training import log
 
-
-class Arm(NamedTuple):
-    variant: str | None  # of the profile's base; None: a net of its own
-    what: str
-    section: str
-    paper: str  # what the text says that it costs
-    mark: float | None = None  # the same in points of top-1 error, where it says a number
-
-
+NAME = "ablations"
+VERSION = 1
 FULL = "full"
-ARMS = {
-    FULL: Arm("", "the full net", "3.5", ""),
-    "source": Arm(None, "the released source's net, the text's rule for the rate", "", ""),
+ARMS = {  # a profile runs those that it lists
+    FULL: Arm("", "the full net", "3.5"),
+    "source": Arm("source/plateau-rate", "the released source's net, the text's rule for the rate"),
     "no-lrn": Arm("/no-lrn", "without response normalization", "3.3", "1.4", 1.4),
     "no-overlap": Arm("/no-overlap", "pooling without overlap", "3.4", "0.4", 0.4),
     "one-column": Arm(
@@ -51,96 +50,79 @@ ARMS = {
     "no-conv5": Arm("/no-conv5", "without conv5", "7", "about 2", 2.0),
 }
 TEN_VIEWS = ("ten views against one", "-1.5", -1.5)  # section 4.1, of the full net
-SOURCE = "source/plateau-rate"
 WINDOW = 50  # steps that a loss is averaged over
-ENDS = ("epochs", "ended", "falls", "diverged_at")  # what is told of how a run ended
+ENDS = ("epochs", "ended", "falls", "diverged_at")  # of a run's summary
 NEAR = 0.1  # of the best validation error: so near to it, a run has converged
+KINDS = ("nets", "train_error", "overfitting", "iterations", "val_error", "loss")
 DEFINITIONS = {
-    "train_error": "top-1 error on a fixed sample of the training images, one view, in evaluation mode: center crops, all units on",
-    "overfitting": "top-1 error on the test images (validation images, where these have no labels), one view, minus the training error",
-    "iterations": "steps after which the validation error is for the first time within 10 % of the run's lowest (above it by a tenth of it "
-    "at most); it is measured once an epoch",
+    "train_error": "top-1 error on a fixed sample of the training images, one view, in evaluation "
+    "mode: center crops, all units on",
+    "overfitting": "top-1 error on the test images (validation images, where these have no "
+    "labels), one view, minus the training error",
+    "iterations": "steps after which the validation error is for the first time within 10 % of "
+    "the run's lowest (above it by a tenth of it at most); it is measured once an epoch",
 }
 
 
-def config(profile: Profile) -> dict[str, Any]:
-    settings = profile["ablations"]
-    about = {
-        "base": profile["base"],
-        "epochs": profile["epochs"],
-        "net": profile.net,
-        "arms": arms(profile),
-    }
-    return {
-        "ablations": settings,
-        **about,
-        "window": WINDOW,
-        "near": NEAR,
-        "data": {n: p.digest for n, p in profile.splits().items()},
-    }
+def settings(profile: Profile) -> dict[str, Any]:
+    return {"sample": profile[NAME]["sample"], "window": WINDOW, "near": NEAR}
 
 
 def arms(profile: Profile) -> list[str]:
-    """Those that a profile runs: all, or those that it lists."""
-    return profile["ablations"].get("arms", list(ARMS))
+    """Those that a profile runs."""
+    return list(protocol.chosen(profile, NAME, ARMS))
 
 
-def configure(profile: Profile, arm: str, seed: int) -> Config:
-    variant = ARMS[arm].variant
-    if variant is None:
-        return models.configure(profile, SOURCE, epochs=profile["epochs"], seed=seed)
-    return models.base(profile, seed, variant)
-
-
-def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
+def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+    own, packs = settings(profile), profile.splits()
     return [
-        (configure(profile, arm, seed), profile.splits()) for seed in seeds for arm in arms(profile)
+        Entry(name, seed, packs, (job(profile, arm, seed),), own, tuple(seeds))
+        for seed in seeds
+        for name, arm in protocol.chosen(profile, NAME, ARMS).items()
     ]
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    splits, asked = profile.splits(), arms(profile)
-    jobs = {(arm, seed): configure(profile, arm, seed) for seed in seeds for arm in asked}
-    trained = dict(
-        zip(jobs, models.train_all(profile, list(jobs.values()), title="ablations"), strict=True)
-    )
-    reported = splits[held_out(splits, "the ablations")]
-    sample = spread(len(splits["train"]), profile["ablations"]["sample"])
-    kinds = ("nets", "train_error", "overfitting", "iterations", "val_error", "loss")
-    found: dict[str, dict[str, dict[str, Any]]] = {
-        kind: {arm: {} for arm in asked} for kind in kinds
-    }
-    for (arm, seed), path in trained.items():
-        net, augment = models.trained(path)
-        by_count = {count: evaluation.evaluate(net, reported, augment, count) for count in (1, 10)}
-        summary, epochs = models.summary(path), list(log.read(path, "epoch"))
-        train_error = error_on(net, splits["train"], augment, sample)
-        measured = {
-            "nets": {"views": {str(count): one.rounded() for count, one in by_count.items()}}
-            | {name: summary[name] for name in ENDS},
-            "train_error": round(train_error, 5),
-            "overfitting": round(by_count[1].top1 - train_error, 5),
-            "iterations": iterations(
-                [row["step"] for row in epochs], [row["val_top1"] for row in epochs]
-            ),
-            "val_error": [round(row["val_top1"], 4) for row in epochs],
-            "loss": [round(mean, 3) for mean in log.means(log.losses(path), WINDOW)],
-        }
-        for kind, value in measured.items():
-            found[kind][arm][str(seed)] = value
-    sizes = {"images": len(reported), "train_images": len(splits["train"]), "sample": len(sample)}
+def job(profile: Profile, arm: Arm, seed: int) -> Training:
+    preset = arm.preset_on(profile["base"])
+    config = configure(profile, preset, epochs=profile["epochs"], seed=seed)
+    return Training(config, profile.splits())
+
+
+def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+    (run,), train = runs, entry.packs["train"]
+    reported = entry.packs[held_out(entry.packs, "the ablations")]
+    sample = evenly(len(train), entry.settings["sample"])
+    net, augment = run.net()
+    by_count = {count: evaluation.evaluate(net, reported, augment, count) for count in (1, 10)}
+    train_error = error_on(net, train, augment, sample)
+    steps, errors = run.rows("epoch", "step"), run.rows("epoch", "val_top1")
+    views = {str(count): one.rounded() for count, one in by_count.items()}
     return {
-        **sizes,
+        "images": len(reported),
+        "train_images": len(train),
+        "sample": len(sample),
         "classes": len(reported.classes),
-        "window": WINDOW,
-        "definitions": DEFINITIONS,
-        **found,
+        "nets": {"views": views} | {name: run.summary[name] for name in ENDS},
+        "train_error": round(train_error, 5),
+        "overfitting": round(by_count[1].top1 - train_error, 5),
+        "iterations": iterations(steps, errors),
+        "val_error": [round(error, 4) for error in errors],
+        "loss": [round(mean, 3) for mean in log.means(run.losses, WINDOW)],
     }
 
 
-def spread(count: int, wanted: int) -> np.ndarray:
-    """The numbers of at most `wanted` images of `count`, evenly spread: int64 (n,)."""
-    return np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64)
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    nested = by_arm(records, ARMS)
+    every = [metrics for by_seed in nested.values() for metrics in by_seed.values()]
+    each = {arm: by_kind(by_seed, KINDS) for arm, by_seed in nested.items()}
+    kinds = {kind: {arm: each[arm][kind] for arm in each} for kind in KINDS}
+    sizes = common(every, "images", "train_images", "sample", "classes")
+    return {**sizes, "window": WINDOW, "definitions": DEFINITIONS, **kinds}
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """The numbers of at most `most` images of `count`, evenly apart, both ends included: int64."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(np.int64)
 
 
 @torch.no_grad()
@@ -154,28 +136,25 @@ def error_on(net: AlexNet, pack: Pack, augment: Augment, ids: np.ndarray) -> flo
 
 
 def iterations(steps: list[int], errors: list[float], near: float = NEAR) -> int | None:
-    """The first of `steps` after which the validation error is at most 1 + near times its lowest; None: there was no epoch."""
-    return next(
-        (
-            step
-            for step, error in zip(steps, errors, strict=True)
-            if error <= (1 + near) * min(errors)
-        ),
-        None,
-    )
+    """The first of `steps` after which the validation error is at most 1 + near times its lowest;
+    None: there was no epoch."""
+    pairs = zip(steps, errors, strict=True)
+    return next((step for step, error in pairs if error <= (1 + near) * min(errors)), None)
 
 
 def differences(
     result: dict[str, Any], arm: str, views: int = 10, what: str = "top1"
 ) -> list[float]:
-    """The arm's test error minus the full net's, seed by seed, in percentage points; empty where the arm was not run."""
+    """The arm's test error minus the full net's, seed by seed, in percentage points; empty where
+    the arm was not run."""
     nets = result["metrics"]["nets"]
     own, full = (errors(result, name, views, what) for name in (arm, FULL))
     return [100 * (own[seed] - full[seed]) for seed in full if seed in own] if arm in nets else []
 
 
 def gains(result: dict[str, Any], what: str = "top1") -> list[float]:
-    """The full net's error from ten views minus that from one, seed by seed, in percentage points."""
+    """The full net's error from ten views minus that from one, seed by seed, in percentage
+    points."""
     ten, one = (errors(result, FULL, views, what) for views in (10, 1))
     return [100 * (ten[seed] - one[seed]) for seed in ten]
 
@@ -197,7 +176,7 @@ def table(result: dict[str, Any]) -> Table:
         [
             ARMS[FULL].what,
             "",
-            f"{_spread(full, '.1f')} %",
+            f"{_with_half(full, '.1f')} %",
             "  ".join(f"{error:.1f}" for error in full),
         ]
     ]
@@ -219,16 +198,15 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def _row(what: str, paper: str, values: list[float]) -> list[str]:
-    here = (
-        [_spread(values, "+.1f"), "  ".join(f"{d:+.1f}" for d in values)]
-        if values
-        else ["not yet run", ""]
-    )
-    return [f"  {what}", f"+{paper}" if paper[:1].isdigit() else paper, *here]
+    measured = ["not yet run", ""]
+    if values:
+        measured = [_with_half(values, "+.1f"), "  ".join(f"{d:+.1f}" for d in values)]
+    return [f"  {what}", f"+{paper}" if paper[:1].isdigit() else paper, *measured]
 
 
 def learning(result: dict[str, Any], arms: Iterable[str] = ARMS) -> Table:
-    """Training error, test error from one view, overfitting and iterations to convergence, means over seeds."""
+    """Training error, test error from one view, overfitting and iterations to convergence, means
+    over seeds."""
     metrics, rows = result["metrics"], []
     for arm in arms:
         if arm in metrics["nets"]:
@@ -254,14 +232,15 @@ def learning(result: dict[str, Any], arms: Iterable[str] = ARMS) -> Table:
     )
 
 
-def _spread(values: list[float], form: str) -> str:
+def _with_half(values: list[float], form: str) -> str:
+    """The mean, and half of its 95 % interval where there is one."""
     mean, half = mean_interval(values)
     return f"{mean:{form}}" + (f" ± {half:.1f}" if np.isfinite(half) else "")
 
 
 def again(result: dict[str, Any], other: dict[str, Any]) -> Table:
-    """The same nets on two processors: each arm's validation error, one view, after the last epoch that all of both have, minus the full
-    net's, percentage points."""
+    """The same nets on two processors: each arm's validation error, one view, after the last epoch
+    that all of both have, minus the full net's, percentage points."""
     runs = [one["metrics"]["val_error"] for one in (result, other)]
     epoch = min(
         len(errors) for arms in runs for by_seed in arms.values() for errors in by_seed.values()
@@ -273,23 +252,24 @@ def again(result: dict[str, Any], other: dict[str, Any]) -> Table:
         }
         for arms in runs
     ]
-    rows = [[ARMS[FULL].what, *(f"{_spread(list(one[FULL].values()), '.1f')} %" for one in at)]]
+    rows = [[ARMS[FULL].what, *(f"{_with_half(list(one[FULL].values()), '.1f')} %" for one in at)]]
     rows.append(["differences from it, percentage points"])
     for arm in (arm for arm in ARMS if arm != FULL and arm in at[0] and arm in at[1]):
         paired = [
             [error - one[FULL][s] for s, error in one[arm].items() if s in one[FULL]] for one in at
         ]
         rows.append(
-            [f"  {ARMS[arm].what}", *(_spread(differences, "+.1f") for differences in paired)]
+            [f"  {ARMS[arm].what}", *(_with_half(differences, "+.1f") for differences in paired)]
         )
     processors = [one["provenance"]["hardware"]["processor"] for one in (result, other)]
     return Table([f"validation error after epoch {epoch}, one view", *processors], rows)
 
 
 def plot(result: dict[str, Any]) -> Figure:
-    """What each arm costs, paired over seeds: small dots are seeds, bars 95 % intervals around the mean, diamonds the paper's numbers."""
+    """What each arm costs, paired over seeds: small dots are seeds, bars 95 % intervals around the
+    mean, diamonds the paper's numbers."""
     rows = [
-        (about.what, differences(result, arm), about.mark)
+        (about.what, differences(result, arm), about.points)
         for arm, about in ARMS.items()
         if arm != FULL
     ]

@@ -1,110 +1,99 @@
-"""The four-layer net on CIFAR-10 with response normalization and without it (section 3.3 of the paper, which reports 11 and 13 percent of
-test error and says no more about that net).
+"""The four-layer net on CIFAR-10 with response normalization and without it (section 3.3 of the
+paper, which reports 11 and 13 percent of test error and says no more about that net).
 
-Both are the small net of Figure 1, this time with regularization: crops, reflections, weight decay, one fall of the rate. Normalization
-follows the first two convolutions, as in the large net. It makes responses smaller, so that another rate may suit it: each of the two has
-the one of the profile's rates with the lowest loss over the last quarter of a short run, as in Figure 1. Seeds are paired.
+    alexnet reproduce --only cifar_lrn --profile cifar10 --seeds 3
+
+Both are the small net of Figure 1, this time with regularization: crops, reflections, weight decay,
+one fall of the rate. Normalization follows the first two convolutions, as in the large net. It
+makes responses smaller, so that another rate may suit it: each of the two has the one of the
+profile's rates with the lowest loss over the last quarter of a short run, as in Figure 1. Seeds are
+paired.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from alexnet import evaluation
-from alexnet.claims import mean_interval
+from alexnet.claims.statistics import mean_interval
 from alexnet.data.pack import held_out
-from alexnet.experiments import models
-from alexnet.experiments.figure1 import choose
+from alexnet.experiments import figure1
+from alexnet.experiments.jobs import Run, Training, at_best_rate, configure, train_only
+from alexnet.experiments.protocol import Entry, by_arm, common
 from alexnet.profiles import Profile
+from alexnet.results import Record
 from alexnet.tables import Table
 
+NAME = "cifar_lrn"
+VERSION = 1
 ARMS = {"without": "four-layer/regularized", "with": "four-layer/regularized/lrn"}
 PAPER = {"without": 0.13, "with": 0.11}  # top-1 errors
 COLORS = {"without": "#c77c11", "with": "#3b6fa0"}
 
 
-def config(profile: Profile) -> dict[str, Any]:
-    settings = profile["cifar_lrn"]
-    return {
-        "cifar_lrn": settings,
-        "arms": ARMS,
-        "data": {name: pack.digest for name, pack in profile.splits("cifar_lrn").items()},
+def settings(profile: Profile) -> dict[str, Any]:
+    profile[NAME]  # says so where there are none
+    return {}
+
+
+def sweep(profile: Profile, arm: str) -> list[Training]:
+    """A short run at each of the profile's rates."""
+    given, packs = profile[NAME], train_only(profile.splits(NAME))
+    fields = {"width": given.get("width", 1.0), "image_size": given["image_size"]}
+    fields |= {"batch_size": 128, "seed": 0, "epochs": given["sweep_epochs"], "packs": packs}
+    return [
+        Training(configure(profile, ARMS[arm], rate=rate, **fields), packs)
+        for rate in given["rates"]
+    ]
+
+
+def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+    own, packs, made = settings(profile), profile.splits(NAME), []
+    for arm in ARMS:
+        tried = sweep(profile, arm)
+        made += figure1.sweep_entries(arm, tried, own)
+        for seed in seeds:
+            config = replace(tried[0].config, seed=seed, epochs=profile[NAME]["epochs"], rate=None)
+            job = Training(config, tried[0].packs, tuple(tried), at_best_rate)
+            made.append(Entry(arm, seed, packs, (job,), own, tuple(seeds)))
+    return made
+
+
+def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+    (run,) = runs
+    if entry.seed is None:
+        return figure1.measure_sweep(run)
+    split = held_out(entry.packs, "the CIFAR-10 net")
+    net, augment = run.net()
+    views = {
+        str(n): evaluation.evaluate(net, entry.packs[split], augment, n, progress=True).rounded()
+        for n in (1, 10)
     }
-
-
-def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
-    """Those of the sweep; which rates the others have, it decides."""
-    return [(config, profile.splits("cifar_lrn")) for config in _sweep(profile).values()]
-
-
-def then(profile: Profile, seeds: list[int]) -> models.Later:
-    """Those at the best rates."""
-    sweep, splits = _sweep(profile), _training(profile)
-    best, _ = choose(profile, sweep, splits)
-    return [(config, splits) for config in _full(profile, sweep, best, seeds).values()], {}
-
-
-def _sweep(profile: Profile) -> dict[tuple[str, float], models.Config]:
-    settings, splits = profile["cifar_lrn"], _training(profile)
-    common = {
-        "width": settings.get("width", 1.0),
-        "image_size": settings["image_size"],
-        "batch_size": 128,
-        "seed": 0,
-    }
-    return {
-        (arm, rate): models.configure(
-            profile, preset, splits=splits, rate=rate, epochs=settings["sweep_epochs"], **common
-        )
-        for arm, preset in ARMS.items()
-        for rate in settings["rates"]
-    }
-
-
-def _training(profile: Profile):
-    return {"train": profile.splits("cifar_lrn")["train"]}
-
-
-def _full(
-    profile: Profile, sweep: dict, best: dict[str, float], seeds: list[int]
-) -> dict[tuple[str, int], models.Config]:
-    epochs = profile["cifar_lrn"]["epochs"]
-    return {
-        (arm, seed): models.change(sweep[arm, best[arm]], seed=seed, epochs=epochs)
-        for arm in ARMS
-        for seed in seeds
-    }
-
-
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    settings, splits, sweep = profile["cifar_lrn"], profile.splits("cifar_lrn"), _sweep(profile)
-    split = held_out(splits, "the CIFAR-10 net")
-    best, losses = choose(profile, sweep, _training(profile))
-    jobs = _full(profile, sweep, best, seeds)
-    trained = dict(
-        zip(
-            jobs,
-            models.train_all(profile, list(jobs.values()), _training(profile), title="cifar_lrn"),
-            strict=True,
-        )
-    )
-    found: dict[str, dict[str, Any]] = {arm: {} for arm in ARMS}
-    for (arm, seed), path in trained.items():
-        net, augment = models.trained(path)
-        views = {
-            str(n): evaluation.evaluate(net, splits[split], augment, n, progress=True).rounded()
-            for n in (1, 10)
-        }
-        found[arm][str(seed)] = {"views": views, "ended": models.summary(path)["ended"]}
     return {
         "split": split,
-        "images": len(splits[split]),
-        "train_images": len(splits["train"]),
-        "epochs": settings["epochs"],
-        "rates": best,
-        "sweep": losses,
-        "nets": found,
+        "images": len(entry.packs[split]),
+        "train_images": len(entry.packs["train"]),
+        "epochs": run.config.epochs,
+        "rate": run.config.rate,
+        "views": views,
+        "ended": run.summary["ended"],
+    }
+
+
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    nets = by_arm(records, ARMS)
+    every = [metrics for by_seed in nets.values() for metrics in by_seed.values()]
+    return {
+        **common(every, "split", "images", "train_images", "epochs"),
+        "rates": {arm: common(nets[arm].values(), "rate")["rate"] for arm in nets},
+        "sweep": {arm: figure1.collect_sweep(records, arm) for arm in nets},
+        "nets": {
+            arm: {seed: {what: m[what] for what in ("views", "ended")} for seed, m in of.items()}
+            for arm, of in nets.items()
+        },
     }
 
 

@@ -1,7 +1,10 @@
-"""The net on more than one device (section 3.2 of the paper): what crosses, counted in real messages, beside what the table of layers says;
-and what a step costs in each layout of ranks.
+"""The net on more than one device (section 3.2 of the paper): what crosses, counted in real
+messages, beside what the table of layers says; and what a step costs in each layout of ranks.
 
-The ranks are processes that `torchrun` starts; each measures with the trainer's own parts, and rank 0 writes down what all found.
+    alexnet reproduce --only devices --seeds 5
+
+The ranks are processes that `torchrun` starts; each measures with the trainer's own parts, and rank
+0 writes down what all of them measured.
 """
 
 import argparse
@@ -11,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -27,16 +31,23 @@ from alexnet.data.loader import batches
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.exchange import Across
+from alexnet.experiments.jobs import Run
+from alexnet.experiments.protocol import Entry
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
-from alexnet.results import ROOT
+from alexnet.results import ROOT, Record
+from alexnet.tables import Table
 from alexnet.training.learner import Learner
 from alexnet.training.ranks import Ranks, join
+
+NAME = "devices"
+VERSION = 1
 
 
 @dataclass(frozen=True)
 class Layout:
-    """rows of ranks that share a batch, columns of ranks that share a net; overlap: gradients are summed while the backward pass runs."""
+    """rows of ranks that share a batch, columns of ranks that share a net; overlap: gradients are
+    summed while the backward pass runs."""
 
     rows: int
     columns: int
@@ -60,18 +71,82 @@ LAYOUTS = {
 }
 
 
-def config(profile: Profile) -> dict[str, Any]:
-    return {"devices": profile["devices"]}
+def settings(profile: Profile) -> dict[str, Any]:
+    own = {name: value for name, value in profile[NAME].items() if name != "pictographs"}
+    return own | {"layouts": {name: asdict(layout) for name, layout in LAYOUTS.items()}}
 
 
-def reckon(
+def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+    """One, of all layouts: they are timed in turns."""
+    packs = profile.splits(NAME)
+    return [Entry("layouts", None, packs, (), settings(profile), tuple(seeds))]
+
+
+def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+    """All layouts on the full net, one after the other; a round for each seed, so that whatever
+    else a machine does meets all alike."""
+    pack = entry.packs["train"].path
+    own = {name: value for name, value in entry.settings.items() if name != "layouts"}
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in LAYOUTS}
+    with tqdm(total=len(entry.seeds) * len(LAYOUTS), unit="layout", disable=None) as bar:
+        for seed in entry.seeds:
+            for name, layout in LAYOUTS.items():
+                bar.set_description(name)
+                rounds[name].append(launch(layout, pack, seed=seed, **own))
+                bar.update()
+    layouts = {name: _together(name, own) for name, own in rounds.items()}
+    return {"layouts": layouts, "batch_size": entry.settings["batch_size"]}
+
+
+def _together(name: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """A layout's rounds: medians of its times, and what it sent, which is always the same."""
+    times = {
+        what: [time for one in rounds for time in one.pop(f"{what}_times")]
+        for what in ("step", "exchange")
+    }
+    first, *others = rounds
+    if any(one != first for one in others):
+        raise RuntimeError(f"the rounds of {name} did not send the same: {first}, {others}")
+    medians = {f"{what}_seconds": round(median(seconds), 4) for what, seconds in times.items()}
+    return first | medians | {"steps": len(times["step"])}
+
+
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    return records[0]["metrics"]
+
+
+def table(result: dict[str, Any]) -> Table:
+    """What a step takes in each layout."""
+    layouts = result["metrics"]["layouts"]
+    one = layouts["one process"]["step_seconds"]
+    rows = [
+        [name, str(ranks), f"{layout['step_seconds']:.2f}", f"{one / layout['step_seconds']:.2f}"]
+        for name, layout in layouts.items()
+        for ranks in [layout["ranks"][0] * layout["ranks"][1]]
+    ]
+    return Table(["layout", "ranks", "seconds a step", "times as fast"], rows)
+
+
+def plot(result: dict[str, Any]) -> Figure:
+    """Seconds a step in each layout."""
+    layouts = result["metrics"]["layouts"]
+    figure, axes = plt.subplots(figsize=(6, 0.3 * len(layouts) + 0.6), layout="constrained")
+    axes.barh(list(layouts), [layout["step_seconds"] for layout in layouts.values()], 0.6)
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds a step")
+    return figure
+
+
+def expected_traffic(
     rows: int, columns: int, batch: int, preset: str = "paper", **sizes: Any
 ) -> dict[str, float]:
-    """What one rank of a layout hands to others in a step, in elements of tensors, by the table of layers alone.
+    """What one rank of a layout hands to others in a step, in elements of tensors, by the table of
+    layers alone.
 
-    "forward", "backward": maps, units and logits that go to the rank with the other column; "gradients": what it adds up with the same
-    column's other copies. "macs": its multiply-accumulates in a step, three times the forward pass's (conv1 has no gradient with respect to
-    the image, which this leaves out).
+    "forward", "backward": maps, units and logits that go to the rank with the other column;
+    "gradients": what it adds up with the same column's other copies. "macs": its
+    multiply-accumulates in a step, three times the forward pass's (conv1 has no gradient with
+    respect to the image, which this leaves out).
     """
     table = presets.shapes(presets.get(preset), **sizes)
     crossing, images = presets.crossings(table), batch / rows
@@ -87,69 +162,28 @@ def reckon(
     }
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    """All layouts on the full net, one after the other; a round for each seed, so that whatever else a machine does meets all alike."""
-    settings, pack = profile["devices"], profile.splits("devices")["train"].path
-    asked = {name: value for name, value in settings.items() if name != "pictographs"}
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in LAYOUTS}
-    with tqdm(total=len(seeds) * len(LAYOUTS), unit="layout", disable=None) as bar:
-        for seed in seeds:
-            for name, layout in LAYOUTS.items():
-                bar.set_description(name)
-                rounds[name].append(launch(layout, pack, seed=seed, **asked))
-                bar.update()
-    times = ("step", "exchange")
-    found = {}
-    for name, (first, *others) in rounds.items():
-        seconds = {
-            what: [time for one in (first, *others) for time in one.pop(f"{what}_times")]
-            for what in times
-        }
-        assert all(one == first for one in others), (
-            f"the rounds of {name} did not send the same: {first}, {others}"
-        )
-        found[name] = (
-            first
-            | {f"{what}_seconds": round(median(seconds[what]), 4) for what in times}
-            | {"steps": len(seconds["step"])}
-        )
-    return {"layouts": found, "batch_size": settings["batch_size"]}
-
-
 def launch(layout: Layout, pack: Path, **settings: Any) -> dict[str, Any]:
-    """Measures one layout in ranks of its own."""
+    """Measure one layout in ranks of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        asked = (
-            asdict(layout)
-            | {"pack": str(pack), "device": "cuda" if torch.cuda.is_available() else "cpu"}
-            | settings
-        )
-        out = Path(folder) / "found.json"
-        environment = os.environ | {
-            "OMP_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-        }  # as torchrun has it for several
-        start = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={layout.ranks}",
-        ]
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        options = asdict(layout) | {"pack": str(pack), "device": device} | settings
+        out = Path(folder) / "measured.json"
+        # as torchrun has it for several
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        count = f"--nproc-per-node={layout.ranks}"
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", count]
         if layout.ranks == 1:  # which needs nobody to start it, and torchrun takes seconds
-            start, environment = (
-                [sys.executable],
-                environment | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
-            )
-        command = [*start, "-m", "alexnet.experiments.devices", json.dumps(asked), str(out)]
+            start = [sys.executable]
+            environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+        command = [*start, "-m", "alexnet.experiments.devices", json.dumps(options), str(out)]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the ranks of {layout} failed: {done.stderr[-2000:]}")
         return json.loads(out.read_text())
 
 
-def measure(
-    here: Ranks,
+def measure_ranks(
+    ranks: Ranks,
     pack: Path,
     batch_size: int,
     steps: int,
@@ -160,31 +194,32 @@ def measure(
     classes: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """In each rank: `steps` steps after a first one that is not timed. Elements are of one image (messages) or one step (gradients)."""
+    """In each rank: `steps` steps after a first one that is not timed. Elements are of one image
+    (messages) or one step (gradients)."""
     train, recipe = open_splits(pack)["train"], presets.get(preset).recipe
     torch.manual_seed(seed)
-    net = AlexNet(preset, classes, width, image_size, exchange=here.exchange)
-    learner = Learner(net, recipe, here, overlap=overlap)
+    net = AlexNet(preset, classes, width, image_size, exchange=ranks.exchange)
+    learner = Learner(net, recipe, ranks, overlap=overlap)
     augment = Augment(recipe, train.mean, image_size, train.color)
     images, times = 0, {"step": list[float](), "exchange": list[float]()}
     for step, (pixels, labels, ids, positions) in enumerate(
-        batches(train, batch_size, seed, 0, 0, here.shard)
+        batches(train, batch_size, seed, 0, 0, ranks.shard)
     ):
         if step > steps:
             break
         x, images = augment.train(pixels, ids, positions, 0), images + len(ids)
-        here.meet()
-        here.exchange.seconds()
+        ranks.meet()
+        ranks.exchange.seconds()
         began = time.perf_counter()
         learner.backward(x, labels, rng.key(rng.DROPOUT, 0, step, ids), batch_size)
         learner.update([recipe.rate] * len(learner.parameters))
-        here.meet()
+        ranks.meet()
         if step:
             times["step"].append(time.perf_counter() - began)
-            times["exchange"].append(here.exchange.seconds())
-    sent = here.exchange.sent if isinstance(here.exchange, Across) else {}
+            times["exchange"].append(ranks.exchange.seconds())
+    sent = ranks.exchange.sent if isinstance(ranks.exchange, Across) else {}
     return {
-        "ranks": [here.rows, here.world // here.rows],
+        "ranks": [ranks.rows, ranks.world // ranks.rows],
         "sent_per_image": {
             f"{layer} {way}": count / images for (layer, way), count in sorted(sent.items())
         },
@@ -195,9 +230,9 @@ def measure(
     }
 
 
-def plot() -> Figure:
-    """How the traffic of one rank grows with the ranks, in MB of float32 a step, and how little it computes for each number that it sends;
-    by arithmetic."""
+def plot_traffic() -> Figure:
+    """How the traffic of one rank grows with the ranks, in MB of float32 a step, and how little it
+    computes for each number that it sends; by arithmetic."""
     figure, panels = plt.subplots(
         2, 2, figsize=(7.2, 5.2), layout="constrained", sharex=True, sharey="row"
     )
@@ -225,7 +260,7 @@ def plot() -> Figure:
                 ms=4,
                 lw=1.2,
             )
-        columns = reckon(1, 2, batch[2])
+        columns = expected_traffic(1, 2, batch[2])
         crossing = columns["forward"] + columns["backward"]
         sent.plot([2], [4e-6 * crossing], "C3D", label="two columns")
         done.plot([2], [columns["macs"] / crossing], "C3D")
@@ -242,19 +277,21 @@ def plot() -> Figure:
 
 def work(ranks: int, batch: int) -> float:
     """Multiply-accumulates of a rank in a step: all ways of sharing here share them evenly."""
-    return reckon(1, 1, batch)["macs"] / ranks
+    return expected_traffic(1, 1, batch)["macs"] / ranks
 
 
 def copies(ranks: int, batch: int) -> float:
-    """Elements that a rank sends in a step where each has the whole net: a ring's sum of all gradients, twice (n - 1) / n of them."""
+    """Elements that a rank sends in a step where each has the whole net: a ring's sum of all
+    gradients, twice (n - 1) / n of them."""
     return (
         2 * (ranks - 1) / ranks * presets.total(presets.shapes(presets.get("paper")), "parameters")
     )
 
 
 def hybrid(ranks: int, batch: int) -> float:
-    """The same where only the convolutions are copied, and each rank owns a share of the units of every fully connected layer (Krizhevsky,
-    2014): gradients of the convolutions by a ring; each rank's images' pooled maps, units and partial sums to all others, and back."""
+    """The same where only the convolutions are copied, and each rank owns a share of the units of
+    every fully connected layer (Krizhevsky, 2014): gradients of the convolutions by a ring; each
+    rank's images' pooled maps, units and partial sums to all others, and back."""
     table = presets.shapes(presets.get("paper"))
     convs = sum(row.parameters for row in table if row.layer.kernel)
     dense = [row for row in table if not row.layer.kernel]
@@ -269,21 +306,20 @@ def hybrid(ranks: int, batch: int) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """What `launch` starts in every rank."""
-    form = argparse.ArgumentParser(description=measure.__doc__)
-    form.add_argument("asked", type=json.loads)
+    form = argparse.ArgumentParser(description=measure_ranks.__doc__)
+    form.add_argument("options", type=json.loads)
     form.add_argument("out", type=Path)
     args = form.parse_args(arguments)
-    asked = args.asked
-    rows, columns = asked.pop("rows"), asked.pop("columns")
-    here = join(
-        presets.get(asked["preset"]).columns, asked.pop("device"), columns
-    )  # ranks may share a GPU
-    if (here.rows, here.world) != (rows, rows * columns):
-        raise InputError(f"{here.world} ranks do not make {rows} x {columns}")
-    found = measure(here, Path(asked.pop("pack")), **asked)
-    if here.is_first:
-        args.out.write_text(json.dumps(found))
-    here.leave()
+    options = args.options
+    rows, columns = options.pop("rows"), options.pop("columns")
+    # ranks may share a GPU
+    ranks = join(presets.get(options["preset"]).columns, options.pop("device"), columns)
+    if (ranks.rows, ranks.world) != (rows, rows * columns):
+        raise InputError(f"{ranks.world} ranks do not make {rows} x {columns}")
+    measured = measure_ranks(ranks, Path(options.pop("pack")), **options)
+    if ranks.is_first:
+        args.out.write_text(json.dumps(measured))
+    ranks.leave()
     return 0
 
 

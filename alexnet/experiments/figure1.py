@@ -1,149 +1,136 @@
-"""Figure 1 (section 3.1 of the paper): training error by epoch of a four-layer net with ReLU, with tanh and with the logistic function, no
-regularization, up to a threshold. The figure has the first two; of the third the text speaks.
+"""Figure 1 (section 3.1 of the paper): training error by epoch of a four-layer net with ReLU, with
+tanh and with the logistic function, no regularization, up to a threshold. The figure has the first
+two; of the third the text speaks.
 
-The paper chose the rates of the nets separately, to make each as fast as it can be. So does this: each rate that the profile has for a kind
-is tried for some epochs, and the one with the lowest loss over the last quarter of them is taken.
+    alexnet reproduce --only figure1 --seeds 5
+
+The paper chose the rates of the nets separately, to make each as fast as it can be. So does this:
+each rate that the profile has for a kind is tried for some epochs, and the one with the lowest loss
+over the last quarter of them is taken.
 """
 
 import math
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from alexnet.data.pack import Pack
-from alexnet.experiments import models
+from alexnet.experiments.jobs import (
+    Run,
+    Training,
+    at_best_rate,
+    configure,
+    late_loss,
+    train_only,
+)
+from alexnet.experiments.protocol import Entry, by_arm, by_kind, common
 from alexnet.profiles import Profile
-from alexnet.training import log
+from alexnet.results import Record
+from alexnet.tables import Table
 
+NAME = "figure1"
+VERSION = 1
 KINDS = {"ReLU": "four-layer", "tanh": "four-layer/tanh", "logistic": "four-layer/sigmoid"}
 STYLES = {"ReLU": ("C0", "-"), "tanh": ("C3", "--"), "logistic": ("C2", "-.")}
 
 
-def config(profile: Profile) -> dict[str, Any]:
-    return {"figure1": profile["figure1"], "data": profile.splits("figure1")["train"].digest}
+def settings(profile: Profile) -> dict[str, Any]:
+    return {"threshold": profile[NAME]["threshold"]}
 
 
-def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
-    """Those of the sweep; which rates the others have, it decides."""
-    return [(config, profile.splits("figure1")) for config in _sweep(profile).values()]
-
-
-def then(profile: Profile, seeds: list[int]) -> models.Later:
-    """Those at the best rates."""
-    splits, sweep = {"train": profile.splits("figure1")["train"]}, _sweep(profile)
-    best, _ = choose(profile, sweep, splits)
-    full = _full(profile, sweep, best, seeds)
+def sweep(profile: Profile, kind: str) -> list[Training]:
+    """A short run at each of the profile's rates for a kind; it may have none."""
+    given, packs = profile[NAME], train_only(profile.splits(NAME))
+    fields: dict[str, Any] = {"width": 1.0, "batch_size": 128, "seed": 0, "packs": packs}
+    fields |= {"image_size": packs["train"].size, "epochs": given["sweep_epochs"]}
     return [
-        (full[key], splits) for key in reversed(full)
-    ], {}  # the slowest nonlinearity first, so that it does not end alone
+        Training(configure(profile, KINDS[kind], rate=rate, **fields), packs)
+        for rate in given["rates"].get(kind, [])
+    ]
 
 
-def _sweep(profile: Profile) -> dict[tuple[str, float], models.Config]:
-    settings, splits = profile["figure1"], {"train": profile.splits("figure1")["train"]}
-    common = {
-        "width": 1.0,
-        "image_size": splits["train"].size,
-        "batch_size": 128,
-        "epochs": settings["sweep_epochs"],
-        "seed": 0,
-    }
+def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+    own, given = settings(profile), profile[NAME]
+    end = {"epochs": given["epochs"], "stop_at_train_error": given["threshold"], "rate": None}
+    made = []
+    for kind in KINDS:
+        tried = sweep(profile, kind)
+        made += sweep_entries(kind, tried, {})
+        for seed in seeds if tried else []:
+            config, packs = replace(tried[0].config, seed=seed, **end), tried[0].packs
+            job = Training(config, packs, tuple(tried), at_best_rate)
+            made.append(Entry(kind, seed, packs, (job,), own, tuple(seeds)))
+    return made
+
+
+def sweep_entries(arm: str, jobs: Sequence[Training], own: dict[str, Any]) -> list[Entry]:
+    """One for each rate that is tried for an arm."""
+    return [Entry(f"{arm}, rate {job.config.rate}", None, job.packs, (job,), own) for job in jobs]
+
+
+def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+    (run,) = runs
+    if entry.seed is None:
+        return measure_sweep(run)
+    errors, threshold = run.rows("epoch", "error"), entry.settings["threshold"]
     return {
-        (kind, rate): models.configure(profile, preset, splits=splits, rate=rate, **common)
-        for kind, preset in KINDS.items()
-        for rate in settings["rates"].get(kind, [])  # a kind without any is left out
+        "images": len(entry.packs["train"]),
+        "threshold": threshold,
+        "budget": run.config.epochs,
+        "rate": run.config.rate,
+        "error_by_epoch": [round(error, 5) for error in errors],
+        "epochs_to_threshold": arrival(errors, threshold),
     }
 
 
-def _full(
-    profile: Profile, sweep: dict, best: dict[str, float], seeds: list[int]
-) -> dict[tuple[str, int], models.Config]:
-    settings = profile["figure1"]
-    goal = {"epochs": settings["epochs"], "stop_at_train_error": settings["threshold"]}
-    return {
-        (kind, seed): models.change(sweep[kind, rate], seed=seed, **goal)
-        for kind, rate in best.items()
-        for seed in seeds
-    }
+def measure_sweep(run: Run) -> dict[str, Any]:
+    """The late loss at a rate; None, for JSON has no infinity, where the run diverged."""
+    loss = late_loss(run)
+    return {"rate": run.config.rate, "late_loss": round(loss, 4) if math.isfinite(loss) else None}
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    settings, splits, sweep = (
-        profile["figure1"],
-        {"train": profile.splits("figure1")["train"]},
-        _sweep(profile),
-    )
-    best, losses = choose(profile, sweep, splits)
-    full = _full(profile, sweep, best, seeds)
-    trained = dict(
-        zip(
-            full,
-            models.train_all(profile, list(full.values()), splits, title="Figure 1"),
-            strict=True,
-        )
-    )
-    curves = {
-        key: [row["error"] for row in log.read(path, "epoch")] for key, path in trained.items()
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    kinds = by_arm(records, KINDS)
+    every = [metrics for by_seed in kinds.values() for metrics in by_seed.values()]
+    nets = {
+        kind: common(by_seed.values(), "rate")
+        | {"sweep": collect_sweep(records, kind)}
+        | by_kind(by_seed, ("error_by_epoch", "epochs_to_threshold"))
+        for kind, by_seed in kinds.items()
     }
-    return {
-        "images": len(splits["train"]),
-        "threshold": settings["threshold"],
-        "budget": settings["epochs"],
-        "nets": {
-            kind: {
-                "rate": best[kind],
-                "sweep": losses[kind],
-                "error_by_epoch": {
-                    str(seed): [round(e, 5) for e in curves[kind, seed]] for seed in seeds
-                },
-                "epochs_to_threshold": {
-                    str(seed): arrival(curves[kind, seed], settings["threshold"]) for seed in seeds
-                },
-            }
-            for kind in best
-        },
-    }
+    return common(every, "images", "threshold", "budget") | {"nets": nets}
 
 
-def choose(
-    profile: Profile, sweep: dict[tuple[str, float], models.Config], splits: dict[str, Pack]
-) -> tuple[dict[str, float], dict[str, dict[str, float | None]]]:
-    """Of runs by kind and rate: for each kind the rate with the lowest late loss; and all of these losses, None where a run diverged."""
-    tried = dict(
-        zip(
-            sweep,
-            models.train_all(profile, list(sweep.values()), splits, title="choosing rates"),
-            strict=True,
-        )
-    )
-    losses: dict[str, dict[float, float]] = {}
-    for (kind, rate), path in tried.items():
-        losses.setdefault(kind, {})[rate] = late_loss(path)
-    best = {kind: min(by_rate, key=by_rate.__getitem__) for kind, by_rate in losses.items()}
-    told = {
-        kind: {str(r): round(x, 4) if math.isfinite(x) else None for r, x in by_rate.items()}
-        for kind, by_rate in losses.items()
-    }
-    return best, told
+def collect_sweep(records: Sequence[Record], arm: str) -> dict[str, float | None]:
+    """The late loss by rate, of the rates that were tried for an arm."""
+    own = [r["metrics"] for r in records if r["arm"].startswith(f"{arm}, rate ")]
+    return {str(m["rate"]): m["late_loss"] for m in sorted(own, key=lambda m: m["rate"])}
 
 
 def arrival(errors: list[float], threshold: float) -> int | None:
-    """The number of epochs after which the error is at the threshold or below; None: not within the budget."""
+    """The number of epochs after which the error is at the threshold or below; None: not within
+    the budget."""
     return next((epoch for epoch, error in enumerate(errors, 1) if error <= threshold), None)
 
 
-def late_loss(path: Path) -> float:
-    """Mean loss of the last quarter of a run's steps; infinite if it diverged."""
-    if models.summary(path)["ended"] == "diverged":
-        return math.inf
-    losses = log.losses(path)
-    late = losses[-max(1, len(losses) // 4) :]
-    return sum(late) / len(late)
+def table(result: dict[str, Any]) -> Table:
+    """Epochs to the threshold, seed by seed, at each kind's best rate."""
+    metrics, rows = result["metrics"], []
+    for kind, net in metrics["nets"].items():
+        epochs = [
+            f"> {metrics['budget']:g}" if epoch is None else str(epoch)
+            for epoch in net["epochs_to_threshold"].values()
+        ]
+        rows.append([kind, f"{net['rate']:g}", "  ".join(epochs)])
+    head = [f"epochs to {metrics['threshold']:.0%} training error", "rate", "seed by seed"]
+    return Table(head, rows)
 
 
 def plot(result: dict[str, Any]) -> Figure:
-    """Training error by epoch, as Figure 1 draws it: ReLU solid, tanh dashed, and the logistic function; thin lines are further seeds."""
+    """Training error by epoch, as Figure 1 draws it: ReLU solid, tanh dashed, and the logistic
+    function; thin lines are further seeds."""
     metrics = result["metrics"]
     figure, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
     for kind, net in metrics["nets"].items():

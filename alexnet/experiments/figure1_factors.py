@@ -1,14 +1,18 @@
-"""On what Figure 1's factor of six hangs (section 3.1 of the paper): how much sooner than tanh ReLU comes down to a training error, where
-the four-layer net starts from other weights, sees its pixels on another scale, or has a layer more or less. (On the order of pooling and
-nonlinearity it cannot hang, but for rounding: a rising function of a maximum is the maximum of the function. One batch shows it.)
+"""What Figure 1's factor of six depends on (section 3.1 of the paper): how much sooner than tanh
+ReLU comes down to a training error, where the four-layer net starts from other weights, sees its
+pixels on another scale, or has a layer more or less. (It cannot depend on the order of pooling and
+nonlinearity, but for rounding: a rising function of a maximum is the maximum of the function. One
+batch shows it.)
 
-Every net is trained at each of the profile's rates, and the best of them counts, for ReLU and for tanh separately, as in the paper; what
-comes out at one rate for both is then a factor too. Nets are narrower than Figure 1's own, and the threshold is higher, so that all of it
-takes minutes.
+    alexnet reproduce --only figure1_factors --seeds 5
+
+Every net is trained at each of the profile's rates, and the best of them counts, for ReLU and for
+tanh separately, as in the paper; what comes out at one rate for both is then a factor too. Nets are
+narrower than Figure 1's own, and the threshold is higher, so that all of it takes minutes.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -20,12 +24,15 @@ from matplotlib.figure import Figure
 from alexnet.data.augment import Augment
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.pack import Pack
-from alexnet.experiments import models
+from alexnet.experiments.jobs import Run, Training, configure, train_only
+from alexnet.experiments.protocol import Entry, by_seed, common, only
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
+from alexnet.results import Record
 from alexnet.tables import Table
-from alexnet.training import log
 
+NAME = "figure1_factors"
+VERSION = 1
 KINDS = {"ReLU": "", "tanh": "/tanh"}
 NETS = {
     "as in Figure 1": "four-layer",
@@ -36,82 +43,70 @@ NETS = {
     "depth: four convolutions": "four-layer/deeper",
 }
 BATCH = 128
+ORDER = "order of pooling and nonlinearity"
 
 
-def config(profile: Profile) -> dict[str, Any]:
-    settings = profile["figure1_factors"]
+def settings(profile: Profile) -> dict[str, Any]:
+    return {name: profile[NAME][name] for name in ("threshold", "epochs")}
+
+
+def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+    given, packs, own = profile[NAME], train_only(profile.splits(NAME)), settings(profile)
+    fields = {"width": given["width"], "image_size": packs["train"].size, "batch_size": BATCH}
+    fields |= {"epochs": given["epochs"], "stop_at_train_error": given["threshold"]}
+    made = []
+    for name, preset in NETS.items():
+        for kind, variant in KINDS.items():
+            for rate in given["rates"][kind]:
+                for seed in seeds:
+                    about = {"packs": packs, "rate": rate, "seed": seed}
+                    config = configure(profile, preset + variant, **about, **fields)
+                    arm, job = f"{name}, {kind}, rate {rate}", Training(config, packs)
+                    made.append(Entry(arm, seed, packs, (job,), own, tuple(seeds)))
+    return [*made, Entry(ORDER, None, packs, (), {"width": given["width"], "batch": BATCH})]
+
+
+def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+    pack, own = entry.packs["train"], entry.settings
+    if not runs:
+        return {kind: order(variant, pack, own["width"]) for kind, variant in KINDS.items()}
+    (run,) = runs
+    errors, window = run.rows("step", "error"), steps_per_epoch(pack, BATCH)
     return {
-        "figure1_factors": settings,
-        "nets": NETS,
-        "batch": BATCH,
-        "data": profile.splits("figure1_factors")["train"].digest,
+        "images": len(pack),
+        "threshold": own["threshold"],
+        "budget": own["epochs"],
+        "rate": run.config.rate,
+        "epochs": arrival(errors, own["threshold"], window),
     }
 
 
-def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
-    return [
-        (config, profile.splits("figure1_factors")) for config in _jobs(profile, seeds).values()
-    ]
-
-
-def _jobs(profile: Profile, seeds: list[int]) -> dict[tuple[str, str, float, int], models.Config]:
-    settings, splits = (
-        profile["figure1_factors"],
-        {"train": profile.splits("figure1_factors")["train"]},
-    )
-    common = {
-        "width": settings["width"],
-        "image_size": splits["train"].size,
-        "batch_size": BATCH,
-        "epochs": settings["epochs"],
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    every = [record["metrics"] for record in records if record["seed"] is not None]
+    rates = {
+        kind: sorted({r["metrics"]["rate"] for r in records if f", {kind}, rate " in r["arm"]})
+        for kind in KINDS
     }
-    common["stop_at_train_error"] = settings["threshold"]
-    return {
-        (name, kind, rate, seed): models.configure(
-            profile, preset + variant, splits=splits, rate=rate, seed=seed, **common
-        )
-        for name, preset in NETS.items()
-        for kind, variant in KINDS.items()
-        for rate in settings["rates"][kind]
-        for seed in seeds
-    }
-
-
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    settings, splits = (
-        profile["figure1_factors"],
-        {"train": profile.splits("figure1_factors")["train"]},
-    )
-    jobs = _jobs(profile, seeds)
-    trained = dict(
-        zip(
-            jobs,
-            models.train_all(profile, list(jobs.values()), splits, title="Figure 1's factor"),
-            strict=True,
-        )
-    )
-    window = steps_per_epoch(splits["train"], BATCH)
-    epochs: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {
-        name: {kind: {str(rate): {} for rate in settings["rates"][kind]} for kind in KINDS}
+    epochs = {
+        name: {
+            kind: {
+                str(rate): {
+                    seed: metrics["epochs"]
+                    for seed, metrics in by_seed(records, f"{name}, {kind}, rate {rate}").items()
+                }
+                for rate in rates[kind]
+            }
+            for kind in KINDS
+        }
         for name in NETS
     }
-    for (name, kind, rate, seed), path in trained.items():
-        epochs[name][kind][str(rate)][str(seed)] = arrival(
-            [row["error"] for row in log.read(path, "step")], settings["threshold"], window
-        )
-    sizes = {
-        "images": len(splits["train"]),
-        "threshold": settings["threshold"],
-        "budget": settings["epochs"],
-    }
-    apart = {
-        kind: order(variant, splits["train"], settings["width"]) for kind, variant in KINDS.items()
-    }
-    return {**sizes, "epochs": epochs, "order": apart}
+    sizes = common(every, "images", "threshold", "budget")
+    return {**sizes, "epochs": epochs, "order": only(records, ORDER)}
 
 
 def order(variant: str, pack: Pack, width: float) -> float:
-    """The largest difference of any weight's gradient, on one batch, between pooling after the nonlinearity and before it."""
+    """The largest difference of any weight's gradient, on one batch, between pooling after the
+    nonlinearity and before it."""
     ids = torch.arange(min(BATCH, len(pack)))
     found = []
     for preset in (f"four-layer{variant}", f"four-layer{variant}/pool-first"):
@@ -126,7 +121,8 @@ def order(variant: str, pack: Pack, width: float) -> float:
 
 
 def arrival(errors: list[float], threshold: float, window: int) -> float | None:
-    """Epochs, of `window` steps, until the mean error of the last epoch's steps is at the threshold or below; None: not within the run."""
+    """Epochs, of `window` steps, until the mean error of the last epoch's steps is at the threshold
+    or below; None: not within the run."""
     total = 0.0
     for step, error in enumerate(errors, 1):
         total += error - (errors[step - 1 - window] if step > window else 0.0)
@@ -136,7 +132,8 @@ def arrival(errors: list[float], threshold: float, window: int) -> float | None:
 
 
 def mean(by_seed: dict[str, float | None], budget: float) -> tuple[float, int]:
-    """Epochs, averaged over seeds, and how many seeds did not arrive: they count as the budget, so that the mean is a lower bound."""
+    """Epochs, averaged over seeds, and how many seeds did not arrive: they count as the budget, so
+    that the mean is a lower bound."""
     values = list(by_seed.values())
     return float(np.mean([budget if value is None else value for value in values])), values.count(
         None
@@ -156,7 +153,8 @@ def best(by_rate: dict[str, dict[str, float | None]], budget: float) -> str:
 
 
 def factor(relu: tuple[float, int], tanh: tuple[float, int], seeds: int) -> str:
-    """tanh's epochs over ReLU's, in words where a bound is all there is; a bound is rounded to the side on which it holds."""
+    """tanh's epochs over ReLU's, in words where a bound is all there is; a bound is rounded to the
+    side on which it holds."""
     ratio = tanh[0] / relu[0]
     if relu[1] and tanh[1]:
         arrived = seeds - relu[1], seeds - tanh[1]
@@ -173,7 +171,8 @@ def factor(relu: tuple[float, int], tanh: tuple[float, int], seeds: int) -> str:
 def rows(
     metrics: dict[str, Any],
 ) -> Iterable[tuple[str, str, tuple[float, int], str, tuple[float, int]]]:
-    """What is different, ReLU's rate and epochs, tanh's rate and epochs: each at its best rate, then the first net at one rate for both."""
+    """What is different, ReLU's rate and epochs, tanh's rate and epochs: each at its best rate,
+    then the first net at one rate for both."""
     budget = metrics["budget"]
     for name, kinds in metrics["epochs"].items():
         relu, tanh = (best(kinds[kind], budget) for kind in KINDS)
@@ -208,12 +207,14 @@ def table(result: dict[str, Any]) -> Table:
             sides += ["> " * bool(missing) + f"{epochs:.1f}", at]
         lines.append([name, *sides, factor(relu, tanh, seeds)])
     notes = [
-        f">: some seeds did not arrive within {metrics['budget']} epochs, and count as if they had at their end"
+        f">: some seeds did not arrive within {metrics['budget']} epochs, and count as if they "
+        "had at their end"
     ]
     notes.append("*: the lowest rate tried, or the highest; a better one may lie beyond")
     apart = ", ".join(f"{kind} {difference:.0e}" for kind, difference in metrics["order"].items())
     notes.append(
-        f"order of pooling and nonlinearity: the same function; a gradient's largest difference: {apart}"
+        "order of pooling and nonlinearity: the same function; a gradient's largest difference: "
+        f"{apart}"
     )
     head = [
         f"epochs to {metrics['threshold']:.0%} training error",
@@ -227,7 +228,8 @@ def table(result: dict[str, Any]) -> Table:
 
 
 def plot(result: dict[str, Any]) -> Figure:
-    """Epochs to the threshold, ReLU and tanh, each at its best rate; open marks are the budget, which was not enough."""
+    """Epochs to the threshold, ReLU and tanh, each at its best rate; open marks are the budget,
+    which was not enough."""
     metrics = result["metrics"]
     shown = list(rows(metrics))[: len(metrics["epochs"])]
     figure, axes = plt.subplots(figsize=(6.5, 0.34 * len(shown) + 0.9), layout="constrained")

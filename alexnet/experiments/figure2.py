@@ -1,9 +1,11 @@
-"""Figure 2 (sections 3.2 and 3.5 of the paper), drawn from a network object: whatever the net is, the drawing is of that net.
+"""Figure 2 (sections 3.2 and 3.5 of the paper), drawn from a network object: whatever the net is,
+the drawing is of that net.
 
-Columns lie one above the other. A box is a layer of one column: its height follows the side of the maps, its length their number,
-both compressed, or a 224 x 224 image would leave no room for 6 x 6 maps. The small box inside is the window that one kernel of the next
-layer sees, through all maps that it reads. Every length is in inches and every layer has a slot of one width, so texts keep clear of each
-other in nets of any depth and width.
+Columns lie one above the other. A box is a layer of one column: its height follows the side of the
+maps, its length their number, both compressed, or a 224 x 224 image would leave no room for 6 x 6
+maps. The small box inside is the window that one kernel of the next layer sees, through all maps
+that it reads. Every length is in inches and every layer has a slot of one width, so texts keep
+clear of each other in nets of any depth and width.
 """
 
 import matplotlib.pyplot as plt
@@ -26,8 +28,9 @@ Point = tuple[float, float]
 def draw(net: AlexNet) -> Figure:
     """The net as a figure of (layers + 1) slots, made with pyplot.
 
-    Red arrows, one for each pair of columns and direction, are what crosses between columns, with the number of elements per image that
-    each column sends to each other; their `gid` is "crossing <layer>", that of all other arrows "inside <layer>".
+    Red arrows, one for each pair of columns and direction, are what crosses between columns, with
+    the number of elements per image that each column sends to each other; their `gid` is "crossing
+    <layer>", that of all other arrows "inside <layer>".
     """
     table, count = net.table, net.table[0].columns
     rows = [
@@ -128,7 +131,8 @@ def _extent(row: Shape) -> Point:
 
 
 class _Box:
-    """A cuboid around (slot, y): length to the right, height upward, depth slanting away; and the window of a kernel that looks at it."""
+    """A cuboid around (slot, y): length to the right, height upward, depth slanting away; and the
+    window of a kernel that looks at it."""
 
     def __init__(
         self,
@@ -200,7 +204,8 @@ def _cuboid(
 
 
 def _arrow(axes: Axes, source: _Box, target: _Box, color: str, gid: str) -> None:
-    """From the middle of the face that shows a map to the left side of the next layer, a little nearer to where it comes from."""
+    """From the middle of the face that shows a map to the left side of the next layer, a little
+    nearer to where it comes from."""
     (x, y), (left, middle) = source.middle, target.left
     lean = 0.3 * target.height * ((y > middle + 0.3) - (y < middle - 0.3))
     arrow = FancyArrowPatch(

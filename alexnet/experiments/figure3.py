@@ -1,9 +1,14 @@
-"""Figure 3 (section 6.1 of the paper): the kernels that conv1 has learned, column by column, and whether one column takes the colors.
+"""Figure 3 (section 6.1 of the paper): the kernels that conv1 has learned, column by column, and
+whether one column takes the colors.
 
-Of each kernel: how much of it is color, and how much of it has one direction. A column has specialized if the two columns' mean share of
-color differ by more than luck, which shuffling the same kernels over the columns tells, and by the 25 points that the claim asks for.
+    alexnet reproduce --only figure3 --seeds 5
+
+Of each kernel: how much of it is color, and how much of it has one direction. A column has
+specialized if the two columns' mean share of color differ by more than luck, which shuffling the
+same kernels over the columns tells, and by the 25 points that the claim asks for.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,46 +16,55 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alexnet.experiments import models
+from alexnet.experiments.jobs import Run, base_job
 from alexnet.experiments.page import eight_bits, unpack
+from alexnet.experiments.protocol import Entry, by_seed, common
 from alexnet.profiles import Profile
+from alexnet.results import Record
 from alexnet.tables import Table
-from alexnet.training import load_run
 
+NAME = "figure3"
+VERSION = 1
+NET = "full"  # the arm: the net that the profile's experiments share
 LEAST = 0.25  # of the difference between two columns' mean share of color
 LUCK = 0.01  # of shuffles that may have as large a difference
+SIZES = ("net", "train_images", "columns", "kernels_a_column", "shuffles")
 
 
-def config(profile: Profile) -> dict[str, Any]:
-    settings = profile["figure3"]
-    digests = {name: pack.digest for name, pack in profile.splits().items()}
-    net = {"net": profile.net, "base": profile["base"], "epochs": profile["epochs"]}
-    return {"figure3": settings, **net, "least": LEAST, "luck": LUCK, "data": digests}
+def settings(profile: Profile) -> dict[str, Any]:
+    return {"shuffles": profile[NAME]["shuffles"], "least": LEAST, "luck": LUCK}
 
 
-def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
-    return [(models.base(profile, seed), profile.splits()) for seed in seeds]
+def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+    own, packs = settings(profile), profile.splits()
+    return [
+        Entry(NET, seed, packs, (base_job(profile, seed),), own, tuple(seeds)) for seed in seeds
+    ]
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    shuffles = profile["figure3"]["shuffles"]
-    paths = models.train_all(
-        profile, [models.base(profile, seed) for seed in seeds], title="figure3"
-    )
-    found = {}
-    for seed, path in zip(seeds, paths, strict=True):
-        net = load_run(path)[0]
-        packed = eight_bits(net.export_merged()["conv1.weight"].float())
-        both = columns(packed, len(net.numbers))
-        found[str(seed)] = measure(both, shuffles) | {"kernels": packed}
+def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+    (run,), shuffles = runs, entry.settings["shuffles"]
+    net, _ = run.net()
+    packed = eight_bits(net.export_merged()["conv1.weight"])
+    both = columns(packed, len(net.numbers))
     return {
-        "net": profile["base"],
-        "train_images": len(profile.splits()["train"]),
+        "net": run.config.preset,
+        "train_images": len(entry.packs["train"]),
         "columns": len(both),
         "kernels_a_column": both.shape[1],
         "shuffles": shuffles,
-        "seeds": found,
+        **measure_columns(both, shuffles),
+        "kernels": packed,
     }
+
+
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    seeds = by_seed(records, NET)
+    each = {
+        seed: {name: value for name, value in metrics.items() if name not in SIZES}
+        for seed, metrics in seeds.items()
+    }
+    return common(seeds.values(), *SIZES) | {"seeds": each}
 
 
 def columns(packed: dict[str, Any], count: int = 2) -> np.ndarray:
@@ -59,11 +73,13 @@ def columns(packed: dict[str, Any], count: int = 2) -> np.ndarray:
     return weights.reshape(count, -1, *weights.shape[1:]).transpose(0, 1, 3, 4, 2)
 
 
-def measure(both: np.ndarray, shuffles: int) -> dict[str, Any]:
-    """Of kernels (columns, maps, height, width, 3): medians by column, and whether a column has taken the colors.
+def measure_columns(both: np.ndarray, shuffles: int) -> dict[str, Any]:
+    """Of kernels (columns, maps, height, width, 3): medians by column, and whether a column has
+    taken the colors.
 
-    color_gap is the difference of two columns' mean share of color, less the mean of the same difference over shuffles: 0 in expectation
-    where columns differ by nothing but luck, and up to 1. luck is the share of shuffles whose difference is as large.
+    color_gap is the difference of two columns' mean share of color, less the mean of the same
+    difference over shuffles: 0 in expectation where columns differ by nothing but luck, and up to
+    1. luck is the share of shuffles whose difference is as large.
     """
     color, direction = colorfulness(both), orientation(both)
     difference, shuffled = _difference(color), _shuffled(color, shuffles)
@@ -98,9 +114,11 @@ def _shuffled(color: np.ndarray, shuffles: int) -> np.ndarray:
 
 
 def colorfulness(weights: np.ndarray) -> np.ndarray:
-    """Of kernels (..., height, width, 3): the share of their energy that lies off the gray axis, 0 (gray, or empty) to 1 (pure color).
+    """Of kernels (..., height, width, 3): the share of their energy that lies off the gray axis, 0
+    (gray, or empty) to 1 (pure color).
 
-    Two thirds for a Gaussian kernel that has learned nothing: two of the three axes of color are off gray.
+    Two thirds for a Gaussian kernel that has learned nothing: two of the three axes of color are
+    off gray.
     """
     energy = (weights**2).sum((-1, -2, -3))
     off = ((weights - weights.mean(-1, keepdims=True)) ** 2).sum((-1, -2, -3))
@@ -108,10 +126,11 @@ def colorfulness(weights: np.ndarray) -> np.ndarray:
 
 
 def orientation(weights: np.ndarray) -> np.ndarray:
-    """Of kernels (..., height, width, 3): the coherence of the gray kernel's spectrum, 0 (no direction, or no gray) to 1 (one direction).
+    """Of kernels (..., height, width, 3): the coherence of the gray kernel's spectrum, 0 (no
+    direction, or no gray) to 1 (one direction).
 
-    That is |sum P exp(2 i angle)| / sum P over all frequencies but zero, P the power and angle the direction of each: a grating has 1, a
-    round blob 0, noise about 0.1.
+    That is |sum P exp(2 i angle)| / sum P over all frequencies but zero, P the power and angle the
+    direction of each: a grating has 1, a round blob 0, noise about 0.1.
     """
     gray = weights.mean(-1)
     power = np.abs(np.fft.fft2(gray)) ** 2
@@ -121,10 +140,9 @@ def orientation(weights: np.ndarray) -> np.ndarray:
     power[..., 0, 0] = 0.0
     total = power.sum((-1, -2))
     summed = np.abs((power * np.exp(2j * np.arctan2(down, across))).sum((-1, -2)))
-    there = (
-        total > 1e-9 * (weights**2).sum((-1, -2, -3)) * gray[0].size
-    )  # not what rounding leaves of a pure color
-    return np.divide(summed, total, out=np.zeros_like(total), where=there)
+    # more than what rounding leaves of a pure color
+    has_gray = total > 1e-9 * (weights**2).sum((-1, -2, -3)) * gray[0].size
+    return np.divide(summed, total, out=np.zeros_like(total), where=has_gray)
 
 
 def table(result: dict[str, Any]) -> Table:
@@ -146,13 +164,16 @@ def table(result: dict[str, Any]) -> Table:
         "as large by luck",
         "column that took the colors",
     ]
-    note = f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; difference: of the columns' mean share of color"
+    note = (
+        f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; "
+        "difference: of the columns' mean share of color"
+    )
     return Table(head, rows, [note])
 
 
 def plot(result: dict[str, Any], seed: int | str | None = None) -> Figure:
-    """conv1's kernels of one seed (None: the first), column 0 above column 1, each kernel on its own scale around gray; beside them, each
-    kernel's share of color and its orientation."""
+    """conv1's kernels of one seed (None: the first), column 0 above column 1, each kernel on its
+    own scale around gray; beside them, each kernel's share of color and its orientation."""
     metrics = result["metrics"]
     chosen = str(result["seeds"][0] if seed is None else seed)
     both = columns(metrics["seeds"][chosen]["kernels"], metrics["columns"])
@@ -170,7 +191,8 @@ def plot(result: dict[str, Any], seed: int | str | None = None) -> Figure:
 
 
 def sheet(kernels: np.ndarray, across: int) -> np.ndarray:
-    """Kernels (maps, height, width, 3) as one picture, `across` in a row, white between them; values 0..1."""
+    """Kernels (maps, height, width, 3) as one picture, `across` in a row, white between them;
+    values 0..1."""
     maps, height, width, _ = kernels.shape
     picture = np.ones((-(-maps // across) * (height + 1) - 1, across * (width + 1) - 1, 3))
     for i, kernel in enumerate(kernels):

@@ -1,13 +1,16 @@
-"""Figure 4 (section 6.1 of the paper): test images with the five most probable classes, and the training images that are nearest to test
-images in fc7's outputs.
+"""Figure 4 (section 6.1 of the paper): test images with the five most probable classes, and the
+training images that are nearest to test images in fc7's outputs.
 
-Nearness is Euclidean; of every test image, or of so many spread evenly, the six nearest training images are sought among all of them, in
-fc7's outputs and, to compare, in pixels. Which images are drawn is nobody's choice: they too are spread evenly over the test set, which is
-in the order of its classes.
+    alexnet reproduce --only figure4 --seeds 5
+
+Nearness is Euclidean; of every test image, or of so many evenly apart, the six nearest training
+images are sought among all of them, in fc7's outputs and, to compare, in pixels. Which images are
+drawn is nobody's choice: they too are evenly apart in the test set, which is in the order of its
+classes. The neighbors that are drawn are those of the first seed's net.
 """
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -22,118 +25,121 @@ from tqdm import tqdm
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Images
 from alexnet.data.pack import Pack, held_out
-from alexnet.experiments import models
+from alexnet.experiments.jobs import Run, base_job, devices
+from alexnet.experiments.protocol import Entry, by_seed, only
 from alexnet.network import AlexNet
 from alexnet.profiles import Profile
+from alexnet.results import Record
 from alexnet.tables import Table
 
+NAME = "figure4"
+VERSION = 1
+NET, PICTURES = "full", "pictures"  # arms: of each seed's net; what is drawn, of the first one's
 LEFT, RIGHT, NEAREST = 8, 5, 6  # images of the two halves, and neighbors of each, as in the paper
 BATCH = 250
 RIGHT_COLOR, WRONG_COLOR = "#c2410c", "#5b7fb8"
 
 
-def config(profile: Profile) -> dict[str, Any]:
-    settings = profile["figure4"]
-    digests = {name: pack.digest for name, pack in profile.splits().items()}
-    net = {"net": profile.net, "base": profile["base"], "epochs": profile["epochs"]}
-    return {"figure4": settings, **net, "shown": [LEFT, RIGHT, NEAREST], "data": digests}
+def settings(profile: Profile) -> dict[str, Any]:
+    return {"test_images": profile[NAME]["test_images"], "shown": [LEFT, RIGHT, NEAREST]}
 
 
-def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
-    return [(models.base(profile, seed), profile.splits()) for seed in seeds]
+def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+    own, packs = settings(profile), profile.splits()
+    made = [
+        Entry(NET, seed, packs, (base_job(profile, seed),), own, tuple(seeds)) for seed in seeds
+    ]
+    own = own | {"thumbnail": profile[NAME]["thumbnail"]}
+    return [*made, Entry(PICTURES, None, packs, (base_job(profile, seeds[0]),), own, tuple(seeds))]
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    settings, splits = profile["figure4"], profile.splits()
-    train, split = splits["train"], held_out(splits, "Figure 4")
-    test = splits[split]
-    paths = models.train_all(
-        profile, [models.base(profile, seed) for seed in seeds], title="figure4"
-    )
-    device = models.devices()[0]
-    nets = {str(seed): models.trained(path) for seed, path in zip(seeds, paths, strict=True)}
-    augment = nets[str(seeds[0])][1]  # the same for all: the mean image is the training set's
-    # what is compared: vectors (n, d) of images as the nets see them, center crops minus the mean image
-    spaces: dict[str, Callable[[Tensor], Tensor]] = {"pixels": lambda view: view.flatten(1)}
-    spaces |= {seed: net.features for seed, (net, _) in nets.items()}
-
-    left, right = spread(len(test), LEFT), spread(len(test), RIGHT)
-    asked = np.union1d(spread(len(test), settings["test_images"] or len(test)), right)
-    found = search(spaces, train, test, asked, augment, device)
-    same = {name: train.labels[near] == test.labels[asked][:, None] for name, near in found.items()}
-    probabilities = {
-        seed: _probabilities(net, test, left, augment) for seed, (net, _) in nets.items()
-    }
-    first, rows = str(seeds[0]), np.searchsorted(asked, right)
+def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+    net, augment = runs[0].net()
+    split = held_out(entry.packs, "Figure 4")
+    test, train = entry.packs[split], entry.packs["train"]
+    left, right = middles(len(test), LEFT), middles(len(test), RIGHT)
+    most = entry.settings["test_images"] or len(test)
+    queries = np.union1d(middles(len(test), most), right)
+    if entry.arm == NET:
+        near = search({"fc7": net.features}, train, test, queries, augment)["fc7"]
+        probabilities = _probabilities(net, test, left, augment)
+        top5 = {str(image): _top5(p) for image, p in zip(left, probabilities, strict=True)}
+        return {
+            "fc7": _share(train, test, queries, near),
+            "top5": top5,
+            "names": _names(test, (int(label) for best in top5.values() for label, _ in best)),
+        }
+    pixels = {"pixels": lambda view: view.flatten(1)}
+    near = search(pixels, train, test, queries, augment)["pixels"]
+    rows = {"fc7": search({"fc7": net.features}, train, test, right, augment)["fc7"]}
+    rows["pixels"] = near[np.searchsorted(queries, right)]
     shown = np.unique(np.concatenate([left, right]))
-    neighbors = np.unique(
-        np.concatenate([found[space][rows].ravel() for space in (first, "pixels")])
-    )
+    neighbors = np.unique(np.concatenate([ids.ravel() for ids in rows.values()]))
+    chance = np.bincount(train.labels, minlength=len(train.classes)) / len(train)
+    side = entry.settings["thumbnail"]
+    labels = [*test.labels[shown].tolist(), *train.labels[neighbors].tolist()]
     return {
         "split": split,
-        "test_images": len(asked),
+        "test_images": len(queries),
         "train_images": len(train),
         "classes": len(test.classes),
         "nearest": NEAREST,
-        "dimensions": {"fc7": int(nets[first][0].table[-2].neurons), "pixels": 3 * augment.size**2},
-        # of the nearest six: the share that is of the test image's class; by chance, that of the class among all training images
-        "neighbors": {
-            seed: {
-                "fc7": round(float(same[seed].mean()), 5),
-                "pixels": round(float(same["pixels"].mean()), 5),
-            }
-            for seed in nets
-        },
-        "by_chance": round(
-            float(
-                (np.bincount(train.labels, minlength=len(train.classes)) / len(train))[
-                    test.labels[asked]
-                ].mean()
-            ),
-            5,
-        ),
-        "left": [
-            {
-                "image": int(image),
-                "label": int(test.labels[image]),
-                "top5": {seed: _top5(p[i]) for seed, p in probabilities.items()},
-            }
-            for i, image in enumerate(left)
-        ],
+        "dimensions": {"fc7": int(net.table[-2].neurons), "pixels": 3 * augment.size**2},
+        "pixels": _share(train, test, queries, near),
+        # the share of the test image's class among all training images
+        "by_chance": round(float(chance[test.labels[queries]].mean()), 5),
+        "left": [{"image": int(image), "label": int(test.labels[image])} for image in left],
         "right": [
             {"image": int(image), "label": int(test.labels[image])}
-            | {
-                name: found[space][row].tolist()
-                for name, space in (("fc7", first), ("pixels", "pixels"))
-            }
-            for image, row in zip(right, rows, strict=True)
+            | {space: ids[i].tolist() for space, ids in rows.items()}
+            for i, image in enumerate(right)
         ],
-        "neighbors_of_seed": seeds[0],
+        "neighbors_of_seed": runs[0].config.seed,
         "train_labels": {str(image): int(train.labels[image]) for image in neighbors},
-        "names": {
-            str(label): test.names[label]
-            for label in _labels(test, train, shown, neighbors, probabilities)
-        },
+        "names": _names(test, labels),
         "thumbnails": {
-            "test": {
-                str(image): thumbnail(test, int(image), settings["thumbnail"]) for image in shown
-            },
-            "train": {
-                str(image): thumbnail(train, int(image), settings["thumbnail"])
-                for image in neighbors
-            },
+            "test": {str(image): thumbnail(test, int(image), side) for image in shown},
+            "train": {str(image): thumbnail(train, int(image), side) for image in neighbors},
         },
     }
 
 
-def spread(count: int, wanted: int) -> np.ndarray:
-    """`wanted` of the numbers 0..count-1, evenly spaced: the middles of as many equal parts. All of them where there are no more."""
-    wanted = min(count, wanted)
-    return (2 * np.arange(wanted) + 1) * count // (2 * wanted)
+def _share(train: Pack, test: Pack, queries: np.ndarray, near: np.ndarray) -> float:
+    """Of the nearest training images `near` (Q, k) those that are of the test image's class."""
+    same = train.labels[near] == test.labels[queries][:, None]
+    return round(float(same.mean()), 5)
+
+
+def _names(pack: Pack, labels: Iterable[int]) -> dict[str, str]:
+    return {str(label): pack.names[label] for label in sorted(set(labels))}
+
+
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    nets, pictures = by_seed(records, NET), dict(only(records, PICTURES))
+    pixels, names = pictures.pop("pixels"), pictures.pop("names")
+    for metrics in nets.values():
+        names |= metrics["names"]
+    return pictures | {
+        # of the nearest six: the share that is of the test image's class
+        "neighbors": {s: {"fc7": net["fc7"], "pixels": pixels} for s, net in nets.items()},
+        "left": [
+            shown | {"top5": {s: net["top5"][str(shown["image"])] for s, net in nets.items()}}
+            for shown in pictures["left"]
+        ],
+        "names": dict(sorted(names.items(), key=lambda item: int(item[0]))),
+    }
+
+
+def middles(count: int, most: int) -> np.ndarray:
+    """At most `most` of the numbers 0..count-1, evenly apart: the middles of as many equal
+    parts."""
+    most = min(count, most)
+    return (2 * np.arange(most) + 1) * count // (2 * most)
 
 
 class Nearest:
-    """The `k` nearest to each of `queries` (Q, d) among vectors that come in pieces; kept are Q times k distances and numbers."""
+    """The `k` nearest to each of `queries` (Q, d) among vectors that come in pieces; kept are Q
+    times k distances and numbers."""
 
     def __init__(self, queries: Tensor, k: int):
         self.queries, self.k, self.count = queries, k, 0
@@ -157,15 +163,25 @@ class Nearest:
 
 @torch.no_grad()
 def search(
-    spaces: dict[str, Callable[[Tensor], Tensor]],
+    spaces: Mapping[str, Callable[[Tensor], Tensor]],
     train: Pack,
     test: Pack,
-    asked: np.ndarray,
+    queries: np.ndarray,
     augment: Augment,
-    device: str,
 ) -> dict[str, np.ndarray]:
-    """In each space the numbers of the training images that are nearest to the test images `asked`: int64 (len(asked), NEAREST), nearest
-    first. One pass over the training images serves all spaces; memory holds the test images' vectors and one batch."""
+    """Find the nearest training images of some test images, in one pass over the training images.
+
+    Memory holds the test images' vectors and one batch.
+
+    Args:
+        spaces: What is compared: vectors (n, d) of images as the nets see them, center crops
+            minus the mean image.
+        queries: Numbers of the test images, (Q,).
+
+    Returns:
+        For each space the numbers of the training images, nearest first: int64 (Q, NEAREST).
+    """
+    device = devices()[0]
 
     def views(pack: Pack, numbers: Tensor, title: str):
         pieces = numbers.split(BATCH)
@@ -178,11 +194,11 @@ def search(
         ):
             yield next(iter(augment.views(images)))
 
-    queries: dict[str, list[Tensor]] = {name: [] for name in spaces}
-    for view in views(test, torch.from_numpy(asked), "figure4: test images"):
+    parts: dict[str, list[Tensor]] = {name: [] for name in spaces}
+    for view in views(test, torch.from_numpy(queries), "figure4: test images"):
         for name, vectors in spaces.items():
-            queries[name].append(vectors(view))
-    nearest = {name: Nearest(torch.cat(parts), NEAREST) for name, parts in queries.items()}
+            parts[name].append(vectors(view))
+    nearest = {name: Nearest(torch.cat(own), NEAREST) for name, own in parts.items()}
     for view in views(train, torch.arange(len(train)), "figure4: training images"):
         for name, vectors in spaces.items():
             nearest[name].add(vectors(view))
@@ -203,39 +219,31 @@ def _top5(probabilities: Tensor) -> list[list[float]]:
     return [[int(label), round(float(p), 4)] for label, p in zip(classes, best, strict=True)]
 
 
-def _labels(
-    test: Pack,
-    train: Pack,
-    shown: np.ndarray,
-    neighbors: np.ndarray,
-    probabilities: dict[str, Tensor],
-) -> list[int]:
-    """Of all classes that the figure names."""
-    named = [torch.from_numpy(test.labels[shown]), torch.from_numpy(train.labels[neighbors])]
-    named += [p.topk(min(5, p.shape[1])).indices.flatten() for p in probabilities.values()]
-    return torch.cat([labels.long() for labels in named]).unique().tolist()
-
-
 def thumbnail(pack: Pack, number: int, side: int) -> str:
-    """An image of a pack as a JPEG file of side x side, in base64: the figure can be drawn where the data is not."""
+    """An image of a pack as a JPEG file of side x side, in base64: the figure can be drawn where
+    the data is not."""
     buffer = BytesIO()
     image = Image.fromarray(pack.gather([number])[0]).resize((side, side), Image.Resampling.LANCZOS)
     image.save(buffer, "JPEG", quality=80, optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-# --- drawing ------------------------------------------------------------------------------------------------------------------------------
+# --- drawing --------------------------------------------------------------------------------------
 
 
 def table(result: dict[str, Any]) -> Table:
-    """How many of the nearest training images are of a test image's class, in fc7 and in pixels, seed by seed."""
+    """How many of the nearest training images are of a test image's class, in fc7 and in pixels,
+    seed by seed."""
     metrics = result["metrics"]
     size = metrics["dimensions"]
     rows = [
         [seed, f"{share['fc7']:.1%}", f"{share['pixels']:.1%}"]
         for seed, share in metrics["neighbors"].items()
     ]
-    note = f"{metrics['test_images']:,} test images, {metrics['train_images']:,} training images; by chance {metrics['by_chance']:.1%}"
+    note = (
+        f"{metrics['test_images']:,} test images, {metrics['train_images']:,} training images; "
+        f"by chance {metrics['by_chance']:.1%}"
+    )
     return Table(
         ["seed", f"fc7, {size['fc7']:,} numbers", f"pixels, {size['pixels']:,} numbers"],
         rows,
@@ -253,14 +261,16 @@ def plot(result: dict[str, Any]) -> Figure:
 
 
 def plot_left(result: dict[str, Any], seed: int | str | None = None) -> Figure:
-    """Eight test images, the five classes that one seed's net (None: the first) holds most probable, and the correct one marked."""
+    """Eight test images, the five classes that one seed's net (None: the first) holds most
+    probable, and the correct one marked."""
     figure = plt.figure(figsize=(9, 4.4), layout="constrained")
     _classified(figure, result, seed)
     return figure
 
 
 def plot_right(result: dict[str, Any]) -> Figure:
-    """Five test images, each with its six nearest training images in fc7's outputs, and its six nearest in pixels."""
+    """Five test images, each with its six nearest training images in fc7's outputs, and its six
+    nearest in pixels."""
     figure = plt.figure(figsize=(9, 3.6), layout="constrained")
     _neighbors(figure, result)
     return figure

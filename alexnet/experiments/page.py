@@ -1,11 +1,15 @@
-"""The net that runs inside the book's pages: narrow, trained on ten pictographs, its weights rounded to eight bits.
+"""The net that runs inside the book's pages: narrow, trained on ten pictographs, its weights
+rounded to eight bits.
 
-The archive holds the weights themselves, in the layout of one device, and conv1's kernels of every seed. `scripts/widget_data.py` writes
-them for the pages; tests/test_widgets.py holds the pages' arithmetic to `network` here.
+    alexnet reproduce --only page --seeds 3
+
+The archive holds the weights themselves, in the layout of one device, and conv1's kernels of every
+seed. `scripts/widget_data.py` writes them for the pages; tests/test_widgets.py holds the pages'
+arithmetic to `network` here.
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -15,67 +19,75 @@ from matplotlib.figure import Figure
 
 from alexnet import evaluation
 from alexnet.data.augment import Augment
-from alexnet.experiments import models
+from alexnet.experiments.jobs import Run, Training, configure
+from alexnet.experiments.protocol import Entry, by_seed, common, only
 from alexnet.network import AlexNet
 from alexnet.presets import Recipe
 from alexnet.profiles import Profile
-from alexnet.training import load_run
+from alexnet.results import Record
+from alexnet.tables import Table
 
+NAME = "page"
+VERSION = 1
+NET, ROUNDED = "net", "eight bits"  # arms: each seed's net; the first one's, as the pages have it
+SIZES = ("images", "train_images", "classes", "preset")
 Packed = dict[str, Any]
 
 
-def config(profile: Profile) -> dict[str, Any]:
-    return {"page": profile["page"], "net": profile.net}
+def settings(profile: Profile) -> dict[str, Any]:
+    profile[NAME]  # says so where there are none
+    return {}
 
 
-def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
-    settings, splits = profile["page"], profile.splits("page")
-    fields = {name: settings[name] for name in ("width", "epochs")}
-    return [
-        (models.configure(profile, settings["preset"], splits=splits, seed=seed, **fields), splits)
+def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+    own, given, packs = settings(profile), profile[NAME], profile.splits(NAME)
+    fields = {name: given[name] for name in ("width", "epochs")}
+    jobs = [
+        Training(configure(profile, given["preset"], packs=packs, seed=seed, **fields), packs)
         for seed in seeds
     ]
+    made = [
+        Entry(NET, seed, packs, (job,), own, tuple(seeds))
+        for seed, job in zip(seeds, jobs, strict=True)
+    ]
+    return [*made, Entry(ROUNDED, None, packs, (jobs[0],), own, tuple(seeds))]
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    settings, splits = profile["page"], profile.splits("page")
-    errors: dict[str, Any] = {}
-    kernels: dict[str, Packed] = {}
-    rounded: Packed = {}
-    for seed, path in zip(
-        seeds, models.train_planned(profile, nets(profile, seeds), title="page"), strict=True
-    ):
-        net, augment, _ = load_run(path)
-        full = evaluation.evaluate(net, splits["test"], augment)
-        found = {
-            "one_view": round(full.top1, 4),
-            "epochs": models.summary(path)["epochs"],
-            "falls": models.summary(path)["falls"],
-        }
-        if seed == seeds[0]:
-            rounded = pack(net, augment, splits["test"].names)
-            coarse, center = network(rounded)
-            found["one_view_8_bit"] = round(
-                evaluation.evaluate(coarse, splits["test"], center).top1, 4
-            )
-        errors[str(seed)] = found
-        kernels[str(seed)] = eight_bits(net.export_merged()["conv1.weight"])
-    sizes = {
-        "images": len(splits["test"]),
-        "train_images": len(splits["train"]),
-        "classes": len(splits["test"].classes),
-    }
+def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+    (run,), test = runs, entry.packs["test"]
+    net, augment = run.net()
+    if entry.arm == ROUNDED:
+        rounded = pack(net, augment, test.names)
+        coarse, center = network(rounded)
+        error = evaluation.evaluate(coarse, test, center).top1
+        return {"seed": run.config.seed, "one_view_8_bit": round(error, 4), "net": rounded}
     return {
-        **sizes,
-        "errors": errors,
-        "net": rounded,
-        "conv1": {"preset": settings["preset"], "kernels": kernels},
+        "images": len(test),
+        "train_images": len(entry.packs["train"]),
+        "classes": len(test.classes),
+        "preset": run.config.preset,
+        "one_view": round(evaluation.evaluate(net, test, augment).top1, 4),
+        "epochs": run.summary["epochs"],
+        "falls": run.summary["falls"],
+        "kernels": eight_bits(net.export_merged()["conv1.weight"]),
     }
+
+
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    seeds, rounded = by_seed(records, NET), only(records, ROUNDED)
+    names = ("one_view", "epochs", "falls")
+    errors = {s: {name: metrics[name] for name in names} for s, metrics in seeds.items()}
+    if (first := str(rounded["seed"])) in errors:
+        errors[first]["one_view_8_bit"] = rounded["one_view_8_bit"]
+    sizes = common(seeds.values(), *SIZES)
+    kernels = {seed: metrics["kernels"] for seed, metrics in seeds.items()}
+    conv1 = {"preset": sizes.pop("preset"), "kernels": kernels}
+    return {**sizes, "errors": errors, "net": rounded["net"], "conv1": conv1}
 
 
 def pack(net: AlexNet, augment: Augment, names: list[str]) -> Packed:
-    """A net for a page: weights as signed bytes with one scale for each output unit, biases as they are, the mean image's center in whole
-    gray levels."""
+    """A net for a page: weights as signed bytes with one scale for each output unit, biases as they
+    are, the mean image's center in whole gray levels."""
     size = augment.size
     mean = augment.mean.numpy()
     edge = (mean.shape[0] - size) // 2
@@ -99,7 +111,8 @@ def pack(net: AlexNet, augment: Augment, names: list[str]) -> Packed:
 
 
 def network(packed: Packed) -> tuple[AlexNet, Augment]:
-    """The net that a page computes with, and what its input goes through: the center crop minus the mean image."""
+    """The net that a page computes with, and what its input goes through: the center crop minus the
+    mean image."""
     size = packed["image_size"]
     net = AlexNet(packed["preset"], len(packed["names"]), packed["width"], size)
     weights = {name: unpack(value) for name, value in packed["weights"].items()}
@@ -138,6 +151,7 @@ def unpack(packed: Packed) -> torch.Tensor:
 
 def eight_bits(weight: torch.Tensor) -> Packed:
     """weight (out, ...): bytes in -127..127 and, for each output unit, what one step is worth."""
+    weight = weight.detach().float().cpu()
     largest = weight.flatten(1).abs().amax(1).clamp_min(1e-12)
     scales = [float(f"{value:.6g}") for value in (largest / 127).tolist()]
     steps = (
@@ -151,6 +165,15 @@ def eight_bits(weight: torch.Tensor) -> Packed:
         "scales": scales,
         "bytes": base64.b64encode(steps.numpy().tobytes()).decode(),
     }
+
+
+def table(result: dict[str, Any]) -> Table:
+    """Test errors from one view, of the nets and of the one that the pages have."""
+    rows = [
+        [seed, f"{one['one_view']:.1%}", f"{one['one_view_8_bit']:.1%}" if len(one) > 3 else ""]
+        for seed, one in result["metrics"]["errors"].items()
+    ]
+    return Table(["seed", "test error, one view", "in eight bits"], rows)
 
 
 def plot(result: dict[str, Any]) -> Figure:

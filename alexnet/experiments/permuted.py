@@ -1,11 +1,15 @@
-"""Why may the pixels of an image not be put in another order? A convolutional net is built on which pixels are neighbors (section 1 of the
-paper), and so are the crops and reflections of section 4.1.
+"""Why may the pixels of an image not be put in another order? A convolutional net is built on which
+pixels are neighbors (section 1 of the paper), and so are the crops and reflections of section 4.1.
 
-Two arms see the same pixels and differ in nothing else: in one, every image, in training and in testing, has its pixels rearranged by one
-and the same permutation. Nothing is lost by that: it can be undone, and whatever treats all pixels alike, a histogram of colors or a fully
-connected layer, cannot even notice. Both arms train on whole images, without crops and reflections.
+    alexnet reproduce --only permuted --seeds 5
+
+Two arms see the same pixels and differ in nothing else: in one, every image, in training and in
+testing, has its pixels rearranged by one and the same permutation. Nothing is lost by that: it can
+be undone, and whatever treats all pixels alike, a histogram of colors or a fully connected layer,
+cannot even notice. Both arms train on whole images, without crops and reflections.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,16 @@ from matplotlib.figure import Figure
 from alexnet import evaluation, rng
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.pack_writer import PackWriter
-from alexnet.experiments import models
+from alexnet.experiments.jobs import Run, Training, configure, train_only
+from alexnet.experiments.protocol import Entry, by_arm, by_kind, common
 from alexnet.files import new_folder
 from alexnet.profiles import Profile
-from alexnet.training import load_run, log
+from alexnet.results import Record
+from alexnet.tables import Table
+from alexnet.training import log
 
+NAME = "permuted"
+VERSION = 1
 ARMS = {
     "as they are": "pixels where they are",
     "permuted": "pixels rearranged by one fixed permutation",
@@ -29,7 +38,8 @@ WINDOW = 50  # steps that a loss is averaged over
 
 
 def order(size: int) -> np.ndarray:
-    """The permutation of the pixels of a `size` x `size` image: pixel i of the permuted image, row by row, is pixel order[i]."""
+    """The permutation of the pixels of a `size` x `size` image: pixel i of the permuted image, row
+    by row, is pixel order[i]."""
     return rng.permutation(rng.key(rng.ORDER, 2012), size * size).numpy()
 
 
@@ -40,7 +50,8 @@ def permute(images: np.ndarray) -> np.ndarray:
 
 
 def neighbors(images: np.ndarray) -> float:
-    """The correlation of a pixel with its right neighbor, within an image and a channel, over all of `images` (N, S, S, 3)."""
+    """The correlation of a pixel with its right neighbor, within an image and a channel, over all
+    of `images` (N, S, S, 3)."""
     around = images - images.mean((1, 2), keepdims=True)
     return float(np.corrcoef(around[:, :, :-1].ravel(), around[:, :, 1:].ravel())[0, 1])
 
@@ -59,68 +70,60 @@ def shuffled(packs: dict[str, Pack], out: Path) -> dict[str, Pack]:
     return open_splits(out)
 
 
-def config(profile: Profile) -> dict[str, Any]:
-    return {"permuted": profile["permuted"], "arms": list(ARMS), "window": WINDOW}
+def settings(profile: Profile) -> dict[str, Any]:
+    profile[NAME]  # says so where there are none
+    return {"window": WINDOW}
 
 
-def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
-    return list(_jobs(profile, seeds).values())
-
-
-def _jobs(profile: Profile, seeds: list[int]) -> dict[tuple[str, int], models.Planned]:
-    settings, packs = profile["permuted"], profile.splits("permuted")
-    fields = {name: settings[name] for name in ("width", "batch_size", "rate", "epochs")}
-    by_arm = {
-        "as they are": packs,
-        "permuted": shuffled(
-            packs, profile.runs / "data" / f"permuted-{packs['test'].digest[:16]}"
-        ),
-    }
-    return {
-        (arm, seed): (
-            models.configure(
-                profile, settings["preset"], splits={"train": own["train"]}, seed=seed, **fields
-            ),
-            own,
-        )
-        for arm, own in by_arm.items()
-        for seed in seeds
-    }
-
-
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    jobs = _jobs(profile, seeds)
-    trained = dict(
-        zip(jobs, models.train_planned(profile, list(jobs.values()), title="permuted"), strict=True)
-    )
-    arms: dict[str, dict[str, Any]] = {}
-    for arm in ARMS:
-        own = jobs[arm, seeds[0]][1]
-        found: dict[str, Any] = {"test_top1": {}, "train_error": {}, "loss": {}}
+def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+    own, given, packs = settings(profile), profile[NAME], profile.splits(NAME)
+    moved = shuffled(packs, profile.runs / "data" / f"permuted-{packs['test'].digest[:16]}")
+    fields = {name: given[name] for name in ("width", "batch_size", "rate", "epochs")}
+    made = []
+    for arm, images in zip(ARMS, (packs, moved), strict=True):
+        train = train_only(images)
         for seed in seeds:
-            path = trained[arm, seed]
-            net, augment, _ = load_run(path)
-            losses = [row["loss"] for row in log.read(path, "step")]
-            found["test_top1"][str(seed)] = round(
-                evaluation.evaluate(net, own["test"], augment).top1, 4
-            )
-            found["train_error"][str(seed)] = round(
-                [row["error"] for row in log.read(path, "epoch")][-1], 4
-            )
-            found["loss"][str(seed)] = [
-                round(sum(losses[i : i + WINDOW]) / WINDOW, 4)
-                for i in range(0, len(losses) - WINDOW + 1, WINDOW)
-            ]
-        arms[arm] = found | {
-            "neighbors": round(neighbors(own["test"].gather(np.arange(len(own["test"])))), 4)
-        }
-    packs = profile.splits("permuted")
-    sizes = {
-        "classes": len(packs["test"].classes),
-        "images": len(packs["train"]),
-        "test_images": len(packs["test"]),
+            config = configure(profile, given["preset"], packs=train, seed=seed, **fields)
+            job = Training(config, train)
+            made.append(Entry(arm, seed, images, (job,), own, tuple(seeds)))
+    return made
+
+
+def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+    (run,), test = runs, entry.packs["test"]
+    net, augment = run.net()
+    return {
+        "classes": len(test.classes),
+        "images": len(entry.packs["train"]),
+        "test_images": len(test),
+        "test_top1": round(evaluation.evaluate(net, test, augment).top1, 4),
+        "train_error": round(run.rows("epoch", "error")[-1], 4),
+        "loss": [round(mean, 4) for mean in log.means(run.losses, WINDOW)],
+        "neighbors": round(neighbors(test.gather(np.arange(len(test)))), 4),
+    }
+
+
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    sizes = common([r["metrics"] for r in records], "classes", "images", "test_images")
+    arms = {
+        arm: by_kind(by_seed, ("test_top1", "train_error", "loss"))
+        | common(by_seed.values(), "neighbors")
+        for arm, by_seed in by_arm(records, ARMS).items()
     }
     return {**sizes, "window": WINDOW, "arms": arms}
+
+
+def table(result: dict[str, Any]) -> Table:
+    """Errors of both arms, seed by seed."""
+    metrics, rows = result["metrics"], []
+    for arm, what in ARMS.items():
+        test, train = (
+            "  ".join(f"{error:.1%}" for error in metrics["arms"][arm][kind].values())
+            for kind in ("test_top1", "train_error")
+        )
+        rows.append([what, test, train])
+    note = f"chance: {1 - 1 / metrics['classes']:.0%}"
+    return Table(["seed by seed", "test error", "training error"], rows, [note])
 
 
 def plot(result: dict[str, Any]) -> Figure:

@@ -1,14 +1,18 @@
-"""Table 1 (section 6 of the paper): the net's test errors, from ten views, beside those of two systems of before: sparse coding, and SIFT
-with Fisher vectors. All three are really run, on the same images; controls are colors alone, and chance.
+"""Table 1 (section 6 of the paper): the net's test errors, from ten views, beside those of two
+systems of before: sparse coding, and SIFT with Fisher vectors. All three are really run, on the
+same images; controls are colors alone, and chance.
 
-A row of before is an artifact under runs/<profile>/baselines, keyed by its settings, seed and data, as a trained model is one.
+    alexnet reproduce --only table1 --seeds 5
+
+A row of before is an artifact under runs/<profile>/baselines, keyed by its settings, seed and data,
+as a trained model is one.
 """
 
 import json
-import multiprocessing
-from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,166 +20,176 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from alexnet import evaluation, results
+from alexnet import evaluation
 from alexnet.baselines import fisher_vectors, pipeline, sparse_coding
 from alexnet.baselines.color_histogram import color_histogram_errors
-from alexnet.claims import mean_interval
-from alexnet.data.pack import Pack, held_out
-from alexnet.experiments import models
-from alexnet.processes import as_they_end, cores
-from alexnet.profiles import Profile, alone
+from alexnet.claims.statistics import mean_interval
+from alexnet.data.pack import held_out
+from alexnet.experiments import scheduler
+from alexnet.experiments.jobs import Job, Packs, Run, base_job
+from alexnet.experiments.protocol import Entry, by_arm, only
+from alexnet.files import lock, write_whole
+from alexnet.keys import key
+from alexnet.profiles import Profile
+from alexnet.results import Record
 from alexnet.tables import Table
 
-VERSION = 2  # of the baselines: a change to what they compute is a new number
+NAME = "table1"
+VERSION = 1
+BASELINES_VERSION = 2  # a change to what they compute is a new number
+CNN, CONTROLS = "CNN", "controls"  # arms, beside the baselines
 PAPER = {
     sparse_coding.ROW: (0.471, 0.282),
     fisher_vectors.ROW: (0.457, 0.257),
     "CNN": (0.375, 0.170),
 }  # top-1, top-5, ILSVRC-2010
 VIEWS = {sparse_coding.ROW: "1", fisher_vectors.ROW: "1", "CNN": "10"}  # what the row shows
-BASELINES: dict[
-    str, tuple[str, Callable[..., dict[str, Any]]]
-] = {  # the row's settings in a profile, and what runs it
+# the row's settings in a profile, and what runs it
+BASELINES: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
     sparse_coding.ROW: ("sparse_coding", sparse_coding.sparse_coding_errors),
     fisher_vectors.ROW: ("fisher_vectors", fisher_vectors.fisher_vector_errors),
 }
 DIFFERENCES = {
     sparse_coding.ROW: (
-        "one model of patches of pixels; the paper cites the average of six models, trained on different features",
-        "the cited system (Lin et al., 2011) codes HOG and LBP descriptors, into hundreds of thousands of numbers an image",
+        "one model of patches of pixels; the paper cites the average of six models, trained on "
+        "different features",
+        "the cited system (Lin et al., 2011) codes HOG and LBP descriptors, into hundreds of "
+        "thousands of numbers an image",
         "codes by a soft threshold, not by solving for them",
-        "one logistic regression over all classes, by L-BFGS; theirs is one linear SVM a class, by averaged SGD",
-        "on big data, trained on a sample of the training images, whose number stands beside the row; theirs saw all 1.2 million",
+        "one logistic regression over all classes, by L-BFGS; theirs is one linear SVM a class, "
+        "by averaged SGD",
+        "on big data, trained on a sample of the training images, whose number stands beside the "
+        "row; theirs saw all 1.2 million",
     ),
     fisher_vectors.ROW: (
-        "one classifier over SIFT; the paper cites the average of two, over Fisher vectors of two kinds of descriptors",
-        "a mixture of tens of Gaussians, over whole images; the cited vectors (Sanchez and Perronnin, 2011) are far longer, and compressed",
+        "one classifier over SIFT; the paper cites the average of two, over Fisher vectors of "
+        "two kinds of descriptors",
+        "a mixture of tens of Gaussians, over whole images; the cited vectors (Sanchez and "
+        "Perronnin, 2011) are far longer, and compressed",
         "descriptors enter as the roots of their shares, a step published after the cited system",
         "one logistic regression over all classes, by L-BFGS",
-        "on big data, trained on a sample of the training images, whose number stands beside the row; theirs saw all 1.2 million",
+        "on big data, trained on a sample of the training images, whose number stands beside the "
+        "row; theirs saw all 1.2 million",
     ),
     "CNN": (
-        "width, image size and number of classes are the profile's; the training rule is the text's",
+        "width, image size and number of classes are the profile's; the training rule is the "
+        "text's",
     ),
 }
 
 
-def config(profile: Profile) -> dict[str, Any]:
-    settings = {"table1": profile["table1"], "version": VERSION}
-    net = {"base": profile["base"], "epochs": profile["epochs"], "net": profile.net}
-    return settings | net | {"data": {name: pack.digest for name, pack in profile.splits().items()}}
+def settings(profile: Profile) -> dict[str, Any]:
+    profile[NAME]  # says so where there are none
+    return {}
 
 
-def nets(profile: Profile, seeds: list[int]) -> list[models.Planned]:
-    return [(models.base(profile, seed), profile.splits()) for seed in seeds]
-
-
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    splits = profile.splits()
-    reported = held_out(splits, "Table 1")
-    fisher_vectors.opencv()  # what lacks is told before anything is trained
-    found = _before(profile, seeds, splits) | {"CNN": {}}
-    trained = models.train_all(
-        profile, [models.base(profile, seed) for seed in seeds], title="Table 1"
-    )
-    for seed, path in zip(seeds, trained, strict=True):
-        net, augment = models.trained(path)
-        by_view = {
-            str(n): evaluation.evaluate(net, splits[reported], augment, n, progress=True).rounded()
-            for n in (1, 10)
-        }
-        summary = models.summary(path)
-        about = {
-            "test_images": len(splits[reported]),
-            "train_images": len(splits["train"]),
-            "epochs": summary["epochs"],
-        }
-        found["CNN"][str(seed)] = {"views": by_view, **about, "ended": summary["ended"]}
-    colors = color_histogram_errors(splits)
-    return {
-        "split": reported,
-        "images": len(splits[reported]),
-        "train_images": len(splits["train"]),
-        "classes": len(splits["train"].classes),
-        "nets": found,
-        "controls": {
-            "colors alone": {
-                "top1": colors["top1_error"],
-                "top5": colors["top5_error"],
-                "train_images": colors["train_images"],
-            },
-            "chance": {"top1": colors["chance_top1_error"], "top5": colors["chance_top5_error"]},
-        },
-    }
-
-
-def _before(
-    profile: Profile, seeds: list[int], splits: dict[str, Pack]
-) -> dict[str, dict[str, Any]]:
-    """The errors of the systems of before, as the nets' are laid out: what runs/ remembers of these settings and this data, else run now;
-    two at a time, for what one learns, and a classifier alone, leave cores idle."""
-    settings, paths, missing = profile["table1"], {}, {}
-    common = {name: settings[name] for name in ("train_images", "test_images") if name in settings}
-    data = {name: pack.digest for name, pack in splits.items()}
-    for row, (part, errors) in BASELINES.items():
-        for seed in seeds:
-            given = common | settings.get(part, {}) | {"seed": seed}
-            identity = {"part": part, "settings": given, "version": VERSION, "data": data}
-            path = paths[row, seed] = (
-                profile.runs / "baselines" / f"{part}-{results.config_hash(identity)}.json"
-            )
-            if not path.exists():
-                missing[f"{row}, seed {seed}"] = (path, errors, splits, given)
-    images = sum(min(len(pack), common.get("train_images", len(pack))) for pack in splits.values())
-    at_once = min(
-        2, cores(), len(missing), images // pipeline.SPREAD + 1
-    )  # of few images, one after the other: a process takes seconds
-    if at_once < 2:
-        for task in missing.values():
-            _run_row(*task)
-    else:
-        context = multiprocessing.get_context("spawn")
-        lock, lines = context.RLock(), context.SimpleQueue()
-        for line in range(at_once):
-            lines.put(line)
-        for number, job in as_they_end(
-            _run_row, list(missing.values()), at_once, partial(pipeline.begin, lock, lines)
-        ):
-            try:
-                job.result()
-            except BrokenProcessPool:
-                raise RuntimeError(
-                    f"{list(missing)[number]}: its process died, perhaps for want of memory"
-                ) from None
-    return {
-        row: {str(seed): json.loads(paths[row, seed].read_text()) for seed in seeds}
+def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+    own, packs = settings(profile), profile.splits()
+    made = [
+        Entry(row, seed, packs, (baseline(profile, row, seed),), own, tuple(seeds))
         for row in BASELINES
+        for seed in seeds
+    ]
+    made += [
+        Entry(CNN, seed, packs, (base_job(profile, seed),), own, tuple(seeds)) for seed in seeds
+    ]
+    return [*made, Entry(CONTROLS, None, packs, (), own, tuple(seeds))]
+
+
+def baseline(profile: Profile, row: str, seed: int) -> "Baseline":
+    given, (part, _) = profile[NAME], BASELINES[row]
+    sizes = {name: given[name] for name in ("train_images", "test_images") if name in given}
+    return Baseline(row, sizes | given.get(part, {}) | {"seed": seed}, profile.splits())
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline(Job):
+    """A system of before, learned and tested."""
+
+    row: str
+    given: dict[str, Any]  # its settings and seed
+    packs: Packs
+    at_once = 2  # each spreads over all cores, but for what one core learns
+
+    @cached_property
+    def key(self) -> str:  # type: ignore[override]
+        data = {split: pack.digest for split, pack in self.packs.items()}
+        return key([self.row, self.given, BASELINES_VERSION, data])
+
+    def folder(self, profile: Profile, needed: Sequence[Run] = ()) -> Path:
+        return profile.runs / "baselines" / f"{BASELINES[self.row][0]}-{self.key}"
+
+    def check(self) -> None:
+        if self.row == fisher_vectors.ROW:
+            fisher_vectors.opencv()
+
+    def task(self, profile: Profile, needed: Sequence[Run] = ()) -> Callable[[], object]:
+        return partial(run_baseline, self.row, self.given, self.packs, self.folder(profile))
+
+
+def run_baseline(row: str, given: dict[str, Any], packs: Packs, folder: Path) -> None:
+    """Leave a `summary.json` with the errors in `folder`; what was begun there goes on."""
+    pipeline.use_line(scheduler.line())
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder / "lock"):
+        if (folder / "summary.json").exists():
+            return
+        began = time.monotonic()
+        measured = BASELINES[row][1](packs, folder=folder / "work", **given)
+        view = {what: measured.pop(what) for what in ("top1", "top5", "nll")}
+        summary = {"seconds": time.monotonic() - began, "errors": {"views": {"1": view}} | measured}
+        write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+
+
+def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+    packs = entry.packs
+    reported = held_out(packs, "Table 1")
+    if entry.arm in BASELINES:
+        return runs[0].summary["errors"]
+    if entry.arm == CONTROLS:
+        colors = color_histogram_errors(packs)
+        return {
+            "split": reported,
+            "images": len(packs[reported]),
+            "train_images": len(packs["train"]),
+            "classes": len(packs["train"].classes),
+            "controls": {
+                "colors alone": {
+                    "top1": colors["top1_error"],
+                    "top5": colors["top5_error"],
+                    "train_images": colors["train_images"],
+                },
+                "chance": {
+                    "top1": colors["chance_top1_error"],
+                    "top5": colors["chance_top5_error"],
+                },
+            },
+        }
+    (run,), (net, augment) = runs, runs[0].net()
+    views = {
+        str(n): evaluation.evaluate(net, packs[reported], augment, n, progress=True).rounded()
+        for n in (1, 10)
+    }
+    return {
+        "views": views,
+        "test_images": len(packs[reported]),
+        "train_images": len(packs["train"]),
+        "epochs": run.summary["epochs"],
+        "ended": run.summary["ended"],
     }
 
 
-def _run_row(
-    path: Path,
-    errors: Callable[..., dict[str, Any]],
-    splits: dict[str, Pack],
-    given: dict[str, Any],
-) -> None:
-    with alone(path.with_suffix("")):
-        if not path.exists():
-            measured = errors(splits, folder=path.with_suffix(""), **given)
-            view = {what: measured.pop(what) for what in ("top1", "top5", "nll")}
-            _write_whole(path, json.dumps({"views": {"1": view}, **measured}, indent=1) + "\n")
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    about = dict(only(records, CONTROLS))
+    controls = about.pop("controls")
+    return about | {"nets": by_arm(records, PAPER), "controls": controls}
 
 
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.replace(path)
-
-
-def table(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of Table 1 in the paper's order, then the controls: row, views, seeds, top1, top5 (means over seeds), half1, half5 (half the
-    95 % interval; infinite for one seed, None for a control), paper (top-1, top-5 on ILSVRC-2010; None for a control), train_images."""
-    metrics, rows = result["metrics"], []
+def rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of Table 1 in the paper's order, then the controls: row, views, seeds, top1, top5
+    (means over seeds), half1, half5 (half the 95 % interval; infinite for one seed, None for a
+    control), paper (top-1, top-5 on ILSVRC-2010; None for a control), train_images."""
+    metrics, made = result["metrics"], []
     for row, paper in PAPER.items():
         by_seed = list(metrics["nets"][row].values())
         errors = [one["views"][VIEWS[row]] for one in by_seed]
@@ -189,27 +203,18 @@ def table(result: dict[str, Any]) -> list[dict[str, Any]]:
             "train_images": by_seed[0]["train_images"],
             "paper": paper,
         }
-        rows.append(about | {"top1": top1, "half1": half1, "top5": top5, "half5": half5})
-    for row, found in metrics["controls"].items():
-        rows.append(
-            {
-                "row": row,
-                "views": 1,
-                "seeds": 1,
-                "paper": None,
-                "half1": None,
-                "half5": None,
-                "train_images": None,
-            }
-            | found
-        )
-    return rows
+        made.append(about | {"top1": top1, "half1": half1, "top5": top5, "half5": half5})
+    nothing = dict.fromkeys(("paper", "half1", "half5", "train_images"))
+    for row, control in metrics["controls"].items():
+        made.append({"row": row, "views": 1, "seeds": 1} | nothing | control)
+    return made
 
 
-def text(result: dict[str, Any]) -> Table:
-    """Table 1 in words: a row a classifier, errors with half their 95 % interval where there are several seeds, beside the paper's."""
-    rows = []
-    for row in table(result):
+def table(result: dict[str, Any]) -> Table:
+    """Table 1 in words: a row a classifier, errors with half their 95 % interval where there are
+    several seeds, beside the paper's."""
+    lines = []
+    for row in rows(result):
         pairs = [(row["top1"], row["half1"]), (row["top5"], row["half5"])]
         shown = [
             f"{100 * error:.1f}" + (f" ± {100 * half:.1f}" if row["seeds"] > 1 else "") + " %"
@@ -217,24 +222,25 @@ def text(result: dict[str, Any]) -> Table:
         ]
         seen = f"{row['train_images']:,}" if row["train_images"] else ""
         paper = "{:.1%}, {:.1%}".format(*row["paper"]) if row["paper"] else ""
-        rows.append([row["row"], seen, str(row["views"]), *shown, paper])
+        lines.append([row["row"], seen, str(row["views"]), *shown, paper])
     return Table(
-        ["", "trained on", "views", "top-1 error", "top-5 error", "the paper, ILSVRC-2010"], rows
+        ["", "trained on", "views", "top-1 error", "top-5 error", "the paper, ILSVRC-2010"], lines
     )
 
 
 def plot(result: dict[str, Any]) -> Figure:
-    """Bars of top-1 and top-5 errors, with 95 % intervals over seeds where there are several; ticks are the paper's, on ILSVRC-2010."""
-    rows = table(result)
+    """Bars of top-1 and top-5 errors, with 95 % intervals over seeds where there are several; ticks
+    are the paper's, on ILSVRC-2010."""
+    shown = rows(result)
     figure, panels = plt.subplots(1, 2, figsize=(7, 2.4), sharey=True, layout="constrained")
-    places = np.arange(len(rows))[::-1]
+    places = np.arange(len(shown))[::-1]
     for panel, what, k in zip(panels, ("top1", "top5"), (1, 5), strict=True):
-        halves = [row[f"half{k}"] for row in rows]
+        halves = [row[f"half{k}"] for row in shown]
         error = [100 * half if half is not None and np.isfinite(half) else 0 for half in halves]
-        colors = ["C0" if row["paper"] else "0.75" for row in rows]
+        colors = ["C0" if row["paper"] else "0.75" for row in shown]
         panel.barh(
             places,
-            [100 * row[what] for row in rows],
+            [100 * row[what] for row in shown],
             0.6,
             xerr=error if any(error) else None,
             color=colors,
@@ -242,7 +248,7 @@ def plot(result: dict[str, Any]) -> Figure:
         )
         papers = [
             (place, 100 * row["paper"][0 if k == 1 else 1])
-            for place, row in zip(places, rows, strict=True)
+            for place, row in zip(places, shown, strict=True)
             if row["paper"]
         ]
         panel.plot(
@@ -252,7 +258,7 @@ def plot(result: dict[str, Any]) -> Figure:
             xlim=(0, 100),
             xlabel=f"top-{k} error, %",
             yticks=places,
-            yticklabels=[row["row"] for row in rows],
+            yticklabels=[row["row"] for row in shown],
         )
     panels[0].plot([], [], "k|", label="the paper, ILSVRC-2010")
     panels[0].legend(loc="lower right", fontsize=7)

@@ -1,10 +1,16 @@
-"""What augmentation costs (section 4.1 of the paper, where it is computationally free: a CPU made the next batch while the GPU trained).
+"""What augmentation costs (section 4.1 of the paper, where it is computationally free: a CPU made
+the next batch while the GPU trained).
 
-Training steps of the profile's net are timed twice, in turns: on one batch that stays, and on batches as the trainer has them, gathered
-ahead by threads and then cropped, reflected and shifted in color on the device that trains. On a CPU nobody else is there to do that.
+    alexnet reproduce --only throughput
+
+Training steps of the profile's net are timed twice, in turns: on one batch that stays, and on
+batches as the trainer has them, gathered ahead by threads and then cropped, reflected and shifted
+in color on the device that trains. On a CPU nobody else is there to do that.
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import fields
 from statistics import median
 from typing import Any
 
@@ -16,38 +22,41 @@ from tqdm import tqdm
 from alexnet import rng
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Batch, Loader
-from alexnet.experiments import models
+from alexnet.experiments.jobs import Run, base, devices
+from alexnet.experiments.protocol import Entry
 from alexnet.profiles import Profile
+from alexnet.results import Record
+from alexnet.tables import Table
+from alexnet.training import Config
 from alexnet.training.learner import Learner
 from alexnet.training.precision import PRECISIONS, using_precision
 from alexnet.training.ranks import Ranks
 
+NAME = "throughput"
+VERSION = 1
 KINDS = ("same batch", "augmented")
 
 
-def config(profile: Profile) -> dict[str, Any]:
-    settings = profile["throughput"]
-    return {
-        "throughput": settings,
-        "base": profile["base"],
-        "net": profile.net,
-        "data": profile.splits()["train"].digest,
-    }
+def settings(profile: Profile) -> dict[str, Any]:
+    return profile[NAME]
 
 
-def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
-    """A few rounds for each seed, of so many steps each, after a first one that is not kept."""
-    settings, pack, rates = (
-        profile["throughput"],
-        profile.splits()["train"],
-        dict[str, list[float]](),
-    )
-    config = models.base(profile, seeds[0])
-    device = torch.device(models.devices()[0])
+def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+    own, packs, config = settings(profile), profile.splits(), base(profile)
+    # without defaults, so that a field added later leaves the key what it is
+    given = {f.name: getattr(config, f.name) for f in fields(config)}
+    given = {f.name: given[f.name] for f in fields(config) if given[f.name] != f.default}
+    return [Entry("steps", None, packs, (), own | {"config": given}, tuple(seeds))]
+
+
+def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+    """Rounds of so many steps, after a first one that is not kept."""
+    own, pack = entry.settings, entry.packs["train"]
+    config, device = Config(**own["config"]), torch.device(devices()[0])
+    rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with using_precision(config.precision, device):
-        learner = Learner(
-            config.network(), config.recipe, Ranks(device), PRECISIONS[config.precision]
-        )
+        precision = PRECISIONS[config.precision]
+        learner = Learner(config.network(), config.recipe, Ranks(device), precision)
         augment = Augment(config.recipe, pack.mean, config.image_size, pack.color)
         loader = Loader(pack, config.batch_size, config.seed, device)
         first = next(iter(loader.epoch(0)))
@@ -56,60 +65,50 @@ def run(profile: Profile, seeds: list[int]) -> dict[str, Any]:
         def train(batch: Batch, x: torch.Tensor) -> int:
             _, labels, ids, _ = batch
             learner.backward(x, labels, rng.key(rng.DROPOUT, config.seed, 0, ids), len(ids))
-            learner.update(
-                [0.0] * len(learner.parameters)
-            )  # the work of a step, and no step: nothing may diverge
+            # the work of a step, and no step: nothing may diverge
+            learner.update([0.0] * len(learner.parameters))
             return len(ids)
 
-        def same() -> int:
-            return sum(train(first, fixed) for _ in range(settings["steps"]))
+        def same(number: int) -> int:
+            return sum(train(first, fixed) for _ in range(own["steps"]))
 
         def augmented(number: int) -> int:
-            done = 0
-            for _, batch in zip(range(settings["steps"]), loader.epoch(number), strict=False):
-                images, _, ids, positions = batch
-                done += train(batch, augment.train(images, ids, positions, number))
-            return done
+            images = 0
+            for _, batch in zip(range(own["steps"]), loader.epoch(number), strict=False):
+                pixels, _, ids, positions = batch
+                images += train(batch, augment.train(pixels, ids, positions, number))
+            return images
 
-        for number in tqdm(
-            range(1 + settings["rounds"] * len(seeds)),
-            desc="throughput",
-            unit="round",
-            disable=None,
-        ):
-            for kind in KINDS if number % 2 else KINDS[::-1]:
+        turns = ((KINDS[0], same), (KINDS[1], augmented))
+        for number in tqdm(range(1 + own["rounds"]), desc=NAME, unit="round", disable=None):
+            for kind, run in turns if number % 2 else turns[::-1]:
                 began = time.perf_counter()
-                images = (
-                    same() if kind == "same batch" else augmented(number + 1)
-                )  # 0 is where the fixed batch is from
-                if number:  # losses are read at each step, so the device has ended what it was told
-                    rates.setdefault(kind, []).append(images / (time.perf_counter() - began))
+                images = run(number + 1)  # 0 is where the fixed batch is from
+                if number:  # losses are read at each step, so the device has ended its work
+                    rates[kind].append(images / (time.perf_counter() - began))
     return {
-        "images_per_second": {kind: round(median(found), 1) for kind, found in rates.items()},
-        "rounds": len(rates[KINDS[0]]),
-        "steps": settings["steps"],
+        "images_per_second": {kind: round(median(rate), 1) for kind, rate in rates.items()},
+        "rounds": own["rounds"],
+        "steps": own["steps"],
         "batch_size": config.batch_size,
         "threads": torch.get_num_threads(),
-        "spread": {
-            kind: [round(min(found), 1), round(max(found), 1)] for kind, found in rates.items()
-        },
+        "spread": {kind: [round(min(r), 1), round(max(r), 1)] for kind, r in rates.items()},
     }
 
 
-def table(result: dict[str, Any]) -> str:
-    """Images a second of both, and their ratio, in plain text."""
+def collect(records: Sequence[Record]) -> dict[str, Any]:
+    return records[0]["metrics"]
+
+
+def table(result: dict[str, Any]) -> Table:
+    """Images a second of both, and their ratio."""
     metrics = result["metrics"]
     rate, spread = metrics["images_per_second"], metrics["spread"]
-    lines = [
-        f"images a second, median of {metrics['rounds']} rounds of {metrics['steps']} steps (least and most)"
-    ]
-    lines += [
-        f"  {kind:<12}{rate[kind]:>10,.0f}  ({spread[kind][0]:,.0f} to {spread[kind][1]:,.0f})"
-        for kind in KINDS
-    ]
-    return "\n".join(
-        [*lines, f"augmented over same batch: {rate['augmented'] / rate['same batch']:.2f}"]
-    )
+    rows = [[kind, *(f"{n:,.0f}" for n in (rate[kind], *spread[kind]))] for kind in KINDS]
+    ratio = rate["augmented"] / rate["same batch"]
+    notes = [f"median of {metrics['rounds']} rounds of {metrics['steps']} steps"]
+    notes += [f"augmented over same batch: {ratio:.2f}"]
+    return Table(["images a second", "median", "least", "most"], rows, notes)
 
 
 def plot(result: dict[str, Any]) -> Figure:

@@ -1,14 +1,15 @@
-"""Profiles: how big a reproduction is. A YAML file each: the data, the net's width and image size, the budgets of the experiments.
+"""Profiles: how big a reproduction is. A YAML file each: the data, the net's width and image size,
+the experiments with their arms and budgets.
 
-Those of the project lie here; your own in the folder that ALEXNET_PROFILES names. `extends: NAME` takes from another profile whatever the
-file does not say anew (an experiment's settings one by one); null takes something away.
+Those of the project lie here; your own in the folder that ALEXNET_PROFILES names. `extends: NAME`
+takes from another profile whatever the file does not say anew (an experiment's settings one by
+one); null takes something away.
 """
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from alexnet.data import pictographs
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
-from alexnet.files import temporary_folder
+from alexnet.files import lock, temporary_folder
+from alexnet.keys import key
 
 HERE = Path(__file__).parent
 DATA = ("source", "size", "classes", "limit", "encoding")  # settings that say what is prepared
@@ -35,7 +37,8 @@ def _files() -> dict[str, Path]:
     own = {path.stem: path for path in Path(folder).glob("*.yml")} if folder else {}
     for name in own.keys() & ours.keys():
         raise InputError(
-            f"{own[name]} has the name of a profile of the project; choose another one, and write `extends: {name}`"
+            f"{own[name]} has the name of a profile of the project; choose another one, "
+            f"and write `extends: {name}`"
         )
     return ours | own
 
@@ -45,14 +48,19 @@ class Profile:
     name: str
     settings: dict[str, Any]
 
-    def __getitem__(self, key: str) -> Any:
-        """A setting; raises InputError where the profile has none of that name: it cannot serve what asks for it."""
-        if key not in self.settings:
-            others = ", ".join(who_has(key)) or "none"
+    def __getitem__(self, name: str) -> Any:
+        """A setting.
+
+        Raises:
+            InputError: The profile has none of that name, and which profiles do.
+        """
+        if name not in self.settings:
+            others = ", ".join(who_has(name)) or "none"
             raise InputError(
-                f"profile {self.name!r} has no settings for {key!r}; the profiles that do: {others}"
+                f"profile {self.name!r} has no settings for {name!r}; the profiles that do: "
+                f"{others}"
             )
-        return self.settings[key]
+        return self.settings[name]
 
     @property
     def runs(self) -> Path:
@@ -60,23 +68,24 @@ class Profile:
 
     @property
     def net(self) -> dict[str, Any]:
-        """What all nets of the profile share, unless an experiment says otherwise: fields of `training.Config`."""
+        """What all nets of the profile share, unless an experiment says otherwise: fields of
+        `trainer.Config`."""
         shared = ("image_size", "width", "batch_size", "rate", "precision", "mode")
         return {name: self.settings[name] for name in shared if name in self.settings}
 
     def source(self, names: str | list[str] | None = None) -> Path | str:
-        """What is prepared: "pictographs", or what ALEXNET_DATA holds under one of `names` (None: the setting `source`), a folder or an
-        archive."""
-        wanted = names or self["source"]
-        if wanted == "pictographs":
-            return wanted
+        """What is prepared: "pictographs", or a folder or archive that ALEXNET_DATA holds under one
+        of `names` (None: the setting `source`)."""
+        names = names or self["source"]
+        if names == "pictographs":
+            return "pictographs"
         root = os.environ.get("ALEXNET_DATA")
-        for name in wanted:
+        for name in names:
             if root and (Path(root) / name).exists():
                 return Path(root) / name
-        where = f"set ALEXNET_DATA to the folder that holds {' or '.join(wanted)}"
+        where = f"set ALEXNET_DATA to the folder that holds {' or '.join(names)}"
         if root:
-            where = f"ALEXNET_DATA={root} holds no {' and no '.join(wanted)}"
+            where = f"ALEXNET_DATA={root} holds no {' and no '.join(names)}"
         raise InputError(f"profile {self.name!r} needs {self['title']}: {where}")
 
     def title(self) -> str:
@@ -99,54 +108,54 @@ class Profile:
     def packs(self, name: str, data: dict[str, Any]) -> dict[str, Pack]:
         """Other images, prepared on first use under runs/<profile>/data as `name`.
 
-        data: either `pictographs`, the arguments of `pictographs.write`; or any of DATA, where it differs from the profile's own:
-        `source`, `size`, and a part of the source, `classes` (null: all) and `limit`.
+        Args:
+            data: Either `pictographs`, the arguments of `pictographs.write`; or any of DATA, where
+                it differs from the profile's own: `source`, `size`, and a part of the source,
+                `classes` (null: all) and `limit`.
         """
         if own := data.get("pictographs"):
-            out = self.runs / "data" / f"{name}-{results.config_hash([own, pictographs.RECIPE])}"
-            with alone(out):
+            out = self.runs / "data" / f"{name}-{key([own, pictographs.RECIPE])}"
+            with _locked(out):
                 if not out.exists():
                     with temporary_folder(out, "images") as folder:
                         pictographs.write(folder / "images", **own)
                         prepare(folder / "images", out, size=own["size"])
                 return _labeled(out)
-        told: dict[str, Any] = {
-            key: (data if key in data else self.settings).get(key) for key in DATA
+        given: dict[str, Any] = {
+            what: (data if what in data else self.settings).get(what) for what in DATA
         }
-        source = self.source(told.pop("source"))
-        what: list[Any] = [
-            str(source),
-            told["size"],
-            pictographs.RECIPE if source == "pictographs" else None,
-        ]
-        part = {key: told[key] for key in ("classes", "limit", "encoding") if told[key] is not None}
-        out = self.runs / "data" / f"images-{results.config_hash(what + [part] * bool(part))}"
-        with alone(out):
-            return _labeled(
-                out if out.exists() else prepare(source, out, size=told["size"], **part)
-            )
+        source, size = self.source(given["source"]), given["size"]
+        recipe = pictographs.RECIPE if source == "pictographs" else None
+        part: dict[str, Any] = {what: given[what] for what in DATA[2:] if given[what] is not None}
+        identity = [str(source), size, recipe, *[part] * bool(part)]
+        out = self.runs / "data" / f"images-{key(identity)}"
+        with _locked(out):
+            return _labeled(out if out.exists() else prepare(source, out, size=size, **part))
 
 
+@lru_cache(maxsize=16)
 def _labeled(out: Path) -> dict[str, Pack]:
     """Those splits that errors can be measured on: not ILSVRC-2012's test images."""
     return {split: pack for split, pack in open_splits(out).items() if pack.labeled}
 
 
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
+def _locked(out: Path) -> AbstractContextManager[object]:
     """One process at a time makes `out`; the others wait for it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.with_name(f".{out.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return lock(out.with_name(f".{out.name}.lock"))
 
 
-def who_has(key: str) -> list[str]:
-    return [name for name in names() if key in load(name).settings]
+def who_has(setting: str) -> list[str]:
+    """The profiles that have a setting."""
+    return [name for name in names() if setting in load(name).settings]
 
 
 def load(name: str) -> Profile:
-    """Raises InputError that lists the profiles where there is none of that name, and that names a file which holds none."""
+    """A profile by its name.
+
+    Raises:
+        InputError: There is none, and which there are; or its file holds none.
+    """
     return Profile(name, _read(name, ()))
 
 
@@ -164,7 +173,8 @@ def _read(name: str, below: tuple[str, ...]) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(own, dict):
         raise InputError(
-            f"{path} holds no settings; alexnet/profiles/embedded.yml shows what a profile looks like"
+            f"{path} holds no settings; alexnet/profiles/embedded.yml shows what a profile "
+            "looks like"
         )
     settings = _over(_read(own.pop("extends"), (*below, name)), own) if "extends" in own else own
     return {key: value for key, value in settings.items() if value is not None}

@@ -1,0 +1,214 @@
+"""Jobs: the training runs that experiments ask for, and what a finished one tells.
+
+A trained model is an artifact under runs/<profile>/models, keyed by its config's identity. All
+experiments share it: nothing is trained twice.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alexnet import presets
+from alexnet.data.augment import Augment
+from alexnet.data.loader import steps_per_epoch
+from alexnet.data.pack import Pack
+from alexnet.keys import key
+from alexnet.network import AlexNet
+from alexnet.processes import cores
+from alexnet.profiles import Profile
+from alexnet.training import Config, load_run, log, starting_point
+
+Packs = dict[str, Pack]
+
+
+def devices() -> list[str]:
+    """Where models are trained: every GPU, or else every core."""
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"] * cores()
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a finished job, and what it holds."""
+
+    folder: Path
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """How the job ended."""
+        return json.loads((self.folder / "summary.json").read_text())
+
+    @cached_property
+    def config(self) -> Config:
+        return Config(**self.summary["config"])
+
+    @property
+    def seconds(self) -> float:
+        """Wall time."""
+        return self.summary["seconds"]
+
+    @cached_property
+    def losses(self) -> list[float]:
+        """Training loss, step by step, in nats."""
+        return log.losses(self.folder)
+
+    def rows(self, kind: str, name: str) -> list[Any]:
+        """One value of each row of the log of a kind, "step" or "epoch"."""
+        return [row[name] for row in log.read(self.folder, kind)]
+
+    def net(self) -> tuple[AlexNet, Augment]:
+        """The net, in evaluation mode on the first device, with what its input goes through."""
+        net, augment, _ = load_run(self.folder)
+        return net.to(devices()[0]), augment
+
+
+class Job:
+    """Work for one device, minutes to days long, that leaves a folder with a `summary.json`.
+
+    A job may need others, which are finished before it begins.
+    """
+
+    packs: Packs
+    needs: "tuple[Job, ...]" = ()
+    steps = 0  # for the progress bar
+    at_once = 0  # how many of the kind may be under way; 0: one on each device
+    work = math.inf  # how long it takes, in multiply-accumulates; infinite where nobody knows
+
+    @property
+    def key(self) -> str:
+        """Known before the job begins, whatever the jobs that it needs will decide."""
+        raise NotImplementedError
+
+    def folder(self, profile: Profile, needed: Sequence[Run]) -> Path:
+        """Where it leaves its result."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise InputError where something is missing that the job needs; before any begins."""
+
+    def task(self, profile: Profile, needed: Sequence[Run]) -> Callable[[], object]:
+        """What a worker calls."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Training(Job):
+    """A training run.
+
+    Args:
+        config: Its config, but for what `decide` changes.
+        packs: The images, by split; those that the config names are used.
+        needs: Jobs that `decide` looks at.
+        decide: The config, once the needed jobs are finished, of `config` and their runs.
+    """
+
+    config: Config
+    packs: Packs
+    needs: tuple[Job, ...] = ()
+    decide: Callable[[Config, Sequence[Run]], Config] = lambda config, needed: config
+
+    @cached_property
+    def key(self) -> str:  # type: ignore[override]
+        if not self.needs:
+            return self.config.identity
+        needed = [job.key for job in self.needs]
+        return key([self.config.identity, self.decide.__name__, needed])
+
+    @property
+    def steps(self) -> int:  # type: ignore[override]
+        per_epoch = steps_per_epoch(self.packs["train"], self.config.batch_size)
+        return max(1, round(self.config.epochs * per_epoch))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the forward pass of one image."""
+        config = self.config
+        preset = presets.get(config.preset)
+        sizes = config.num_classes, config.width, config.image_size
+        return presets.total(presets.shapes(preset, *sizes), "macs")
+
+    @property
+    def work(self) -> float:  # type: ignore[override]
+        """Those of as many forward passes as take as long: a step takes some three, validation
+        one."""
+        validation = len(self.packs["val"]) / 3 if "val" in self.config.data else 0
+        return self.config.epochs * (len(self.packs["train"]) + validation) * self.macs
+
+    @property
+    def data(self) -> Path:
+        """What `open_splits` opens."""
+        path = self.packs["train"].path
+        return path if len(self.packs) == 1 else path.parent
+
+    def folder(self, profile: Profile, needed: Sequence[Run] = ()) -> Path:
+        return profile.runs / "models" / self.decide(self.config, needed).identity
+
+    def task(self, profile: Profile, needed: Sequence[Run] = ()) -> Callable[[], object]:
+        from alexnet.experiments import scheduler
+
+        config = self.decide(self.config, needed)
+        start = needed[0].folder if config.start else None
+        return partial(scheduler.train_one, config, self.data, self.folder(profile, needed), start)
+
+
+# --- configs ------------------------------------------------------------------------------------
+
+
+def configure(
+    profile: Profile, preset: str, *, epochs: float, packs: Packs | None = None, **fields: Any
+) -> Config:
+    """A run's config on a profile: its width, image size and data, unless `fields` say otherwise.
+
+    Args:
+        packs: Other images than the profile's; of them train and val, if there is one, are used.
+    """
+    packs = packs or profile.splits()
+    used = {name: pack.digest for name, pack in packs.items() if name in ("train", "val")}
+    given = {"width": 1.0} | profile.net | fields
+    return Config(
+        preset=preset, num_classes=len(packs["train"].classes), epochs=epochs, data=used, **given
+    )
+
+
+def base(profile: Profile, seed: int = 0, variant: str = "", **fields: Any) -> Config:
+    """The config of the net that a profile's experiments share, or of a variant of it, as in
+    "/no-lrn"."""
+    return configure(
+        profile, profile["base"] + variant, epochs=profile["epochs"], seed=seed, **fields
+    )
+
+
+def base_job(profile: Profile, seed: int) -> Training:
+    """The training of the net that a profile's experiments share."""
+    return Training(base(profile, seed), profile.splits())
+
+
+def train_only(packs: Packs) -> Packs:
+    """The training images alone, for runs that validate on none."""
+    return {"train": packs["train"]}
+
+
+# --- configs that depend on other runs ----------------------------------------------------------
+
+
+def at_best_rate(config: Config, sweep: Sequence[Run]) -> Config:
+    """The same at the rate of the run with the lowest late loss."""
+    return replace(config, rate=min(sweep, key=late_loss).config.rate)
+
+
+def late_loss(run: Run) -> float:
+    """Mean loss of the last quarter of a run's steps; infinite if it diverged."""
+    if run.summary["ended"] == "diverged":
+        return math.inf
+    late = run.losses[-max(1, len(run.losses) // 4) :]
+    return sum(late) / len(late)
+
+
+def from_weights(config: Config, needed: Sequence[Run]) -> Config:
+    """The same, from the weights of a finished run in all layers but the last."""
+    return replace(config, start=starting_point(needed[0].folder))

@@ -1,0 +1,432 @@
+"""The book's notebooks, run with papermill for a profile, several at a time.
+
+A notebook takes part if it has a cell tagged `parameters`. What is finished is stamped and not
+repeated until the notebook, the package, the archive of results or the parameters change; what was
+interrupted starts again at the unfinished ones. Training inside a notebook resumes by itself.
+"""
+
+import base64
+import contextlib
+import difflib
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alexnet import profiles
+from alexnet.errors import InputError
+from alexnet.files import temporary_folder, write_whole
+from alexnet.keys import key
+from alexnet.processes import as_they_end, cores
+from alexnet.results import HERE
+from alexnet_kernels import machine
+
+BOOK = HERE / "book"
+# What a notebook's outputs follow from, beside itself: files under the repository's root.
+PACKAGE: tuple[str, ...] = ("alexnet/**/*.py", "alexnet/**/*.yml", "benchmarks/*.py")
+PACKAGE += ("kernels/**/*.py", "kernels/**/*.c")
+ARCHIVE = ("results/**/*", "**/results/*.csv")
+# or each start of a kernel warns that it listens on this machine's own network
+QUIET_KERNEL = ["--log-level=ERROR"]
+# whose versions are kept with a stamp
+PACKAGES = ["alexnet-reproduced", "torch", "torchvision", "triton", "numpy", "matplotlib"]
+PACKAGES += ["papermill"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one notebook. `status` is "done", "up to date" or "failed"; `seconds` is the
+    wall time of the run that made it."""
+
+    chapter: str
+    status: str
+    seconds: float
+    notebook: Path
+    log: Path
+    figures: tuple[Path, ...] = ()
+    error: str = ""
+
+
+class NotebooksFailed(RuntimeError):
+    """Some notebooks failed, after all had their turn. The message names each, its cell and the
+    error; `outcomes` holds all of them."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        self.outcomes = outcomes
+        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+        super().__init__(
+            "\n".join(
+                f"{o.chapter}: {o.error}\n  log: {o.log}\n  as far as it went: {o.notebook}"
+                for o in failed
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A notebook to be run."""
+
+    path: Path
+    parameters: dict[str, Any]
+    out: Path  # the folder for what it makes
+    key: str  # of its stamp
+
+    @property
+    def chapter(self) -> str:
+        return self.path.stem
+
+    @property
+    def notebook(self) -> Path:
+        return self.out / "notebooks" / self.path.name
+
+    @property
+    def log(self) -> Path:
+        return self.out / "logs" / f"{self.chapter}.log"
+
+    @property
+    def stamp(self) -> Path:
+        return self.out / "stamps" / f"{self.chapter}.json"
+
+    def failed(self, seconds: float, error: str) -> Outcome:
+        return Outcome(self.chapter, "failed", seconds, self.notebook, self.log, error=error)
+
+
+def run(
+    profile: str,
+    only: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    force: bool = False,
+    book: Path = BOOK,
+    runs: Path | None = None,
+    chapters: set[str] | None = None,
+) -> list[Outcome]:
+    """Run the book's notebooks for a profile. Writes `runs/<profile>/{notebooks,logs,figures,
+    stamps}/`.
+
+    Args:
+        only: One chapter, as in `03-architecture`, `03` or `architecture`.
+        parameters: Passed to the notebooks that have them; each must exist in at least one.
+        force: Run also what is up to date.
+        book, runs: Other places than the repository's `book/` and `runs/`.
+        chapters: The chapters to run; None: all.
+
+    Returns:
+        One outcome a notebook, in the book's order.
+
+    Raises:
+        InputError: An unknown profile, chapter or parameter; before anything runs.
+        NotebooksFailed: At the end.
+    """
+    _papermill()  # what is missing is said before anything runs
+    profiles.load(profile)
+    root = book.resolve().parent
+    out = (runs or root / "runs").resolve() / profile
+    paths = [path for path in select(book, only) if chapters is None or path.stem in chapters]
+    given = {"profile": profile, **(parameters or {})}
+    known = {path: parameter_names(path) for path in paths}
+    check_parameters(set(parameters or ()), set().union(*known.values()))
+
+    for folder in ("notebooks", "logs", "figures", "stamps"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    made_of = [tree_digest(root, PACKAGE), tree_digest(root, ARCHIVE)]
+    made_of += [tree_digest(out, ("results/**/*.json",))]  # by which the page of claims judges
+    outcomes: dict[Path, Outcome] = {}
+    tasks: list[Task] = []
+    for path in paths:
+        own = {name: value for name, value in given.items() if name in known[path]}
+        task = Task(path, own, out, key([_cells(path), made_of, own]))
+        if not force and (finished := _finished(task)):
+            print(f"{path.stem}: up to date", flush=True)
+            outcomes[path] = finished
+        else:
+            tasks.append(task)
+    with kernel_environment(root, threads=1):
+        for number, (task, outcome) in enumerate(_run_all(tasks), 1):
+            what = f"{outcome.status}, {outcome.seconds:.0f} s {outcome.error}".rstrip()
+            print(f"[{number}/{len(tasks)}] {task.chapter}: {what}", flush=True)
+            outcomes[task.path] = outcome
+    ordered = [outcomes[path] for path in paths]
+    if any(outcome.status == "failed" for outcome in ordered):
+        raise NotebooksFailed(ordered)
+    return ordered
+
+
+# --- what there is ------------------------------------------------------------------------------
+
+
+def chapters(root: Path) -> list[Path]:
+    """The notebooks that `_toc.yml` under `root` names, in its order.
+
+    Raises:
+        InputError: There is no book.
+    """
+    toc = root / "_toc.yml"
+    if not toc.is_file():
+        raise InputError(
+            f"no book in {root} (no _toc.yml): the installed package has none; run from a clone "
+            "of the repository"
+        )
+    named = [(root / name).with_suffix(".ipynb") for name in pages(yaml.safe_load(toc.read_text()))]
+    return [path for path in named if path.is_file()]
+
+
+def pages(toc: Any) -> Iterator[str]:
+    """Every page that a table of contents names, in its order."""
+    if isinstance(toc, dict):
+        yield from (toc[name] for name in ("root", "file") if name in toc)
+        for name in ("parts", "chapters", "sections"):
+            yield from pages(toc.get(name))
+    elif isinstance(toc, list):
+        yield from (name for item in toc for name in pages(item))
+
+
+def select(book: Path, only: str | None) -> list[Path]:
+    """The notebooks with a parameters cell, or the one of them that is named."""
+    toc = book.resolve().parent
+    paths = [path for path in chapters(toc) if any("parameters" in c[2] for c in _cells(path))]
+    if not paths:
+        raise InputError(
+            f"no notebook of {toc / '_toc.yml'} has a cell tagged 'parameters': there is nothing "
+            "to reproduce"
+        )
+    if only is None:
+        return paths
+    named = [path for path in paths if is_named(only, path.stem)]
+    if not named:
+        choice = ", ".join(path.stem for path in paths)
+        raise InputError(f"there is no chapter {only!r} to reproduce: choose from {choice}")
+    return named
+
+
+def is_named(only: str | None, chapter: str) -> bool:
+    """Whether 03-architecture, 03 or architecture names the chapter."""
+    return only in (chapter, *chapter.split("-", 1))
+
+
+def parameter_names(path: Path) -> set[str]:
+    """The names in a notebook's parameters cell."""
+    # papermill remarks on what it cannot infer
+    with contextlib.redirect_stdout(None), _papermill_log(Path(os.devnull)):
+        return set(_papermill().inspect_notebook(str(path)))
+
+
+def check_parameters(given: set[str], known: set[str]) -> None:
+    """Raise InputError for a parameter that no notebook has."""
+    for name in sorted(given - known):
+        close = difflib.get_close_matches(name, known, n=1)
+        meant = f" (did you mean {close[0]!r}?)" if close else ""
+        there_are = ", ".join(sorted(known))
+        raise InputError(f"there is no parameter {name!r}{meant}: there are {there_are}")
+    if "profile" in given:
+        raise InputError("the profile is not a parameter among others: name it with --profile")
+
+
+def _cells(path: Path) -> list[tuple[str, str, list[str]]]:
+    """(type, source, tags) of each cell: what a notebook is, apart from its outputs."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [
+        (cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", []))
+        for cell in cells
+    ]
+
+
+def code_length(path: Path) -> int:
+    """Characters of code in a notebook: roughly how long it takes, known beforehand. A long one,
+    begun last, would leave cores idle."""
+    return sum(len(source) for kind, source, _ in _cells(path) if kind == "code")
+
+
+def tree_digest(root: Path, patterns: Iterable[str]) -> str:
+    """SHA-256 (hex) over the names and contents of the files under `root` that match the glob
+    patterns."""
+    digest = hashlib.sha256()
+    matches = {path for pattern in patterns for path in root.glob(pattern)}
+    for path in sorted(path for path in matches if path.is_file() and path.suffix != ".pyc"):
+        digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+# --- running ------------------------------------------------------------------------------------
+
+
+def _finished(task: Task) -> Outcome | None:
+    """The outcome of an earlier run of the same thing, if all that it made is still there."""
+    try:
+        stamp = json.loads(task.stamp.read_text())
+        if stamp["key"] != task.key:
+            return None
+        figures = tuple(task.out / "figures" / task.chapter / name for name in stamp["figures"])
+        seconds = float(stamp["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not all(path.is_file() for path in (task.notebook, *figures)):
+        return None
+    return Outcome(task.chapter, "up to date", seconds, task.notebook, task.log, figures)
+
+
+def _run_all(tasks: list[Task]) -> Iterator[tuple[Task, Outcome]]:
+    """Run notebooks, one on each core; gives them as they end."""
+    workers = min(cores(), len(tasks))
+    if workers <= 1:
+        yield from ((task, _run(task)) for task in tasks)
+        return
+    print(f"{len(tasks)} notebooks, {workers} at a time", flush=True)
+    tasks = sorted(tasks, key=lambda task: code_length(task.path), reverse=True)
+    for number, future in as_they_end(_run, [(task,) for task in tasks], workers):
+        try:
+            outcome = future.result()
+        except BrokenProcessPool:
+            outcome = tasks[number].failed(
+                0.0,
+                "a process died, perhaps for want of memory "
+                "(or no `if __name__ == '__main__':` guards what called this)",
+            )
+        yield tasks[number], outcome
+
+
+def _run(task: Task) -> Outcome:
+    """Run one notebook. It appears under its name when it has ended, well or badly; its stamp when
+    all that it made is in place."""
+    papermill = _papermill()
+    task.stamp.unlink(missing_ok=True)
+    running = task.notebook.with_name(f".{task.chapter}.running.ipynb")
+    start = time.monotonic()
+    alone = multiprocessing.parent_process() is None  # of several at a time, none has a bar
+    with _papermill_log(task.log) as logger:
+        try:
+            executed = papermill.execute_notebook(
+                str(task.path),
+                str(running),
+                parameters=task.parameters,
+                kernel_name="python3",
+                cwd=str(task.path.parent),
+                extra_arguments=QUIET_KERNEL,
+                log_output=True,
+                progress_bar=sys.stderr.isatty() and alone,
+            )
+        except Exception as error:  # its code, its kernel's death: the others get their turn
+            logger.error(str(error))
+            if running.exists():
+                os.replace(running, task.notebook)
+            return task.failed(time.monotonic() - start, _explain(error))
+    seconds = time.monotonic() - start
+    os.replace(running, task.notebook)
+    figures = _extract_figures(executed, task.out / "figures" / task.chapter)
+    versions = {name: version for name in PACKAGES if (version := machine.version(name))}
+    stamp = {
+        "key": task.key,
+        "parameters": task.parameters,
+        "seconds": round(seconds, 1),
+        "figures": [figure.name for figure in figures],
+        "versions": {"python": platform.python_version()} | versions,
+    }
+    write_whole(task.stamp, json.dumps(stamp, indent=2, default=str) + "\n")
+    return Outcome(task.chapter, "done", seconds, task.notebook, task.log, figures)
+
+
+def _explain(error: Exception) -> str:
+    """One line: the cell, by its place and its prompt, and the error's last line."""
+    where, text = type(error).__name__, str(error)
+    if hasattr(error, "cell_index"):  # papermill's PapermillExecutionError
+        cell: Any = error
+        where = f"cell {cell.cell_index + 1}, In [{cell.exec_count}]: {cell.ename}"
+        text = cell.evalue
+    lines = text.strip().splitlines()
+    return f"{where}: {lines[-1]}" if lines else where
+
+
+def _extract_figures(notebook: Any, folder: Path) -> tuple[Path, ...]:
+    """Write the PNG outputs to `folder`, which holds nothing else afterwards: named by the label of
+    the cell's figure, or numbered."""
+    names: list[str] = []
+    with temporary_folder(folder, "partial") as fresh:
+        for cell in notebook.cells:
+            label = cell.metadata.get("mystnb", {}).get("figure", {}).get("name", "")
+            label = re.sub(r"[^\w.-]", "-", label)
+            for output in cell.get("outputs", []):
+                if "image/png" in output.get("data", {}):
+                    name = f"{label}-{len(names) + 1:02}".lstrip("-")
+                    if label and f"{label}.png" not in names:
+                        name = label
+                    names.append(f"{name}.png")
+                    picture = base64.b64decode("".join(output["data"]["image/png"]))
+                    (fresh / names[-1]).write_bytes(picture)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(fresh, folder)
+    return tuple(folder / name for name in names)
+
+
+def _papermill() -> Any:
+    try:
+        import ipykernel  # noqa: F401  (the kernel: needed as much, and missed later)
+        import papermill
+    except ImportError as missing:
+        raise InputError(
+            f"{missing.name} is not installed, which running the notebooks needs: "
+            "pip install -e '.[book]'"
+        ) from None
+    return papermill
+
+
+@contextlib.contextmanager
+def _papermill_log(path: Path) -> Iterator[logging.Logger]:
+    """Send what papermill logs, the cells' printed output included, to a file instead of the
+    terminal."""
+    logger = logging.getLogger("papermill")
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield logger
+    finally:
+        logger.level, logger.propagate = before
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@contextlib.contextmanager
+def kernel_environment(root: Path, threads: int | None = None) -> Iterator[None]:
+    """Set what the notebooks' kernels inherit meanwhile.
+
+    That is this interpreter's kernel, before any other that is installed for the user; this very
+    package; and, where `threads` is given, that many threads, so that sums of floats come out the
+    same on every machine.
+    """
+    before = dict(os.environ)
+
+    def prepend(name: str, *folders: Path) -> str:
+        return os.pathsep.join([*map(str, folders), *filter(None, [before.get(name)])])
+
+    changes = {
+        "JUPYTER_PATH": prepend("JUPYTER_PATH", Path(sys.prefix) / "share" / "jupyter"),
+        "PYTHONPATH": prepend("PYTHONPATH", root, root / "kernels"),
+    }
+    if threads:
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        changes |= dict.fromkeys(names, str(threads)) | {"PYTHONHASHSEED": "0"}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name in changes:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                os.environ.pop(name)

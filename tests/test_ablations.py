@@ -1,0 +1,164 @@
+"""What the parts of the net are worth: differences, definitions, table and figure."""
+
+import math
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from alexnet import claims
+from alexnet.data.pack import open_splits
+from alexnet.experiments import ablations, jobs
+from tests.experiments import TINY, configs, drawn, own, run
+
+matplotlib.use("Agg")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("n", range(2, 14))
+def test_intervals_are_students(n):
+    values = list(np.random.default_rng(n).normal(3, 2, n))
+    mean, half = claims.interval(values)
+    low, high = stats.t.interval(0.95, n - 1, np.mean(values), stats.sem(values))
+    assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-9)
+    assert claims.interval([1.5]) == (1.5, math.inf)
+
+
+def ablated(**top1):
+    """A result whose nets have these errors from one view, by seed; from ten a tenth less."""
+    nets, others = {}, {kind: {} for kind in ("train_error", "overfitting", "iterations")}
+    for arm, values in top1.items():
+        arm = arm.replace("_", "-")
+        nets[arm] = {
+            str(i): {"views": {"1": {"top1": e, "top5": e / 2}, "10": {"top1": e - 0.1, "top5": 0}}}
+            for i, e in enumerate(values)
+        }
+        for kind, value in (("train_error", 0.25), ("overfitting", 0.125), ("iterations", 1000)):
+            others[kind][arm] = {str(i): value for i in range(len(values))}
+    return {"metrics": {"nets": nets, "definitions": ablations.DEFINITIONS, **others}}
+
+
+def test_differences_are_seed_by_seed_in_percentage_points():
+    result = ablated(full=(0.4, 0.5), no_lrn=(0.43, 0.49), source=(0.41,))
+    assert ablations.differences(result, "no-lrn") == pytest.approx([3.0, -1.0])
+    assert ablations.differences(result, "no-lrn", views=1) == pytest.approx([3.0, -1.0])
+    assert ablations.differences(result, "no-lrn", views=1, what="top5") == pytest.approx(
+        [1.5, -0.5]
+    )
+    assert ablations.differences(result, "source") == pytest.approx(
+        [1.0]
+    )  # the seeds that both have
+    assert ablations.differences(result, "no-conv2") == []
+    assert ablations.gains(result) == pytest.approx([-10.0, -10.0])
+
+
+def test_the_same_seeds_on_two_processors_are_compared_after_the_last_epoch_that_both_have():
+    def on(processor, **arms):
+        errors = {name.replace("_", "-"): by_seed for name, by_seed in arms.items()}
+        return {
+            "metrics": {"val_error": errors},
+            "provenance": {"hardware": {"processor": processor}},
+        }
+
+    here = on(
+        "A", full={"0": [0.9, 0.5], "1": [0.9, 0.7]}, no_lrn={"0": [0.9, 0.6], "1": [0.9, 0.7]}
+    )
+    there = on(
+        "B",
+        full={"0": [0.9, 0.4, 0.1]},
+        no_lrn={"0": [0.9, 0.38, 0.2]},
+        no_conv2={"0": [0.9, 0.5, 0.4]},
+    )
+    text = str(ablations.again(here, there))
+    assert (
+        "validation error after epoch 2" in text and "without conv2" not in text
+    )  # an arm that one of them lacks
+    (full,) = (line for line in text.splitlines() if line.startswith("the full net"))
+    (without,) = (line for line in text.splitlines() if "without response normalization" in line)
+    assert "60.0 ± " in full and full.rstrip().endswith("40.0 %")
+    assert "+5.0 ± 63.5" in without and without.rstrip().endswith(
+        "-2.0"
+    )  # a single seed has no interval
+
+
+def test_the_ablations_table_and_figure_show_what_was_run_beside_the_paper():
+    result = ablated(full=(0.4, 0.5, 0.45), no_lrn=(0.414, 0.516, 0.46))
+    rows = {
+        line.split("  ")[1] if line.startswith("  ") else line.split("  ")[0]: line
+        for line in ablations.table(result).splitlines()
+    }
+    mean, half = claims.interval([1.4, 1.6, 1.0])
+    assert (
+        f"+1.4                     {mean:+.1f} ± {half:.1f}"
+        in rows["without response normalization (3.3)"]
+    )
+    assert rows["without response normalization (3.3)"].endswith("+1.4  +1.6  +1.0")
+    assert rows["pooling without overlap (3.4)"].endswith("not yet run")
+    assert "-1.5" in rows["ten views against one, of the full net (4.1)"]
+    said = ablations.learning(result, ("no-lrn", "no-conv2")).splitlines()
+    assert (
+        said[1].split()
+        == ["without", "response", "normalization", "25.0%", "37.5%", "+12.5", "1,000"]
+        and "conv2" not in said[2]
+    )
+    drawn(ablations.plot, result)
+    drawn(ablations.plot, ablated(full=(0.4,), no_lrn=(0.414,)))  # one seed has no interval
+
+
+def test_a_run_has_converged_when_it_is_near_its_best():
+    assert (
+        ablations.iterations([10, 20, 30, 40], [0.9, 0.54, 0.5, 0.52]) == 20
+    )  # 8 % above the lowest
+    assert ablations.iterations([10, 20, 30, 40], [0.9, 0.56, 0.5, 0.52]) == 30
+    assert ablations.iterations([10, 20], [0.0, 0.0]) == 10 and ablations.iterations([], []) is None
+    assert ablations.iterations([10, 20, 30], [0.9, 0.56, 0.5], near=0.2) == 20
+
+
+def test_the_training_error_is_of_a_fixed_sample_in_evaluation_mode(packs72):
+    assert ablations.evenly(10, 4).tolist() == [0, 3, 6, 9] and ablations.evenly(
+        3, 2000
+    ).tolist() == [0, 1, 2]
+    pack = open_splits(packs72)["train"]
+    config = jobs.configure(own(packs72, image_size=64, width=1 / 16), "paper/sigma-0.03", epochs=1)
+    net, augment = config.network().eval(), ablations.Augment(config.recipe, pack.mean, 64)
+    ids = ablations.evenly(len(pack), 12)
+    (view,) = augment.views(torch.from_numpy(pack.gather(ids)))
+    with torch.no_grad():
+        wrong = (net(view).argmax(1).numpy() != pack.labels[ids]).mean()
+    assert ablations.error_on(net, pack, augment, ids) == pytest.approx(wrong)
+
+
+def test_ablations_measure_every_arm_on_one_budget(packs72, serial, runs):
+    arms = list(ablations.ARMS)
+    profile = own(packs72, ablations={"sample": 20, "arms": arms}, epochs=2, **TINY)
+    metrics = run(ablations, profile, [0])
+    assert (metrics["images"], metrics["train_images"], metrics["sample"], metrics["classes"]) == (
+        6,
+        36,
+        20,
+        3,
+    )
+    for kind in ("nets", "train_error", "overfitting", "iterations", "val_error", "loss"):
+        assert metrics[kind].keys() == ablations.ARMS.keys(), kind
+    for arm, net in metrics["nets"].items():
+        assert net["0"]["views"].keys() == {"1", "10"} and all(
+            0 <= view["top1"] <= 1 for view in net["0"]["views"].values()
+        )
+        assert metrics["overfitting"][arm]["0"] == pytest.approx(
+            net["0"]["views"]["1"]["top1"] - metrics["train_error"][arm]["0"]
+        )
+        assert (
+            metrics["iterations"][arm]["0"] in (3, 6) and len(metrics["val_error"][arm]["0"]) == 2
+        )
+    presets = {config["preset"] for config in configs(profile)}
+    assert len(presets) == len(arms) and {config["epochs"] for config in configs(profile)} == {2}
+    # the full net is the one that other experiments share
+    assert jobs.base_job(profile, 0).folder(profile).is_dir()
+    few = own(packs72, ablations={"sample": 20, "arms": ["no-lrn", "full"]}, epochs=2, **TINY)
+    assert ablations.arms(few) == ["full", "no-lrn"]
+    added = {entry.arm: entry.key(1) for entry in ablations.entries(profile, [0])}
+    assert {
+        entry.arm: entry.key(1) for entry in ablations.entries(few, [0])
+    }.items() <= added.items()

@@ -127,7 +127,7 @@ def test_the_training_error_is_of_a_fixed_sample_in_evaluation_mode(packs72):
     (view,) = augment.views(torch.from_numpy(pack.gather(ids)))
     with torch.no_grad():
         wrong = (net(view).argmax(1).numpy() != pack.labels[ids]).mean()
-    assert ablations.error_on(net, pack, augment, ids) == pytest.approx(wrong)
+    assert ablations.error_on(net, augment, pack, ids) == pytest.approx(wrong)
 
 
 def test_ablations_measure_every_arm_on_one_budget(packs72, serial, runs):

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from alexnet import claims, evaluation
+from alexnet.baselines import fisher_vectors
 from alexnet.data.pack import open_splits
-from alexnet.experiments import jobs, scheduler, table1, table2
+from alexnet.experiments import jobs, scheduler, table2
 from alexnet.tables import Table
 from alexnet.training import trainer
 from tests.experiments import drawn, in_this_process, own, run
@@ -62,8 +63,7 @@ def everything(packs72, tmp_path_factory):
         patch.setenv("ALEXNET_RUNS", str(tmp_path_factory.mktemp("table2")))
         patch.setattr(scheduler, "as_they_end", in_this_process)
         fisher = {"top1": 0.9, "top5": 0.5, "nll": 1.0, "split": "test"}
-        row = ("fisher_vectors", lambda packs, folder, **given: dict(fisher))
-        patch.setitem(table1.BASELINES, "SIFT + FVs", row)
+        patch.setattr(fisher_vectors, "fisher_vector_errors", lambda *packs, **given: dict(fisher))
         profile = own(
             packs72, table2={"pretraining": MORE, "finetuning": TUNED}, table1={}, **SETTINGS
         )

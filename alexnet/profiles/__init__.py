@@ -102,7 +102,7 @@ class Profile:
         """
         return self.packs(
             part or "images",
-            {"pictographs": self.settings[part].get("pictographs")} if part else {},
+            {"pictographs": self[part].get("pictographs")} if part else {},
         )
 
     def packs(self, name: str, data: dict[str, Any]) -> dict[str, Pack]:

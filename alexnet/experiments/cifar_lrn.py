@@ -25,7 +25,7 @@ from alexnet.experiments.protocol import (
     each,
     pick,
 )
-from alexnet.experiments.showing import COLUMNS, Figure, side_by_side, subplots, with_half
+from alexnet.experiments.showing import COLUMN, Figure, side_by_side, subplots, with_half
 
 NAME = "cifar_lrn"
 VERSION = 1
@@ -97,7 +97,7 @@ def plot(result: Result) -> Figure:
         axes.plot([0, 1], [100 * of[seed] for of in both], "-", color="gray", lw=1, zorder=0)
     for place, (arm, of) in enumerate(zip(ARMS, both, strict=True)):
         values = [100 * error for error in of.values()]
-        axes.plot([place] * len(of), values, "o", color=COLUMNS[1 - place], ms=5)
+        axes.plot([place] * len(of), values, "o", color=COLUMN[1 - place], ms=5)
         label = None if place else "the paper"
         axes.plot(place, 100 * PAPER[arm], "D", color="C3", mfc="none", ms=6, label=label)
     axes.set_xticks([0, 1], [f"{arm} normalization" for arm in ARMS])

@@ -52,10 +52,6 @@ class Layout:
     overlap: bool = True
     preset: str = "paper"
 
-    @property
-    def ranks(self) -> int:
-        return self.rows * self.columns
-
 
 LAYOUTS = {
     "one process": Layout(1, 1),
@@ -80,12 +76,16 @@ def measure(entry: Entry, runs: list[Run]) -> Metrics:
     else a machine does meets all alike."""
     pack = entry.packs["train"].path
     own = {name: value for name, value in entry.settings.items() if name != "layouts"}
+    turns = tqdm(
+        [(seed, name) for seed in entry.rounds for name in LAYOUTS], unit="layout", disable=None
+    )
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in LAYOUTS}
-    turns = [(seed, name) for seed in entry.rounds for name in LAYOUTS]
-    for seed, name in tqdm(turns, unit="layout", disable=None):
+    for seed, name in turns:
         rounds[name].append(launch(LAYOUTS[name], pack, seed=seed, **own))
-    layouts = {name: _together(name, of) for name, of in rounds.items()}
-    return {"layouts": layouts, "batch_size": entry.settings["batch_size"]}
+    return {
+        "layouts": {name: _together(name, of) for name, of in rounds.items()},
+        "batch_size": own["batch_size"],
+    }
 
 
 def _together(name: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -148,17 +148,25 @@ def expected_traffic(
 def launch(layout: Layout, pack: Path, **settings: Any) -> dict[str, Any]:
     """Measure one layout in ranks of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device, count = "cuda" if torch.cuda.is_available() else "cpu", layout.rows * layout.columns
         options = asdict(layout) | {"pack": str(pack), "device": device} | settings
         out = Path(folder) / "measured.json"
         # as torchrun has it for several
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        count = f"--nproc-per-node={layout.ranks}"
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", count]
-        if layout.ranks == 1:  # which needs nobody to start it, and torchrun takes seconds
-            start = [sys.executable]
-            environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-        command = [*start, "-m", "alexnet.experiments.devices", json.dumps(options), str(out)]
+        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        if count == 1:  # which needs nobody to start it, and torchrun takes seconds
+            start, environment = (
+                [],
+                environment | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
+            )
+        command = [
+            sys.executable,
+            *start,
+            "-m",
+            "alexnet.experiments.devices",
+            json.dumps(options),
+            str(out),
+        ]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the ranks of {layout} failed: {done.stderr[-2000:]}")
@@ -220,9 +228,12 @@ def plot_traffic() -> Figure:
         batch = {n: 128 * n if title == titles[1] else 128 for n in counts}
         for label, style, traffic in ways:
             elements = {n: traffic(n, batch[n]) for n in counts}
-            look = {"ms": 4, "lw": 1.2, "label": label}
-            sent.plot(counts, [4e-6 * elements[n] for n in counts], style, **look)
-            done.plot(counts, [work(n, batch[n]) / elements[n] for n in counts], style, **look)
+            sent.plot(
+                counts, [4e-6 * elements[n] for n in counts], style, ms=4, lw=1.2, label=label
+            )
+            done.plot(
+                counts, [work(n, batch[n]) / elements[n] for n in counts], style, ms=4, lw=1.2
+            )
         columns = expected_traffic(1, 2, batch[2])
         crossing = columns["forward"] + columns["backward"]
         sent.plot([2], [4e-6 * crossing], "C3D", label="two columns")
@@ -230,10 +241,12 @@ def plot_traffic() -> Figure:
         sent.set(title=title, xscale="log", yscale="log", xticks=counts, xticklabels=counts)
         done.set(xlabel="ranks", yscale="log")
         done.axhline(1000, color="gray", lw=0.8, ls=":")
-        for axes in (sent, done):
-            axes.minorticks_off()
-    panels[0, 0].set_ylabel("MB a rank sends in a step")
-    panels[1, 0].set_ylabel("MACs per number sent")
+        sent.minorticks_off()
+        done.minorticks_off()
+    for panel, label in zip(
+        panels[:, 0], ("MB a rank sends in a step", "MACs per number sent"), strict=True
+    ):
+        panel.set_ylabel(label)
     panels[0, 0].legend(frameon=False, fontsize=8)
     return figure
 
@@ -246,8 +259,9 @@ def work(ranks: int, batch: int) -> float:
 def copies(ranks: int, batch: int) -> float:
     """Elements that a rank sends in a step where each has the whole net: a ring's sum of all
     gradients, twice (n - 1) / n of them."""
-    table = presets.shapes(presets.get("paper"))
-    return 2 * (ranks - 1) / ranks * presets.total(table, "parameters")
+    return (
+        2 * (ranks - 1) / ranks * presets.total(presets.shapes(presets.get("paper")), "parameters")
+    )
 
 
 def hybrid(ranks: int, batch: int) -> float:

@@ -25,7 +25,7 @@ from alexnet.experiments.protocol import (
     common,
     pick,
 )
-from alexnet.experiments.showing import COLUMNS, Axes, Figure, pyplot, side_by_side
+from alexnet.experiments.showing import COLUMN, Axes, Figure, pyplot, side_by_side
 
 NAME = "figure3"
 VERSION = 1
@@ -137,10 +137,7 @@ def table(result: Result) -> Table:
         who = "neither" if one["specialized_column"] is None else str(one["specialized_column"])
         rows.append([seed, *columns, f"{one['difference']:.2f}", f"{one['luck']:.1%}", who])
     head = ["seed", "share of color", "orientation", "difference", "as large by luck"]
-    note = (
-        f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; "
-        "difference: of the columns' mean share of color"
-    )
+    note = f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; difference: of the columns' mean share of color"
     return Table([*head, "column that took the colors"], rows, [note])
 
 
@@ -178,7 +175,7 @@ def sheet(kernels: np.ndarray, across: int) -> np.ndarray:
 def _measured(panel: Axes, both: np.ndarray) -> None:
     for number, block in enumerate(both):
         look: dict[str, Any] = {
-            "color": COLUMNS[number > 0],
+            "color": COLUMN[number > 0],
             "alpha": 0.8,
             "label": f"column {number}",
         }

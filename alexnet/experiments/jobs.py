@@ -47,11 +47,6 @@ class Run:
     def config(self) -> Config:
         return Config(**self.summary["config"])
 
-    @property
-    def seconds(self) -> float:
-        """Wall time."""
-        return self.summary["seconds"]
-
     @cached_property
     def losses(self) -> list[float]:
         """Training loss, step by step, in nats."""

@@ -77,12 +77,15 @@ KINDS = ("left_at_step", "end", "loss", "diverged_at", "steps")
 def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
     packs, made = train_only(profile.splits()), []
     for name, arm in chosen(profile, NAME, ARMS).items():
-        preset = arm.preset if "one-fall" in arm.preset else f"{arm.preset}/constant-rate"
         epochs = arm.budgets * profile[NAME]["epochs"]
         for seed in seeds:
-            job = training_job(profile, preset, packs, seed=seed, epochs=epochs)
+            job = training_job(profile, preset(arm), packs, seed=seed, epochs=epochs)
             made.append(Entry(name, seed, packs, (job,), OWN))
     return made
+
+
+def preset(arm: Arm) -> str:
+    return arm.preset if "one-fall" in arm.preset else f"{arm.preset}/constant-rate"
 
 
 def measure(entry: Entry, runs: list[Run]) -> Metrics:
@@ -128,19 +131,18 @@ def table(result: Result) -> Table:
     """Which of them keep the paper's SGD from training, and who does so."""
     metrics, rows = result["metrics"], []
     for name, measured in metrics["arms"].items():
-        arm, several = ARMS[name], {kind: measured[kind].values() for kind in KINDS}
+        arm, left = ARMS[name], list(measured["left_at_step"].values())
         if name == "unscaled-sigma":
             rows.append(["with sigma 0.03 in conv3 to conv5, and"])
-        left = [step is not None for step in several["left_at_step"]]
-        when = span(several["left_at_step"], "d") or f"not in {max(several['steps']):,}"
-        if broken := span(several["diverged_at"], "d"):
+        when = span(left, "d") or f"not in {max(measured['steps'].values()):,}"
+        if broken := span(measured["diverged_at"].values(), "d"):
             when = f"diverges at {broken}"
-        what, end = "  " * (arm.preset.count("/") > 1) + arm.what, span(several["end"], ".2f")
-        rows.append([what, arm.who, f"{sum(left)} of {len(left)}", when, end or "-"])
+        trains = f"{sum(step is not None for step in left)} of {len(left)}"
+        end = span(measured["end"].values(), ".2f") or "-"
+        rows.append(["  " * (arm.preset.count("/") > 1) + arm.what, arm.who, trains, when, end])
     floor = f"ln {metrics['classes']} = {math.log(metrics['classes']):.2f} nats"
     notes = [
-        f"trains: so many seeds' mean loss of {WINDOW} steps comes {DROP} nats below {floor}, "
-        f"within {metrics['steps']} steps"
+        f"trains: so many seeds' mean loss of {WINDOW} steps comes {DROP} nats below {floor}, within {metrics['steps']} steps"
     ]
     for arm in ARMS.values():
         if arm.budgets > 1:

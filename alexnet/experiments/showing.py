@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 else:
     Axes = Figure = Any
 
-COLUMNS = ("#3b6fa0", "#c77c11")  # colors of column 0 and 1, and of other pairs
+COLUMN = ("#3b6fa0", "#c77c11")  # colors of column 0 and 1, and of other pairs
 
 
 def side_by_side(values: Iterable[float], form: str) -> str:

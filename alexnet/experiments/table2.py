@@ -43,24 +43,24 @@ from alexnet.experiments.protocol import (
     by_arm,
     only,
 )
-from alexnet.experiments.showing import COLUMNS, Figure, subplots
+from alexnet.experiments.showing import COLUMN, Figure, subplots
 
 NAME = "table2"
 VERSION = 1
 AVERAGED, STARRED = 5, 2
 # The paper's numbers on ILSVRC-2012, in percent: top-1 and top-5 on validation images, top-5 on
 # test images.
-PAPER: dict[str, tuple[float | None, float | None, float | None]] = {
-    "SIFT + FVs": (None, None, 26.2),
-    "1 CNN": (40.7, 18.2, None),
-    "5 CNNs": (38.1, 16.4, 16.4),
-    "1 CNN*": (39.0, 16.6, None),
-    "7 CNNs*": (36.7, 15.4, 15.3),
+SIFT, PLAIN, STAR, AVERAGES = "SIFT + FVs", "1 CNN", "1 CNN*", "averages"  # arms
+FIVE, SEVEN = "5 CNNs", "7 CNNs*"  # rows of the last
+PAPER: dict[str, tuple[float | None, ...]] = {
+    SIFT: (None, None, 26.2),
+    PLAIN: (40.7, 18.2, None),
+    FIVE: (38.1, 16.4, 16.4),
+    STAR: (39.0, 16.6, None),
+    SEVEN: (36.7, 15.4, 15.3),
 }
 VIEWS = (1, 10)
 DRAWS = 2000  # of images, for an interval
-SIFT, PLAIN, STAR, AVERAGES = "SIFT + FVs", "1 CNN", "1 CNN*", "averages"  # arms
-FIVE, SEVEN = "5 CNNs", "7 CNNs*"  # rows of the last
 
 
 def pretraining(profile: Profile) -> tuple[Packs, str]:
@@ -84,24 +84,35 @@ def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
         return configure(profile, preset, packs=images, seed=seed, **fields)
 
     left_out = {} if more else dict.fromkeys((STAR, SEVEN), lacks)
-    jobs: dict[tuple[str, int], tuple[Job, ...]] = {}
-    for seed in enough(seeds, AVERAGED):
-        jobs[PLAIN, seed] = (base_job(profile, seed),)
+    jobs: dict[str, dict[int, tuple[Job, ...]]] = {
+        PLAIN: {s: (base_job(profile, s),) for s in enough(seeds, AVERAGED)},
+        STAR: {},
+    }
     for seed in enough(seeds, STARRED) if more else ():
         before = Training(starred("pretraining", seed, more), more)
-        after = Training(starred("finetuning", seed, packs), packs, (before,), from_weights)
-        jobs[STAR, seed] = (before, after)
-    members = [own[-1] for (arm, _), own in jobs.items() if arm == PLAIN][:AVERAGED]
-    members += [own[-1] for (arm, _), own in jobs.items() if arm == STAR][:STARRED]
+        jobs[STAR][seed] = (
+            before,
+            Training(starred("finetuning", seed, packs), packs, (before,), from_weights),
+        )
+    members = [
+        needed[-1]
+        for needed in [*jobs[PLAIN].values()][:AVERAGED] + [*jobs[STAR].values()][:STARRED]
+    ]
     if table1.NAME in profile.settings:  # whose row it is
-        jobs |= {(SIFT, seed): (table1.baseline(profile, SIFT, seed),) for seed in seeds}
+        jobs[SIFT] = {seed: (table1.baseline(profile, SIFT, seed),) for seed in seeds}
     else:
         left_out[SIFT] = "the profile has no Table 1, whose row this is"
     own = {"averaged": [AVERAGED, STARRED], "draws": DRAWS, "left_out": left_out}
     if more:
-        about = {"classes": len(more["train"].classes), "train_images": len(more["train"])}
-        own |= {"pretraining": about}
-    made = [Entry(arm, seed, packs, needed) for (arm, seed), needed in jobs.items()]
+        own["pretraining"] = {
+            "classes": len(more["train"].classes),
+            "train_images": len(more["train"]),
+        }
+    made = [
+        Entry(arm, seed, packs, needed)
+        for arm, by_seed in jobs.items()
+        for seed, needed in by_seed.items()
+    ]
     return [*made, Entry(AVERAGES, None, packs, tuple(members), own)]
 
 
@@ -123,8 +134,10 @@ def measure(entry: Entry, runs: list[Run]) -> Metrics:
         }
         for split, pack in splits.items()
     }
-    pairs = zip(entry.jobs, runs, strict=True)
-    seen = [round(len(job.packs["train"]) * run.summary["epochs"]) for job, run in pairs]
+    seen = [
+        round(len(job.packs["train"]) * run.summary["epochs"])
+        for job, run in zip(entry.jobs, runs, strict=True)
+    ]
     return {"views": views, "images_seen": sum(seen)}
 
 
@@ -158,11 +171,14 @@ def _averages(folders: Sequence[Path], pack: Pack) -> tuple[dict[str, Any], dict
                 sum(probabilities for probabilities, _ in each[:count]) / count
             )
             missed[row] = misses(average, labels)
-            errors: dict[str, Any] = {**evaluation.errors(average, labels).rounded()}
-            errors["interval"] = _both(interval, missed[row])
+            errors = {
+                **evaluation.errors(average, labels).rounded(),
+                "interval": _both(interval, missed[row]),
+            }
             rows.setdefault(row, {"views": {}})["views"][str(views)] = errors
-            gained = _both(gain, missed[row] - missed[than])
-            gains.setdefault(f"{row} for {than}", {})[str(views)] = gained
+            gains.setdefault(f"{row} for {than}", {})[str(views)] = _both(
+                gain, missed[row] - missed[than]
+            )
     return rows, gains
 
 
@@ -233,9 +249,8 @@ def rows(result: Result, views: int = 10) -> list[tuple[str, ...]]:
     ]
     for row, paper in PAPER.items():
         measured = [_errors(by_row.get(row, {}), views, what) for by_row, what in columns]
-        means = [float(np.mean(errors)) if errors else None for errors in measured]
-        cells = ["-" if number is None else f"{number:.1f}" for number in (*means, *paper)]
-        lines.append((row, *cells))
+        numbers = (*(float(np.mean(errors)) if errors else None for errors in measured), *paper)
+        lines.append((row, *("-" if number is None else f"{number:.1f}" for number in numbers)))
     return lines
 
 
@@ -251,8 +266,9 @@ def table(result: Result, views: int = 10) -> Table:
     metrics, notes = result["metrics"], []
     for row, net in metrics["nets"].items():
         if len(errors := _errors(net, views, "top1")) > 1:
-            shown = ", ".join(f"{error:.1f}" for error in errors)
-            notes.append(f"{row}, validation top-1 seed by seed: {shown}")
+            notes.append(
+                f"{row}, validation top-1 seed by seed: {', '.join(f'{error:.1f}' for error in errors)}"
+            )
     left_out = metrics["left_out"] | {"test images": metrics["test_left_out"]}
     notes += [f"{row}: left out, {why}" for row, why in left_out.items() if why]
     head = ["errors in percent, ten views", "validation top-1", "top-5", "test top-5"]
@@ -269,12 +285,12 @@ def plot(result: Result) -> Figure:
         for place, row in enumerate(order):
             errors, look = (
                 _errors(nets[row], 10, what),
-                {"color": COLUMNS[1], "ms": 4, "alpha": 0.8},
+                {"color": COLUMN[1], "ms": 4, "alpha": 0.8},
             )
             if "views" in nets[row]:
                 ends = [100 * end for end in nets[row]["views"]["10"]["interval"][what]]
-                panel.plot(ends, [-place] * 2, color=COLUMNS[0], lw=2, alpha=0.6)
-                look = {"color": COLUMNS[0], "ms": 6}
+                panel.plot(ends, [-place] * 2, color=COLUMN[0], lw=2, alpha=0.6)
+                look = {"color": COLUMN[0], "ms": 6}
             panel.plot(errors, [-place] * len(errors), "o", **look)
         panel.set_xlabel(f"top-{what[-1]} error, percent", fontsize=8)
         panel.tick_params(labelsize=8)

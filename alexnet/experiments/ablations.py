@@ -61,8 +61,10 @@ ENDS = ("epochs", "ended", "falls", "diverged_at")  # of a run's summary
 NEAR = 0.1  # of the best validation error: so near to it, a run has converged
 KINDS = ("nets", "train_error", "overfitting", "iterations", "val_error", "loss")
 DEFINITIONS = {
-    "train_error": "top-1 error on a fixed sample of the training images, one view, in evaluation mode: center crops, all units on",
-    "overfitting": "top-1 error on the test images (validation images, where these have no labels), one view, minus the training error",
+    "train_error": "top-1 error on a fixed sample of the training images, one view, in evaluation "
+    "mode: center crops, all units on",
+    "overfitting": "top-1 error on the test images (validation images, where these have no "
+    "labels), one view, minus the training error",
     "iterations": "steps after which the validation error is for the first time within 10 % of "
     "the run's lowest (above it by a tenth of it at most); it is measured once an epoch",
 }

@@ -182,7 +182,8 @@ def table(result: Result) -> Table:
         lines.append([name, *cells, factor(kinds["ReLU"][1], kinds["tanh"][1], seeds)])
     apart = ", ".join(f"{kind} {difference:.0e}" for kind, difference in metrics["order"].items())
     notes = [
-        f">: some seeds did not arrive within {metrics['budget']} epochs, and count as if they had at their end",
+        f">: some seeds did not arrive within {metrics['budget']} epochs, and count as if they had "
+        "at their end",
         "*: the lowest rate tried, or the highest; a better one may lie beyond",
         f"{ORDER}: the same function; a gradient's largest difference: {apart}",
     ]

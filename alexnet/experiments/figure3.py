@@ -137,7 +137,10 @@ def table(result: Result) -> Table:
         who = "neither" if one["specialized_column"] is None else str(one["specialized_column"])
         rows.append([seed, *columns, f"{one['difference']:.2f}", f"{one['luck']:.1%}", who])
     head = ["seed", "share of color", "orientation", "difference", "as large by luck"]
-    note = f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; difference: of the columns' mean share of color"
+    note = (
+        f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; "
+        "difference: of the columns' mean share of color"
+    )
     return Table([*head, "column that took the colors"], rows, [note])
 
 

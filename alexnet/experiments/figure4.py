@@ -222,7 +222,10 @@ def table(result: Result) -> Table:
     rows = [
         [seed, *(f"{share[space]:.1%}" for space, _ in spaces)] for seed, share in shares.items()
     ]
-    note = f"{metrics['test_images']:,} test images, {metrics['train_images']:,} training images; by chance {metrics['by_chance']:.1%}"
+    note = (
+        f"{metrics['test_images']:,} test images, {metrics['train_images']:,} training "
+        f"images; by chance {metrics['by_chance']:.1%}"
+    )
     return Table(["seed", *(f"{space}, {size:,} numbers" for space, size in spaces)], rows, [note])
 
 

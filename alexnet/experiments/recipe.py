@@ -142,7 +142,8 @@ def table(result: Result) -> Table:
         rows.append(["  " * (arm.preset.count("/") > 1) + arm.what, arm.who, trains, when, end])
     floor = f"ln {metrics['classes']} = {math.log(metrics['classes']):.2f} nats"
     notes = [
-        f"trains: so many seeds' mean loss of {WINDOW} steps comes {DROP} nats below {floor}, within {metrics['steps']} steps"
+        f"trains: so many seeds' mean loss of {WINDOW} steps comes {DROP} nats below {floor}, "
+        f"within {metrics['steps']} steps"
     ]
     for arm in ARMS.values():
         if arm.budgets > 1:

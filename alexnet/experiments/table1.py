@@ -51,21 +51,29 @@ BASELINES = {
 }
 DIFFERENCES = {
     SPARSE: (
-        "one model of patches of pixels; the paper cites the average of six models, trained on different features",
-        "the cited system (Lin et al., 2011) codes HOG and LBP descriptors, into hundreds of thousands of numbers an image",
+        "one model of patches of pixels; the paper cites the average of six models, trained on "
+        "different features",
+        "the cited system (Lin et al., 2011) codes HOG and LBP descriptors, into hundreds of "
+        "thousands of numbers an image",
         "codes by a soft threshold, not by solving for them",
-        "one logistic regression over all classes, by L-BFGS; theirs is one linear SVM a class, by averaged SGD",
-        "on big data, trained on a sample of the training images, whose number stands beside the row; theirs saw all 1.2 million",
+        "one logistic regression over all classes, by L-BFGS; theirs is one linear SVM a class, by "
+        "averaged SGD",
+        "on big data, trained on a sample of the training images, whose number stands beside the "
+        "row; theirs saw all 1.2 million",
     ),
     SIFT: (
-        "one classifier over SIFT; the paper cites the average of two, over Fisher vectors of two kinds of descriptors",
-        "a mixture of tens of Gaussians, over whole images; the cited vectors (Sanchez and Perronnin, 2011) are far longer, and compressed",
+        "one classifier over SIFT; the paper cites the average of two, over Fisher vectors of two "
+        "kinds of descriptors",
+        "a mixture of tens of Gaussians, over whole images; the cited vectors (Sanchez and "
+        "Perronnin, 2011) are far longer, and compressed",
         "descriptors enter as the roots of their shares, a step published after the cited system",
         "one logistic regression over all classes, by L-BFGS",
-        "on big data, trained on a sample of the training images, whose number stands beside the row; theirs saw all 1.2 million",
+        "on big data, trained on a sample of the training images, whose number stands beside the "
+        "row; theirs saw all 1.2 million",
     ),
     CNN: (
-        "width, image size and number of classes are the profile's; the training rule is the text's",
+        "width, image size and number of classes are the profile's; the training rule is the "
+        "text's",
     ),
 }
 

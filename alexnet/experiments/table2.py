@@ -267,7 +267,8 @@ def table(result: Result, views: int = 10) -> Table:
     for row, net in metrics["nets"].items():
         if len(errors := _errors(net, views, "top1")) > 1:
             notes.append(
-                f"{row}, validation top-1 seed by seed: {', '.join(f'{error:.1f}' for error in errors)}"
+                f"{row}, validation top-1 seed by seed: "
+                f"{', '.join(f'{error:.1f}' for error in errors)}"
             )
     left_out = metrics["left_out"] | {"test images": metrics["test_left_out"]}
     notes += [f"{row}: left out, {why}" for row, why in left_out.items() if why]

@@ -25,7 +25,7 @@ from alexnet.experiments.protocol import (
     common,
     pick,
 )
-from alexnet.experiments.showing import COLUMN, Axes, Figure, pyplot, side_by_side
+from alexnet.experiments.showing import COLUMN, Figure, pyplot, side_by_side
 
 NAME = "figure3"
 VERSION = 1
@@ -160,22 +160,7 @@ def plot(result: Result, seed: int | str | None = None) -> Figure:
         panel.imshow(sheet(block, across), interpolation="nearest")
         panel.set_title(f"column {number}", fontsize=8, loc="left")
         panel.axis("off")
-    _measured(figure.add_subplot(grid[:, 1]), both)
-    return figure
-
-
-def sheet(kernels: np.ndarray, across: int) -> np.ndarray:
-    """Kernels (maps, height, width, 3) as one picture, `across` in a row, white between them;
-    values 0..1."""
-    maps, height, width, _ = kernels.shape
-    picture = np.ones((-(-maps // across) * (height + 1) - 1, across * (width + 1) - 1, 3))
-    for i, kernel in enumerate(kernels):
-        top, left = i // across * (height + 1), i % across * (width + 1)
-        picture[top : top + height, left : left + width] = around_gray(kernel)
-    return picture
-
-
-def _measured(panel: Axes, both: np.ndarray) -> None:
+    panel = figure.add_subplot(grid[:, 1])
     for number, block in enumerate(both):
         look: dict[str, Any] = {
             "color": COLUMN[number > 0],
@@ -189,3 +174,15 @@ def _measured(panel: Axes, both: np.ndarray) -> None:
     panel.set_ylabel("orientation", fontsize=8)
     panel.tick_params(labelsize=7)
     panel.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def sheet(kernels: np.ndarray, across: int) -> np.ndarray:
+    """Kernels (maps, height, width, 3) as one picture, `across` in a row, white between them;
+    values 0..1."""
+    maps, height, width, _ = kernels.shape
+    picture = np.ones((-(-maps // across) * (height + 1) - 1, across * (width + 1) - 1, 3))
+    for i, kernel in enumerate(kernels):
+        top, left = i // across * (height + 1), i % across * (width + 1)
+        picture[top : top + height, left : left + width] = around_gray(kernel)
+    return picture

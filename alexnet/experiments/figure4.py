@@ -133,25 +133,25 @@ def middles(count: int, most: int) -> np.ndarray:
     return (2 * np.arange(most) + 1) * count // (2 * most)
 
 
-class Nearest:
-    """The `k` nearest to each of `queries` (Q, d) among vectors that come in pieces; kept are Q
-    times k distances and numbers."""
+def nearest(queries: Tensor, pieces: Iterable[Tensor], k: int) -> Tensor:
+    """Find the `k` nearest to each of `queries` (Q, d) among vectors that come in pieces (n, d).
 
-    def __init__(self, queries: Tensor, k: int):
-        self.queries, self.k, self.count = queries, k, 0
-        self.distances = queries.new_empty(len(queries), 0)
-        self.numbers = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    Memory holds Q times k distances and numbers, and one piece.
 
-    def add(self, vectors: Tensor) -> None:
-        """The next vectors (n, d), numbered on from the last ones."""
+    Returns:
+        Their numbers, counted through all pieces, nearest first: int64 (Q, k).
+    """
+    distances, count = queries.new_empty(len(queries), 0), 0
+    numbers = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for piece in pieces:
         # the square of the distance less that of the query, which ranks alike
-        distances = torch.addmm(vectors.square().sum(1), self.queries, vectors.T, alpha=-2)
-        numbers = torch.arange(self.count, self.count + len(vectors), device=vectors.device)
-        self.count += len(vectors)
-        together = torch.cat([self.distances, distances], 1)
-        best = together.topk(min(self.k, together.shape[1]), largest=False, sorted=True)
-        numbers = torch.cat([self.numbers, numbers.expand(len(distances), -1)], 1)
-        self.distances, self.numbers = best.values, numbers.gather(1, best.indices)
+        more = torch.addmm(piece.square().sum(1), queries, piece.T, alpha=-2)
+        their = torch.arange(count, count + len(piece), device=queries.device)
+        count += len(piece)
+        together = torch.cat([distances, more], 1)
+        distances, best = together.topk(min(k, together.shape[1]), largest=False, sorted=True)
+        numbers = torch.cat([numbers, their.expand(len(queries), -1)], 1).gather(1, best)
+    return numbers
 
 
 @torch.no_grad()
@@ -182,10 +182,8 @@ def search(
         yield from (vectors(next(iter(augment.views(batch)))) for batch in shown)
 
     of_test = torch.cat([*pieces(test, torch.from_numpy(queries), "test images")])
-    nearest = Nearest(of_test, NEAREST)
-    for piece in pieces(train, torch.arange(len(train)), "training images"):
-        nearest.add(piece)
-    return nearest.numbers.cpu().numpy()
+    of_train = pieces(train, torch.arange(len(train)), "training images")
+    return nearest(of_test, of_train, NEAREST).cpu().numpy()
 
 
 @torch.no_grad()

@@ -79,11 +79,9 @@ def _run_notebooks(
         if profile["source"] == "pictographs":  # which serve also what no experiment is behind
             every = {path.stem for path in notebooks.select(notebooks.BOOK, None)}
             chapters |= every - {chapter for several in shown.values() for chapter in several}
-    runs = profile.runs.parent
+    places = notebooks.BOOK, profile.runs.parent
     try:
-        outcomes = notebooks.run(
-            profile.name, only, parameters, force, notebooks.BOOK, runs, chapters
-        )
+        outcomes = notebooks.run(profile.name, only, parameters, force, *places, chapters)
     except notebooks.NotebooksFailed as failed:
         print(failed, file=sys.stderr)
         return 1

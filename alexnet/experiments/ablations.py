@@ -169,10 +169,10 @@ def table(result: Result) -> Table:
     first = [ARMS[FULL].what, "", f"{with_half(full, '.1f')} %", side_by_side(full, ".1f")]
     rows = [first, ["differences from it, percentage points"]]
     for what, section, paper, values, _ in _differences(result):
-        cells = [with_half(values, "+.1f"), side_by_side(values, "+.1f")]
+        mean = with_half(values, "+.1f") if values else "not yet run"
         name = f"  {what} ({section})" if section else f"  {what}"
         paper = f"+{paper}" if paper[:1].isdigit() else paper
-        rows.append([name, paper, *(cells if values else ["not yet run", ""])])
+        rows.append([name, paper, mean, side_by_side(values, "+.1f")])
     head = ["top-1 error, ten views", "the paper", "mean, 95 % interval", "seed by seed"]
     return Table(head, rows)
 

@@ -51,56 +51,61 @@ def draw(net: AlexNet) -> Figure:
     )
     axes.set_axis_off()
 
-    def text(
-        slot: float, y: float, words: str, color: str = INK, va: str = "top", **more: Any
-    ) -> None:
-        axes.text(
-            SLOT * slot, y, words, color=color, ha="center", va=va, size=9, linespacing=1.15, **more
-        )
-
     def head(slot: int, name: str, about: str) -> None:
-        text(slot, top - 0.08, name, weight="bold")
-        text(slot, top - 0.25, about, PALE)
+        _text(axes, slot, top - 0.08, name, weight="bold")
+        _text(axes, slot, top - 0.25, about, PALE)
 
-    image = _Box(
-        axes, (0, 0), (0.1, _side(first.in_size)), "#999999", first.layer.kernel, RED_GREEN_BLUE
-    )
+    box = (0.1, _side(first.in_size))
+    image = _Box(axes, (0, 0), box, "#999999", first.layer.kernel, RED_GREEN_BLUE)
     head(0, "image", f"3 maps\n{first.in_size} × {first.in_size}")
     sources = [image] * count
     for slot, (row, above) in enumerate(zip(table, [*table[1:], None]), 1):
-        name, summed = row.layer.name, row.is_last and count > 1  # of both columns
-        head(slot, name, _reads(row))
-        text(slot, rows[-1] - tallest - 0.42, "\n".join(_notes(row)), PALE)
-        colors, kernel = ["#777777"] if summed else COLUMN, above.layer.kernel if above else 0
-        boxes = [
-            _Box(axes, (slot, y), _extent(row), color, kernel)
-            for y, color in zip([0.0] if row.is_last else rows, colors)
-        ]
-        for receiver, (box, color) in enumerate(zip(boxes, colors)):
-            upper = summed or box.middle[1] > 0  # where no arrow passes
-            y, va = (box.high + 0.05, "bottom") if upper else (box.low - 0.05, "top")
-            # beside the arrows that meet in a shared sum
-            text(slot + 0.1 * summed, y, _size(row), color, va)
-            for sender, source in enumerate(sources):
-                if sender == receiver and not summed:
-                    _arrow(axes, source, box, COLUMN[receiver], f"inside {name}")
-                elif row.layer.reads == "both" or row.is_last:
-                    _arrow(axes, source, box, CROSSING, f"crossing {name}")
-        if name in sent:
-            x, y = (slot + 0.1, boxes[0].low - 0.27) if row.is_last else (slot - 0.5, 0.0)
-            clear = {"facecolor": "none" if row.is_last else "white", "edgecolor": "none"}
-            text(x, y, f"{sent[name]:,}\neach way", CROSSING, "center", bbox=clear | {"pad": 1.2})
-        sources = boxes * count if row.is_last else boxes
+        head(slot, row.layer.name, _reads(row))
+        _text(axes, slot, rows[-1] - tallest - 0.42, "\n".join(_notes(row)), PALE)
+        places, kernel = [0.0] if row.is_last else rows, above.layer.kernel if above else 0
+        sources = _layer(axes, slot, row, places, kernel, sources, sent.get(row.layer.name))
     for number, (y, color) in enumerate(zip(rows, COLUMN) if count > 1 else ()):
-        text(
-            0,
-            max(abs(y), image.high + 0.1) * np.sign(y),
-            f"column {number}",
-            color,
-            "center",
-            weight="bold",
-        )
+        clear = max(abs(y), image.high + 0.1) * np.sign(y)
+        _text(axes, 0, clear, f"column {number}", color, "center", weight="bold")
     return figure
+
+
+def _text(
+    axes: Axes, slot: float, y: float, words: str, color: str = INK, va: str = "top", **more: Any
+) -> None:
+    look: dict[str, Any] = {"ha": "center", "va": va, "size": 9, "linespacing": 1.15} | more
+    axes.text(SLOT * slot, y, words, color=color, **look)
+
+
+def _layer(
+    axes: Axes,
+    slot: int,
+    row: Shape,
+    places: list[float],
+    kernel: int,
+    sources: "list[_Box]",
+    sent: int | None,
+) -> "list[_Box]":
+    """A layer's boxes at these heights, their sizes, and what comes from the boxes before."""
+    name, summed = row.layer.name, row.is_last and row.columns > 1  # of both columns
+    colors = ["#777777"] if summed else COLUMN
+    extent = _extent(row)
+    boxes = [_Box(axes, (slot, y), extent, color, kernel) for y, color in zip(places, colors)]
+    for receiver, (box, color) in enumerate(zip(boxes, colors)):
+        upper = summed or box.middle[1] > 0  # where no arrow passes
+        y, va = (box.high + 0.05, "bottom") if upper else (box.low - 0.05, "top")
+        # beside the arrows that meet in a shared sum
+        _text(axes, slot + 0.1 * summed, y, _size(row), color, va)
+        for sender, source in enumerate(sources):
+            if sender == receiver and not summed:
+                _arrow(axes, source, box, COLUMN[receiver], f"inside {name}")
+            elif row.layer.reads == "both" or row.is_last:
+                _arrow(axes, source, box, CROSSING, f"crossing {name}")
+    if sent:
+        x, y = (slot + 0.1, boxes[0].low - 0.27) if row.is_last else (slot - 0.5, 0.0)
+        clear = {"facecolor": "none" if row.is_last else "white", "edgecolor": "none", "pad": 1.2}
+        _text(axes, x, y, f"{sent:,}\neach way", CROSSING, "center", bbox=clear)
+    return boxes * row.columns if row.is_last else boxes
 
 
 def _side(size: float) -> float:

@@ -5,6 +5,7 @@ repeated until the notebook, the package, the archive of results or the paramete
 interrupted starts again at the unfinished ones. Training inside a notebook resumes by itself.
 """
 
+import ast
 import base64
 import contextlib
 import difflib
@@ -27,7 +28,7 @@ from typing import Any
 import yaml
 
 from alexnet import profiles
-from alexnet.errors import InputError
+from alexnet.errors import InputError, needs
 from alexnet.files import temporary_folder, write_whole
 from alexnet.keys import key
 from alexnet.processes import as_they_end, cores
@@ -36,14 +37,14 @@ from alexnet_kernels import machine
 
 BOOK = HERE / "book"
 # What a notebook's outputs follow from, beside itself: files under the repository's root.
-PACKAGE: tuple[str, ...] = ("alexnet/**/*.py", "alexnet/**/*.yml", "benchmarks/*.py")
-PACKAGE += ("kernels/**/*.py", "kernels/**/*.c")
+PACKAGE = tuple(
+    "alexnet/**/*.py alexnet/**/*.yml benchmarks/*.py kernels/**/*.py kernels/**/*.c".split()
+)
 ARCHIVE = ("results/**/*", "**/results/*.csv")
 # or each start of a kernel warns that it listens on this machine's own network
 QUIET_KERNEL = ["--log-level=ERROR"]
 # whose versions are kept with a stamp
-PACKAGES = ["alexnet-reproduced", "torch", "torchvision", "triton", "numpy", "matplotlib"]
-PACKAGES += ["papermill"]
+PACKAGES = "alexnet-reproduced torch torchvision triton numpy matplotlib papermill".split()
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,9 @@ class NotebooksFailed(RuntimeError):
 
     def __init__(self, outcomes: list[Outcome]) -> None:
         self.outcomes = outcomes
-        failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-        super().__init__(
-            "\n".join(
-                f"{o.chapter}: {o.error}\n  log: {o.log}\n  as far as it went: {o.notebook}"
-                for o in failed
-            )
-        )
+        failed = (outcome for outcome in outcomes if outcome.status == "failed")
+        line = "{0.chapter}: {0.error}\n  log: {0.log}\n  as far as it went: {0.notebook}"
+        super().__init__("\n".join(map(line.format, failed)))
 
 
 @dataclass(frozen=True)
@@ -84,24 +81,13 @@ class Task:
     out: Path  # the folder for what it makes
     key: str  # of its stamp
 
-    @property
-    def chapter(self) -> str:
-        return self.path.stem
+    def file(self, folder: str, suffix: str) -> Path:
+        """What it makes below `out`, named by the chapter."""
+        return self.out / folder / f"{self.path.stem}{suffix}"
 
-    @property
-    def notebook(self) -> Path:
-        return self.out / "notebooks" / self.path.name
-
-    @property
-    def log(self) -> Path:
-        return self.out / "logs" / f"{self.chapter}.log"
-
-    @property
-    def stamp(self) -> Path:
-        return self.out / "stamps" / f"{self.chapter}.json"
-
-    def failed(self, seconds: float, error: str) -> Outcome:
-        return Outcome(self.chapter, "failed", seconds, self.notebook, self.log, error=error)
+    def outcome(self, status: str, seconds: float, **more: Any) -> Outcome:
+        notebook, log = self.file("notebooks", ".ipynb"), self.file("logs", ".log")
+        return Outcome(self.path.stem, status, seconds, notebook, log, **more)
 
 
 def run(
@@ -137,7 +123,7 @@ def run(
     paths = [path for path in select(book, only) if chapters is None or path.stem in chapters]
     given = {"profile": profile, **(parameters or {})}
     known = {path: parameter_names(path) for path in paths}
-    check_parameters(set(parameters or ()), set().union(*known.values()))
+    check_parameters({*(parameters or ())}, set().union(*known.values()))
 
     for folder in ("notebooks", "logs", "figures", "stamps"):
         (out / folder).mkdir(parents=True, exist_ok=True)
@@ -156,7 +142,7 @@ def run(
     with kernel_environment(root, threads=1):
         for number, (task, outcome) in enumerate(_run_all(tasks), 1):
             what = f"{outcome.status}, {outcome.seconds:.0f} s {outcome.error}".rstrip()
-            print(f"[{number}/{len(tasks)}] {task.chapter}: {what}", flush=True)
+            print(f"[{number}/{len(tasks)}] {outcome.chapter}: {what}", flush=True)
             outcomes[task.path] = outcome
     ordered = [outcomes[path] for path in paths]
     if any(outcome.status == "failed" for outcome in ordered):
@@ -175,10 +161,8 @@ def chapters(root: Path) -> list[Path]:
     """
     toc = root / "_toc.yml"
     if not toc.is_file():
-        raise InputError(
-            f"no book in {root} (no _toc.yml): the installed package has none; run from a clone "
-            "of the repository"
-        )
+        lacks = f"no book in {root} (no _toc.yml): the installed package has none"
+        raise InputError(f"{lacks}; run from a clone of the repository")
     named = [(root / name).with_suffix(".ipynb") for name in pages(yaml.safe_load(toc.read_text()))]
     return [path for path in named if path.is_file()]
 
@@ -195,16 +179,11 @@ def pages(toc: Any) -> Iterator[str]:
 
 def select(book: Path, only: str | None) -> list[Path]:
     """The notebooks with a parameters cell, or the one of them that is named."""
-    toc = book.resolve().parent
-    paths = [path for path in chapters(toc) if any("parameters" in c[2] for c in _cells(path))]
+    root = book.resolve().parent
+    paths = [path for path in chapters(root) if any("parameters" in c[2] for c in _cells(path))]
     if not paths:
-        raise InputError(
-            f"no notebook of {toc / '_toc.yml'} has a cell tagged 'parameters': there is nothing "
-            "to reproduce"
-        )
-    if only is None:
-        return paths
-    named = [path for path in paths if is_named(only, path.stem)]
+        raise InputError(f"no notebook of {root / '_toc.yml'} has a cell tagged 'parameters'")
+    named = [path for path in paths if only is None or is_named(only, path.stem)]
     if not named:
         choice = ", ".join(path.stem for path in paths)
         raise InputError(f"there is no chapter {only!r} to reproduce: choose from {choice}")
@@ -218,9 +197,11 @@ def is_named(only: str | None, chapter: str) -> bool:
 
 def parameter_names(path: Path) -> set[str]:
     """The names in a notebook's parameters cell."""
-    # papermill remarks on what it cannot infer
-    with contextlib.redirect_stdout(None), _papermill_log(Path(os.devnull)):
-        return set(_papermill().inspect_notebook(str(path)))
+    cells = [source for _, source, tags in _cells(path) if "parameters" in tags]
+    tree = ast.walk(ast.parse("\n".join(cells)))
+    return {
+        node.id for node in tree if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
 
 
 def check_parameters(given: set[str], known: set[str]) -> None:
@@ -228,8 +209,9 @@ def check_parameters(given: set[str], known: set[str]) -> None:
     for name in sorted(given - known):
         close = difflib.get_close_matches(name, known, n=1)
         meant = f" (did you mean {close[0]!r}?)" if close else ""
-        there_are = ", ".join(sorted(known))
-        raise InputError(f"there is no parameter {name!r}{meant}: there are {there_are}")
+        raise InputError(
+            f"there is no parameter {name!r}{meant}: there are {', '.join(sorted(known))}"
+        )
     if "profile" in given:
         raise InputError("the profile is not a parameter among others: name it with --profile")
 
@@ -265,17 +247,13 @@ def tree_digest(root: Path, patterns: Iterable[str]) -> str:
 
 def _finished(task: Task) -> Outcome | None:
     """The outcome of an earlier run of the same thing, if all that it made is still there."""
-    try:
-        stamp = json.loads(task.stamp.read_text())
-        if stamp["key"] != task.key:
-            return None
-        figures = tuple(task.out / "figures" / task.chapter / name for name in stamp["figures"])
-        seconds = float(stamp["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if not all(path.is_file() for path in (task.notebook, *figures)):
-        return None
-    return Outcome(task.chapter, "up to date", seconds, task.notebook, task.log, figures)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        stamp = json.loads(task.file("stamps", ".json").read_text())
+        figures = tuple(task.file("figures", "") / name for name in stamp["figures"])
+        outcome = task.outcome("up to date", float(stamp["seconds"]), figures=figures)
+        made = all(path.is_file() for path in (outcome.notebook, *figures))
+        return outcome if made and stamp["key"] == task.key else None
+    return None
 
 
 def _run_all(tasks: list[Task]) -> Iterator[tuple[Task, Outcome]]:
@@ -286,56 +264,45 @@ def _run_all(tasks: list[Task]) -> Iterator[tuple[Task, Outcome]]:
         return
     print(f"{len(tasks)} notebooks, {workers} at a time", flush=True)
     tasks = sorted(tasks, key=lambda task: code_length(task.path), reverse=True)
+    died = "a process died, perhaps for want of memory "
+    died += "(or no `if __name__ == '__main__':` guards what called this)"
     for number, future in as_they_end(_run, [(task,) for task in tasks], workers):
         try:
-            outcome = future.result()
+            yield tasks[number], future.result()
         except BrokenProcessPool:
-            outcome = tasks[number].failed(
-                0.0,
-                "a process died, perhaps for want of memory "
-                "(or no `if __name__ == '__main__':` guards what called this)",
-            )
-        yield tasks[number], outcome
+            yield tasks[number], tasks[number].outcome("failed", 0.0, error=died)
 
 
 def _run(task: Task) -> Outcome:
     """Run one notebook. It appears under its name when it has ended, well or badly; its stamp when
     all that it made is in place."""
-    papermill = _papermill()
-    task.stamp.unlink(missing_ok=True)
-    running = task.notebook.with_name(f".{task.chapter}.running.ipynb")
-    start = time.monotonic()
+    stamp, notebook = task.file("stamps", ".json"), task.file("notebooks", ".ipynb")
+    stamp.unlink(missing_ok=True)
+    running = notebook.with_name(f".{task.path.stem}.running.ipynb")
+    start, error, executed = time.monotonic(), "", None
+    options = {"kernel_name": "python3", "extra_arguments": QUIET_KERNEL, "log_output": True}
     alone = multiprocessing.parent_process() is None  # of several at a time, none has a bar
-    with _papermill_log(task.log) as logger:
+    options |= {"cwd": str(task.path.parent), "progress_bar": sys.stderr.isatty() and alone}
+    with _papermill_log(task.file("logs", ".log")) as logger:
         try:
-            executed = papermill.execute_notebook(
-                str(task.path),
-                str(running),
-                parameters=task.parameters,
-                kernel_name="python3",
-                cwd=str(task.path.parent),
-                extra_arguments=QUIET_KERNEL,
-                log_output=True,
-                progress_bar=sys.stderr.isatty() and alone,
+            executed = _papermill().execute_notebook(
+                str(task.path), str(running), parameters=task.parameters, **options
             )
-        except Exception as error:  # its code, its kernel's death: the others get their turn
-            logger.error(str(error))
-            if running.exists():
-                os.replace(running, task.notebook)
-            return task.failed(time.monotonic() - start, _explain(error))
+        except Exception as failure:  # its code, its kernel's death: the others get their turn
+            logger.error(str(failure))
+            error = _explain(failure)
     seconds = time.monotonic() - start
-    os.replace(running, task.notebook)
-    figures = _extract_figures(executed, task.out / "figures" / task.chapter)
+    if running.exists():
+        os.replace(running, notebook)
+    if executed is None:
+        return task.outcome("failed", seconds, error=error)
+    figures = _extract_figures(executed, task.file("figures", ""))
     versions = {name: version for name in PACKAGES if (version := machine.version(name))}
-    stamp = {
-        "key": task.key,
-        "parameters": task.parameters,
-        "seconds": round(seconds, 1),
-        "figures": [figure.name for figure in figures],
-        "versions": {"python": platform.python_version()} | versions,
-    }
-    write_whole(task.stamp, json.dumps(stamp, indent=2, default=str) + "\n")
-    return Outcome(task.chapter, "done", seconds, task.notebook, task.log, figures)
+    content = {"key": task.key, "parameters": task.parameters, "seconds": round(seconds, 1)}
+    content["figures"] = [figure.name for figure in figures]
+    content["versions"] = {"python": platform.python_version()} | versions
+    write_whole(stamp, json.dumps(content, indent=2, default=str) + "\n")
+    return task.outcome("done", seconds, figures=figures)
 
 
 def _explain(error: Exception) -> str:
@@ -358,28 +325,21 @@ def _extract_figures(notebook: Any, folder: Path) -> tuple[Path, ...]:
             label = cell.metadata.get("mystnb", {}).get("figure", {}).get("name", "")
             label = re.sub(r"[^\w.-]", "-", label)
             for output in cell.get("outputs", []):
-                if "image/png" in output.get("data", {}):
-                    name = f"{label}-{len(names) + 1:02}".lstrip("-")
-                    if label and f"{label}.png" not in names:
-                        name = label
+                if picture := output.get("data", {}).get("image/png"):
+                    name = label
+                    if not label or f"{label}.png" in names:
+                        name = f"{label}-{len(names) + 1:02}".lstrip("-")
                     names.append(f"{name}.png")
-                    picture = base64.b64decode("".join(output["data"]["image/png"]))
-                    (fresh / names[-1]).write_bytes(picture)
+                    (fresh / names[-1]).write_bytes(base64.b64decode("".join(picture)))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(fresh, folder)
     return tuple(folder / name for name in names)
 
 
 def _papermill() -> Any:
-    try:
-        import ipykernel  # noqa: F401  (the kernel: needed as much, and missed later)
-        import papermill
-    except ImportError as missing:
-        raise InputError(
-            f"{missing.name} is not installed, which running the notebooks needs: "
-            "pip install -e '.[book]'"
-        ) from None
-    return papermill
+    for name in ("ipykernel", "papermill"):  # the kernel is needed as much, and missed later
+        module = needs(name, extra="book", what="running the notebooks")
+    return module
 
 
 @contextlib.contextmanager
@@ -389,14 +349,12 @@ def _papermill_log(path: Path) -> Iterator[logging.Logger]:
     logger = logging.getLogger("papermill")
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
         yield logger
     finally:
-        logger.level, logger.propagate = before
         logger.removeHandler(handler)
         handler.close()
 
@@ -426,7 +384,5 @@ def kernel_environment(root: Path, threads: int | None = None) -> Iterator[None]
         yield
     finally:
         for name in changes:
-            if name in before:
-                os.environ[name] = before[name]
-            else:
-                os.environ.pop(name)
+            del os.environ[name]
+        os.environ.update({name: before[name] for name in changes if name in before})

@@ -19,40 +19,21 @@ DEFAULT_PROFILE = "embedded"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `alexnet reproduce` to a parser; `run` obeys them."""
-    names = ", ".join(profiles.names())
-    parser.add_argument(
-        "--profile",
-        default=DEFAULT_PROFILE,
-        metavar="P",
-        help=f"how big: {names} (default: {DEFAULT_PROFILE})",
-    )
-    parser.add_argument(
-        "--quick",
-        dest="profile",
-        action="store_const",
-        const="quick",
-        help="--profile quick: less of everything",
-    )
+    names, add = ", ".join(profiles.names()), parser.add_argument
+    size = f"how big: {names} (default: {DEFAULT_PROFILE})"
+    add("--profile", default=DEFAULT_PROFILE, metavar="P", help=size)
+    quick = "--profile quick: less of everything"
+    add("--quick", dest="profile", action="store_const", const="quick", help=quick)
     one = f"one chapter, as 03-architecture, or one experiment: {', '.join(experiments.NAMES)}"
-    parser.add_argument("--only", metavar="NAME", help=one)
-    parser.add_argument("--seeds", type=int, metavar="N", help="seeds per experiment (default: 1)")
-    archive = (
-        "also write the results to results/, the archive that the book shows; what it has already "
-        "of these settings is kept"
-    )
-    parser.add_argument("--archive", action="store_true", help=archive)
-    parser.add_argument(
-        "-p",
-        dest="parameters",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="another parameter of the notebooks",
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="run also the notebooks that are up to date"
-    )
+    add("--only", metavar="NAME", help=one)
+    add("--seeds", type=int, metavar="N", help="seeds per experiment (default: 1)")
+    archive = "also write the results to results/, the archive that the book shows; what it has "
+    archive += "already of these settings is kept"
+    add("--archive", action="store_true", help=archive)
+    pair: dict[str, Any] = {"nargs": 2, "action": "append", "metavar": ("NAME", "VALUE")}
+    more = "another parameter of the notebooks"
+    add("-p", dest="parameters", default=[], help=more, **pair)
+    add("--force", action="store_true", help="run also the notebooks that are up to date")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -71,7 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"seeds {count}: give a whole number, at least 1")
     if is_experiment:
         profile[only]  # says so where the profile cannot serve it
-    served = [name for name in _asked_for(only) if name in profile.settings]
+    served = [
+        name
+        for name, chapters in experiments.CHAPTERS.items()
+        if name in profile.settings
+        and (only in (None, name) or any(notebooks.is_named(only, c) for c in chapters))
+    ]
     seeds = range(count)
     experiments.train_ahead(served, profile, seeds, arguments.archive)
     for name in served:
@@ -81,17 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(profile.runs / "results" / only)
         return 0
     return _run_notebooks(profile, only, parameters, arguments.force, served)
-
-
-def _asked_for(only: str | None) -> list[str]:
-    """The experiments of everything, of a chapter, or the one that is named."""
-    if only in experiments.NAMES:
-        return [only]
-    return [
-        name
-        for name, chapters in experiments.CHAPTERS.items()
-        if only is None or any(notebooks.is_named(only, chapter) for chapter in chapters)
-    ]
 
 
 def _run_notebooks(
@@ -104,21 +79,17 @@ def _run_notebooks(
         if profile["source"] == "pictographs":  # which serve also what no experiment is behind
             every = {path.stem for path in notebooks.select(notebooks.BOOK, None)}
             chapters |= every - {chapter for several in shown.values() for chapter in several}
-    runs = profile.runs.parent
+    places = notebooks.BOOK, profile.runs.parent
     try:
-        outcomes = notebooks.run(
-            profile.name, only, parameters, force, notebooks.BOOK, runs, chapters
-        )
+        outcomes = notebooks.run(profile.name, only, parameters, force, *places, chapters)
     except notebooks.NotebooksFailed as failed:
         print(failed, file=sys.stderr)
         return 1
     figures = sum(len(outcome.figures) for outcome in outcomes)
     print(f"{figures} figures: {outcomes[0].notebook.parents[1] / 'figures'}")
-    judged = claims.judge_all(profile.name, own=True)
-    print(
-        f"by your results, {reports.line(judged)}; "
-        f"alexnet claims --runs --profile {profile.name} lists them"
-    )
+    judged = reports.line(claims.judge_all(profile.name, own=True))
+    listing = f"alexnet claims --runs --profile {profile.name} lists them"
+    print(f"by your results, {judged}; {listing}")
     return 0
 
 

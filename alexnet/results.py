@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent.parent
 ROOT = HERE if (HERE / "book").is_dir() else Path.cwd()
 ARCHIVE = ROOT / "results"
 # whose versions are kept with a result
-PACKAGES = ["torch", "torchvision", "triton", "numpy", "pillow", "scikit-learn", "scikit-image"]
+PACKAGES = "torch torchvision triton numpy pillow scikit-learn scikit-image".split()
 PACKAGES += ["opencv-python-headless"]
 
 Record = dict[str, Any]  # an entry, as its file holds it

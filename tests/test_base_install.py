@@ -68,7 +68,7 @@ def test_the_base_installation_prepares_trains_and_evaluates(packs32, tmp_path):
         f"train --data {tmp_path}/pack --out {tmp_path}/run {four} --batch-size 8 --device cpu",
         f"evaluate {tmp_path}/run --data {tmp_path}/pack --views 10 --device cpu",
         f"export {tmp_path}/run {tmp_path}/net.safetensors",
-        "claims --section 3",
+        "claims",
     )
     assert [status for status, _ in done] == [0] * len(done), done
     assert f"alexnet {PROJECT['version']}" in done[1][1] and "top-1 error" in done[4][1]
@@ -88,9 +88,7 @@ def test_what_needs_an_extra_names_it(packs32, tmp_path):
         "reproduce --only lab-notebook",
     )
     assert [status for status, _ in said] == [2] * len(said), said
-    for (_, text), extra in zip(
-        said, ("[datasets]", "[datasets]", "scikit", "[experiments]", "[book]")
-    ):
+    for (_, text), extra in zip(said, ("[datasets]", "[datasets]", "scikit", "scikit", "[book]")):
         assert extra in text.splitlines()[-1] and "Traceback" not in text, text
     assert not (tmp_path / "out").exists()
 

@@ -1,4 +1,5 @@
-"""Figure 2 drawn from the network: the right numbers, arrows that cross where the table says so, texts that keep clear of each other."""
+"""Figure 2 drawn from the network: the right numbers, arrows that cross where the table says so,
+texts that keep clear of each other."""
 
 from collections import Counter
 from itertools import combinations

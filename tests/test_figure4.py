@@ -24,19 +24,15 @@ pytestmark = pytest.mark.usefixtures("one_thread", "shared_runs", "serial")
 def test_neighbors_found_in_pieces_are_those_of_all_at_once(pieces):
     generator = np.random.default_rng(0)
     queries, vectors = generator.normal(size=(9, 5)), generator.normal(size=(40, 5)) * 3
-    nearest = figure4.Nearest(torch.from_numpy(queries), 6)
-    for piece in torch.from_numpy(vectors).split(pieces):
-        nearest.add(piece)
+    split = torch.from_numpy(vectors).split(pieces)
+    nearest = figure4.nearest(torch.from_numpy(queries), split, 6)
     distances = ((queries[:, None] - vectors[None]) ** 2).sum(-1)
-    assert nearest.numbers.tolist() == np.argsort(distances, axis=1)[:, :6].tolist()
-    assert nearest.numbers.shape == nearest.distances.shape == (9, 6)
+    assert nearest.tolist() == np.argsort(distances, axis=1)[:, :6].tolist()
 
 
 def test_fewer_vectors_than_neighbors_are_all_there():
-    nearest = figure4.Nearest(torch.zeros(2, 3), 6)
-    nearest.add(torch.tensor([[3.0, 0, 0], [1.0, 0, 0]]))
-    nearest.add(torch.tensor([[2.0, 0, 0]]))
-    assert nearest.numbers.tolist() == [[1, 2, 0]] * 2
+    pieces = torch.tensor([[3.0, 0, 0], [1.0, 0, 0]]), torch.tensor([[2.0, 0, 0]])
+    assert figure4.nearest(torch.zeros(2, 3), pieces, 6).tolist() == [[1, 2, 0]] * 2
 
 
 def test_images_are_spread_evenly():

@@ -155,9 +155,7 @@ def test_without_the_repository_says_so(tmp_path: Path) -> None:
 
 def test_without_papermill_names_the_extra(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "papermill", None)
-    with pytest.raises(
-        InputError, match=r"papermill is not installed.*pip install -e '\.\[book\]'"
-    ):
+    with pytest.raises(InputError, match=r"notebooks needs papermill: pip install .*\[book\]'"):
         reproduce("embedded", book=book)
 
 

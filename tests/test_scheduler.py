@@ -138,7 +138,7 @@ def test_models_are_trained_in_workers_stopped_resumed_and_left_alone_when_there
     assert [done[job.key].folder for job in wanted] == folders
     for config, job in zip(configs, wanted, strict=True):
         run = done[job.key]
-        assert run.config == config and run.seconds >= 0
+        assert run.config == config and run.summary["seconds"] >= 0
         assert run.summary["steps"] == (1 if config.epochs < 1 else 320)
         # the config names no validation set
         assert not any("val_top1" in row for row in log.read(run.folder, "epoch"))

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from alexnet import claims, evaluation, training
+from alexnet.baselines import fisher_vectors
 from alexnet.data.pack import open_splits
-from alexnet.experiments import jobs, scheduler, table1, table2
+from alexnet.experiments import jobs, scheduler, table2
 from alexnet.tables import Table
 from tests.experiments import drawn, in_this_process, own, run
 
@@ -45,11 +46,11 @@ def test_seeds_are_filled_up_to_what_an_average_needs(seeds, least, found):
 def test_the_bootstraps_interval_is_that_of_a_mean():
     generator = np.random.default_rng(1)
     values = (generator.random(2000) < 0.3).astype(float)
-    low, high = table2.interval(values)
+    low, high = table2.bootstrap_interval(values)
     assert low < values.mean() < high and high - low == pytest.approx(
         2 * 1.96 * (0.3 * 0.7 / 2000) ** 0.5, rel=0.15
     )
-    assert table2.interval(np.ones(10)) == [1.0, 1.0]
+    assert table2.bootstrap_interval(np.ones(10)) == (1.0, 1.0)
     mean, low, high = table2.gain(values - 1)
     assert mean == pytest.approx(values.mean() - 1, abs=1e-5) and low < mean < high < 0
 
@@ -61,8 +62,7 @@ def everything(packs72, tmp_path_factory):
         patch.setenv("ALEXNET_RUNS", str(tmp_path_factory.mktemp("table2")))
         patch.setattr(scheduler, "as_they_end", in_this_process)
         fisher = {"top1": 0.9, "top5": 0.5, "nll": 1.0, "split": "test"}
-        row = ("fisher_vectors", lambda packs, folder, **given: dict(fisher))
-        patch.setitem(table1.BASELINES, "SIFT + FVs", row)
+        patch.setattr(fisher_vectors, "fisher_vector_errors", lambda *packs, **given: dict(fisher))
         profile = own(
             packs72, table2={"pretraining": MORE, "finetuning": TUNED}, table1={}, **SETTINGS
         )

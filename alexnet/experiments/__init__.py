@@ -5,19 +5,17 @@ runs/<profile>/results, or in the archive, by the key of all that it follows fro
 to an experiment is all that is trained and measured.
 """
 
+import importlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from alexnet import profiles, results
-from alexnet.errors import InputError, needs
+from alexnet.errors import InputError
 from alexnet.experiments import store
-from alexnet.experiments.protocol import Experiment, Incomplete, as_experiment
+from alexnet.experiments.protocol import Experiment, Incomplete
 from alexnet.profiles import Profile
-
-if TYPE_CHECKING:
-    from alexnet.experiments.jobs import Job
 
 # where each experiment is shown
 CHAPTERS: dict[str, tuple[str, ...]] = {
@@ -47,8 +45,7 @@ def module(name: str) -> Experiment:
     """
     if name not in NAMES:
         raise InputError(f"there is no experiment {name!r}; there are {', '.join(NAMES)}")
-    module = needs(f"alexnet.experiments.{name}", extra="experiments", what=f"experiment {name}")
-    return as_experiment(module)
+    return cast(Experiment, importlib.import_module(f"alexnet.experiments.{name}"))
 
 
 def load(name: str, folder: Path) -> dict[str, Any] | None:
@@ -79,28 +76,29 @@ def result(
     Raises:
         InputError: The profile has no settings for the experiment, or its data is missing.
     """
-    from alexnet.experiments import scheduler  # here, so that showing results needs no torch
+    from alexnet.experiments import scheduler
 
     chosen, experiment = profiles.load(profile), module(name)
-    entries = experiment.entries(chosen, list(seeds))
     folders = _folders(chosen, archive)
-    records = store.kept(experiment, entries, folders)
-    missing = [entry for entry, record in zip(entries, records, strict=True) if record is None]
-    runs = scheduler.train(chosen, [job for entry in missing for job in entry.jobs], name)
-    for i, entry in enumerate(entries):
-        if (record := records[i]) is None:
+    kept = store.kept(experiment, experiment.entries(chosen, list(seeds)), folders)
+    runs = scheduler.train(chosen, store.missing_jobs(kept), name)
+    records = []
+    for entry, record in kept:
+        if record is None:
             began, own = time.monotonic(), [runs[job.key] for job in entry.jobs]
             metrics = experiment.measure(entry, own)
-            training = sum(run.seconds for run in own) if own else None
+            training = sum(run.summary["seconds"] for run in own) if own else None
             provenance = results.provenance(training, time.monotonic() - began)
-            record = records[i] = store.record(experiment, chosen, entry, metrics, provenance)
+            record = store.record(experiment, chosen, entry, metrics, provenance)
         for folder in folders:  # what one has, the other need not make again
             file = results.path(folder, name, entry.arm, entry.seed)
             if not file.exists() or results.read(file) != record:
                 results.save(record, folder)
+        records.append(record)
+    entries = [entry for entry, _ in kept]
     for folder in folders:
-        store.remove_stale(experiment, chosen, entries, folder)
-    return store.assemble(experiment, [record for record in records if record])
+        store.remove_stale(experiment, chosen, entries, seeds, folder)
+    return store.assemble(experiment, records)
 
 
 def _folders(profile: Profile, archive: bool) -> list[Path]:
@@ -115,12 +113,10 @@ def train_ahead(
     every device has work to the end."""
     from alexnet.experiments import scheduler
 
-    jobs: list[Job] = []
+    jobs = []
     for experiment in map(module, names):
         entries = experiment.entries(profile, list(seeds))
-        records = store.kept(experiment, entries, _folders(profile, archive))
-        for entry, record in zip(entries, records, strict=True):
-            jobs += entry.jobs if record is None else ()
+        jobs += store.missing_jobs(store.kept(experiment, entries, _folders(profile, archive)))
     if jobs:
         print(scheduler.forecast(profile, jobs), flush=True)
         scheduler.train(profile, jobs, "all models")

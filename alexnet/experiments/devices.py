@@ -7,22 +7,20 @@ The ranks are processes that `torchrun` starts; each measures with the trainer's
 0 writes down what all of them measured.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from alexnet import presets, rng
@@ -32,16 +30,16 @@ from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.exchange import Across
 from alexnet.experiments.jobs import Run
-from alexnet.experiments.protocol import Entry
+from alexnet.experiments.protocol import Entry, Metrics, Profile, Record, Result, Table
+from alexnet.experiments.showing import Figure, subplots
 from alexnet.network import AlexNet
-from alexnet.profiles import Profile
-from alexnet.results import ROOT, Record
-from alexnet.tables import Table
+from alexnet.results import ROOT
 from alexnet.training.learner import Learner
 from alexnet.training.ranks import Ranks, join
 
 NAME = "devices"
 VERSION = 1
+TIMES = ("step", "exchange")
 
 
 @dataclass(frozen=True)
@@ -54,10 +52,6 @@ class Layout:
     overlap: bool = True
     preset: str = "paper"
 
-    @property
-    def ranks(self) -> int:
-        return self.rows * self.columns
-
 
 LAYOUTS = {
     "one process": Layout(1, 1),
@@ -65,72 +59,62 @@ LAYOUTS = {
     "two rows": Layout(2, 1),
     "two rows, sums afterwards": Layout(2, 1, overlap=False),
     "two rows of two columns": Layout(2, 2),
-    "one-column net, one process": Layout(
-        1, 1, preset="paper/one-column"
-    ),  # which the paper compares with
+    # which the paper compares with
+    "one-column net, one process": Layout(1, 1, preset="paper/one-column"),
 }
 
 
-def settings(profile: Profile) -> dict[str, Any]:
-    own = {name: value for name, value in profile[NAME].items() if name != "pictographs"}
-    return own | {"layouts": {name: asdict(layout) for name, layout in LAYOUTS.items()}}
-
-
-def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
+def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
     """One, of all layouts: they are timed in turns."""
-    packs = profile.splits(NAME)
-    return [Entry("layouts", None, packs, (), settings(profile), tuple(seeds))]
+    own = {name: value for name, value in profile[NAME].items() if name != "pictographs"}
+    own |= {"layouts": {name: asdict(layout) for name, layout in LAYOUTS.items()}}
+    return [Entry("layouts", None, profile.splits(NAME), (), own, tuple(seeds))]
 
 
-def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+def measure(entry: Entry, runs: list[Run]) -> Metrics:
     """All layouts on the full net, one after the other; a round for each seed, so that whatever
     else a machine does meets all alike."""
     pack = entry.packs["train"].path
     own = {name: value for name, value in entry.settings.items() if name != "layouts"}
+    turns = tqdm(
+        [(seed, name) for seed in entry.rounds for name in LAYOUTS], unit="layout", disable=None
+    )
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in LAYOUTS}
-    with tqdm(total=len(entry.seeds) * len(LAYOUTS), unit="layout", disable=None) as bar:
-        for seed in entry.seeds:
-            for name, layout in LAYOUTS.items():
-                bar.set_description(name)
-                rounds[name].append(launch(layout, pack, seed=seed, **own))
-                bar.update()
-    layouts = {name: _together(name, own) for name, own in rounds.items()}
-    return {"layouts": layouts, "batch_size": entry.settings["batch_size"]}
+    for seed, name in turns:
+        rounds[name].append(launch(LAYOUTS[name], pack, seed=seed, **own))
+    return {
+        "layouts": {name: _together(name, of) for name, of in rounds.items()},
+        "batch_size": own["batch_size"],
+    }
 
 
 def _together(name: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """A layout's rounds: medians of its times, and what it sent, which is always the same."""
-    times = {
-        what: [time for one in rounds for time in one.pop(f"{what}_times")]
-        for what in ("step", "exchange")
-    }
-    first, *others = rounds
-    if any(one != first for one in others):
-        raise RuntimeError(f"the rounds of {name} did not send the same: {first}, {others}")
+    times = {what: [t for one in rounds for t in one.pop(f"{what}_times")] for what in TIMES}
+    if any(one != rounds[0] for one in rounds):
+        raise RuntimeError(f"the rounds of {name} did not send the same: {rounds}")
     medians = {f"{what}_seconds": round(median(seconds), 4) for what, seconds in times.items()}
-    return first | medians | {"steps": len(times["step"])}
+    return rounds[0] | medians | {"steps": len(times["step"])}
 
 
-def collect(records: Sequence[Record]) -> dict[str, Any]:
+def collect(records: list[Record]) -> Metrics:
     return records[0]["metrics"]
 
 
-def table(result: dict[str, Any]) -> Table:
+def table(result: Result) -> Table:
     """What a step takes in each layout."""
-    layouts = result["metrics"]["layouts"]
+    layouts, rows = result["metrics"]["layouts"], []
     one = layouts["one process"]["step_seconds"]
-    rows = [
-        [name, str(ranks), f"{layout['step_seconds']:.2f}", f"{one / layout['step_seconds']:.2f}"]
-        for name, layout in layouts.items()
-        for ranks in [layout["ranks"][0] * layout["ranks"][1]]
-    ]
+    for name, layout in layouts.items():
+        ranks, seconds = prod(layout["ranks"]), layout["step_seconds"]
+        rows.append([name, str(ranks), f"{seconds:.2f}", f"{one / seconds:.2f}"])
     return Table(["layout", "ranks", "seconds a step", "times as fast"], rows)
 
 
-def plot(result: dict[str, Any]) -> Figure:
+def plot(result: Result) -> Figure:
     """Seconds a step in each layout."""
     layouts = result["metrics"]["layouts"]
-    figure, axes = plt.subplots(figsize=(6, 0.3 * len(layouts) + 0.6), layout="constrained")
+    figure, axes = subplots(6, 0.3 * len(layouts) + 0.6)
     axes.barh(list(layouts), [layout["step_seconds"] for layout in layouts.values()], 0.6)
     axes.invert_yaxis()
     axes.set_xlabel("seconds a step")
@@ -150,8 +134,7 @@ def expected_traffic(
     """
     table = presets.shapes(presets.get(preset), **sizes)
     crossing, images = presets.crossings(table), batch / rows
-    logits = crossing.get(table[-1].layer.name, 0)
-    apart = columns > 1
+    logits, apart = crossing.get(table[-1].layer.name, 0), columns > 1
     last_bias = table[-1].biases  # column 0 keeps it: the larger column counts
     parameters = (presets.total(table, "parameters") - last_bias) / columns + last_bias
     return {
@@ -165,17 +148,25 @@ def expected_traffic(
 def launch(layout: Layout, pack: Path, **settings: Any) -> dict[str, Any]:
     """Measure one layout in ranks of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device, count = "cuda" if torch.cuda.is_available() else "cpu", layout.rows * layout.columns
         options = asdict(layout) | {"pack": str(pack), "device": device} | settings
         out = Path(folder) / "measured.json"
         # as torchrun has it for several
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        count = f"--nproc-per-node={layout.ranks}"
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", count]
-        if layout.ranks == 1:  # which needs nobody to start it, and torchrun takes seconds
-            start = [sys.executable]
-            environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-        command = [*start, "-m", "alexnet.experiments.devices", json.dumps(options), str(out)]
+        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        if count == 1:  # which needs nobody to start it, and torchrun takes seconds
+            start, environment = (
+                [],
+                environment | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
+            )
+        command = [
+            sys.executable,
+            *start,
+            "-m",
+            "alexnet.experiments.devices",
+            json.dumps(options),
+            str(out),
+        ]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the ranks of {layout} failed: {done.stderr[-2000:]}")
@@ -201,12 +192,9 @@ def measure_ranks(
     net = AlexNet(preset, classes, width, image_size, exchange=ranks.exchange)
     learner = Learner(net, recipe, ranks, overlap=overlap)
     augment = Augment(recipe, train.mean, image_size, train.color)
-    images, times = 0, {"step": list[float](), "exchange": list[float]()}
-    for step, (pixels, labels, ids, positions) in enumerate(
-        batches(train, batch_size, seed, 0, 0, ranks.shard)
-    ):
-        if step > steps:
-            break
+    images, times = 0, {what: list[float]() for what in TIMES}
+    own = islice(batches(train, batch_size, seed, 0, 0, ranks.shard), steps + 1)
+    for step, (pixels, labels, ids, positions) in enumerate(own):
         x, images = augment.train(pixels, ids, positions, 0), images + len(ids)
         ranks.meet()
         ranks.exchange.seconds()
@@ -217,15 +205,12 @@ def measure_ranks(
         if step:
             times["step"].append(time.perf_counter() - began)
             times["exchange"].append(ranks.exchange.seconds())
-    sent = ranks.exchange.sent if isinstance(ranks.exchange, Across) else {}
+    sent = sorted(ranks.exchange.sent.items()) if isinstance(ranks.exchange, Across) else []
     return {
         "ranks": [ranks.rows, ranks.world // ranks.rows],
-        "sent_per_image": {
-            f"{layer} {way}": count / images for (layer, way), count in sorted(sent.items())
-        },
+        "sent_per_image": {f"{layer} {way}": n / images for (layer, way), n in sent},
         "gradients_per_step": learner.gradients.bytes / 4 / (steps + 1),
-        "step_times": times["step"],
-        "exchange_times": times["exchange"],
+        **{f"{what}_times": seconds for what, seconds in times.items()},
         "threads": torch.get_num_threads(),
     }
 
@@ -233,32 +218,21 @@ def measure_ranks(
 def plot_traffic() -> Figure:
     """How the traffic of one rank grows with the ranks, in MB of float32 a step, and how little it
     computes for each number that it sends; by arithmetic."""
-    figure, panels = plt.subplots(
-        2, 2, figsize=(7.2, 5.2), layout="constrained", sharex=True, sharey="row"
-    )
-    counts = [2, 4, 8, 16, 32, 64]
-    for (sent, done), title, grows in zip(
-        panels.T, ("128 images in all", "128 images a rank"), (False, True), strict=True
-    ):
-        batch = {n: 128 * n if grows else 128 for n in counts}
-        for label, style, traffic in (
-            ("copies of the net", "C0-o", copies),
-            ("convs copied, fc layers shared", "C1-s", hybrid),
-        ):
+    figure, panels = subplots(7.2, 5.2, 2, 2, sharex=True, sharey="row")
+    counts, titles = [2, 4, 8, 16, 32, 64], ("128 images in all", "128 images a rank")
+    ways = [
+        ("copies of the net", "C0-o", copies),
+        ("convs copied, fc layers shared", "C1-s", hybrid),
+    ]
+    for (sent, done), title in zip(panels.T, titles, strict=True):
+        batch = {n: 128 * n if title == titles[1] else 128 for n in counts}
+        for label, style, traffic in ways:
+            elements = {n: traffic(n, batch[n]) for n in counts}
             sent.plot(
-                counts,
-                [4e-6 * traffic(n, batch[n]) for n in counts],
-                style,
-                ms=4,
-                lw=1.2,
-                label=label,
+                counts, [4e-6 * elements[n] for n in counts], style, ms=4, lw=1.2, label=label
             )
             done.plot(
-                counts,
-                [work(n, batch[n]) / traffic(n, batch[n]) for n in counts],
-                style,
-                ms=4,
-                lw=1.2,
+                counts, [work(n, batch[n]) / elements[n] for n in counts], style, ms=4, lw=1.2
             )
         columns = expected_traffic(1, 2, batch[2])
         crossing = columns["forward"] + columns["backward"]
@@ -267,10 +241,12 @@ def plot_traffic() -> Figure:
         sent.set(title=title, xscale="log", yscale="log", xticks=counts, xticklabels=counts)
         done.set(xlabel="ranks", yscale="log")
         done.axhline(1000, color="gray", lw=0.8, ls=":")
-        for axes in (sent, done):
-            axes.minorticks_off()
-    panels[0, 0].set_ylabel("MB a rank sends in a step")
-    panels[1, 0].set_ylabel("MACs per number sent")
+        sent.minorticks_off()
+        done.minorticks_off()
+    for panel, label in zip(
+        panels[:, 0], ("MB a rank sends in a step", "MACs per number sent"), strict=True
+    ):
+        panel.set_ylabel(label)
     panels[0, 0].legend(frameon=False, fontsize=8)
     return figure
 
@@ -295,22 +271,16 @@ def hybrid(ranks: int, batch: int) -> float:
     table = presets.shapes(presets.get("paper"))
     convs = sum(row.parameters for row in table if row.layer.kernel)
     dense = [row for row in table if not row.layer.kernel]
-    read = sum(
-        row.fan_in * (row.columns if row.layer.reads == "own" else 1) for row in dense
-    )  # by all units of a layer, of one image
-    gathered = (
-        read * batch * (ranks - 1) / ranks
-    )  # each rank's share of the images, or of the units, to all others
+    # of one image, by all units of a layer
+    read = sum(row.fan_in * (row.columns if row.layer.reads == "own" else 1) for row in dense)
+    # each rank's share of the images, or of the units, to all others
+    gathered = read * batch * (ranks - 1) / ranks
     return 2 * (ranks - 1) / ranks * convs + 2 * gathered
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> None:
     """What `launch` starts in every rank."""
-    form = argparse.ArgumentParser(description=measure_ranks.__doc__)
-    form.add_argument("options", type=json.loads)
-    form.add_argument("out", type=Path)
-    args = form.parse_args(arguments)
-    options = args.options
+    options, out = json.loads(sys.argv[1]), Path(sys.argv[2])
     rows, columns = options.pop("rows"), options.pop("columns")
     # ranks may share a GPU
     ranks = join(presets.get(options["preset"]).columns, options.pop("device"), columns)
@@ -318,10 +288,9 @@ def main(arguments: list[str] | None = None) -> int:
         raise InputError(f"{ranks.world} ranks do not make {rows} x {columns}")
     measured = measure_ranks(ranks, Path(options.pop("pack")), **options)
     if ranks.is_first:
-        args.out.write_text(json.dumps(measured))
+        out.write_text(json.dumps(measured))
     ranks.leave()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,21 +8,23 @@ that it reads. Every length is in inches and every layer has a slot of one width
 clear of each other in nets of any depth and width.
 """
 
+from typing import Any
+
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Polygon
 
+from alexnet.experiments.showing import COLUMN
 from alexnet.network import AlexNet
 from alexnet.presets import Shape, crossings
 
-COLUMN = ("#3b6fa0", "#c77c11")
 CROSSING, INK, PALE = "#b3244f", "#222222", "#666666"
 RED_GREEN_BLUE = ("#d0605e", "#6aa56e", "#5b7fb8")
 SLOT, ROW = 0.82, 1.76  # between layers, between columns
-SLANT = (0.36, 0.28)  # where one unit of depth goes on paper
-Point = tuple[float, float]
+SLANT = np.array([0.36, 0.28])  # where one unit of depth goes on paper
 
 
 def draw(net: AlexNet) -> Figure:
@@ -33,14 +35,13 @@ def draw(net: AlexNet) -> Figure:
     <layer>", that of all other arrows "inside <layer>".
     """
     table, count = net.table, net.table[0].columns
-    rows = [
-        ROW * ((count - 1) / 2 - column) for column in range(count)
-    ]  # heights of the columns' middles, column 0 on top
-    heights = [_extent(row)[1] for row in table] + ([_side(table[0].in_size)] if count == 1 else [])
+    first, sent = table[0], crossings(table)
+    # heights of the columns' middles, column 0 on top
+    rows = [ROW * ((count - 1) / 2 - column) for column in range(count)]
+    heights = [_extent(row)[1] for row in table] + [_side(first.in_size)] * (count == 1)
     tallest = max(heights) * (1 + SLANT[1]) / 2
-    notes = max(len(_notes(row)) for row in table)
     top = rows[0] + tallest + (1.02 if count > 1 else 0.7)
-    bottom = rows[-1] - tallest - 0.46 - 0.15 * notes
+    bottom = rows[-1] - tallest - 0.46 - 0.15 * max(len(_notes(row)) for row in table)
     width = SLOT * (len(table) + 1) + 0.1
     figure = plt.figure(
         figsize=(round(width, 2), round(top - bottom, 2)), dpi=130, facecolor="white"
@@ -50,80 +51,68 @@ def draw(net: AlexNet) -> Figure:
     )
     axes.set_axis_off()
 
-    def text(slot: float, y: float, words: str, color: str = INK, va: str = "top", **more) -> None:
-        axes.text(
-            SLOT * slot, y, words, color=color, ha="center", va=va, size=9, linespacing=1.15, **more
-        )
+    def head(slot: int, name: str, about: str) -> None:
+        _text(axes, slot, top - 0.08, name, weight="bold")
+        _text(axes, slot, top - 0.25, about, PALE)
 
-    first = table[0]
-    image = _Box(
-        axes, 0, 0, 0.1, _side(first.in_size), "#999999", first.layer.kernel, bands=RED_GREEN_BLUE
-    )
-    text(0, top - 0.08, "image", weight="bold")
-    text(0, top - 0.25, f"3 maps\n{first.in_size} × {first.in_size}", PALE)
+    box = (0.1, _side(first.in_size))
+    image = _Box(axes, (0, 0), box, "#999999", first.layer.kernel, RED_GREEN_BLUE)
+    head(0, "image", f"3 maps\n{first.in_size} × {first.in_size}")
     sources = [image] * count
     for slot, (row, above) in enumerate(zip(table, [*table[1:], None]), 1):
-        text(slot, top - 0.08, row.layer.name, weight="bold")
-        text(slot, top - 0.25, _reads(row), PALE)
-        text(slot, rows[-1] - tallest - 0.42, "\n".join(_notes(row)), PALE)
-        length, height = _extent(row)
-        places = [0.0] if row.is_last else rows
-        colors = ["#777777"] if row.is_last and count > 1 else COLUMN
-        boxes = [
-            _Box(axes, slot, y, length, height, color, above.layer.kernel if above else 0)
-            for y, color in zip(places, colors)
-        ]
-        for box, color in zip(boxes, colors):
-            upper = box.middle[1] > 0 or len(boxes) < count  # where no arrow passes
-            x = (
-                slot + 0.1 if len(boxes) < count else slot
-            )  # beside the arrows that meet in a shared sum
-            text(
-                x,
-                box.high + 0.05 if upper else box.low - 0.05,
-                _size(row),
-                color,
-                "bottom" if upper else "top",
-            )
-        for sender, source in enumerate(sources):
-            for receiver, box in enumerate(boxes):
-                own = sender == receiver and not (row.is_last and count > 1)
-                if own or row.layer.reads == "both" or row.is_last:
-                    _arrow(
-                        axes,
-                        source,
-                        box,
-                        COLUMN[receiver] if own else CROSSING,
-                        f"{'inside' if own else 'crossing'} {row.layer.name}",
-                    )
-        if row.layer.name in crossings(table):
-            words = f"{crossings(table)[row.layer.name]:,}\neach way"
-            x, y = (slot + 0.1, boxes[0].low - 0.27) if row.is_last else (slot - 0.5, 0.0)
-            text(
-                x,
-                y,
-                words,
-                CROSSING,
-                "center",
-                bbox={
-                    "facecolor": "none" if row.is_last else "white",
-                    "edgecolor": "none",
-                    "pad": 1.2,
-                },
-            )
-        sources = boxes * count if row.is_last else boxes
-    if count > 1:
-        for y, color, number in zip(rows, COLUMN, range(count)):
-            clear = max(abs(y), image.high + 0.1)
-            text(0, clear if y > 0 else -clear, f"column {number}", color, "center", weight="bold")
+        head(slot, row.layer.name, _reads(row))
+        _text(axes, slot, rows[-1] - tallest - 0.42, "\n".join(_notes(row)), PALE)
+        places, kernel = [0.0] if row.is_last else rows, above.layer.kernel if above else 0
+        sources = _layer(axes, slot, row, places, kernel, sources, sent.get(row.layer.name))
+    for number, (y, color) in enumerate(zip(rows, COLUMN) if count > 1 else ()):
+        clear = max(abs(y), image.high + 0.1) * np.sign(y)
+        _text(axes, 0, clear, f"column {number}", color, "center", weight="bold")
     return figure
+
+
+def _text(
+    axes: Axes, slot: float, y: float, words: str, color: str = INK, va: str = "top", **more: Any
+) -> None:
+    look: dict[str, Any] = {"ha": "center", "va": va, "size": 9, "linespacing": 1.15} | more
+    axes.text(SLOT * slot, y, words, color=color, **look)
+
+
+def _layer(
+    axes: Axes,
+    slot: int,
+    row: Shape,
+    places: list[float],
+    kernel: int,
+    sources: "list[_Box]",
+    sent: int | None,
+) -> "list[_Box]":
+    """A layer's boxes at these heights, their sizes, and what comes from the boxes before."""
+    name, summed = row.layer.name, row.is_last and row.columns > 1  # of both columns
+    colors = ["#777777"] if summed else COLUMN
+    extent = _extent(row)
+    boxes = [_Box(axes, (slot, y), extent, color, kernel) for y, color in zip(places, colors)]
+    for receiver, (box, color) in enumerate(zip(boxes, colors)):
+        upper = summed or box.middle[1] > 0  # where no arrow passes
+        y, va = (box.high + 0.05, "bottom") if upper else (box.low - 0.05, "top")
+        # beside the arrows that meet in a shared sum
+        _text(axes, slot + 0.1 * summed, y, _size(row), color, va)
+        for sender, source in enumerate(sources):
+            if sender == receiver and not summed:
+                _arrow(axes, source, box, COLUMN[receiver], f"inside {name}")
+            elif row.layer.reads == "both" or row.is_last:
+                _arrow(axes, source, box, CROSSING, f"crossing {name}")
+    if sent:
+        x, y = (slot + 0.1, boxes[0].low - 0.27) if row.is_last else (slot - 0.5, 0.0)
+        clear = {"facecolor": "none" if row.is_last else "white", "edgecolor": "none", "pad": 1.2}
+        _text(axes, x, y, f"{sent:,}\neach way", CROSSING, "center", bbox=clear)
+    return boxes * row.columns if row.is_last else boxes
 
 
 def _side(size: float) -> float:
     return 0.13 * size**0.4
 
 
-def _extent(row: Shape) -> Point:
+def _extent(row: Shape) -> tuple[float, float]:
     """Length and height of a layer's box."""
     if row.layer.kernel:
         return 0.026 * row.maps**0.5, _side(row.size)
@@ -131,96 +120,68 @@ def _extent(row: Shape) -> Point:
 
 
 class _Box:
-    """A cuboid around (slot, y): length to the right, height upward, depth slanting away; and the
+    """A cuboid at (slot, height): length to the right, height upward, depth slanting away; and the
     window of a kernel that looks at it."""
 
     def __init__(
         self,
         axes: Axes,
-        slot: int,
-        y: float,
-        length: float,
-        height: float,
+        place: tuple[float, float],
+        extent: tuple[float, float],
         color: str,
         kernel: int,
         bands: tuple[str, ...] = (),
     ):
+        (slot, y), (length, height) = place, extent
         depth = height if bands or length != 0.1 else 0.2  # a bar of units has no maps to show
-        dx, dy = depth * SLANT[0], depth * SLANT[1]
-        x, y0 = SLOT * slot - (length + dx) / 2, y - (height + dy) / 2
-        self.low, self.high = y0, y0 + height + dy
-        self.left, self.height = (x, y), height
+        dx, dy = depth * SLANT
+        x, self.low = SLOT * slot - (length + dx) / 2, y - (height + dy) / 2
+        self.high, self.left, self.height = self.low + height + dy, (x, y), height
         self.middle = (x + length + dx / 2, y)  # of the face that shows a map
-        _cuboid(axes, (x, y0), length, height, depth, color, 0.32)
+        _cuboid(axes, np.array([x, self.low]), (length, height, depth), color, 0.32)
         for i, band in enumerate(bands):
             _cuboid(
                 axes,
-                (x + length * i / len(bands), y0),
-                length / len(bands),
-                height,
-                depth,
+                np.array([x + i * length / len(bands), self.low]),
+                (length / len(bands), height, depth),
                 band,
                 0.8,
             )
         if kernel:
             side = min(_side(kernel), 0.8 * height)
-            window = side * SLANT[0], side * SLANT[1]
-            corner = (
-                self.middle[0] - window[0] / 2 - length,
-                self.middle[1] - (side + window[1]) / 2,
-            )
-            _cuboid(axes, corner, length, side, side, INK if bands else color, 0.75)
+            corner = np.array(self.middle) - side * SLANT / 2 - (length, side / 2)
+            _cuboid(axes, corner, (length, side, side), INK if bands else color, 0.75)
 
 
 def _cuboid(
-    axes: Axes,
-    corner: Point,
-    length: float,
-    height: float,
-    depth: float,
-    color: str,
-    strength: float,
+    axes: Axes, corner: np.ndarray, extent: tuple[float, float, float], color: str, strength: float
 ) -> None:
     """Front, top and right faces, each a little darker than the one before."""
-    (x, y), dx, dy = corner, depth * SLANT[0], depth * SLANT[1]
-    faces = (
-        [(x, y), (x + length, y), (x + length, y + height), (x, y + height)],
-        [
-            (x, y + height),
-            (x + length, y + height),
-            (x + length + dx, y + height + dy),
-            (x + dx, y + height + dy),
-        ],
-        [
-            (x + length, y),
-            (x + length + dx, y + dy),
-            (x + length + dx, y + dy + height),
-            (x + length, y + height),
-        ],
-    )
-    for face, more in zip(faces, (0.0, -0.12, 0.12)):
+    x, y, away = np.array([extent[0], 0]), np.array([0, extent[1]]), extent[2] * SLANT
+    for face, one, other, more in (
+        (corner, x, y, 0.0),
+        (corner + y, x, away, -0.12),
+        (corner + x, away, y, 0.12),
+    ):
+        corners = np.array([face, face + one, face + one + other, face + other])
         tint = tuple(1 - (1 - part) * (strength + more) for part in to_rgb(color))
-        axes.add_patch(Polygon(face, facecolor=tint, edgecolor=color, lw=0.7, joinstyle="round"))
+        axes.add_patch(Polygon(corners, facecolor=tint, edgecolor=color, lw=0.7, joinstyle="round"))
 
 
 def _arrow(axes: Axes, source: _Box, target: _Box, color: str, gid: str) -> None:
     """From the middle of the face that shows a map to the left side of the next layer, a little
     nearer to where it comes from."""
-    (x, y), (left, middle) = source.middle, target.left
-    lean = 0.3 * target.height * ((y > middle + 0.3) - (y < middle - 0.3))
-    arrow = FancyArrowPatch(
-        (x, y),
-        (left, middle + lean),
-        arrowstyle="-|>",
-        mutation_scale=7,
-        lw=0.9,
-        color=color,
-        shrinkA=0,
-        shrinkB=1,
-    )
-    arrow.set_gid(gid)
-    arrow.set_zorder(3)
-    axes.add_patch(arrow)
+    apart = source.middle[1] - target.left[1]
+    end = target.left[0], target.left[1] + 0.3 * target.height * ((apart > 0.3) - (apart < -0.3))
+    look: dict[str, Any] = {
+        "lw": 0.9,
+        "color": color,
+        "gid": gid,
+        "zorder": 3,
+        "shrinkA": 0,
+        "shrinkB": 1,
+    }
+    axes.add_patch(FancyArrowPatch(source.middle, end, arrowstyle="-|>", mutation_scale=7, **look))
 
 
 def _reads(row: Shape) -> str:
@@ -239,5 +200,6 @@ def _size(row: Shape) -> str:
 
 def _notes(row: Shape) -> list[str]:
     """What follows the layer's sums, line by line."""
-    lines = [line for operation in row.layer.then for line in operation.label]
-    return ["columns", "summed"] if row.is_last and row.columns > 1 else lines
+    if row.is_last and row.columns > 1:
+        return ["columns", "summed"]
+    return [line for operation in row.layer.then for line in operation.label]

@@ -8,20 +8,24 @@ specialized if the two columns' mean share of color differ by more than luck, wh
 same kernels over the columns tells, and by the 25 points that the claim asks for.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from alexnet.experiments.jobs import Run, base_job
-from alexnet.experiments.page import eight_bits, unpack
-from alexnet.experiments.protocol import Entry, by_seed, common
-from alexnet.profiles import Profile
-from alexnet.results import Record
-from alexnet.tables import Table
+from alexnet.experiments.page import around_gray, eight_bits, unpack
+from alexnet.experiments.protocol import (
+    Entry,
+    Metrics,
+    Profile,
+    Record,
+    Result,
+    Table,
+    by_seed,
+    common,
+    pick,
+)
+from alexnet.experiments.showing import COLUMN, Figure, pyplot, side_by_side
 
 NAME = "figure3"
 VERSION = 1
@@ -29,20 +33,16 @@ NET = "full"  # the arm: the net that the profile's experiments share
 LEAST = 0.25  # of the difference between two columns' mean share of color
 LUCK = 0.01  # of shuffles that may have as large a difference
 SIZES = ("net", "train_images", "columns", "kernels_a_column", "shuffles")
+MEASURED = ("color", "orientation", "difference", "color_gap", "luck", "specialized_column")
 
 
-def settings(profile: Profile) -> dict[str, Any]:
-    return {"shuffles": profile[NAME]["shuffles"], "least": LEAST, "luck": LUCK}
+def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
+    own = {"shuffles": profile[NAME]["shuffles"], "least": LEAST, "luck": LUCK}
+    packs = profile.splits()
+    return [Entry(NET, seed, packs, (base_job(profile, seed),), own) for seed in seeds]
 
 
-def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
-    own, packs = settings(profile), profile.splits()
-    return [
-        Entry(NET, seed, packs, (base_job(profile, seed),), own, tuple(seeds)) for seed in seeds
-    ]
-
-
-def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+def measure(entry: Entry, runs: list[Run]) -> Metrics:
     (run,), shuffles = runs, entry.settings["shuffles"]
     net, _ = run.net()
     packed = eight_bits(net.export_merged()["conv1.weight"])
@@ -58,13 +58,9 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def collect(records: Sequence[Record]) -> dict[str, Any]:
+def collect(records: list[Record]) -> Metrics:
     seeds = by_seed(records, NET)
-    each = {
-        seed: {name: value for name, value in metrics.items() if name not in SIZES}
-        for seed, metrics in seeds.items()
-    }
-    return common(seeds.values(), *SIZES) | {"seeds": each}
+    return common(seeds.values(), *SIZES) | {"seeds": pick(seeds, (*MEASURED, "kernels"))}
 
 
 def columns(packed: dict[str, Any], count: int = 2) -> np.ndarray:
@@ -82,15 +78,16 @@ def measure_columns(both: np.ndarray, shuffles: int) -> dict[str, Any]:
     1. luck is the share of shuffles whose difference is as large.
     """
     color, direction = colorfulness(both), orientation(both)
-    difference, shuffled = _difference(color), _shuffled(color, shuffles)
-    luck = (1 + int((shuffled >= difference - 1e-12).sum())) / (
-        1 + shuffles
-    )  # the columns as they are count as one shuffle
+    difference, generator = _difference(color), np.random.default_rng(0)
+    lots = [generator.permutation(color.ravel()).reshape(color.shape) for _ in range(shuffles)]
+    shuffled = np.array([_difference(lot) for lot in lots])
+    # the columns as they are count as one shuffle
+    luck = (1 + int((shuffled >= difference - 1e-12).sum())) / (1 + shuffles)
     specialized = luck <= LUCK and difference >= LEAST
     return {
         "color": [round(float(value), 4) for value in np.median(color, axis=1)],
         "orientation": [round(float(value), 4) for value in np.median(direction, axis=1)],
-        "difference": round(float(difference), 4),
+        "difference": round(difference, 4),
         "color_gap": round(float(difference - shuffled.mean()), 4),
         "luck": round(luck, 5),
         "specialized_column": int(color.mean(axis=1).argmax()) if specialized else None,
@@ -98,19 +95,7 @@ def measure_columns(both: np.ndarray, shuffles: int) -> dict[str, Any]:
 
 
 def _difference(color: np.ndarray) -> float:
-    means = color.mean(axis=1)
-    return float(means.max() - means.min())
-
-
-def _shuffled(color: np.ndarray, shuffles: int) -> np.ndarray:
-    """The same difference with the kernels assigned to the columns by lot: (shuffles,)."""
-    generator = np.random.default_rng(0)
-    return np.array(
-        [
-            _difference(generator.permutation(color.ravel()).reshape(color.shape))
-            for _ in range(shuffles)
-        ]
-    )
+    return float(np.ptp(color.mean(axis=1)))
 
 
 def colorfulness(weights: np.ndarray) -> np.ndarray:
@@ -134,9 +119,8 @@ def orientation(weights: np.ndarray) -> np.ndarray:
     """
     gray = weights.mean(-1)
     power = np.abs(np.fft.fft2(gray)) ** 2
-    down, across = np.meshgrid(
-        np.fft.fftfreq(gray.shape[-2]), np.fft.fftfreq(gray.shape[-1]), indexing="ij"
-    )
+    frequencies = [np.fft.fftfreq(side) for side in gray.shape[-2:]]
+    down, across = np.meshgrid(*frequencies, indexing="ij")
     power[..., 0, 0] = 0.0
     total = power.sum((-1, -2))
     summed = np.abs((power * np.exp(2j * np.arctan2(down, across))).sum((-1, -2)))
@@ -145,33 +129,22 @@ def orientation(weights: np.ndarray) -> np.ndarray:
     return np.divide(summed, total, out=np.zeros_like(total), where=has_gray)
 
 
-def table(result: dict[str, Any]) -> Table:
+def table(result: Result) -> Table:
     """What each column's kernels are like, seed by seed."""
     metrics, rows = result["metrics"], []
-    for seed, found in metrics["seeds"].items():
-        color, direction = (
-            "  ".join(f"{value:.2f}" for value in found[what]) for what in ("color", "orientation")
-        )
-        who = "neither" if found["specialized_column"] is None else found["specialized_column"]
-        rows.append(
-            [seed, color, direction, f"{found['difference']:.2f}", f"{found['luck']:.1%}", str(who)]
-        )
-    head = [
-        "seed",
-        "share of color",
-        "orientation",
-        "difference",
-        "as large by luck",
-        "column that took the colors",
-    ]
+    for seed, one in metrics["seeds"].items():
+        columns = [side_by_side(one[what], ".2f") for what in ("color", "orientation")]
+        who = "neither" if one["specialized_column"] is None else str(one["specialized_column"])
+        rows.append([seed, *columns, f"{one['difference']:.2f}", f"{one['luck']:.1%}", who])
+    head = ["seed", "share of color", "orientation", "difference", "as large by luck"]
     note = (
         f"{metrics['kernels_a_column']} kernels a column; medians of column 0 and 1; "
         "difference: of the columns' mean share of color"
     )
-    return Table(head, rows, [note])
+    return Table([*head, "column that took the colors"], rows, [note])
 
 
-def plot(result: dict[str, Any], seed: int | str | None = None) -> Figure:
+def plot(result: Result, seed: int | str | None = None) -> Figure:
     """conv1's kernels of one seed (None: the first), column 0 above column 1, each kernel on its
     own scale around gray; beside them, each kernel's share of color and its orientation."""
     metrics = result["metrics"]
@@ -179,14 +152,28 @@ def plot(result: dict[str, Any], seed: int | str | None = None) -> Figure:
     both = columns(metrics["seeds"][chosen]["kernels"], metrics["columns"])
     across = min(16, both.shape[1])
     down = -(-both.shape[1] // across)
-    figure = plt.figure(figsize=(9, max(2.2, 0.4 + 0.4 * len(both) * down)), layout="constrained")
+    height = max(2.2, 0.4 + 0.4 * len(both) * down)
+    figure = pyplot().figure(figsize=(9, height), layout="constrained")
     grid = figure.add_gridspec(len(both), 2, width_ratios=(2.2, 1))
     for number, block in enumerate(both):
         panel = figure.add_subplot(grid[number, 0])
         panel.imshow(sheet(block, across), interpolation="nearest")
         panel.set_title(f"column {number}", fontsize=8, loc="left")
         panel.axis("off")
-    _measured(figure.add_subplot(grid[:, 1]), both)
+    panel = figure.add_subplot(grid[:, 1])
+    for number, block in enumerate(both):
+        look: dict[str, Any] = {
+            "color": COLUMN[number > 0],
+            "alpha": 0.8,
+            "label": f"column {number}",
+        }
+        panel.plot(colorfulness(block), orientation(block), "^" if number else "o", ms=4, **look)
+    panel.axvline(2 / 3, color="gray", ls=":", lw=1)
+    panel.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    panel.set_xlabel("share of color in a kernel's energy", fontsize=8)
+    panel.set_ylabel("orientation", fontsize=8)
+    panel.tick_params(labelsize=7)
+    panel.legend(fontsize=7, frameon=False)
     return figure
 
 
@@ -197,27 +184,5 @@ def sheet(kernels: np.ndarray, across: int) -> np.ndarray:
     picture = np.ones((-(-maps // across) * (height + 1) - 1, across * (width + 1) - 1, 3))
     for i, kernel in enumerate(kernels):
         top, left = i // across * (height + 1), i % across * (width + 1)
-        picture[top : top + height, left : left + width] = 0.5 + 0.5 * kernel / (
-            np.abs(kernel).max() or 1.0
-        )
+        picture[top : top + height, left : left + width] = around_gray(kernel)
     return picture
-
-
-def _measured(panel: Axes, both: np.ndarray) -> None:
-    for number, block in enumerate(both):
-        mark, color = ("o", "#3b6fa0") if number == 0 else ("^", "#c77c11")
-        panel.plot(
-            colorfulness(block),
-            orientation(block),
-            mark,
-            color=color,
-            ms=4,
-            alpha=0.8,
-            label=f"column {number}",
-        )
-    panel.axvline(2 / 3, color="gray", ls=":", lw=1)
-    panel.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-    panel.set_xlabel("share of color in a kernel's energy", fontsize=8)
-    panel.set_ylabel("orientation", fontsize=8)
-    panel.tick_params(labelsize=7)
-    panel.legend(fontsize=7, frameon=False)

@@ -10,14 +10,11 @@ classes. The neighbors that are drawn are those of the first seed's net.
 """
 
 import base64
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
-from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.figure import Figure, FigureBase
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -26,11 +23,18 @@ from alexnet.data.augment import Augment
 from alexnet.data.loader import Images
 from alexnet.data.pack import Pack, held_out
 from alexnet.experiments.jobs import Run, base_job, devices
-from alexnet.experiments.protocol import Entry, by_seed, only
+from alexnet.experiments.protocol import (
+    Entry,
+    Metrics,
+    Profile,
+    Record,
+    Result,
+    Table,
+    by_seed,
+    only,
+)
+from alexnet.experiments.showing import Figure, pyplot
 from alexnet.network import AlexNet
-from alexnet.profiles import Profile
-from alexnet.results import Record
-from alexnet.tables import Table
 
 NAME = "figure4"
 VERSION = 1
@@ -40,20 +44,15 @@ BATCH = 250
 RIGHT_COLOR, WRONG_COLOR = "#c2410c", "#5b7fb8"
 
 
-def settings(profile: Profile) -> dict[str, Any]:
-    return {"test_images": profile[NAME]["test_images"], "shown": [LEFT, RIGHT, NEAREST]}
+def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
+    given, packs = profile[NAME], profile.splits()
+    own = {"test_images": given["test_images"], "shown": [LEFT, RIGHT, NEAREST]}
+    made = [Entry(NET, seed, packs, (base_job(profile, seed),), own) for seed in seeds]
+    own = own | {"thumbnail": given["thumbnail"]}
+    return [*made, Entry(PICTURES, None, packs, (base_job(profile, seeds[0]),), own)]
 
 
-def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
-    own, packs = settings(profile), profile.splits()
-    made = [
-        Entry(NET, seed, packs, (base_job(profile, seed),), own, tuple(seeds)) for seed in seeds
-    ]
-    own = own | {"thumbnail": profile[NAME]["thumbnail"]}
-    return [*made, Entry(PICTURES, None, packs, (base_job(profile, seeds[0]),), own, tuple(seeds))]
-
-
-def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+def measure(entry: Entry, runs: list[Run]) -> Metrics:
     net, augment = runs[0].net()
     split = held_out(entry.packs, "Figure 4")
     test, train = entry.packs[split], entry.packs["train"]
@@ -61,7 +60,7 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
     most = entry.settings["test_images"] or len(test)
     queries = np.union1d(middles(len(test), most), right)
     if entry.arm == NET:
-        near = search({"fc7": net.features}, train, test, queries, augment)["fc7"]
+        near = search(net.features, train, test, queries, augment)
         probabilities = _probabilities(net, test, left, augment)
         top5 = {str(image): _top5(p) for image, p in zip(left, probabilities, strict=True)}
         return {
@@ -69,15 +68,12 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
             "top5": top5,
             "names": _names(test, (int(label) for best in top5.values() for label, _ in best)),
         }
-    pixels = {"pixels": lambda view: view.flatten(1)}
-    near = search(pixels, train, test, queries, augment)["pixels"]
-    rows = {"fc7": search({"fc7": net.features}, train, test, right, augment)["fc7"]}
+    near = search(lambda view: view.flatten(1), train, test, queries, augment)
+    rows = {"fc7": search(net.features, train, test, right, augment)}
     rows["pixels"] = near[np.searchsorted(queries, right)]
-    shown = np.unique(np.concatenate([left, right]))
-    neighbors = np.unique(np.concatenate([ids.ravel() for ids in rows.values()]))
+    shown = {"test": np.union1d(left, right), "train": np.unique([*rows.values()])}
     chance = np.bincount(train.labels, minlength=len(train.classes)) / len(train)
-    side = entry.settings["thumbnail"]
-    labels = [*test.labels[shown].tolist(), *train.labels[neighbors].tolist()]
+    packs, side = {"test": test, "train": train}, entry.settings["thumbnail"]
     return {
         "split": split,
         "test_images": len(queries),
@@ -95,11 +91,11 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
             for i, image in enumerate(right)
         ],
         "neighbors_of_seed": runs[0].config.seed,
-        "train_labels": {str(image): int(train.labels[image]) for image in neighbors},
-        "names": _names(test, labels),
+        "train_labels": {str(image): int(train.labels[image]) for image in shown["train"]},
+        "names": _names(test, [int(n) for part in shown for n in packs[part].labels[shown[part]]]),
         "thumbnails": {
-            "test": {str(image): thumbnail(test, int(image), side) for image in shown},
-            "train": {str(image): thumbnail(train, int(image), side) for image in neighbors},
+            part: {str(image): thumbnail(pack, int(image), side) for image in shown[part]}
+            for part, pack in packs.items()
         },
     }
 
@@ -114,7 +110,7 @@ def _names(pack: Pack, labels: Iterable[int]) -> dict[str, str]:
     return {str(label): pack.names[label] for label in sorted(set(labels))}
 
 
-def collect(records: Sequence[Record]) -> dict[str, Any]:
+def collect(records: list[Record]) -> Metrics:
     nets, pictures = by_seed(records, NET), dict(only(records, PICTURES))
     pixels, names = pictures.pop("pixels"), pictures.pop("names")
     for metrics in nets.values():
@@ -137,72 +133,57 @@ def middles(count: int, most: int) -> np.ndarray:
     return (2 * np.arange(most) + 1) * count // (2 * most)
 
 
-class Nearest:
-    """The `k` nearest to each of `queries` (Q, d) among vectors that come in pieces; kept are Q
-    times k distances and numbers."""
+def nearest(queries: Tensor, pieces: Iterable[Tensor], k: int) -> Tensor:
+    """Find the `k` nearest to each of `queries` (Q, d) among vectors that come in pieces (n, d).
 
-    def __init__(self, queries: Tensor, k: int):
-        self.queries, self.k, self.count = queries, k, 0
-        self.distances = queries.new_empty(len(queries), 0)
-        self.numbers = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    Memory holds Q times k distances and numbers, and one piece.
 
-    def add(self, vectors: Tensor) -> None:
-        """The next vectors (n, d), numbered on from the last ones."""
+    Returns:
+        Their numbers, counted through all pieces, nearest first: int64 (Q, k).
+    """
+    distances, count = queries.new_empty(len(queries), 0), 0
+    numbers = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
+    for piece in pieces:
         # the square of the distance less that of the query, which ranks alike
-        distances = torch.addmm(vectors.square().sum(1), self.queries, vectors.T, alpha=-2)
-        numbers = torch.arange(self.count, self.count + len(vectors), device=vectors.device).expand(
-            len(self.queries), -1
-        )
-        self.count += len(vectors)
-        together = torch.cat([self.distances, distances], 1)
-        self.distances, kept = together.topk(
-            min(self.k, together.shape[1]), largest=False, sorted=True
-        )
-        self.numbers = torch.cat([self.numbers, numbers], 1).gather(1, kept)
+        more = torch.addmm(piece.square().sum(1), queries, piece.T, alpha=-2)
+        their = torch.arange(count, count + len(piece), device=queries.device)
+        count += len(piece)
+        together = torch.cat([distances, more], 1)
+        distances, best = together.topk(min(k, together.shape[1]), largest=False, sorted=True)
+        numbers = torch.cat([numbers, their.expand(len(queries), -1)], 1).gather(1, best)
+    return numbers
 
 
 @torch.no_grad()
 def search(
-    spaces: Mapping[str, Callable[[Tensor], Tensor]],
+    vectors: Callable[[Tensor], Tensor],
     train: Pack,
     test: Pack,
     queries: np.ndarray,
     augment: Augment,
-) -> dict[str, np.ndarray]:
+) -> np.ndarray:
     """Find the nearest training images of some test images, in one pass over the training images.
 
     Memory holds the test images' vectors and one batch.
 
     Args:
-        spaces: What is compared: vectors (n, d) of images as the nets see them, center crops
+        vectors: What is compared: vectors (n, d) of images as the nets see them, center crops
             minus the mean image.
         queries: Numbers of the test images, (Q,).
 
     Returns:
-        For each space the numbers of the training images, nearest first: int64 (Q, NEAREST).
+        The numbers of the training images, nearest first: int64 (Q, NEAREST).
     """
-    device = devices()[0]
 
-    def views(pack: Pack, numbers: Tensor, title: str):
-        pieces = numbers.split(BATCH)
-        for images in tqdm(
-            Images(pack, device, resident=False).of(pieces),
-            total=len(pieces),
-            desc=title,
-            unit="batch",
-            disable=None,
-        ):
-            yield next(iter(augment.views(images)))
+    def pieces(pack: Pack, numbers: Tensor, title: str) -> Iterator[Tensor]:
+        parts = numbers.split(BATCH)
+        images = Images(pack, devices()[0], resident=False).of(parts)
+        shown = tqdm(images, f"figure4: {title}", len(parts), unit="batch", disable=None)
+        yield from (vectors(next(iter(augment.views(batch)))) for batch in shown)
 
-    parts: dict[str, list[Tensor]] = {name: [] for name in spaces}
-    for view in views(test, torch.from_numpy(queries), "figure4: test images"):
-        for name, vectors in spaces.items():
-            parts[name].append(vectors(view))
-    nearest = {name: Nearest(torch.cat(own), NEAREST) for name, own in parts.items()}
-    for view in views(train, torch.arange(len(train)), "figure4: training images"):
-        for name, vectors in spaces.items():
-            nearest[name].add(vectors(view))
-    return {name: found.numbers.cpu().numpy() for name, found in nearest.items()}
+    of_test = torch.cat([*pieces(test, torch.from_numpy(queries), "test images")])
+    of_train = pieces(train, torch.arange(len(train)), "training images")
+    return nearest(of_test, of_train, NEAREST).cpu().numpy()
 
 
 @torch.no_grad()
@@ -231,52 +212,36 @@ def thumbnail(pack: Pack, number: int, side: int) -> str:
 # --- drawing --------------------------------------------------------------------------------------
 
 
-def table(result: dict[str, Any]) -> Table:
+def table(result: Result) -> Table:
     """How many of the nearest training images are of a test image's class, in fc7 and in pixels,
     seed by seed."""
     metrics = result["metrics"]
-    size = metrics["dimensions"]
+    shares, spaces = metrics["neighbors"], metrics["dimensions"].items()
     rows = [
-        [seed, f"{share['fc7']:.1%}", f"{share['pixels']:.1%}"]
-        for seed, share in metrics["neighbors"].items()
+        [seed, *(f"{share[space]:.1%}" for space, _ in spaces)] for seed, share in shares.items()
     ]
     note = (
-        f"{metrics['test_images']:,} test images, {metrics['train_images']:,} training images; "
-        f"by chance {metrics['by_chance']:.1%}"
+        f"{metrics['test_images']:,} test images, {metrics['train_images']:,} training "
+        f"images; by chance {metrics['by_chance']:.1%}"
     )
-    return Table(
-        ["seed", f"fc7, {size['fc7']:,} numbers", f"pixels, {size['pixels']:,} numbers"],
-        rows,
-        [note],
-    )
+    return Table(["seed", *(f"{space}, {size:,} numbers" for space, size in spaces)], rows, [note])
 
 
-def plot(result: dict[str, Any]) -> Figure:
+def plot(result: Result) -> Figure:
     """Both halves, one above the other."""
-    figure = plt.figure(figsize=(9, 8), layout="constrained")
+    figure = pyplot().figure(figsize=(9, 8), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(4.4, 3.6))
-    _classified(above, result)
-    _neighbors(below, result)
+    plot_left(result, figure=above)
+    plot_right(result, figure=below)
     return figure
 
 
-def plot_left(result: dict[str, Any], seed: int | str | None = None) -> Figure:
+def plot_left(
+    result: Result, seed: int | str | None = None, figure: Figure | None = None
+) -> Figure:
     """Eight test images, the five classes that one seed's net (None: the first) holds most
     probable, and the correct one marked."""
-    figure = plt.figure(figsize=(9, 4.4), layout="constrained")
-    _classified(figure, result, seed)
-    return figure
-
-
-def plot_right(result: dict[str, Any]) -> Figure:
-    """Five test images, each with its six nearest training images in fc7's outputs, and its six
-    nearest in pixels."""
-    figure = plt.figure(figsize=(9, 3.6), layout="constrained")
-    _neighbors(figure, result)
-    return figure
-
-
-def _classified(figure: FigureBase, result: dict[str, Any], seed: int | str | None = None) -> None:
+    figure = figure or pyplot().figure(figsize=(9, 4.4), layout="constrained")
     metrics, chosen = result["metrics"], str(result["seeds"][0] if seed is None else seed)
     across = -(-len(metrics["left"]) // 2)
     panels = figure.subplots(4, across, gridspec_kw={"height_ratios": (1.5, 1) * 2}, squeeze=False)
@@ -289,46 +254,44 @@ def _classified(figure: FigureBase, result: dict[str, Any], seed: int | str | No
         for place, (label, p) in enumerate(shown["top5"][chosen]):
             correct = label == shown["label"]
             below.barh(-place, p, 0.85, color=RIGHT_COLOR if correct else WRONG_COLOR, alpha=0.75)
-            below.text(
-                0.02,
-                -place,
-                ("▸ " if correct else "") + _name(metrics, int(label)),
-                va="center",
-                fontsize=7,
-            )
+            words = ("▸ " if correct else "") + _name(metrics, int(label))
+            below.text(0.02, -place, words, va="center", fontsize=7)
         below.set(xlim=(0, 1), ylim=(-4.6, 0.6))
+    return figure
 
 
-def _neighbors(figure: FigureBase, result: dict[str, Any]) -> None:
+def plot_right(result: Result, figure: Figure | None = None) -> Figure:
+    """Five test images, each with its six nearest training images in fc7's outputs, and its six
+    nearest in pixels."""
+    figure = figure or pyplot().figure(figsize=(9, 3.6), layout="constrained")
     metrics, count = result["metrics"], result["metrics"]["nearest"]
     widths = [1, 0.3, *[1] * count, 0.3, *[1] * count]  # the test image, and both sixes, apart
-    panels = figure.subplots(
-        len(metrics["right"]), len(widths), gridspec_kw={"width_ratios": widths}, squeeze=False
-    )
+    grid = {"width_ratios": widths}
+    panels = figure.subplots(len(metrics["right"]), len(widths), gridspec_kw=grid, squeeze=False)
     for panel in panels.flat:
         panel.set(xticks=[], yticks=[])
     for panel in panels[:, [1, 2 + count]].flat:
         panel.axis("off")
     for row, shown in zip(panels, metrics["right"], strict=True):
         row[0].imshow(_picture(metrics, "test", shown["image"]))
-        row[0].set_ylabel(
-            _name(metrics, shown["label"]), fontsize=7, rotation=0, ha="right", va="center"
-        )
+        name = _name(metrics, shown["label"])
+        row[0].set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
         for first, space in ((2, "fc7"), (3 + count, "pixels")):
             for panel, number in zip(row[first:], shown[space]):
                 panel.imshow(_picture(metrics, "train", number))
                 same = metrics["train_labels"][str(number)] == shown["label"]
                 panel.spines[:].set(color=RIGHT_COLOR if same else "white", linewidth=2)
     panels[0, 0].set_title("test", fontsize=8)
-    panels[0, 2].set_title("nearest in fc7's outputs", fontsize=8, loc="left")
-    panels[0, 3 + count].set_title("nearest in pixels", fontsize=8, loc="left")
+    for place, space in ((2, "fc7's outputs"), (3 + count, "pixels")):
+        panels[0, place].set_title(f"nearest in {space}", fontsize=8, loc="left")
+    return figure
 
 
-def _picture(metrics: dict[str, Any], split: str, number: int) -> np.ndarray:
+def _picture(metrics: Metrics, split: str, number: int) -> np.ndarray:
     with Image.open(BytesIO(base64.b64decode(metrics["thumbnails"][split][str(number)]))) as image:
         return np.asarray(image)
 
 
-def _name(metrics: dict[str, Any], label: int) -> str:
+def _name(metrics: Metrics, label: int) -> str:
     """What people call a class, its first name where it has several."""
     return metrics["names"][str(label)].split(",")[0]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from alexnet import presets
+from alexnet import evaluation, presets
 from alexnet.data.augment import Augment
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.pack import Pack
@@ -47,11 +47,6 @@ class Run:
     def config(self) -> Config:
         return Config(**self.summary["config"])
 
-    @property
-    def seconds(self) -> float:
-        """Wall time."""
-        return self.summary["seconds"]
-
     @cached_property
     def losses(self) -> list[float]:
         """Training loss, step by step, in nats."""
@@ -65,6 +60,18 @@ class Run:
         """The net, in evaluation mode on the first device, with what its input goes through."""
         net, augment, _ = load_run(self.folder)
         return net.to(devices()[0]), augment
+
+    def errors(self, pack: Pack) -> dict[str, evaluation.Errors]:
+        """The net's on a pack, by the number of views: "1" and "10"."""
+        net, augment = self.net()
+        return {
+            str(views): evaluation.evaluate(net, pack, augment, views, progress=True)
+            for views in (1, 10)
+        }
+
+    def views(self, pack: Pack) -> dict[str, Any]:
+        """The same, as results hold them."""
+        return {views: errors.rounded() for views, errors in self.errors(pack).items()}
 
 
 class Job:
@@ -128,9 +135,8 @@ class Training(Job):
     def macs(self) -> int:
         """Multiply-accumulates of the forward pass of one image."""
         config = self.config
-        preset = presets.get(config.preset)
         sizes = config.num_classes, config.width, config.image_size
-        return presets.total(presets.shapes(preset, *sizes), "macs")
+        return presets.total(presets.shapes(presets.get(config.preset), *sizes), "macs")
 
     @property
     def work(self) -> float:  # type: ignore[override]
@@ -175,17 +181,20 @@ def configure(
     )
 
 
-def base(profile: Profile, seed: int = 0, variant: str = "", **fields: Any) -> Config:
+def base(profile: Profile, seed: int = 0, variant: str = "") -> Config:
     """The config of the net that a profile's experiments share, or of a variant of it, as in
     "/no-lrn"."""
-    return configure(
-        profile, profile["base"] + variant, epochs=profile["epochs"], seed=seed, **fields
-    )
+    return configure(profile, profile["base"] + variant, epochs=profile["epochs"], seed=seed)
 
 
 def base_job(profile: Profile, seed: int) -> Training:
     """The training of the net that a profile's experiments share."""
     return Training(base(profile, seed), profile.splits())
+
+
+def training_job(profile: Profile, preset: str, packs: Packs, **fields: Any) -> Training:
+    """The training of a net on these images, which the config names; `fields` as in `configure`."""
+    return Training(configure(profile, preset, packs=packs, **fields), packs)
 
 
 def train_only(packs: Packs) -> Packs:
@@ -203,12 +212,24 @@ def at_best_rate(config: Config, sweep: Sequence[Run]) -> Config:
 
 def late_loss(run: Run) -> float:
     """Mean loss of the last quarter of a run's steps; infinite if it diverged."""
-    if run.summary["ended"] == "diverged":
-        return math.inf
     late = run.losses[-max(1, len(run.losses) // 4) :]
-    return sum(late) / len(late)
+    return math.inf if run.summary["ended"] == "diverged" else sum(late) / len(late)
 
 
 def from_weights(config: Config, needed: Sequence[Run]) -> Config:
     """The same, from the weights of a finished run in all layers but the last."""
     return replace(config, start=starting_point(needed[0].folder))
+
+
+# --- what curves tell ---------------------------------------------------------------------------
+
+
+def first_below(values: Sequence[float], window: int, level: float) -> int | None:
+    """The first step, from 1, at which the mean of the last `window` values is at `level` or below;
+    None: never."""
+    total = 0.0
+    for step, value in enumerate(values, 1):
+        total += value - (values[step - 1 - window] if step > window else 0.0)
+        if step >= window and total / window <= level:
+            return step
+    return None

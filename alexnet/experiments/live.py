@@ -5,22 +5,28 @@ Its archive holds the bands that such a cell is held to.
 """
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
-from alexnet import evaluation, experiments, training
+from alexnet import experiments, training
 from alexnet.data.pack import Pack
-from alexnet.experiments.jobs import Run, Training, configure, train_only
-from alexnet.experiments.protocol import Entry, by_seed, common
-from alexnet.profiles import Profile, load
-from alexnet.results import Record
-from alexnet.tables import Table
+from alexnet.experiments.jobs import Run, Training, train_only, training_job
+from alexnet.experiments.protocol import (
+    Entry,
+    Metrics,
+    Profile,
+    Record,
+    Result,
+    Table,
+    by_seed,
+    common,
+    pick,
+)
+from alexnet.experiments.showing import Figure, chance_line, name_chance, subplots
+from alexnet.profiles import load
 
 NAME = "live"
 VERSION = 1
@@ -28,39 +34,32 @@ NET = "net"
 HELD = ("last", "one_view", "ten_views")  # to the archive's bands
 
 
-def settings(profile: Profile) -> dict[str, Any]:
-    profile[NAME]  # says so where there are none
-    return {}
-
-
 def job(profile: Profile, seed: int) -> Training:
-    given, packs = profile[NAME], train_only(profile.splits(NAME))
-    fields = {name: given[name] for name in ("width", "batch_size", "rate", "epochs")}
-    return Training(configure(profile, given["preset"], packs=packs, seed=seed, **fields), packs)
+    fields = ("preset", "width", "batch_size", "rate", "epochs")
+    given = {name: profile[NAME][name] for name in fields}
+    return training_job(profile, packs=train_only(profile.splits(NAME)), seed=seed, **given)
 
 
-def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
-    own, packs = settings(profile), profile.splits(NAME)
-    return [Entry(NET, seed, packs, (job(profile, seed),), own, tuple(seeds)) for seed in seeds]
+def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
+    packs = profile.splits(NAME)
+    return [Entry(NET, seed, packs, (job(profile, seed),)) for seed in seeds]
 
 
-def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+def measure(entry: Entry, runs: list[Run]) -> Metrics:
     one = _measured(runs[0], entry.packs["test"])
-    names = ("first", *HELD)
-    return {name: round(one[name], 4) for name in names} | {"classes": one["classes"]}
+    return {name: round(one[name], 4) for name in ("first", *HELD)} | {"classes": one["classes"]}
 
 
 def _measured(run: Run, test: Pack) -> dict[str, Any]:
-    losses, (net, augment) = run.losses, run.net()
-    one, ten = (evaluation.evaluate(net, test, augment, views) for views in (1, 10))
+    losses, errors = run.losses, run.errors(test)
     tenth = max(1, len(losses) // 10)
     return {
         "loss": losses,
         "first": sum(losses[:tenth]) / tenth,
         "last": sum(losses[-tenth:]) / tenth,
-        "one_view": one.top1,
-        "ten_views": ten.top1,
-        "images": one.count,
+        "one_view": errors["1"].top1,
+        "ten_views": errors["10"].top1,
+        "images": len(test),
         "classes": run.config.num_classes,
     }
 
@@ -81,15 +80,12 @@ def train(out: Path, seed: int = 0, profile: Profile | None = None) -> dict[str,
     return _measured(Run(out), profile.splits(NAME)["test"])
 
 
-def collect(records: Sequence[Record]) -> dict[str, Any]:
+def collect(records: list[Record]) -> Metrics:
     seeds = by_seed(records, NET)
-    sizes = common(seeds.values(), "classes")
-    each = {
-        seed: {name: metrics[name] for name in ("first", *HELD)} for seed, metrics in seeds.items()
-    }
-    bands = {name: band([one[name] for one in each.values()]) for name in HELD}
+    sizes, values = common(seeds.values(), "classes"), pick(seeds, ("first", *HELD))
+    bands = {name: band([one[name] for one in values.values()]) for name in HELD}
     chance = {"loss": round(math.log(sizes["classes"]), 4)}
-    return {"seeds": each, "bands": bands, "chance": chance, **sizes}
+    return {"seeds": values, "bands": bands, "chance": chance, **sizes}
 
 
 def band(values: list[float]) -> list[float]:
@@ -104,29 +100,23 @@ def inside(value: float, name: str) -> bool:
     it."""
     archived = experiments.archived(NAME, "embedded")
     assert archived is not None, "results/embedded/live is part of the repository"
-    metrics = archived["metrics"]
-    low, high = metrics["bands"][name]
-    classes = metrics["classes"]
+    classes, (low, high) = archived["metrics"]["classes"], archived["metrics"]["bands"][name]
     chance = math.log(classes) if name == "last" else 1 - 1 / classes
     return low <= value <= min(high, 0.95 * chance)
 
 
-def table(result: dict[str, Any]) -> Table:
+def table(result: Result) -> Table:
     """What the seeds measured, and the bands that follow."""
-    metrics = result["metrics"]
-    rows = [
-        [seed, *(f"{one[name]:.4g}" for name in HELD)] for seed, one in metrics["seeds"].items()
-    ]
-    bands = ["{:.4g} to {:.4g}".format(*metrics["bands"][name]) for name in HELD]
-    return Table(
-        ["seed", "loss at the end", "error, one view", "ten views"], [*rows, ["band", *bands]]
-    )
+    seeds, bands = (result["metrics"][name] for name in ("seeds", "bands"))
+    rows = [[seed, *(f"{one[name]:.4g}" for name in HELD)] for seed, one in seeds.items()]
+    rows.append(["band", *("{:.4g} to {:.4g}".format(*bands[name]) for name in HELD)])
+    return Table(["seed", "loss at the end", "error, one view", "ten views"], rows)
 
 
-def plot(result: dict[str, Any]) -> Figure:
+def plot(result: Result) -> Figure:
     """Each seed's values within their bands."""
     metrics = result["metrics"]
-    figure, panels = plt.subplots(1, len(HELD), figsize=(6, 2), layout="constrained")
+    figure, panels = subplots(6, 2, across=len(HELD))
     for panel, name in zip(panels, HELD, strict=True):
         values = [one[name] for one in metrics["seeds"].values()]
         panel.axhspan(*metrics["bands"][name], color="C0", alpha=0.15)
@@ -140,11 +130,10 @@ def plot_loss(one: dict[str, Any]) -> Figure:
     """The loss of a live run: every step, means over 25 of them, and ln(classes)."""
     steps, window = np.arange(1, len(one["loss"]) + 1), min(25, len(one["loss"]))
     means = np.convolve(one["loss"], np.full(window, 1 / window), mode="valid")
-    chance, words = math.log(one["classes"]), {"fontsize": 8, "color": "gray"}
-    figure, axes = plt.subplots(figsize=(6, 2.8), layout="constrained")
+    figure, axes = subplots(6, 2.8)
     axes.plot(steps, one["loss"], lw=0.6, color="C0", alpha=0.4)
     axes.plot(steps[window - 1 :], means, lw=1.6, color="C0")
-    axes.axhline(chance, color="gray", ls=":", lw=1)
-    axes.text(len(steps), chance, f"ln {one['classes']}", ha="right", va="bottom", **words)
+    chance_line(axes, one["classes"])
+    name_chance(axes, one["classes"], len(steps), ha="right")
     axes.set(xlabel="step", ylabel="training loss, nats", ylim=(0, None))
     return figure

@@ -9,23 +9,31 @@ arithmetic to `network` here.
 """
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from alexnet import evaluation
 from alexnet.data.augment import Augment
-from alexnet.experiments.jobs import Run, Training, configure
-from alexnet.experiments.protocol import Entry, by_seed, common, only
+from alexnet.experiments.jobs import Run, training_job
+from alexnet.experiments.protocol import (
+    Entry,
+    Metrics,
+    Profile,
+    Record,
+    Result,
+    Table,
+    by_kind,
+    by_seed,
+    common,
+    only,
+    pick,
+)
+from alexnet.experiments.showing import Figure, subplots
 from alexnet.network import AlexNet
 from alexnet.presets import Recipe
-from alexnet.profiles import Profile
-from alexnet.results import Record
-from alexnet.tables import Table
 
 NAME = "page"
 VERSION = 1
@@ -34,26 +42,15 @@ SIZES = ("images", "train_images", "classes", "preset")
 Packed = dict[str, Any]
 
 
-def settings(profile: Profile) -> dict[str, Any]:
-    profile[NAME]  # says so where there are none
-    return {}
+def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
+    fields = {name: profile[NAME][name] for name in ("preset", "width", "epochs")}
+    packs = profile.splits(NAME)
+    jobs = {seed: training_job(profile, packs=packs, seed=seed, **fields) for seed in seeds}
+    made = [Entry(NET, seed, packs, (job,)) for seed, job in jobs.items()]
+    return [*made, Entry(ROUNDED, None, packs, (jobs[seeds[0]],))]
 
 
-def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
-    own, given, packs = settings(profile), profile[NAME], profile.splits(NAME)
-    fields = {name: given[name] for name in ("width", "epochs")}
-    jobs = [
-        Training(configure(profile, given["preset"], packs=packs, seed=seed, **fields), packs)
-        for seed in seeds
-    ]
-    made = [
-        Entry(NET, seed, packs, (job,), own, tuple(seeds))
-        for seed, job in zip(seeds, jobs, strict=True)
-    ]
-    return [*made, Entry(ROUNDED, None, packs, (jobs[0],), own, tuple(seeds))]
-
-
-def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+def measure(entry: Entry, runs: list[Run]) -> Metrics:
     (run,), test = runs, entry.packs["test"]
     net, augment = run.net()
     if entry.arm == ROUNDED:
@@ -73,40 +70,32 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def collect(records: Sequence[Record]) -> dict[str, Any]:
+def collect(records: list[Record]) -> Metrics:
     seeds, rounded = by_seed(records, NET), only(records, ROUNDED)
-    names = ("one_view", "epochs", "falls")
-    errors = {s: {name: metrics[name] for name in names} for s, metrics in seeds.items()}
-    if (first := str(rounded["seed"])) in errors:
+    errors, first = pick(seeds, ("one_view", "epochs", "falls")), str(rounded["seed"])
+    if first in errors:
         errors[first]["one_view_8_bit"] = rounded["one_view_8_bit"]
     sizes = common(seeds.values(), *SIZES)
-    kernels = {seed: metrics["kernels"] for seed, metrics in seeds.items()}
-    conv1 = {"preset": sizes.pop("preset"), "kernels": kernels}
+    conv1 = {"preset": sizes.pop("preset"), **by_kind(seeds, ["kernels"])}
     return {**sizes, "errors": errors, "net": rounded["net"], "conv1": conv1}
 
 
 def pack(net: AlexNet, augment: Augment, names: list[str]) -> Packed:
     """A net for a page: weights as signed bytes with one scale for each output unit, biases as they
     are, the mean image's center in whole gray levels."""
-    size = augment.size
-    mean = augment.mean.numpy()
+    size, mean, merged = augment.size, augment.mean.numpy(), net.export_merged()
     edge = (mean.shape[0] - size) // 2
     center = mean[edge : edge + size, edge : edge + size].round().astype(np.uint8)
-    merged = net.export_merged()
+    weights = {name: eight_bits(w) for name, w in merged.items() if name.endswith("weight")}
+    biases = {name: b.tolist() for name, b in merged.items() if name.endswith("bias")}
     return {
         "preset": net.preset.name,
         "width": net.table[0].maps / net.preset.layers[0].maps,
         "image_size": size,
         "names": names,
         "mean": base64.b64encode(center.tobytes()).decode(),
-        "weights": {
-            name: eight_bits(value) for name, value in merged.items() if name.endswith("weight")
-        },
-        "biases": {
-            name: [float(f"{b:.6g}") for b in value.tolist()]
-            for name, value in merged.items()
-            if name.endswith("bias")
-        },
+        "weights": weights,
+        "biases": {name: [float(f"{b:.6g}") for b in values] for name, values in biases.items()},
     }
 
 
@@ -116,15 +105,10 @@ def network(packed: Packed) -> tuple[AlexNet, Augment]:
     size = packed["image_size"]
     net = AlexNet(packed["preset"], len(packed["names"]), packed["width"], size)
     weights = {name: unpack(value) for name, value in packed["weights"].items()}
-    net.load_merged(
-        weights | {name: torch.tensor(value) for name, value in packed["biases"].items()}
-    )
-    mean = (
-        np.frombuffer(base64.b64decode(packed["mean"]), np.uint8)
-        .reshape(size, size, 3)
-        .astype(np.float32)
-    )
-    return net.eval(), CenterMean(mean, size)
+    biases = {name: torch.tensor(value) for name, value in packed["biases"].items()}
+    net.load_merged(weights | biases)
+    mean = np.frombuffer(base64.b64decode(packed["mean"]), np.uint8).reshape(size, size, 3)
+    return net.eval(), CenterMean(mean.astype(np.float32), size)
 
 
 class CenterMean(Augment):
@@ -140,13 +124,9 @@ class CenterMean(Augment):
 
 def unpack(packed: Packed) -> torch.Tensor:
     """The weights, float32, that bytes and scales stand for."""
-    values = (
-        np.frombuffer(base64.b64decode(packed["bytes"]), np.int8)
-        .reshape(packed["shape"])
-        .astype(np.float32)
-    )
+    values = np.frombuffer(base64.b64decode(packed["bytes"]), np.int8).reshape(packed["shape"])
     scales = np.array(packed["scales"], np.float32).reshape(-1, *[1] * (values.ndim - 1))
-    return torch.from_numpy(values * scales)
+    return torch.from_numpy(values.astype(np.float32) * scales)
 
 
 def eight_bits(weight: torch.Tensor) -> Packed:
@@ -154,20 +134,16 @@ def eight_bits(weight: torch.Tensor) -> Packed:
     weight = weight.detach().float().cpu()
     largest = weight.flatten(1).abs().amax(1).clamp_min(1e-12)
     scales = [float(f"{value:.6g}") for value in (largest / 127).tolist()]
-    steps = (
-        (weight / torch.tensor(scales).reshape(-1, *[1] * (weight.dim() - 1)))
-        .round()
-        .clamp(-127, 127)
-        .to(torch.int8)
-    )
+    steps = weight / torch.tensor(scales).reshape(-1, *[1] * (weight.dim() - 1))
+    values = steps.round().clamp(-127, 127).to(torch.int8).numpy()
     return {
         "shape": list(weight.shape),
         "scales": scales,
-        "bytes": base64.b64encode(steps.numpy().tobytes()).decode(),
+        "bytes": base64.b64encode(values.tobytes()).decode(),
     }
 
 
-def table(result: dict[str, Any]) -> Table:
+def table(result: Result) -> Table:
     """Test errors from one view, of the nets and of the one that the pages have."""
     rows = [
         [seed, f"{one['one_view']:.1%}", f"{one['one_view_8_bit']:.1%}" if len(one) > 3 else ""]
@@ -176,25 +152,19 @@ def table(result: dict[str, Any]) -> Table:
     return Table(["seed", "test error, one view", "in eight bits"], rows)
 
 
-def plot(result: dict[str, Any]) -> Figure:
+def plot(result: Result) -> Figure:
     """conv1's kernels, a row for each seed, each kernel on its own scale around gray."""
-    found = {
-        seed: unpack(packed).permute(0, 2, 3, 1).numpy()
-        for seed, packed in result["metrics"]["conv1"]["kernels"].items()
-    }
-    across = len(next(iter(found.values())))
-    figure, panels = plt.subplots(
-        len(found),
-        across,
-        figsize=(0.6 * across, 0.8 * len(found)),
-        layout="constrained",
-        squeeze=False,
-    )
-    for row, (seed, kernels) in zip(panels, found.items()):
+    packed = result["metrics"]["conv1"]["kernels"]
+    across = len(next(iter(packed.values()))["scales"])
+    figure, panels = subplots(0.6 * across, 0.8 * len(packed), len(packed), across, squeeze=False)
+    for row, (seed, kernels) in zip(panels, packed.items(), strict=True):
         row[0].set_title(f"seed {seed}", fontsize=8, loc="left")
-        for panel, kernel in zip(row, kernels):
-            panel.imshow(
-                0.5 + 0.5 * kernel / (np.abs(kernel).max() or 1.0), interpolation="nearest"
-            )
+        for panel, kernel in zip(row, unpack(kernels).permute(0, 2, 3, 1).numpy(), strict=True):
+            panel.imshow(around_gray(kernel), interpolation="nearest")
             panel.axis("off")
     return figure
+
+
+def around_gray(kernel: np.ndarray) -> np.ndarray:
+    """A kernel on its own scale around gray, as a picture: values 0..1."""
+    return 0.5 + 0.5 * kernel / (np.abs(kernel).max() or 1.0)

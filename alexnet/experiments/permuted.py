@@ -9,23 +9,35 @@ be undone, and whatever treats all pixels alike, a histogram of colors or a full
 cannot even notice. Both arms train on whole images, without crops and reflections.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 from alexnet import evaluation, rng
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.pack_writer import PackWriter
-from alexnet.experiments.jobs import Run, Training, configure, train_only
-from alexnet.experiments.protocol import Entry, by_arm, by_kind, common
+from alexnet.experiments.jobs import Run, train_only, training_job
+from alexnet.experiments.protocol import (
+    Entry,
+    Metrics,
+    Profile,
+    Record,
+    Result,
+    Table,
+    by_arm,
+    by_kind,
+    common,
+    each,
+)
+from alexnet.experiments.showing import (
+    Figure,
+    chance_line,
+    curves,
+    name_chance,
+    side_by_side,
+    subplots,
+)
 from alexnet.files import new_folder
-from alexnet.profiles import Profile
-from alexnet.results import Record
-from alexnet.tables import Table
 from alexnet.training import log
 
 NAME = "permuted"
@@ -70,26 +82,18 @@ def shuffled(packs: dict[str, Pack], out: Path) -> dict[str, Pack]:
     return open_splits(out)
 
 
-def settings(profile: Profile) -> dict[str, Any]:
-    profile[NAME]  # says so where there are none
-    return {"window": WINDOW}
-
-
-def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
-    own, given, packs = settings(profile), profile[NAME], profile.splits(NAME)
+def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
+    given, packs, made = profile[NAME], profile.splits(NAME), []
     moved = shuffled(packs, profile.runs / "data" / f"permuted-{packs['test'].digest[:16]}")
-    fields = {name: given[name] for name in ("width", "batch_size", "rate", "epochs")}
-    made = []
+    fields = {name: given[name] for name in ("preset", "width", "batch_size", "rate", "epochs")}
     for arm, images in zip(ARMS, (packs, moved), strict=True):
-        train = train_only(images)
         for seed in seeds:
-            config = configure(profile, given["preset"], packs=train, seed=seed, **fields)
-            job = Training(config, train)
-            made.append(Entry(arm, seed, images, (job,), own, tuple(seeds)))
+            job = training_job(profile, packs=train_only(images), seed=seed, **fields)
+            made.append(Entry(arm, seed, images, (job,), {"window": WINDOW}))
     return made
 
 
-def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+def measure(entry: Entry, runs: list[Run]) -> Metrics:
     (run,), test = runs, entry.packs["test"]
     net, augment = run.net()
     return {
@@ -103,53 +107,36 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def collect(records: Sequence[Record]) -> dict[str, Any]:
-    sizes = common([r["metrics"] for r in records], "classes", "images", "test_images")
+def collect(records: list[Record]) -> Metrics:
+    nested, kinds = by_arm(records, ARMS), ("test_top1", "train_error", "loss")
     arms = {
-        arm: by_kind(by_seed, ("test_top1", "train_error", "loss"))
-        | common(by_seed.values(), "neighbors")
-        for arm, by_seed in by_arm(records, ARMS).items()
+        arm: by_kind(by_seed, kinds) | common(by_seed.values(), "neighbors")
+        for arm, by_seed in nested.items()
     }
+    sizes = common(each(nested), "classes", "images", "test_images")
     return {**sizes, "window": WINDOW, "arms": arms}
 
 
-def table(result: dict[str, Any]) -> Table:
+def table(result: Result) -> Table:
     """Errors of both arms, seed by seed."""
     metrics, rows = result["metrics"], []
     for arm, what in ARMS.items():
-        test, train = (
-            "  ".join(f"{error:.1%}" for error in metrics["arms"][arm][kind].values())
-            for kind in ("test_top1", "train_error")
-        )
-        rows.append([what, test, train])
+        own = metrics["arms"][arm]
+        errors = [side_by_side(own[kind].values(), ".1%") for kind in ("test_top1", "train_error")]
+        rows.append([what, *errors])
     note = f"chance: {1 - 1 / metrics['classes']:.0%}"
     return Table(["seed by seed", "test error", "training error"], rows, [note])
 
 
-def plot(result: dict[str, Any]) -> Figure:
+def plot(result: Result) -> Figure:
     """Training loss by step; thin lines are further seeds."""
     metrics = result["metrics"]
-    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    figure, axes = subplots(6, 3)
     for color, (arm, what) in zip(("C0", "C3"), ARMS.items(), strict=True):
-        for i, losses in enumerate(metrics["arms"][arm]["loss"].values()):
-            at = [metrics["window"] * (k + 1) for k in range(len(losses))]
-            axes.plot(
-                at,
-                losses,
-                color=color,
-                lw=1.4,
-                alpha=0.9 if i == 0 else 0.4,
-                label=what if i == 0 else None,
-            )
-    axes.axhline(np.log(metrics["classes"]), color="gray", ls=":", lw=1)
-    axes.text(
-        0,
-        np.log(metrics["classes"]),
-        f"ln {metrics['classes']}",
-        fontsize=8,
-        color="gray",
-        va="bottom",
-    )
+        losses, style = metrics["arms"][arm]["loss"], {"color": color, "lw": 1.4, "alpha": 0.9}
+        curves(axes, losses, metrics["window"], what, {"alpha": 0.4}, **style)
+    chance_line(axes, metrics["classes"])
+    name_chance(axes, metrics["classes"], 0)
     axes.set(xlabel="step", ylabel="training loss, nats", ylim=(0, None))
     axes.legend(frameon=False, fontsize=8, loc="lower left")
     return figure

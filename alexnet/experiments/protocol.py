@@ -1,21 +1,22 @@
 """What every experiment is made of: arms, entries, and the functions that each module has."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 from alexnet.keys import key
+from alexnet.profiles import Profile
 from alexnet.results import Record
+from alexnet.tables import Table
 
-if TYPE_CHECKING:  # so that showing results needs no torch
-    from matplotlib.figure import Figure
-
-    from alexnet.data.pack import Pack
+if TYPE_CHECKING:
     from alexnet.experiments.jobs import Job, Run
-    from alexnet.profiles import Profile
-    from alexnet.tables import Table
+    from alexnet.experiments.showing import Figure
+
+Metrics = dict[str, Any]  # of an entry, or of all entries together
+Result = dict[str, Any]  # with metrics, as `alexnet.experiments.result` assembles it
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class Entry:
 
     arm: str
     seed: int | None  # None: of several seeds, or of none
-    packs: "dict[str, Pack]"  # the images that it is measured on, by split
+    packs: dict[str, Pack]  # the images that it is measured on, by split
     jobs: "tuple[Job, ...]" = ()  # the training runs that it measures
     settings: Mapping[str, Any] = field(default_factory=dict)  # all else that decides its metrics
-    seeds: tuple[int, ...] = ()  # those asked for; they decide nothing that `key` does not know
+    rounds: tuple[int, ...] = ()  # seeds of repetitions in one entry; they decide no key
 
     def identity(self, version: int) -> dict[str, Any]:
         """What the entry's metrics follow from."""
@@ -62,33 +63,26 @@ class Entry:
 
 
 class Experiment(Protocol):
-    """A module of `alexnet.experiments`. Its file is named as it is."""
+    """A module of `alexnet.experiments`, whose file is named as it is."""
 
     NAME: str
     VERSION: int  # of the measurement: a change to what it computes is a new number
 
-    def settings(self, profile: "Profile") -> dict[str, Any]:
-        """The measurement's own settings. Raises InputError where the profile has none."""
+    def entries(self, profile: Profile, seeds: list[int]) -> list[Entry]:
+        """All that the experiment consists of: settings of its own, and the training runs that
+        each entry needs. Raises InputError where the profile has no settings for it."""
 
-    def entries(self, profile: "Profile", seeds: Sequence[int]) -> list[Entry]:
-        """All that the experiment consists of, with the training runs that each entry needs."""
-
-    def measure(self, entry: Entry, runs: "Sequence[Run]") -> dict[str, Any]:
+    def measure(self, entry: Entry, runs: "list[Run]") -> Metrics:
         """An entry's metrics, as JSON can hold them, of its finished runs in their order."""
 
-    def collect(self, records: Sequence[Record]) -> dict[str, Any]:
+    def collect(self, records: list[Record]) -> Metrics:
         """The metrics of all entries, as tables, figures and claims read them."""
 
-    def table(self, result: dict[str, Any]) -> "Table":
+    def table(self, result: Result) -> Table:
         """The assembled result in words, beside the paper's."""
 
-    def plot(self, result: dict[str, Any]) -> "Figure":
+    def plot(self, result: Result) -> "Figure":
         """The assembled result as a figure."""
-
-
-def as_experiment(module: ModuleType) -> Experiment:
-    """The module, with the type of what it is; tests/test_protocol.py checks that it is one."""
-    return cast(Experiment, module)
 
 
 class Incomplete(Exception):
@@ -98,53 +92,61 @@ class Incomplete(Exception):
 T = TypeVar("T")
 
 
-def chosen(profile: "Profile", experiment: str, arms: Mapping[str, T]) -> dict[str, T]:
+def chosen(profile: Profile, experiment: str, arms: Mapping[str, T]) -> dict[str, T]:
     """The arms that a profile lists, in the table's order.
 
     Raises:
         InputError: It lists one that there is not.
     """
     listed = profile[experiment].get("arms", [])
-    if unknown := [arm for arm in listed if arm not in arms]:
-        known = ", ".join(arms)
-        raise InputError(
-            f"profile {profile.name!r}: {experiment} has no arm {unknown[0]!r}; it has {known}"
-        )
+    for arm in listed:
+        if arm not in arms:
+            about = f"{experiment} has no arm {arm!r}; it has {', '.join(arms)}"
+            raise InputError(f"profile {profile.name!r}: {about}")
     return {name: arm for name, arm in arms.items() if name in listed}
 
 
-def by_arm(records: Iterable[Record], arms: Iterable[str]) -> dict[str, dict[str, dict[str, Any]]]:
+def by_arm(records: Iterable[Record], arms: Iterable[str]) -> dict[str, dict[str, Metrics]]:
     """The entries' metrics by arm, in the order of `arms`, and by seed; other arms are left out."""
-    nested: dict[str, dict[str, dict[str, Any]]] = {arm: {} for arm in arms}
+    nested: dict[str, dict[str, Metrics]] = {arm: {} for arm in arms}
     for record in records:
         if record["arm"] in nested:
             nested[record["arm"]][str(record["seed"])] = record["metrics"]
     return {arm: by_seed for arm, by_seed in nested.items() if by_seed}
 
 
-def by_seed(records: Iterable[Record], arm: str) -> dict[str, dict[str, Any]]:
+def by_seed(records: Iterable[Record], arm: str) -> dict[str, Metrics]:
     """The metrics of one arm's entries."""
     return by_arm(records, [arm]).get(arm, {})
 
 
-def by_kind(entries: Mapping[str, Mapping[str, Any]], kinds: Iterable[str]) -> dict[str, Any]:
+def by_kind(entries: Mapping[str, Metrics], kinds: Iterable[str]) -> Metrics:
     """Metrics of several seeds by their kind, and then by seed."""
     return {kind: {seed: metrics[kind] for seed, metrics in entries.items()} for kind in kinds}
 
 
-def only(records: Iterable[Record], arm: str) -> dict[str, Any]:
+def pick(entries: Mapping[str, Metrics], kinds: Iterable[str]) -> dict[str, Metrics]:
+    """Of the metrics of several seeds, these kinds."""
+    return {seed: {kind: metrics[kind] for kind in kinds} for seed, metrics in entries.items()}
+
+
+def only(records: Iterable[Record], arm: str) -> Metrics:
     """The metrics of an arm's one entry, which has no seed.
 
     Raises:
         Incomplete: It is missing.
     """
-    for record in records:
-        if record["arm"] == arm:
-            return record["metrics"]
+    if metrics := by_seed(records, arm):
+        return next(iter(metrics.values()))
     raise Incomplete(f"there is no entry {arm!r}")
 
 
-def common(entries: Iterable[Mapping[str, Any]], *names: str) -> dict[str, Any]:
+def each(nested: Mapping[str, Mapping[str, Metrics]]) -> list[Metrics]:
+    """The metrics of all arms and seeds."""
+    return [metrics for by_seed in nested.values() for metrics in by_seed.values()]
+
+
+def common(entries: Iterable[Metrics], *names: str) -> Metrics:
     """Metrics that must be the same in all entries, as numbers of images.
 
     Raises:
@@ -153,11 +155,11 @@ def common(entries: Iterable[Mapping[str, Any]], *names: str) -> dict[str, Any]:
     """
     if not (every := list(entries)):
         raise Incomplete("there are no entries")
-    first, *others = every
     for name in names:
-        if unlike := [entry[name] for entry in others if entry[name] != first[name]]:
+        first, *others = dict.fromkeys(metrics[name] for metrics in every)
+        if others:
             raise InputError(
-                f"entries do not belong together: {name} is {first[name]} and {unlike[0]}; "
+                f"entries do not belong together: {name} is {first} and {others[0]}; "
                 "remove those that are wrong, and run the experiment again"
             )
-    return {name: first[name] for name in names}
+    return {name: every[0][name] for name in names}

@@ -49,8 +49,7 @@ class _Queue(Iterator[tuple[Task]]):
             self._add(job)
         self.runs: dict[str, Run] = {}  # finished, by the job's key
         self.begun: list[tuple[str, Path]] = []  # in their order: the job's key, its folder
-        waiting = sorted(self.jobs.items(), key=lambda item: item[1].work, reverse=True)
-        self.waiting = dict(waiting)
+        self.waiting = sorted(self.jobs, key=lambda key: self.jobs[key].work, reverse=True)
         self.update()
 
     def _add(self, job: Job) -> None:
@@ -58,32 +57,31 @@ class _Queue(Iterator[tuple[Task]]):
             self._add(needed)
         self.jobs.setdefault(job.key, job)
 
-    def _needed(self, job: Job) -> list[Run] | None:
-        runs = [self.runs.get(needed.key) for needed in job.needs]
-        return None if None in runs else [run for run in runs if run]
+    def _ready(self, jobs: Iterable[str]) -> Iterator[tuple[str, Job, list[Run], Path]]:
+        """Of these jobs those that need nothing unfinished: key, job, what it needs, folder."""
+        for key in jobs:
+            job = self.jobs[key]
+            if all(other.key in self.runs for other in job.needs):
+                needed = [self.runs[other.key] for other in job.needs]
+                yield key, job, needed, job.folder(self.profile, needed)
 
     def update(self) -> None:
         """Find what is finished."""
-        for key, job in [item for item in self.jobs.items() if item[0] not in self.runs]:
-            if (needed := self._needed(job)) is not None:
-                folder = job.folder(self.profile, needed)
-                if (folder / "summary.json").exists():
-                    self.runs[key] = Run(folder)
-                    self.waiting.pop(key, None)
+        for key, _, _, folder in self._ready(key for key in self.jobs if key not in self.runs):
+            if (folder / "summary.json").exists():
+                self.runs[key] = Run(folder)
+        self.waiting = [key for key in self.waiting if key not in self.runs]
 
     def __next__(self) -> tuple[Task]:
         under_way = {key: folder for key, folder in self.begun if key not in self.runs}
         kinds = Counter(type(self.jobs[key]) for key in under_way)
-        for key, job in self.waiting.items():
-            needed = self._needed(job)
-            if needed is None or (job.at_once and kinds[type(job)] >= job.at_once):
+        for key, job, needed, folder in self._ready(self.waiting):
+            if job.at_once and kinds[type(job)] >= job.at_once:
                 continue
-            folder = job.folder(self.profile, needed)
-            if folder in under_way.values():  # two jobs may turn out to be the same run
-                continue
-            del self.waiting[key]
-            self.begun.append((key, folder))
-            return (job.task(self.profile, needed),)
+            if folder not in under_way.values():  # two jobs may turn out to be the same run
+                self.waiting.remove(key)
+                self.begun.append((key, folder))
+                return (job.task(self.profile, needed),)
         raise StopIteration
 
 
@@ -97,24 +95,24 @@ def train(profile: Profile, jobs: Iterable[Job], title: str = "training") -> dic
         The finished runs by their jobs' keys.
     """
     queue = _Queue(profile, jobs)
-    missing = list(queue.waiting.values())
-    if not missing:
-        return queue.runs
+    missing = [queue.jobs[key] for key in queue.waiting]
     for job in missing:
         job.check()
-    workers = min(len(devices()), len(missing))
-    counter, begin = _places(workers)
-    described = f"{title}: {len(missing)} of {len(queue.jobs)} models"
-    with tqdm(
-        total=sum(job.steps for job in missing), desc=described, unit="step", disable=None
-    ) as bar:
+    if missing:
+        workers = min(len(devices()), len(missing))
+        counter, begin = _places(workers)
+        steps, about = (
+            sum(job.steps for job in missing),
+            f"{len(missing)} of {len(queue.jobs)} models",
+        )
+        with tqdm(desc=f"{title}: {about}", total=steps, unit="step", disable=None) as bar:
 
-        def show() -> None:
-            bar.update(counter.value - bar.n)
+            def show() -> None:
+                bar.update(counter.value - bar.n)
 
-        for _, future in as_they_end(_work, queue, workers, begin, show):
-            future.result()
-            queue.update()
+            for _, future in as_they_end(_work, queue, workers, begin, show):
+                future.result()
+                queue.update()
     return queue.runs
 
 
@@ -149,17 +147,9 @@ def line() -> int | None:
 
 def train_one(config: Config, data: Path, out: Path, start: Path | None) -> None:
     """Train, or go on, in a worker. A validation set that the config does not name is unused."""
-    packs = open_splits(data)
-    training.train(
-        config,
-        {name: packs[name] for name in config.data},
-        out,
-        start=start,
-        resume=True,
-        ranks=Ranks(_device),
-        progress=False,
-        on_steps=_count,
-    )
+    packs = {name: pack for name, pack in open_splits(data).items() if name in config.data}
+    more: dict[str, Any] = {"start": start, "resume": True, "progress": False, "on_steps": _count}
+    training.train(config, packs, out, ranks=Ranks(_device), **more)
 
 
 def _count(steps: int) -> None:

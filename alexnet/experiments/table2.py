@@ -23,10 +23,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from alexnet import evaluation
@@ -34,32 +32,35 @@ from alexnet.claims.statistics import bootstrap_interval
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 from alexnet.experiments import table1
-from alexnet.experiments.jobs import Packs, Run, Training, base_job, configure, from_weights
-from alexnet.experiments.protocol import Entry, by_arm, only
-from alexnet.profiles import Profile
-from alexnet.results import Record
-from alexnet.tables import Table
+from alexnet.experiments.jobs import Job, Packs, Run, Training, base_job, configure, from_weights
+from alexnet.experiments.protocol import (
+    Entry,
+    Metrics,
+    Profile,
+    Record,
+    Result,
+    Table,
+    by_arm,
+    only,
+)
+from alexnet.experiments.showing import COLUMN, Figure, subplots
 
 NAME = "table2"
 VERSION = 1
 AVERAGED, STARRED = 5, 2
 # The paper's numbers on ILSVRC-2012, in percent: top-1 and top-5 on validation images, top-5 on
 # test images.
-PAPER: dict[str, tuple[float | None, float | None, float | None]] = {
-    "SIFT + FVs": (None, None, 26.2),
-    "1 CNN": (40.7, 18.2, None),
-    "5 CNNs": (38.1, 16.4, 16.4),
-    "1 CNN*": (39.0, 16.6, None),
-    "7 CNNs*": (36.7, 15.4, 15.3),
-}
-DRAWS = 2000  # of images, for an interval
 SIFT, PLAIN, STAR, AVERAGES = "SIFT + FVs", "1 CNN", "1 CNN*", "averages"  # arms
 FIVE, SEVEN = "5 CNNs", "7 CNNs*"  # rows of the last
-
-
-def settings(profile: Profile) -> dict[str, Any]:
-    profile[NAME]  # says so where there are none
-    return {"averaged": [AVERAGED, STARRED], "draws": DRAWS}
+PAPER: dict[str, tuple[float | None, ...]] = {
+    SIFT: (None, None, 26.2),
+    PLAIN: (40.7, 18.2, None),
+    FIVE: (38.1, 16.4, 16.4),
+    STAR: (39.0, 16.6, None),
+    SEVEN: (36.7, 15.4, 15.3),
+}
+VIEWS = (1, 10)
+DRAWS = 2000  # of images, for an interval
 
 
 def pretraining(profile: Profile) -> tuple[Packs, str]:
@@ -73,46 +74,55 @@ def pretraining(profile: Profile) -> tuple[Packs, str]:
         return {}, str(error)
 
 
-def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
-    own, packs, (more, lacks) = settings(profile), profile.splits(), pretraining(profile)
+def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
+    given, packs, (more, lacks) = profile[NAME], profile.splits(), pretraining(profile)
+
+    def starred(stage: str, seed: int, images: Packs) -> Any:
+        """The config of a net with a sixth convolution, in pre-training or after it."""
+        preset = given[stage].get("preset", f"{profile['base']}/conv6")
+        fields = {name: given[stage][name] for name in ("epochs", "rate") if name in given[stage]}
+        return configure(profile, preset, packs=images, seed=seed, **fields)
+
     left_out = {} if more else dict.fromkeys((STAR, SEVEN), lacks)
-    plain = {seed: base_job(profile, seed) for seed in enough(seeds, AVERAGED)}
-    starred = {}
+    jobs: dict[str, dict[int, tuple[Job, ...]]] = {
+        PLAIN: {s: (base_job(profile, s),) for s in enough(seeds, AVERAGED)},
+        STAR: {},
+    }
     for seed in enough(seeds, STARRED) if more else ():
-        before = Training(_starred(profile, "pretraining", seed, more), more)
-        config = _starred(profile, "finetuning", seed, packs)
-        starred[seed] = (before, Training(config, packs, (before,), from_weights))
-    made = [Entry(PLAIN, seed, packs, (job,), seeds=tuple(seeds)) for seed, job in plain.items()]
-    made += [Entry(STAR, seed, packs, both, seeds=tuple(seeds)) for seed, both in starred.items()]
+        before = Training(starred("pretraining", seed, more), more)
+        jobs[STAR][seed] = (
+            before,
+            Training(starred("finetuning", seed, packs), packs, (before,), from_weights),
+        )
+    members = [
+        needed[-1]
+        for needed in [*jobs[PLAIN].values()][:AVERAGED] + [*jobs[STAR].values()][:STARRED]
+    ]
     if table1.NAME in profile.settings:  # whose row it is
-        sift = {seed: table1.baseline(profile, SIFT, seed) for seed in seeds}
-        made += [Entry(SIFT, seed, packs, (job,), seeds=tuple(seeds)) for seed, job in sift.items()]
+        jobs[SIFT] = {seed: (table1.baseline(profile, SIFT, seed),) for seed in seeds}
     else:
         left_out[SIFT] = "the profile has no Table 1, whose row this is"
-    own |= {"left_out": left_out}
-    members = [*list(plain.values())[:AVERAGED], *(job for _, job in starred.values())]
-    members = members[: AVERAGED + STARRED]
+    own = {"averaged": [AVERAGED, STARRED], "draws": DRAWS, "left_out": left_out}
     if more:
-        about = {"classes": len(more["train"].classes), "train_images": len(more["train"])}
-        own |= {"pretraining": about}
-    return [*made, Entry(AVERAGES, None, packs, tuple(members), own, tuple(seeds))]
+        own["pretraining"] = {
+            "classes": len(more["train"].classes),
+            "train_images": len(more["train"]),
+        }
+    made = [
+        Entry(arm, seed, packs, needed)
+        for arm, by_seed in jobs.items()
+        for seed, needed in by_seed.items()
+    ]
+    return [*made, Entry(AVERAGES, None, packs, tuple(members), own)]
 
 
-def enough(seeds: Sequence[int], least: int) -> list[int]:
+def enough(seeds: list[int], least: int) -> list[int]:
     """The seeds asked for, and the smallest others until there are `least`."""
     others = (seed for seed in range(len(seeds) + least) if seed not in seeds)
     return [*seeds, *(next(others) for _ in range(least - len(seeds)))]
 
 
-def _starred(profile: Profile, stage: str, seed: int, packs: Packs) -> Any:
-    """The config of a net with a sixth convolution, in pre-training or after it."""
-    given = profile[NAME][stage]
-    preset = given.get("preset", f"{profile['base']}/conv6")
-    fields = {name: given[name] for name in ("epochs", "rate") if name in given}
-    return configure(profile, preset, packs=packs, seed=seed, **fields)
-
-
-def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+def measure(entry: Entry, runs: list[Run]) -> Metrics:
     if entry.arm == SIFT:
         return runs[0].summary["errors"]
     splits = {split: pack for split, pack in entry.packs.items() if split != "train"}
@@ -120,29 +130,27 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
         return _measure_averages(entry, runs, splits)
     views = {
         split: {
-            str(n): evaluation.errors(*predict(runs[-1].folder, pack, n)).rounded() for n in (1, 10)
+            str(n): evaluation.errors(*predict(runs[-1].folder, pack, n)).rounded() for n in VIEWS
         }
         for split, pack in splits.items()
     }
-    pairs = zip(entry.jobs, runs, strict=True)
-    seen = [len(job.packs["train"]) * run.summary["epochs"] for job, run in pairs]
-    return {"views": views, "images_seen": sum(round(images) for images in seen)}
+    seen = [
+        round(len(job.packs["train"]) * run.summary["epochs"])
+        for job, run in zip(entry.jobs, runs, strict=True)
+    ]
+    return {"views": views, "images_seen": sum(seen)}
 
 
-def _measure_averages(entry: Entry, runs: Sequence[Run], splits: Packs) -> dict[str, Any]:
-    measured = {
-        split: _averages([run.folder for run in runs], pack) for split, pack in splits.items()
-    }
-    seeds = [run.config.seed for run in runs]
-    averaged: dict[str, Any] = {FIVE: seeds[:AVERAGED], SEVEN: None}
-    if seeds[AVERAGED:]:
-        averaged[SEVEN] = [seeds[:AVERAGED], seeds[AVERAGED:]]
+def _measure_averages(entry: Entry, runs: list[Run], splits: Packs) -> Metrics:
+    folders, seeds = [run.folder for run in runs], [run.config.seed for run in runs]
+    measured = {split: _averages(folders, pack) for split, pack in splits.items()}
+    plain, starred = seeds[:AVERAGED], seeds[AVERAGED:]
     return {
         "images": {split: len(pack) for split, pack in splits.items()},
         "classes": len(entry.packs["train"].classes),
         "rows": {split: rows for split, (rows, _) in measured.items()},
         "gains": {split: gains for split, (_, gains) in measured.items()},
-        "averaged": averaged,
+        "averaged": {FIVE: plain, SEVEN: [plain, starred] if starred else None},
         "pretraining": entry.settings.get("pretraining"),
         "left_out": entry.settings["left_out"],
     }
@@ -152,23 +160,25 @@ def _averages(folders: Sequence[Path], pack: Pack) -> tuple[dict[str, Any], dict
     """Rows of the table on a pack, of the five nets first and of all; what averaging gains."""
     rows: dict[str, Any] = {}
     gains: dict[str, Any] = {}
-    for views in (1, 10):
+    for views in VIEWS:
         each = [predict(folder, pack, views) for folder in folders]
         labels = each[0][1]
         missed = {PLAIN: np.mean([misses(*one) for one in each[:AVERAGED]], axis=0)}
         for row, count, than in ((FIVE, AVERAGED, PLAIN), (SEVEN, AVERAGED + STARRED, FIVE)):
             if len(each) < count:
                 continue
-            total: Tensor | float = 0.0
-            for probabilities, _ in each[:count]:
-                total = total + probabilities
-            average = torch.as_tensor(total / count)
+            average = torch.as_tensor(
+                sum(probabilities for probabilities, _ in each[:count]) / count
+            )
             missed[row] = misses(average, labels)
-            measured: dict[str, Any] = evaluation.errors(average, labels).rounded()
-            measured |= {"interval": _both(interval, missed[row])}
-            rows.setdefault(row, {"views": {}})["views"][str(views)] = measured
-            gained = _both(gain, missed[row] - missed[than])
-            gains.setdefault(f"{row} for {than}", {})[str(views)] = gained
+            errors = {
+                **evaluation.errors(average, labels).rounded(),
+                "interval": _both(interval, missed[row]),
+            }
+            rows.setdefault(row, {"views": {}})["views"][str(views)] = errors
+            gains.setdefault(f"{row} for {than}", {})[str(views)] = _both(
+                gain, missed[row] - missed[than]
+            )
     return rows, gains
 
 
@@ -198,122 +208,92 @@ def _both(what: Callable[[np.ndarray], list[float]], values: np.ndarray) -> dict
     return {name: what(of) for name, of in zip(("top1", "top5"), values, strict=True)}
 
 
-def collect(records: Sequence[Record]) -> dict[str, Any]:
-    nets, about = by_arm(records, (SIFT, PLAIN, STAR)), only(records, AVERAGES)
-    sift, single = nets.pop(SIFT, {}), nets
+def collect(records: list[Record]) -> Metrics:
+    nets, about = by_arm(records, (SIFT, PLAIN, STAR)), dict(only(records, AVERAGES))
     seen = {
-        row: round(float(np.mean([net["images_seen"] for net in of.values()])))
-        for row, of in single.items()
+        row: round(float(np.mean([net["images_seen"] for net in nets[row].values()])))
+        for row in (PLAIN, STAR)
+        if row in nets
     }
     tables: dict[str, dict[str, Any]] = {}
-    for split, averages in about["rows"].items():
-        rows = {SIFT: {seed: row for seed, row in sift.items() if row["split"] == split}}
-        rows |= {
-            row: {seed: {"views": net["views"][split]} for seed, net in of.items()}
-            for row, of in single.items()
-        }
-        tables[split] = {row: of for row, of in rows.items() if of} | averages
-    return {
-        "images": about["images"],
-        "classes": about["classes"],
+    for split, averages in about.pop("rows").items():
+        tables[split] = {}
+        for row, seeds in nets.items():  # of the older system, one split has been measured
+            views = {
+                s: net if row == SIFT else {"views": net["views"][split]}
+                for s, net in seeds.items()
+            }
+            if kept := {s: net for s, net in views.items() if net.get("split", split) == split}:
+                tables[split][row] = kept
+        tables[split] |= averages
+    return about | {
         "nets": tables.get("val", {}),  # on validation images, as the paper's table
         "test": tables.get("test"),
         "test_left_out": None if "test" in tables else "its labels are not public",
-        "left_out": about["left_out"],
-        "gains": about["gains"],
-        "averaged": about["averaged"],
         "images_seen": seen,
-        "pretraining": about["pretraining"],
     }
 
 
 # --- as the paper prints it ---------------------------------------------------------------------
 
 
-def rows(result: dict[str, Any], views: int = 10) -> list[tuple[str, ...]]:
+def rows(result: Result, views: int = 10) -> list[tuple[str, ...]]:
     """Rows of text: the net, its top-1 and top-5 error on validation images and top-5 on test
     images, means over seeds where there are several, in percent; then the paper's three. A dash
     stands where there is no number."""
-    metrics = result["metrics"]
-    lines = []
+    metrics, lines = result["metrics"], []
+    columns = [
+        (metrics["nets"], "top1"),
+        (metrics["nets"], "top5"),
+        (metrics["test"] or {}, "top5"),
+    ]
     for row, paper in PAPER.items():
-        columns = [
-            (metrics["nets"], "top1"),
-            (metrics["nets"], "top5"),
-            (metrics["test"] or {}, "top5"),
-        ]
-        numbers = [_mean(by_row.get(row), views, what) for by_row, what in columns]
-        lines.append(
-            (
-                row,
-                *("-" if n is None else f"{n:.1f}" for n in numbers),
-                *("-" if n is None else f"{n:.1f}" for n in paper),
-            )
-        )
+        measured = [_errors(by_row.get(row, {}), views, what) for by_row, what in columns]
+        numbers = (*(float(np.mean(errors)) if errors else None for errors in measured), *paper)
+        lines.append((row, *("-" if number is None else f"{number:.1f}" for number in numbers)))
     return lines
 
 
-def table(result: dict[str, Any], views: int = 10) -> Table:
+def _errors(row: dict[str, Any], views: int, what: str) -> list[float]:
+    """Of a row, in percent: one, or one for each seed. Baselines have one view."""
+    nets = [row] if "views" in row else row.values()
+    return [100 * net["views"].get(str(views), net["views"].get("1"))[what] for net in nets]
+
+
+def table(result: Result, views: int = 10) -> Table:
     """Table 2 in words, beside the paper's; below it, rows of several seeds seed by seed, and what
     is left out."""
-    metrics = result["metrics"]
-    head = [
-        "errors in percent, ten views",
-        *("validation top-1", "top-5", "test top-5"),
-        *("the paper: top-1", "top-5", "test top-5"),
-    ]
-    notes = []
-    for row, by_seed in metrics["nets"].items():
-        if "views" not in by_seed and len(by_seed) > 1:
-            shown = ", ".join(
-                f"{100 * one['views'][str(views)]['top1']:.1f}" for one in by_seed.values()
+    metrics, notes = result["metrics"], []
+    for row, net in metrics["nets"].items():
+        if len(errors := _errors(net, views, "top1")) > 1:
+            notes.append(
+                f"{row}, validation top-1 seed by seed: "
+                f"{', '.join(f'{error:.1f}' for error in errors)}"
             )
-            notes.append(f"{row}, validation top-1 seed by seed: {shown}")
-    notes += [f"{row}: left out, {why}" for row, why in metrics["left_out"].items()]
-    notes += (
-        [f"test images: left out, {metrics['test_left_out']}"] if metrics["test_left_out"] else []
-    )
-    return Table(head, rows(result, views), notes)
+    left_out = metrics["left_out"] | {"test images": metrics["test_left_out"]}
+    notes += [f"{row}: left out, {why}" for row, why in left_out.items() if why]
+    head = ["errors in percent, ten views", "validation top-1", "top-5", "test top-5"]
+    return Table([*head, "the paper: top-1", "top-5", "test top-5"], rows(result, views), notes)
 
 
-def _mean(row: dict[str, Any] | None, views: int, what: str) -> float | None:
-    """In percent, over seeds. Baselines have one view."""
-    if not row:
-        return None
-    runs = [row] if "views" in row else list(row.values())
-    return 100 * float(
-        np.mean([one["views"].get(str(views), one["views"].get("1"))[what] for one in runs])
-    )
-
-
-def plot(result: dict[str, Any]) -> Figure:
+def plot(result: Result) -> Figure:
     """Errors on validation images from ten views, row by row: dots are seeds, bars the bootstrap's
     intervals of the averages."""
     nets = result["metrics"]["nets"]
     order = [row for row in PAPER if row in nets]
-    figure, panels = plt.subplots(
-        1, 2, figsize=(9, 0.8 + 0.45 * len(order)), sharey=True, layout="constrained"
-    )
+    figure, panels = subplots(9, 0.8 + 0.45 * len(order), across=2, sharey=True)
     for panel, what in zip(panels, ("top1", "top5"), strict=True):
         for place, row in enumerate(order):
-            net = nets[row]
-            if "views" in net:
-                at = net["views"]["10"]
-                panel.plot(
-                    [100 * end for end in at["interval"][what]],
-                    [-place] * 2,
-                    color="#3b6fa0",
-                    lw=2,
-                    alpha=0.6,
-                )
-                panel.plot(100 * at[what], -place, "o", color="#3b6fa0", ms=6)
-            else:
-                errors = [
-                    100 * one["views"].get("10", one["views"].get("1"))[what]
-                    for one in net.values()
-                ]  # baselines have one view
-                panel.plot(errors, [-place] * len(errors), "o", color="#c77c11", ms=4, alpha=0.8)
-        panel.set_xlabel(f"{'top-1' if what == 'top1' else 'top-5'} error, percent", fontsize=8)
+            errors, look = (
+                _errors(nets[row], 10, what),
+                {"color": COLUMN[1], "ms": 4, "alpha": 0.8},
+            )
+            if "views" in nets[row]:
+                ends = [100 * end for end in nets[row]["views"]["10"]["interval"][what]]
+                panel.plot(ends, [-place] * 2, color=COLUMN[0], lw=2, alpha=0.6)
+                look = {"color": COLUMN[0], "ms": 6}
+            panel.plot(errors, [-place] * len(errors), "o", **look)
+        panel.set_xlabel(f"top-{what[-1]} error, percent", fontsize=8)
         panel.tick_params(labelsize=8)
         panel.grid(axis="x", lw=0.4, alpha=0.6)
     panels[0].set_yticks([-place for place in range(len(order))], order)

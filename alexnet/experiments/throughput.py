@@ -9,24 +9,19 @@ in color on the device that trains. On a CPU nobody else is there to do that.
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import fields
+from itertools import islice, repeat
 from statistics import median
-from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from alexnet import rng
 from alexnet.data.augment import Augment
-from alexnet.data.loader import Batch, Loader
+from alexnet.data.loader import Loader
 from alexnet.experiments.jobs import Run, base, devices
-from alexnet.experiments.protocol import Entry
-from alexnet.profiles import Profile
-from alexnet.results import Record
-from alexnet.tables import Table
+from alexnet.experiments.protocol import Entry, Metrics, Profile, Record, Result, Table
+from alexnet.experiments.showing import Figure, subplots
 from alexnet.training import Config
 from alexnet.training.learner import Learner
 from alexnet.training.precision import PRECISIONS, using_precision
@@ -37,19 +32,15 @@ VERSION = 1
 KINDS = ("same batch", "augmented")
 
 
-def settings(profile: Profile) -> dict[str, Any]:
-    return profile[NAME]
-
-
-def entries(profile: Profile, seeds: Sequence[int]) -> list[Entry]:
-    own, packs, config = settings(profile), profile.splits(), base(profile)
+def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
+    own, config = profile[NAME], base(profile)
     # without defaults, so that a field added later leaves the key what it is
     given = {f.name: getattr(config, f.name) for f in fields(config)}
     given = {f.name: given[f.name] for f in fields(config) if given[f.name] != f.default}
-    return [Entry("steps", None, packs, (), own | {"config": given}, tuple(seeds))]
+    return [Entry("steps", None, profile.splits(), (), own | {"config": given})]
 
 
-def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
+def measure(entry: Entry, runs: list[Run]) -> Metrics:
     """Rounds of so many steps, after a first one that is not kept."""
     own, pack = entry.settings, entry.packs["train"]
     config, device = Config(**own["config"]), torch.device(devices()[0])
@@ -62,28 +53,22 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
         first = next(iter(loader.epoch(0)))
         fixed = augment.train(first[0], *first[2:], 0)
 
-        def train(batch: Batch, x: torch.Tensor) -> int:
-            _, labels, ids, _ = batch
-            learner.backward(x, labels, rng.key(rng.DROPOUT, config.seed, 0, ids), len(ids))
-            # the work of a step, and no step: nothing may diverge
-            learner.update([0.0] * len(learner.parameters))
-            return len(ids)
-
-        def same(number: int) -> int:
-            return sum(train(first, fixed) for _ in range(own["steps"]))
-
-        def augmented(number: int) -> int:
-            images = 0
-            for _, batch in zip(range(own["steps"]), loader.epoch(number), strict=False):
-                pixels, _, ids, positions = batch
-                images += train(batch, augment.train(pixels, ids, positions, number))
+        def steps(kind: str, number: int) -> int:
+            """Images of so many steps."""
+            images, augmented = 0, kind == "augmented"
+            batches = loader.epoch(number) if augmented else repeat(first)
+            for pixels, labels, ids, positions in islice(batches, own["steps"]):
+                x = augment.train(pixels, ids, positions, number) if augmented else fixed
+                learner.backward(x, labels, rng.key(rng.DROPOUT, config.seed, 0, ids), len(ids))
+                # the work of a step, and no step: nothing may diverge
+                learner.update([0.0] * len(learner.parameters))
+                images += len(ids)
             return images
 
-        turns = ((KINDS[0], same), (KINDS[1], augmented))
         for number in tqdm(range(1 + own["rounds"]), desc=NAME, unit="round", disable=None):
-            for kind, run in turns if number % 2 else turns[::-1]:
+            for kind in KINDS if number % 2 else KINDS[::-1]:
                 began = time.perf_counter()
-                images = run(number + 1)  # 0 is where the fixed batch is from
+                images = steps(kind, number + 1)  # 0 is where the fixed batch is from
                 if number:  # losses are read at each step, so the device has ended its work
                     rates[kind].append(images / (time.perf_counter() - began))
     return {
@@ -96,26 +81,28 @@ def measure(entry: Entry, runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def collect(records: Sequence[Record]) -> dict[str, Any]:
+def collect(records: list[Record]) -> Metrics:
     return records[0]["metrics"]
 
 
-def table(result: dict[str, Any]) -> Table:
+def table(result: Result) -> Table:
     """Images a second of both, and their ratio."""
     metrics = result["metrics"]
     rate, spread = metrics["images_per_second"], metrics["spread"]
     rows = [[kind, *(f"{n:,.0f}" for n in (rate[kind], *spread[kind]))] for kind in KINDS]
     ratio = rate["augmented"] / rate["same batch"]
-    notes = [f"median of {metrics['rounds']} rounds of {metrics['steps']} steps"]
-    notes += [f"augmented over same batch: {ratio:.2f}"]
+    notes = [
+        f"median of {metrics['rounds']} rounds of {metrics['steps']} steps",
+        f"augmented over same batch: {ratio:.2f}",
+    ]
     return Table(["images a second", "median", "least", "most"], rows, notes)
 
 
-def plot(result: dict[str, Any]) -> Figure:
+def plot(result: Result) -> Figure:
     """Two bars; lines from the slowest round to the fastest."""
     metrics = result["metrics"]
     rate, spread = metrics["images_per_second"], metrics["spread"]
-    figure, axes = plt.subplots(figsize=(5, 1.4), layout="constrained")
+    figure, axes = subplots(5, 1.4)
     for place, kind in enumerate(KINDS):
         axes.barh(place, rate[kind], color="#8fb3d9")
         axes.plot(spread[kind], [place, place], color="#1f5a96", lw=1.5)

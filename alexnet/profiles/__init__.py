@@ -36,10 +36,8 @@ def _files() -> dict[str, Path]:
     folder = os.environ.get("ALEXNET_PROFILES")
     own = {path.stem: path for path in Path(folder).glob("*.yml")} if folder else {}
     for name in own.keys() & ours.keys():
-        raise InputError(
-            f"{own[name]} has the name of a profile of the project; choose another one, "
-            f"and write `extends: {name}`"
-        )
+        taken = f"{own[name]} has the name of a profile of the project"
+        raise InputError(f"{taken}; choose another one, and write `extends: {name}`")
     return ours | own
 
 
@@ -55,11 +53,8 @@ class Profile:
             InputError: The profile has none of that name, and which profiles do.
         """
         if name not in self.settings:
-            others = ", ".join(who_has(name)) or "none"
-            raise InputError(
-                f"profile {self.name!r} has no settings for {name!r}; the profiles that do: "
-                f"{others}"
-            )
+            others = f"the profiles that do: {', '.join(who_has(name)) or 'none'}"
+            raise InputError(f"profile {self.name!r} has no settings for {name!r}; {others}")
         return self.settings[name]
 
     @property
@@ -80,9 +75,9 @@ class Profile:
         if names == "pictographs":
             return "pictographs"
         root = os.environ.get("ALEXNET_DATA")
-        for name in names:
-            if root and (Path(root) / name).exists():
-                return Path(root) / name
+        for path in [Path(root, name) for name in names] if root else ():
+            if path.exists():
+                return path
         where = f"set ALEXNET_DATA to the folder that holds {' or '.join(names)}"
         if root:
             where = f"ALEXNET_DATA={root} holds no {' and no '.join(names)}"
@@ -91,19 +86,16 @@ class Profile:
     def title(self) -> str:
         """The data's name, as it is shown wherever a result is."""
         source = self.source()
-        return self.settings.get("titles", {}).get(
-            source.name if isinstance(source, Path) else source, self["title"]
-        )
+        name = source.name if isinstance(source, Path) else source
+        return self.settings.get("titles", {}).get(name, self["title"])
 
     def splits(self, part: str | None = None) -> dict[str, Pack]:
         """The prepared data, made on first use under runs/<profile>/data.
 
         part: an experiment, which may have images of its own (its setting `pictographs`).
         """
-        return self.packs(
-            part or "images",
-            {"pictographs": self.settings[part].get("pictographs")} if part else {},
-        )
+        own = {"pictographs": self[part].get("pictographs")} if part else {}
+        return self.packs(part or "images", own)
 
     def packs(self, name: str, data: dict[str, Any]) -> dict[str, Pack]:
         """Other images, prepared on first use under runs/<profile>/data as `name`.
@@ -124,11 +116,12 @@ class Profile:
         given: dict[str, Any] = {
             what: (data if what in data else self.settings).get(what) for what in DATA
         }
-        source, size = self.source(given["source"]), given["size"]
+        source, size = self.source(given.pop("source")), given.pop("size")
         recipe = pictographs.RECIPE if source == "pictographs" else None
-        part: dict[str, Any] = {what: given[what] for what in DATA[2:] if given[what] is not None}
-        identity = [str(source), size, recipe, *[part] * bool(part)]
-        out = self.runs / "data" / f"images-{key(identity)}"
+        part = {what: value for what, value in given.items() if value is not None}
+        out = (
+            self.runs / "data" / f"images-{key([str(source), size, recipe, *[part] * bool(part)])}"
+        )
         with _locked(out):
             return _labeled(out if out.exists() else prepare(source, out, size=size, **part))
 
@@ -150,17 +143,15 @@ def who_has(setting: str) -> list[str]:
     return [name for name in names() if setting in load(name).settings]
 
 
-def load(name: str) -> Profile:
+def load(name: str, below: tuple[str, ...] = ()) -> Profile:
     """A profile by its name.
+
+    Args:
+        below: Profiles that extend it, the last of them directly.
 
     Raises:
         InputError: There is none, and which there are; or its file holds none.
     """
-    return Profile(name, _read(name, ()))
-
-
-def _read(name: str, below: tuple[str, ...]) -> dict[str, Any]:
-    """Of a profile that those `below` extend, the last of them directly."""
     files = _files()
     if name not in files:
         raise InputError(f"there is no profile {name!r}; there are {', '.join(sorted(files))}")
@@ -173,11 +164,11 @@ def _read(name: str, below: tuple[str, ...]) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(own, dict):
         raise InputError(
-            f"{path} holds no settings; alexnet/profiles/embedded.yml shows what a profile "
-            "looks like"
+            f"{path} holds no settings; {HERE / 'embedded.yml'} shows what it may hold"
         )
-    settings = _over(_read(own.pop("extends"), (*below, name)), own) if "extends" in own else own
-    return {key: value for key, value in settings.items() if value is not None}
+    if "extends" in own:
+        own = _over(load(own.pop("extends"), (*below, name)).settings, own)
+    return Profile(name, {key: value for key, value in own.items() if value is not None})
 
 
 def _over(held: Any, value: Any) -> Any:

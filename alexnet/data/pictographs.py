@@ -63,14 +63,14 @@ CLASSES: tuple[tuple[int, str], ...] = (
 )  # fmt: skip
 # bands of each photograph, along its longer side
 SPLITS = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}
+# by module: its package, and the photographs that it ships
 PHOTOGRAPHS = {
-    "skimage": (
+    "skimage": ("scikit-image", "data", (
         "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg",
         "motorcycle_left.png", "ihc.png",
-    ),
-    "sklearn": ("china.jpg", "flower.jpg"),
+    )),
+    "sklearn": ("scikit-learn", "datasets/images", ("china.jpg", "flower.jpg")),
 }  # fmt: skip
-PACKAGES = {"skimage": ("scikit-image", "data"), "sklearn": ("scikit-learn", "datasets/images")}
 ZOOM = (0.6, 2.0)  # pixels of a photograph to one of the image
 ANGLE = 30.0  # degrees either way
 SCALE = (0.5, 0.9)  # the turned glyph's longer side, as a part of the image's short side
@@ -90,13 +90,17 @@ class Photograph(NamedTuple):
     package: str
 
 
-def _shipped(module: str, file: str) -> Path | None:
-    """The path of a file of a package, found without importing that, which takes seconds."""
+def _shipped(module: str, file: str, what: str, package: str) -> Path:
+    """The path of a file of a package, found without importing that, which takes seconds.
+
+    Raises:
+        InputError: It is missing.
+    """
     spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    path = Path(spec.submodule_search_locations[0]) / file
-    return path if path.is_file() else None
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (path := Path(folder) / file).is_file():
+            return path
+    raise InputError(f"pictographs need {what} of {package}: install it, `pip install {package}`")
 
 
 @functools.cache
@@ -107,12 +111,9 @@ def photographs() -> dict[str, Photograph]:
         InputError: scikit-image or scikit-learn is missing.
     """
     result = {}
-    for module, files in PHOTOGRAPHS.items():
-        package, folder = PACKAGES[module]
+    for module, (package, folder, files) in PHOTOGRAPHS.items():
         for file in files:
-            if (path := _shipped(module, f"{folder}/{file}")) is None:
-                remedy = f"install it, `pip install {package}`"
-                raise InputError(f"pictographs need {file} of {package}: {remedy}")
+            path = _shipped(module, f"{folder}/{file}", file, package)
             with Image.open(path) as image:
                 result[path.stem] = Photograph(np.asarray(image.convert("RGB")), package)
     return result
@@ -147,10 +148,8 @@ def glyph(code: int, length: int = 108) -> Image.Image:
     Raises:
         InputError: matplotlib, whose font this is, is missing.
     """
-    path = _shipped("matplotlib", "mpl-data/fonts/ttf/DejaVuSans.ttf")
-    if path is None:
-        remedy = "install it, `pip install matplotlib`"
-        raise InputError(f"pictographs need the font of matplotlib: {remedy}")
+    file = "mpl-data/fonts/ttf/DejaVuSans.ttf"
+    path = _shipped("matplotlib", file, "the font", "matplotlib")
     left, top, right, bottom = ImageFont.truetype(path, 1000).getbbox(chr(code))
     font = ImageFont.truetype(path, 1000 * length / max(right - left, bottom - top))
     left, top, right, bottom = font.getbbox(chr(code))
@@ -251,47 +250,37 @@ def write(
         valid = "give 1 to 100000 for training, 0 to 100000 for the others"
         raise InputError(f"images per class {train}, {val}, {test}: {valid}")
     if not 16 <= size <= 1024 or seed < 0:
-        valid = "give a size of 16 to 1024 pixels and a seed of 0 or more"
+        valid = "give 16 to 1024 pixels and a seed of 0 or more"
         raise InputError(f"size {size}, seed {seed}: {valid}")
     photographs()  # a missing package is named here, not by a worker
     total = classes * sum(counts.values())
     # Starting a process takes as long as some hundred images.
     workers = workers or min(cores(), total // 512 + 1)
     with new_folder(Path(out)) as folder:
-        tasks = []
+        tasks: list[Task] = []
         for split, count in counts.items():
             for code, name in CLASSES[:classes] if count else ():
-                place = folder / split / name
+                place, pieces = folder / split / name, range(0, count, 64)
                 place.mkdir(parents=True)
-                tasks += [
-                    _Task(place, split, code, seed, size, i, min(i + 64, count))
-                    for i in range(0, count, 64)
-                ]
+                tasks += [(place, split, code, seed, size, i, min(i + 64, count)) for i in pieces]
         with (
             process_pool(workers) as ordered_map,
             tqdm(total=total, unit=" images", desc="drawing pictographs", disable=None) as bar,
         ):
             for written in ordered_map(_write_some, tasks):
                 if isinstance(written, Crashed):
-                    place = written.item.folder
+                    place = written.item[0]
                     raise RuntimeError(f"a process died while it was drawing into {place}")
                 bar.update(written)
 
 
-class _Task(NamedTuple):
-    folder: Path
-    split: str
-    code: int
-    seed: int
-    size: int
-    begin: int
-    end: int
+Task = tuple[Path, str, int, int, int, int, int]  # folder, split, code, seed, size, begin, end
 
 
-def _write_some(task: _Task) -> int:
-    split = list(SPLITS).index(task.split)
-    for index in range(task.begin, task.end):
-        generator = np.random.default_rng([task.seed, split, task.code, index])
-        image = draw(task.code, task.split, generator, task.size)
-        image.save(task.folder / f"{index:05d}.jpg", quality=QUALITY)
-    return task.end - task.begin
+def _write_some(task: Task) -> int:
+    folder, split, code, seed, size, begin, end = task
+    for index in range(begin, end):
+        generator = np.random.default_rng([seed, list(SPLITS).index(split), code, index])
+        image = draw(code, split, generator, size)
+        image.save(folder / f"{index:05d}.jpg", quality=QUALITY)
+    return end - begin

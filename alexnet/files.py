@@ -38,12 +38,14 @@ def write_whole(
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # which the umask gave, whatever the writer makes of it
         if callable(content):
             content(part)
         else:
             part.write_bytes(content.encode() if isinstance(content, str) else content)
         with suppress(PermissionError):  # file systems without permissions
-            part.chmod(0o666 & ~_umask())
+            part.chmod(mode)
         if durable:
             flush(part)
         os.replace(part, path)
@@ -52,16 +54,6 @@ def write_whole(
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    try:  # without setting it, which other threads would notice
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("Umask:")[2].split()[0], 8)
-    except (OSError, IndexError, ValueError):
-        mask = os.umask(0o022)
-        os.umask(mask)
-        return mask
 
 
 def flush(path: Path) -> None:

@@ -108,7 +108,7 @@ def members(archive: Path, inside: Member | None = None) -> Iterator[tarfile.Tar
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (info := tar.next()) is not None:
-                    tar.members.clear()  # it would keep a million
+                    tar.members.clear()  # type: ignore[attr-defined]  # it would keep a million
                     if info.offset_data + info.size > begin + size:
                         raise tarfile.ReadError("unexpected end of data")
                     yield info
@@ -170,8 +170,7 @@ def _classes(archive: Path) -> tuple[dict[str, Member], list[Stray]]:
         else:
             classes[name.stem] = Member(path, str(archive), info.offset_data, info.size)
     if not classes:
-        remedy = "name an archive of one archive per class, or a folder of class folders"
-        raise InputError(f"{archive} holds no `<class>.tar`: {remedy}")
+        raise InputError(f"{archive} holds no `<class>.tar`: name one that does, or a folder")
     return dict(sorted(classes.items())), strays
 
 
@@ -221,8 +220,7 @@ def ilsvrc(root: Path) -> Listing:
     splits = {"train": Images(root, find)}
     wnids, words = _synsets(root, release)
     if unknown := [name for name in classes if name not in words]:
-        what = f"{train} holds {few(unknown)}, which {release.devkit} does not know"
-        raise InputError(f"{what}: fetch both again")
+        raise InputError(f"{release.devkit} knows no {few(unknown)} of {train}: fetch both again")
     label = {name: i for i, name in enumerate(classes)}
     truths: dict[str, tuple[str, Callable[[], bytes] | None]] = {
         "val": (release.val, lambda: _devkit(root, release, release.val_truth))
@@ -241,11 +239,9 @@ def ilsvrc(root: Path) -> Listing:
 
 
 def _truth_beside(root: Path, release: Release, test: str) -> bytes:
-    path = root / release.test_truth
-    if not path.is_file():
-        what = f"{root / test} needs {release.test_truth} beside it"
-        raise InputError(f"{what}: fetch that, or move the archive elsewhere")
-    return path.read_bytes()
+    if not (root / release.test_truth).is_file():
+        raise InputError(f"{root / test} needs {release.test_truth} beside it: fetch or move it")
+    return (root / release.test_truth).read_bytes()
 
 
 def _labels(
@@ -256,8 +252,7 @@ def _labels(
     try:
         truth = [wnids[int(number)] for number in numbers]
     except (ValueError, KeyError) as error:
-        unknown = f"a synset {error} that the development kit does not know"
-        raise InputError(f"{what} {unknown}") from None
+        raise InputError(f"{what} a synset {error} that is not in the development kit") from None
     if absent := sorted(set(truth) - set(label)):
         raise InputError(f"{what} {few(absent)}, of which there are no training images")
     return [label[wnid] for wnid in truth]
@@ -320,8 +315,7 @@ def _devkit(root: Path, release: Release, name: str) -> bytes:
                     assert file is not None
                     return file.read()
     except FileNotFoundError:
-        what = f"{root} lacks {release.devkit}, which says what the classes are"
-        raise InputError(f"{what}: put it beside {release.train}") from None
+        raise InputError(f"{root} lacks {release.devkit}, which says the classes: add it") from None
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InputError(f"{kit} is a damaged archive ({error}): fetch it again") from None
     raise InputError(f"{kit} holds no data/{name}: fetch it again")

@@ -98,13 +98,11 @@ class Pack:
         version = manifest.get("version")
         if version != VERSIONS.get(str(manifest.get("encoding", "raw")), -1):
             known = " and ".join(f"{number} ({encoding})" for encoding, number in VERSIONS.items())
-            what = f"{path} is a pack of version {version}"
-            raise InputError(f"{what}, and this program reads {known}: {AGAIN}")
+            raise InputError(f"{path}: version {version}, this program reads {known}: {AGAIN}")
         try:
-            for shard in manifest["shards"]:
-                file, size = shard["file"], (path / shard["file"]).stat().st_size
-                if size != shard["bytes"]:
-                    what = f"{file} has {size} bytes instead of {shard['bytes']}"
+            for file, expected in ((shard["file"], shard["bytes"]) for shard in manifest["shards"]):
+                if (size := (path / file).stat().st_size) != expected:
+                    what = f"{file} has {size} bytes instead of {expected}"
                     raise InputError(f"{path} is damaged, {what}: {AGAIN}")
             for name in manifest["files"]:
                 (path / name).stat()
@@ -132,7 +130,7 @@ class Pack:
         ):
             return False
         known = self.labels if self.labeled else self.labels[:0]
-        if known.size and not (0 <= known.min() and known.max() < len(self.classes)):
+        if known.size and not (known.min() >= 0 and known.max() < len(self.classes)):
             return False
         if self.encoding == "jpeg":
             offsets = self._offsets

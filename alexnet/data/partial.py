@@ -65,8 +65,7 @@ def partial_folder(out: Path, identity: dict[str, Any]) -> Iterator[Path]:
                 stack.callback(_forget_unless_kept, work)
                 _begin(work, out, identity)
         except Locked:
-            what = f"another process is preparing {out}"
-            raise InputError(f"{what}: wait for it, or choose another name") from None
+            raise InputError(f"another process is preparing {out}: wait for it") from None
         yield work / "pack"
 
 

@@ -213,8 +213,8 @@ class _Preparation:
                 self._advance(writer.note or 0)
         self.kept = self.done
         if self.done:
-            done = f"of which {self.done:,} of {self.total:,} images are done"
-            print(f"going on with {self.out}, {done}", file=sys.stderr)
+            done = f"{self.done:,} of {self.total:,} images are done"
+            print(f"going on with {self.out}, of which {done}", file=sys.stderr)
         return writers
 
     def _forecast(self, folder: Path, ordered_map: OrderedMap) -> None:
@@ -254,13 +254,11 @@ class _Preparation:
         for chunk in prepared(remaining, self.target, ordered_map, shelf):
             for entry, reason in chunk.rejected:
                 if not isinstance(entry, Stray) and not self.options["skip_bad"]:
-                    remedy = "mend or remove it, or leave all such out with --skip-bad"
-                    raise InputError(f"{entry.path}: {reason}; {remedy}")
+                    raise InputError(f"{entry.path}: {reason}; mend or remove it, or --skip-bad")
                 writer.reject(images.below(entry), reason)
             if chunk.misfit:
                 size = f"{self.target.size}x{self.target.size}"
-                remedy = "give --size a number, not native"
-                raise InputError(f"{chunk.misfit}, not {size} as the first: {remedy}")
+                raise InputError(f"{chunk.misfit}, not {size} as the first: give --size a number")
             is_finished = bool(chunk.labels) and writer.append(
                 chunk.images, chunk.labels, chunk.moments, chunk.files
             )
@@ -270,19 +268,18 @@ class _Preparation:
                 writer.checkpoint(count)
                 self.kept = self.done
         if count != self.counts[split]:
-            numbers = f"{self.counts[split]} images in {split}, then {count}"
-            what = f"{self.listing.root} changed meanwhile, {numbers}"
-            raise InputError(f"{what}: start again when it rests")
+            what = f"{self.counts[split]} images in {split}, then {count}: start again"
+            raise InputError(f"{self.listing.root} changed meanwhile, {what}")
 
     def _finish(self, split: str, writer: PackWriter) -> None:
         """Say what was left out, and make the folder a pack."""
         images, classes = self.listing.splits[split], self.listing.classes
         if not writer.labels:
-            what = f"{self.listing.root} has no readable image in {split}"
-            raise InputError(f"{what}; the first: {', '.join(writer.first_rejection())}")
+            first = ": ".join(writer.first_rejection())
+            raise InputError(f"{self.listing.root} has no readable image in {split}; {first}")
         if rejected := writer.rejected - images.survey.strays:
-            left = f"left out {rejected} of {self.counts[split]} images"
-            print(f"{split}: {left}, listed in rejected.csv", file=sys.stderr)
+            left = f"left out {rejected} of {self.counts[split]} images, listed in rejected.csv"
+            print(f"{split}: {left}", file=sys.stderr)
             gone = [classes[label] for label in sorted({*range(len(classes))} - {*writer.labels})]
             if images.labeled and gone:
                 left = f"no image is left of {few(gone)}, still a class of the pack"
@@ -318,13 +315,10 @@ def _native_size(listing: Listing) -> int:
                 continue  # whether bad images are left out is decided where they are met
             if image.width != image.height:
                 what = f"{reference.path} is {image.width}x{image.height}, no square"
-                raise InputError(f"{what}: give --size a number of pixels, not native")
+                raise InputError(f"{what}: give --size a number, not native")
             return image.width
     raise InputError(f"{listing.root} has no readable image: nothing to prepare")
 
 
 def _bytes(number: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if number >= size:
-            return f"{number / size:,.1f} {unit}"
-    return f"{number / 1e3:,.1f} kB"
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

@@ -64,11 +64,8 @@ def list_source(
             listing = listing.only(classes, limit)
         for split, images in listing.splits.items():
             if count := images.survey.strays:
-                few_of = ", ".join(images.survey.examples)
-                more = f" and {count - 3} more" if count > 3 else ""
-                listing.notes.append(
-                    f"left out of {split}, and listed in rejected.csv: {few_of}{more}"
-                )
+                names = ", ".join(images.survey.examples) + f" and {count - 3} more" * (count > 3)
+                listing.notes.append(f"left out of {split}, and listed in rejected.csv: {names}")
     except PermissionError as error:
         raise InputError(f"cannot read {error.filename}: permission denied") from None
     return listing
@@ -153,8 +150,7 @@ def _is_splits(root: Path) -> bool:
         return False
     if images := [os.path.basename(e.path) for e in _images(train) if isinstance(e, File)]:
         what = f"{train} holds folders ({few(folders)}) and images ({few(images)})"
-        remedy = "take the images out if it is a split, the folders if it is a class"
-        raise InputError(f"{what}: {remedy}")
+        raise InputError(f"{what}: take out the images of a split, the folders of a class")
     return True
 
 
@@ -189,8 +185,8 @@ def _tiny_imagenet(root: Path) -> Listing:
     for number, line in enumerate(lines(val / "val_annotations.txt"), 1):
         name, wnid, *_ = [*line.split("\t"), ""]
         if wnid not in label or os.path.basename(name) != name:
-            what = f"{val / 'val_annotations.txt'}, line {number}"
-            raise InputError(f"{what}, names no image and class of train: {line[:80]!r}")
+            what = f"line {number} names no image and class of train, {line[:80]!r}"
+            raise InputError(f"{val / 'val_annotations.txt'}: {what}")
         validation[name] = label[wnid]
     _same_classes(val, (classes[i] for i in validation.values()), classes)
 

@@ -31,14 +31,12 @@ def cifar10(root: Path) -> Listing:
         try:
             data = kind(str(_cifar10_root(root)), train=split == "train", download=False)
         except Exception as error:  # it unpickles, which fails in any way
-            what = f"{root} is not CIFAR-10 as torchvision stores it ({error})"
-            raise InputError(f"{what}: fetch it again") from None
+            raise InputError(f"{root} is not CIFAR-10 ({error}): fetch it again") from None
         classes = sorted(data.classes)
         named_by.append(classes)
         splits[split] = _indexed(root, split, data, [classes.index(name) for name in data.classes])
     if named_by[0] != named_by[1]:
-        what = f"{root} names other classes for its test batch than for its training batches"
-        raise InputError(f"{what}: fetch it again")
+        raise InputError(f"{root}: its test batch has other classes: fetch it again")
     names = [name.replace("_", " ") for name in classes]
     return Listing("CIFAR-10", root, classes, names, splits, [])
 
@@ -51,8 +49,7 @@ def named(source: str) -> Listing:
     base = datasets.VisionDataset
     is_set = kind is not base and base in getattr(kind, "__mro__", ())
     if not folder or not is_set or "root" not in inspect.signature(kind).parameters:
-        what = f"{source} names no data set of torchvision and the folder where it lies"
-        raise InputError(f"{what}: write it as torchvision:CIFAR100:/folder/with/it")
+        raise InputError(f"{source} is no torchvision:NAME:ROOT, as torchvision:CIFAR100:/folder")
     parameters = inspect.signature(kind).parameters
     options: dict[str, dict[str, Any]] = {"train": {}}
     if "train" in parameters:

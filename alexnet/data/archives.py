@@ -16,7 +16,7 @@ members with one name the last counts, as it does when an archive is unpacked.
 import functools
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -222,15 +222,10 @@ def ilsvrc(root: Path) -> Listing:
     if unknown := [name for name in classes if name not in words]:
         raise InputError(f"{release.devkit} knows no {few(unknown)} of {train}: fetch both again")
     label = {name: i for i, name in enumerate(classes)}
-    truths: dict[str, tuple[str, Callable[[], bytes] | None]] = {
-        "val": (release.val, lambda: _devkit(root, release, release.val_truth))
-    }
-    if test := next((name for name in release.test if (root / name).is_file()), ""):
-        is_public = bool(release.test_truth)
-        truths["test"] = (test, (lambda: _truth_beside(root, release, test)) if is_public else None)
-    for split, (file, truth) in truths.items():
-        if (root / file).is_file():
-            labels = _labels(truth().decode().split(), wnids, label, file) if truth else None
+    for split, files in (("val", [release.val]), ("test", release.test)):
+        for file in [name for name in files if (root / name).is_file()][:1]:
+            truth = _truth(root, release, split, file)
+            labels = None if truth is None else _labels(truth.split(), wnids, label, file)
             find = functools.partial(_numbered, root / file, labels, patches.get(split, {}))
             splits[split] = Images(root, find, labeled=labels is not None)
     number = {wnid: number for number, wnid in wnids.items()}
@@ -238,14 +233,17 @@ def ilsvrc(root: Path) -> Listing:
     return Listing(release.title, root, list(classes), names, splits, [], numbers)
 
 
-def _truth_beside(root: Path, release: Release, test: str) -> bytes:
-    if not (root / release.test_truth).is_file():
-        raise InputError(f"{root / test} needs {release.test_truth} beside it: fetch or move it")
-    return (root / release.test_truth).read_bytes()
+def _truth(root: Path, release: Release, split: str, file: str) -> bytes | None:
+    """The ground truth of a split's archive `file`, None where it is not public."""
+    if split == "val":
+        return _devkit(root, release, release.val_truth)
+    if release.test_truth and not (root / release.test_truth).is_file():
+        raise InputError(f"{root / file} needs {release.test_truth} beside it: fetch that")
+    return (root / release.test_truth).read_bytes() if release.test_truth else None
 
 
 def _labels(
-    numbers: list[str], wnids: dict[int, str], label: dict[str, int], file: str
+    numbers: list[bytes], wnids: dict[int, str], label: dict[str, int], file: str
 ) -> list[int]:
     """Our labels of the images 1, 2, ..., from the numbers of their synsets."""
     what = f"the ground truth of {file} names"
@@ -270,7 +268,7 @@ def _numbered(archive: Path, labels: list[int] | None, replaced: dict[str, Membe
     if labels is not None:
         surplus = "the ground truth has no image of this number"
         absent = "in the ground truth, and not in the archive"
-    seen = set()
+    known, seen = dict(enumerate(labels or [], 1)), set()
     for entry, _ in _images(archive, -1):
         if isinstance(entry, Stray):
             yield entry, -1
@@ -280,15 +278,13 @@ def _numbered(archive: Path, labels: list[int] | None, replaced: dict[str, Membe
         number = int(digits) if digits.isascii() and digits.isdigit() else 0
         if number in seen:
             yield Stray(entry.path, "the second of its number"), -1
-        elif number < 1 or (labels is not None and number > len(labels)):
+        elif number < 1 or (labels is not None and number not in known):
             yield Stray(entry.path, surplus), -1
         else:
             seen.add(number)
-            yield replaced.get(name, entry), UNLABELED if labels is None else labels[number - 1]
-    for number in range(1, (max(seen, default=0) if labels is None else len(labels)) + 1):
-        if number not in seen:
-            stray = Stray(f"{archive}/{number:08d}", absent)
-            yield stray, UNLABELED if labels is None else labels[number - 1]
+            yield replaced.get(name, entry), known.get(number, UNLABELED)
+    for number in sorted({*range(1, max(known or seen, default=0) + 1)} - seen):
+        yield Stray(f"{archive}/{number:08d}", absent), known.get(number, UNLABELED)
 
 
 def _patches(archive: Path) -> dict[str, dict[str, Member]]:

@@ -195,8 +195,7 @@ class Images:
     @functools.cached_property
     def survey(self) -> Survey:
         digest, count, step, strays = hashlib.sha256(), 0, 1, 0
-        sample: list[tuple[Reference, int]] = []
-        examples: list[str] = []
+        sample, examples = list[tuple[Reference, int]](), list[str]()
         bar = {"desc": f"listing {self.root.name}", "unit": " images", "delay": 3}
         for entry, label in tqdm(self._find(), leave=False, disable=None, **bar):
             if isinstance(entry, Stray):

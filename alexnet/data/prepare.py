@@ -203,19 +203,15 @@ class _Preparation:
 
     def _open(self, folder: Path) -> dict[str, PackWriter]:
         """The writers of the splits that are not finished."""
-        writers = {}
-        for split, count in self.counts.items():
-            place = place_of(folder, split, self.counts)
-            if (writer := _writer(place, self.target)) is None:
-                self._advance(count)
-            else:
-                writers[split] = writer
-                self._advance(writer.note or 0)
+        places = {split: place_of(folder, split, self.counts) for split in self.counts}
+        writers = {split: _writer(place, self.target) for split, place in places.items()}
+        for split, writer in writers.items():
+            self._advance((writer.note or 0) if writer else self.counts[split])
         self.kept = self.done
         if self.done:
             done = f"{self.done:,} of {self.total:,} images are done"
             print(f"going on with {self.out}, of which {done}", file=sys.stderr)
-        return writers
+        return {split: writer for split, writer in writers.items() if writer}
 
     def _forecast(self, folder: Path, ordered_map: OrderedMap) -> None:
         """Say how much room and time the rest will take, where there are many images.

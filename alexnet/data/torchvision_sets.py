@@ -1,6 +1,7 @@
 """Data sets as torchvision reads them: CIFAR-10 in its folder, and any other by name."""
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,6 @@ import numpy as np
 from alexnet.data.listing import Entries, File, Images, Item, Listing, Pixels, Stray
 from alexnet.data.pack import SPLITS
 from alexnet.errors import InputError, needs
-
-
-def _datasets() -> Any:
-    """The module torchvision.datasets, which is imported only where it is needed."""
-    return needs("torchvision.datasets", extra="datasets", what="reading this source")
 
 
 def _cifar10_root(root: Path) -> Path:
@@ -26,30 +22,20 @@ def is_cifar10(root: Path) -> bool:
 
 def cifar10(root: Path) -> Listing:
     """List CIFAR-10 as torchvision stores it."""
-    kind, splits, named_by = _datasets().CIFAR10, {}, []
-    for split in ("train", "test"):
-        try:
-            data = kind(str(_cifar10_root(root)), train=split == "train", download=False)
-        except Exception as error:  # it unpickles, which fails in any way
-            raise InputError(f"{root} is not CIFAR-10 ({error}): fetch it again") from None
-        classes = sorted(data.classes)
-        named_by.append(classes)
-        splits[split] = _indexed(root, split, data, [classes.index(name) for name in data.classes])
-    if named_by[0] != named_by[1]:
-        raise InputError(f"{root}: its test batch has other classes: fetch it again")
-    names = [name.replace("_", " ") for name in classes]
-    return Listing("CIFAR-10", root, classes, names, splits, [])
+    listing = named(f"torchvision:CIFAR10:{_cifar10_root(root)}")
+    return replace(listing, layout="CIFAR-10", root=root)
 
 
 def named(source: str) -> Listing:
     """List `torchvision:NAME:ROOT`, every split that NAME has under ROOT."""
-    datasets = _datasets()
+    datasets: Any = needs("torchvision.datasets", extra="datasets", what="reading this source")
     _, name, folder = (*source.split(":", 2), "", "")[:3]
     kind: Any = getattr(datasets, name, None)
     base = datasets.VisionDataset
     is_set = kind is not base and base in getattr(kind, "__mro__", ())
     if not folder or not is_set or "root" not in inspect.signature(kind).parameters:
-        raise InputError(f"{source} is no torchvision:NAME:ROOT, as torchvision:CIFAR100:/folder")
+        what = f"{source} names no data set of torchvision and its folder"
+        raise InputError(f"{what}: write it as torchvision:CIFAR100:/folder/with/it")
     parameters = inspect.signature(kind).parameters
     options: dict[str, dict[str, Any]] = {"train": {}}
     if "train" in parameters:
@@ -65,7 +51,7 @@ def named(source: str) -> Listing:
         except Exception as error:  # a split that it does not have, or not in this folder
             reasons.append(f"{split}: {' '.join(str(error).split())}")
     if "train" not in sets:
-        raise InputError(f"torchvision finds no {name} in {folder} ({reasons[0]})")
+        raise InputError(f"torchvision finds no {name} in {folder} ({reasons[0]}): fetch it again")
     data = sets["train"]
     called = getattr(data, "classes", None)
     given = [str(c) for c in getattr(data, "wnids", None) or called or []]
@@ -82,7 +68,7 @@ def named(source: str) -> Listing:
 
 
 def _indexed(
-    root: Path, split: str, data: Any, labels: list[int], options: dict[str, Any] | None = None
+    root: Path, split: str, data: Any, labels: list[int], options: dict[str, Any]
 ) -> Images:
     """The items of a torchvision data set made with `options`, whose label l is our `labels[l]`.
 
@@ -112,7 +98,7 @@ def _indexed(
             except Exception as error:  # it knows the label of an image that it can decode only
                 yield Stray(path, f"torchvision cannot read it: {error}"), -1
                 continue
-            made_with = tuple((options or {}).items())
+            made_with = tuple(options.items())
             yield Item(path, type(data), str(root), made_with, i), labels[int(label)]
 
     return Images(root, find)

@@ -73,6 +73,33 @@ def prepare(
         InputError: Whatever is wrong with `source`, `out`, an image, or the room on the disk.
     """
     out = Path(out)
+    options = _options(size, skip_bad, workers, encoding, classes, limit)
+    if str(source) == "pictographs":
+        return _prepare_pictographs(out, options, workers)
+    listing = list_source(source, classes, limit)
+    root = listing.root.resolve()
+    if out.resolve().is_relative_to(root):
+        raise InputError(f"{out} lies in {source}, among the images: choose a place outside")
+    origin = {
+        split: {"layout": listing.layout, "name": root.name, "sha256": images.survey.digest}
+        for split, images in listing.splits.items()
+    }
+    return _prepare(listing, out, origin, options, workers)
+
+
+def _options(
+    size: int | str,
+    skip_bad: bool,
+    workers: int | None,
+    encoding: str,
+    classes: Sequence[str] | int | None,
+    limit: int | None,
+) -> dict[str, Any]:
+    """The options that the pack depends on, as its manifest has them.
+
+    Raises:
+        InputError: One of them, or `workers`, is out of range.
+    """
     valid = {
         f"size {size}: give the pixels of a side, 1 to 4096, or `native`": size == NATIVE
         or (isinstance(size, int) and 1 <= size <= 4096),
@@ -90,17 +117,7 @@ def prepare(
         options["classes"] = classes if isinstance(classes, int) else list(classes)
     if limit is not None:
         options["limit"] = limit
-    if str(source) == "pictographs":
-        return _prepare_pictographs(out, options, workers)
-    listing = list_source(source, classes, limit)
-    root = listing.root.resolve()
-    if out.resolve().is_relative_to(root):
-        raise InputError(f"{out} lies in {source}, among the images: choose a place outside")
-    origin = {
-        split: {"layout": listing.layout, "name": root.name, "sha256": images.survey.digest}
-        for split, images in listing.splits.items()
-    }
-    return _prepare(listing, out, origin, options, workers)
+    return options
 
 
 def _prepare_pictographs(out: Path, options: dict[str, Any], workers: int | None) -> Path:

@@ -205,7 +205,7 @@ def test_cifar10(tmp_path, monkeypatch):
         assert listing.splits["train"].below(reference) == "train/00023"
     monkeypatch.undo()
     # its checksums are not the real ones
-    with pytest.raises(InputError, match="finds no CIFAR10 in .*: fetch it again"):
+    with pytest.raises(InputError, match=r"finds no CIFAR10 in .*: fetch it again"):
         sources.list_source(tmp_path)
 
 
@@ -384,9 +384,7 @@ def test_torchvisions_files_are_opened_by_workers_alone(tmp_path, monkeypatch, c
     assert len(listing.splits["train"]) == 6 and {
         type(reference) for reference, _ in listing.splits["train"]
     } == {kind}
-    with pytest.raises(
-        InputError, match=r"/.*: .*; mend or remove it, or --skip-bad"
-    ):
+    with pytest.raises(InputError, match=r"/.*: .*; mend or remove it, or --skip-bad"):
         prepare(source, out, size=4)
     pack = next(iter(open_splits(prepare(source, out, size=4, skip_bad=True)).values()))
     assert (

@@ -38,14 +38,14 @@ def write_whole(
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # which the umask gave, whatever the writer makes of it
         if callable(content):
             content(part)
-        elif isinstance(content, bytes):
-            part.write_bytes(content)
         else:
-            part.write_text(content, encoding="utf-8")
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
         with suppress(PermissionError):  # file systems without permissions
-            part.chmod(0o666 & ~_umask())
+            part.chmod(mode)
         if durable:
             flush(part)
         os.replace(part, path)
@@ -54,16 +54,6 @@ def write_whole(
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    try:  # without setting it, which other threads would notice
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("Umask:")[2].split()[0], 8)
-    except (OSError, IndexError, ValueError):
-        mask = os.umask(0o022)
-        os.umask(mask)
-        return mask
 
 
 def flush(path: Path) -> None:
@@ -86,6 +76,15 @@ def file_digest(path: Path) -> str:
 
 
 @contextmanager
+def explained(what: str, remedy: str) -> Iterator[None]:
+    """Turn an OSError of the block into an InputError: what failed, the reason, the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{what}: {error.strerror}; {remedy}") from None
+
+
+@contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """Give a temporary folder that becomes `out` when the block ends without an exception.
 
@@ -96,11 +95,9 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise InputError(f"{out} exists already: remove it or choose another name")
     with temporary_folder(out, "partial") as folder:
         yield folder
-        try:
+        # the working folder itself, or something made in the meantime
+        with explained(f"cannot make {out}", "choose another name"):
             os.replace(folder, out)
-        except OSError as error:  # the working folder itself, or something made in the meantime
-            reason = error.strerror
-            raise InputError(f"cannot make {out}: {reason}; choose another name") from None
 
 
 @contextmanager
@@ -115,14 +112,12 @@ def temporary_folder(out: Path, purpose: str) -> Iterator[Path]:
     """
     stem = f".{out.name}.{purpose}-{socket.gethostname()}-"
     folder = out.parent / f"{stem}{os.getpid()}"
-    try:
+    with explained(f"cannot write {out}", "choose another place"):
         out.parent.mkdir(parents=True, exist_ok=True)
         for left in out.parent.glob(f"{glob.escape(stem)}*"):
             if not _is_running(left.name.removeprefix(stem)):
                 shutil.rmtree(left, ignore_errors=True)
         folder.mkdir()
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}; choose another place") from None
     try:
         yield folder
     finally:

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, TypeVar
 
 # The environment of processes that decode. BLAS starts no threads, of which there would be one a
 # core; and glibc keeps the memory that one image frees for the next, for it takes time to get pages
@@ -43,8 +43,9 @@ class _SparingContext(SpawnContext):
     Process = _SparingProcess  # type: ignore[assignment]
 
 
-T = TypeVar("T")
 R = TypeVar("R")
+# A `map` whose results come in the order of the items.
+OrderedMap = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
 
 
 def cores() -> int:
@@ -58,18 +59,10 @@ def in_flight(workers: int) -> int:
 
 
 @dataclass(frozen=True)
-class Crashed(Generic[T]):
+class Crashed:
     """Stands for a result when the process that worked on `item`, and on nothing else, died."""
 
-    item: T
-
-
-class OrderedMap(Protocol):
-    """A `map` whose results come in the order of the items."""
-
-    def __call__(
-        self, function: Callable[[T], R], items: Iterable[T]
-    ) -> Iterator[R | Crashed[T]]: ...
+    item: Any
 
 
 @contextmanager
@@ -84,30 +77,30 @@ def process_pool(workers: int, isolated: bool = False) -> Iterator[OrderedMap]:
         isolated: The work must not be able to take this process with it.
     """
     if workers <= 1 and not isolated:
-        yield map  # type: ignore[misc]  # no result of it is ever Crashed
+        yield map  # no result of it is ever Crashed
         return
     pool = _executor(workers)
 
-    def ordered_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R | Crashed[T]]:
+    def ordered_map(function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
         nonlocal pool
-        items = iter(items)
-        # Two tasks per worker under way keep memory constant and every worker busy.
-        waiting: deque[tuple[T, Future[R]]] = deque(
-            (item, _submit(pool, function, item)) for item in itertools.islice(items, 2 * workers)
-        )
-        while waiting:
+        coming, waiting = iter(items), deque[tuple[Any, Future]]()
+        while True:
+            # Two tasks per worker under way keep memory constant and every worker busy.
+            for item in itertools.islice(coming, in_flight(workers) - len(waiting)):
+                waiting.append((item, _submit(pool, function, item)))
+            if not waiting:
+                return
             item, future = waiting.popleft()
-            result: R | Crashed[T]
             try:
                 result = future.result()
             except (BrokenProcessPool, CancelledError):
                 pool.shutdown(cancel_futures=True)
-                result = _alone(function, item)
+                with _executor(1) as alone:
+                    future = alone.submit(function, item)
+                    died = isinstance(future.exception(), BrokenProcessPool)
+                    result = Crashed(item) if died else future.result()
                 pool = _executor(workers)
                 waiting = deque((item, _submit(pool, function, item)) for item, _ in waiting)
-            waiting.extend(
-                (item, _submit(pool, function, item)) for item in itertools.islice(items, 1)
-            )
             yield result
 
     try:
@@ -118,14 +111,6 @@ def process_pool(workers: int, isolated: bool = False) -> Iterator[OrderedMap]:
 
 def _executor(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, _SparingContext(), initializer=follow_parent)
-
-
-def _alone(function: Callable[[T], R], item: T) -> R | Crashed[T]:
-    with _executor(1) as pool:
-        try:
-            return pool.submit(function, item).result()
-        except BrokenProcessPool:
-            return Crashed(item)
 
 
 def as_they_end(
@@ -152,8 +137,7 @@ def as_they_end(
         A task's number and its finished future, as it ends. A process that dies breaks all tasks
         that have not ended (BrokenProcessPool).
     """
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, begin or follow_parent)
+    pool = ProcessPoolExecutor(workers, SpawnContext(), begin or follow_parent)
     left, numbers = iter(tasks), itertools.count()
     pending: dict[Future[R], int] = {}
     try:
@@ -162,8 +146,7 @@ def as_they_end(
                 pending[_submit(pool, function, *task)] = next(numbers)
             if not pending:
                 return
-            pause = 0.5 if on_wait else None
-            done, _ = wait(pending, timeout=pause, return_when=FIRST_COMPLETED)
+            done, _ = wait(pending, 0.5 if on_wait else None, FIRST_COMPLETED)
             if on_wait:
                 on_wait()
             yield from ((pending.pop(job), job) for job in done)

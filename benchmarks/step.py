@@ -174,7 +174,7 @@ def endless(source: Pack, images: Images, batch_size: int) -> Iterator[Batch]:
 def random_pack(folder: Path, size: int, images: int, classes: int) -> Pack:
     """Noise: what is in the images does not change how long they take."""
     folder.mkdir()
-    writer, generator = PackWriter(folder, size, images), np.random.default_rng(0)
+    writer, generator = PackWriter(folder, size), np.random.default_rng(0)
     for begin in range(0, images, 256):
         n = min(256, images - begin)
         noise = generator.integers(256, size=(n, size, size, 3), dtype=np.uint8)

@@ -39,7 +39,7 @@ def splits(tmp_path_factory):
 def noise(folder, count, size, seed=0):
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    writer = PackWriter(folder, size, count)
+    writer = PackWriter(folder, size)
     writer.append(
         rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
         (np.arange(count) % 3).tolist(),

@@ -15,7 +15,7 @@ def make(folder, classes, per_class, seed, colored):
     center = own[labels] if colored else rng.integers(40, 216, (len(labels), 1, 1, 3))
     images = (center + rng.integers(-30, 31, (len(labels), 12, 12, 3))).astype(np.uint8)
     folder.mkdir(parents=True)
-    writer = PackWriter(folder, 12, len(labels))
+    writer = PackWriter(folder, 12)
     writer.append(images, labels.tolist())
     names = [f"class {i}" for i in range(classes)]
     writer.finish(names, names)

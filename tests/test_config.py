@@ -72,7 +72,7 @@ def test_the_version_is_raised_with_any_change_to_trained_weights(preset, tmp_pa
         pixels[:, ::12, ::12].repeat_interleave(12, 1).repeat_interleave(12, 2)
     )  # blocks: smooth enough for a crop to matter
     (tmp_path / "pack").mkdir()
-    writer = PackWriter(tmp_path / "pack", 72, 12)
+    writer = PackWriter(tmp_path / "pack", 72)
     writer.append((coarse * 256).to(torch.uint8).numpy(), [i % 3 for i in range(12)])
     writer.finish(["a", "b", "c"], ["a", "b", "c"])
     pack = {"train": open_splits(tmp_path / "pack")["train"]}

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.data import pictographs
+from alexnet.data import pack_writer, pictographs
 from alexnet.data import prepare as module
 from alexnet.data.decode import fit
 from alexnet.data.pack import Pack, open_splits
-from alexnet.data.pack_writer import PackWriter
 from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
 from tests.hostile import bomb
@@ -301,14 +300,14 @@ def test_jpeg_packs_hold_files_and_give_pixels(tmp_path):
 def test_jpeg_packs_in_shards_and_damaged(tmp_path, monkeypatch):
     source = image_folder(tmp_path / "source", sizes=[(30, 30)] * 9)
     whole = Pack.open(prepare(source, tmp_path / "whole", size=24, encoding="jpeg"))
-    monkeypatch.setattr(PackWriter.__init__, "__defaults__", (2500, "raw"))
+    monkeypatch.setattr(pack_writer, "SHARD_BYTES", 2500)
     pack = Pack.open(prepare(source, tmp_path / "shards", size=24, encoding="jpeg"))
     assert len(pack.manifest["shards"]) > 3
     assert json.loads((pack.path / "manifest.json").read_text())["count"] == 18
     assert np.array_equal(pack.gather(range(18)), whole.gather(range(18)))
     offsets = np.load(pack.path / "offsets.npy")
     np.save(pack.path / "offsets.npy", offsets[:-1])
-    with pytest.raises(InputError, match="is a damaged pack"):
+    with pytest.raises(InputError, match="contradicts its own manifest"):
         Pack.open(pack.path)
     np.save(pack.path / "offsets.npy", np.r_[offsets[:3], offsets[3] + 1, offsets[4:]])
     with pytest.raises(InputError, match=r"offsets.npy is not what"):

@@ -65,9 +65,8 @@ class Settings:
             # the layer of the pyramid.
             out += [(x, y, side / 1.5, octave | layer << 8) for y in places for x in places]
         if not out:
-            least = f"{int(BINS * self.bin) + 1} at least"
             what = f"images of {size} pixels are too small for a grid of keypoints"
-            raise InputError(f"{ROW}: {what}: {least}")
+            raise InputError(f"{ROW}: {what}: {int(BINS * self.bin) + 1} at least")
         return out
 
 

@@ -35,6 +35,7 @@ from alexnet.tables import duration
 CHUNK = 64  # images of a task
 SPREAD = 512  # images a process at least: starting one takes as long as some hundred
 COST = 1e-2  # where the search for C begins, for features whose root mean square is 1
+FIFTH = "every fifth training image"  # chooses where there is no val to spare
 STEPS = 5  # of ten, that the search goes from COST at most, either way
 ITERATIONS = 100  # of L-BFGS at most
 TOLERANCE = 4e-3  # of the gradient's largest entry, times the number of classes: it shrinks with it
@@ -146,10 +147,7 @@ def row_errors(
             encoder = restore(chosen, **kept)
         rows = features(row, chosen_images, encoder, work)
         result, choice = classify(row, reported, chosen_images, rows)
-    return {
-        "top1": round(result.top1, 5),
-        "top5": round(result.top5, 5),
-        "nll": round(result.nll, 5),
+    return result.rounded() | {
         "split": reported,
         "test_images": len(chosen_images[reported]),
         "train_images": len(chosen_images["train"]),
@@ -212,10 +210,9 @@ def features(
     if left >= 1000:
         estimate = f"about {duration(each * left / workers)} for their features"
         tqdm.write(f"{row}: {left:,} images, {estimate}", file=sys.stderr)
-    disable = None if left else True
     with (
         process_pool(workers) as ordered_map,
-        bar(total=left, desc=row, unit=" images", disable=disable) as progress,
+        bar(total=left, desc=row, unit=" images", disable=None if left else True) as progress,
     ):
         for name, one in samples.items():
             rest = one.indices[done[name] :]
@@ -259,9 +256,6 @@ def unit(features: np.ndarray) -> np.ndarray:
 # --- classifier -----------------------------------------------------------------------------------
 
 
-Labeled = tuple[np.ndarray, np.ndarray]  # features (n, D), labels (n,)
-
-
 @dataclass(frozen=True)
 class Choice:
     """A classifier, and how its regularization was chosen.
@@ -282,28 +276,25 @@ class Choice:
 def classify(
     row: str, reported: str, samples: dict[str, Sample], features: dict[str, np.ndarray]
 ) -> tuple[Errors, Choice]:
-    """Fit a classifier to train, and measure its errors on the split `reported`."""
+    """Fit a classifier to train, and measure its errors on the split `reported`.
+
+    Its cost is chosen on val; where that is none to spare, on every fifth training image, which the
+    classifier then learns too.
+    """
     labeled = {name: (features[name], one.labels) for name, one in samples.items()}
-    spare = labeled.get("val") if reported != "val" else None
-    choice = fit(labeled["train"], spare, row)
-    classes = len(samples["train"].pack.classes)
-    return measure(choice.classifier, *labeled[reported], classes), choice
-
-
-def fit(train: Labeled, spare: Labeled | None, row: str = "") -> Choice:
-    """A classifier of `train`, its cost chosen on `spare`; where there is none, on every fifth
-    training image, which it then learns too."""
+    x, y = labeled["train"]
     # One thread, so that the bits do not depend on how many there are.
     with warnings.catch_warnings(), threadpool_limits(1):
         # A bound on the iterations regularizes too.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        if spare:
-            return choose(*train, *spare, row)
-        x, y = train
-        fifth = np.arange(len(y)) % 5 == 4
-        choice = choose(x[~fifth], y[~fifth], x[fifth], y[fifth], row)
-        classifier = _fit(x, y, choice.cost)
-        return replace(choice, classifier=classifier, chosen_on="every fifth training image")
+        if "val" in labeled and reported != "val":
+            choice = choose(x, y, *labeled["val"], row)
+        else:
+            fifth = np.arange(len(y)) % 5 == 4
+            choice = choose(x[~fifth], y[~fifth], x[fifth], y[fifth], row)
+            choice = replace(choice, classifier=_fit(x, y, choice.cost), chosen_on=FIFTH)
+    classes = len(samples["train"].pack.classes)
+    return measure(choice.classifier, *labeled[reported], classes), choice
 
 
 def choose(

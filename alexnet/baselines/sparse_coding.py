@@ -66,9 +66,9 @@ class Settings:
         sides = [((size >> level) - self.patch) // self.stride + 1 for level in range(self.levels)]
         finest = max(self.cells)
         if sides[0] < finest:
-            least = f"{self.patch + self.stride * (finest - 1)} at least"
             what = f"images of {size} pixels are too small for {finest} x {finest} cells of patches"
-            raise InputError(f"{ROW}: {what}: {least}")
+            least = self.patch + self.stride * (finest - 1)
+            raise InputError(f"{ROW}: {what}: {least} at least")
         return [side for side in sides if side >= finest]
 
 
@@ -120,9 +120,8 @@ def pyramid(image: np.ndarray, colors: bool, levels: int) -> list[np.ndarray]:
 def patches_of(image: np.ndarray, size: int, stride: int) -> np.ndarray:
     """(S, S, C) to (side x side, C size size), row by row."""
     windows = sliding_window_view(image, (size, size), axis=(0, 1))[::stride, ::stride]
-    return windows.reshape(
-        windows.shape[0] * windows.shape[1], -1
-    )  # of (side, side, C, size, size)
+    # of (side, side, C, size, size)
+    return windows.reshape(windows.shape[0] * windows.shape[1], -1)
 
 
 def normalized(patches: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ members with one name the last counts, as it does when an archive is unpacked.
 import functools
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -25,6 +25,8 @@ import numpy as np
 
 from alexnet.data.listing import (
     ENDINGS,
+    HIDDEN,
+    NO_ENDING,
     UNLABELED,
     Entries,
     Images,
@@ -35,6 +37,8 @@ from alexnet.data.listing import (
     few,
 )
 from alexnet.errors import InputError, needs
+
+LEADS_OUT = "a path that leads out of the archive"
 
 
 @dataclass(frozen=True)
@@ -91,107 +95,82 @@ RELEASES = (
 # --- tar ------------------------------------------------------------------------------------------
 
 
-class _Window:
-    """Bytes `begin` to `begin + size` of a file, as a file that tarfile can read."""
-
-    def __init__(self, descriptor: int, begin: int, size: int):
-        self.descriptor, self.begin, self.size, self.at = descriptor, begin, size, 0
-
-    def read(self, count: int) -> bytes:
-        data = os.pread(
-            self.descriptor, max(0, min(count, self.size - self.at)), self.begin + self.at
-        )
-        self.at += len(data)
-        return data
-
-    def seek(self, position: int) -> None:
-        self.at = position
-
-    def tell(self) -> int:
-        return self.at
-
-
-def members(archive: Path, inside: Member | None = None) -> Iterator[tuple[tarfile.TarInfo, int]]:
-    """The headers in an archive, or in an archive `inside` it, and where in the file their bytes
-    begin.
+def members(archive: Path, inside: Member | None = None) -> Iterator[tarfile.TarInfo]:
+    """The headers in an archive, or in an archive `inside` it, with places in the outer file.
 
     Raises:
         InputError: It is damaged or ends too early.
     """
     name = inside.path if inside else str(archive)
+    begin, size = (inside.offset, inside.size) if inside else (0, archive.stat().st_size)
     with archive.open("rb") as file:
-        begin, size = (inside.offset, inside.size) if inside else (0, archive.stat().st_size)
-        window = _Window(file.fileno(), begin, size)
+        file.seek(begin)  # which is where tarfile begins
         try:
-            # read, seek and tell are all that it needs
-            with tarfile.open(fileobj=window, mode="r:") as tar:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (info := tar.next()) is not None:
-                    tar.members.clear()  # it would keep a million
-                    if info.offset_data + info.size > size:
+                    tar.members.clear()  # type: ignore[attr-defined]  # it would keep a million
+                    if info.offset_data + info.size > begin + size:
                         raise tarfile.ReadError("unexpected end of data")
-                    yield info, begin + info.offset_data
+                    yield info
                 # The end is marked by zeros. tarfile takes any other nonsense for it.
-                window.seek(tar.offset)
-                if any(window.read(512)):
-                    where = f"at byte {begin + tar.offset}"
-                    raise tarfile.ReadError(f"no header where one should be, {where}")
+                file.seek(tar.offset)
+                if any(file.read(512)):
+                    raise tarfile.ReadError(f"no header at byte {tar.offset}")
         except tarfile.TarError as error:
             raise InputError(f"{name} is a damaged archive ({error}): fetch it again") from None
 
 
-def _images(
-    archive: Path, label: int, inside: Member | None = None
-) -> Iterator[tuple[Member | Stray, int]]:
+def _images(archive: Path, label: int, inside: Member | None = None) -> Entries:
     """What an archive holds beside folders, sorted by name."""
-    prefix = inside.path if inside else str(archive)
     images: dict[str, Member] = {}
-    strays: list[Stray] = []
-    for info, offset in members(archive, inside):
-        path, parts = f"{prefix}/{info.name}", PurePosixPath(info.name).parts
+    for info in members(archive, inside):
+        name = PurePosixPath(info.name)  # without "./"
+        path = f"{inside.path if inside else archive}/{info.name}"
+        faults = {
+            "not a plain file in the archive": not info.isreg() or info.issparse(),
+            LEADS_OUT: _leads_out(name),
+            HIDDEN: name.name.startswith("."),
+            NO_ENDING: not name.name.lower().endswith(ENDINGS),
+        }
         if info.isdir():
             continue
-        reason = ""
-        if not info.isreg() or info.issparse():
-            reason = "not a plain file in the archive"
-        elif _leads_out(parts):
-            reason = "a path that leads out of the archive"
-        elif parts[-1].startswith("."):
-            reason = "hidden: its name begins with a dot"
-        elif not parts[-1].lower().endswith(ENDINGS):
-            reason = "no image by its ending"
-        if reason:
-            strays.append(Stray(path, reason))
+        if reason := next((reason for reason, applies in faults.items() if applies), ""):
+            yield Stray(path, reason), label
             continue
-        name = "/".join(parts)  # without "./"
-        if name in images:
+        if earlier := images.get(str(name)):
             reason = "a later member of the archive has the same name"
-            strays.append(Stray(images[name].path, reason))
-        images[name] = Member(path, str(archive), offset, info.size)
-    yield from ((stray, label) for stray in strays)
+            yield Stray(earlier.path, reason), label
+        images[str(name)] = Member(path, str(archive), info.offset_data, info.size)
     yield from ((images[name], label) for name in sorted(images))
 
 
-def _leads_out(parts: tuple[str, ...]) -> bool:
-    return not parts or parts[0].startswith("/") or ".." in parts
+def _leads_out(name: PurePosixPath) -> bool:
+    return not name.parts or name.is_absolute() or ".." in name.parts
 
 
 def _classes(archive: Path) -> tuple[dict[str, Member], list[Stray]]:
     """The archives of single classes inside one of them all, by class, sorted; and whatever else it
-    holds."""
+    holds.
+
+    Raises:
+        InputError: There are none, or two of one class.
+    """
     classes: dict[str, Member] = {}
     strays: list[Stray] = []
-    for info, offset in members(archive):
+    for info in members(archive):
         path, name = f"{archive}/{info.name}", PurePosixPath(info.name)
         if info.isdir():
             continue
         if not info.isreg() or name.suffix != ".tar" or name.name.startswith("."):
             strays.append(Stray(path, "not an archive of a class"))
-        elif _leads_out(name.parts):
-            strays.append(Stray(path, "a path that leads out of the archive"))
+        elif _leads_out(name):
+            strays.append(Stray(path, LEADS_OUT))
         elif name.stem in classes:
             raise InputError(f"{archive} has two members {name.name}: fetch it again")
         else:
-            classes[name.stem] = Member(path, str(archive), offset, info.size)
+            classes[name.stem] = Member(path, str(archive), info.offset_data, info.size)
+    if not classes:
+        raise InputError(f"{archive} holds no `<class>.tar`: name one that does, or a folder")
     return dict(sorted(classes.items())), strays
 
 
@@ -219,9 +198,6 @@ def is_archive(root: Path) -> bool:
 def archive(root: Path) -> Listing:
     """List one archive of all classes."""
     classes, strays = _classes(root)
-    if not classes:
-        remedy = "name an archive of one archive per class, or a folder of class folders"
-        raise InputError(f"{root} holds no `<class>.tar`: {remedy}")
     images = Images(root.parent, functools.partial(_all, root, classes, strays, {}))
     names = class_names(root.parent, list(classes))
     return Listing("archive", root, list(classes), names, {"train": images}, [])
@@ -239,25 +215,17 @@ def ilsvrc(root: Path) -> Listing:
     release = next(release for release in RELEASES if (root / release.train).is_file())
     train = root / release.train
     classes, strays = _classes(train)
-    if not classes:
-        raise InputError(f"{train} holds no `<class>.tar`: fetch it again")
     patches = _patches(root / release.patches) if release.patches else {}
     find = functools.partial(_all, train, classes, strays, patches.get("train", {}))
     splits = {"train": Images(root, find)}
     wnids, words = _synsets(root, release)
     if unknown := [name for name in classes if name not in words]:
-        what = f"{train} holds {few(unknown)}, which {release.devkit} does not know"
-        raise InputError(f"{what}: fetch both again")
+        raise InputError(f"{release.devkit} knows no {few(unknown)} of {train}: fetch both again")
     label = {name: i for i, name in enumerate(classes)}
-    truths: dict[str, tuple[str, Callable[[], bytes] | None]] = {
-        "val": (release.val, lambda: _devkit(root, release, release.val_truth))
-    }
-    if test := next((name for name in release.test if (root / name).is_file()), ""):
-        is_public = bool(release.test_truth)
-        truths["test"] = (test, (lambda: _truth_beside(root, release, test)) if is_public else None)
-    for split, (file, truth) in truths.items():
-        if (root / file).is_file():
-            labels = _labels(truth().decode().split(), wnids, label, file) if truth else None
+    for split, files in (("val", [release.val]), ("test", release.test)):
+        for file in [name for name in files if (root / name).is_file()][:1]:
+            truth = _truth(root, release, split, file)
+            labels = None if truth is None else _labels(truth.split(), wnids, label, file)
             find = functools.partial(_numbered, root / file, labels, patches.get(split, {}))
             splits[split] = Images(root, find, labeled=labels is not None)
     number = {wnid: number for number, wnid in wnids.items()}
@@ -265,24 +233,24 @@ def ilsvrc(root: Path) -> Listing:
     return Listing(release.title, root, list(classes), names, splits, [], numbers)
 
 
-def _truth_beside(root: Path, release: Release, test: str) -> bytes:
-    path = root / release.test_truth
-    if not path.is_file():
-        what = f"{root / test} needs {release.test_truth} beside it"
-        raise InputError(f"{what}: fetch that, or move the archive elsewhere")
-    return path.read_bytes()
+def _truth(root: Path, release: Release, split: str, file: str) -> bytes | None:
+    """The ground truth of a split's archive `file`, None where it is not public."""
+    if split == "val":
+        return _devkit(root, release, release.val_truth)
+    if release.test_truth and not (root / release.test_truth).is_file():
+        raise InputError(f"{root / file} needs {release.test_truth} beside it: fetch that")
+    return (root / release.test_truth).read_bytes() if release.test_truth else None
 
 
 def _labels(
-    numbers: list[str], wnids: dict[int, str], label: dict[str, int], file: str
+    numbers: list[bytes], wnids: dict[int, str], label: dict[str, int], file: str
 ) -> list[int]:
     """Our labels of the images 1, 2, ..., from the numbers of their synsets."""
     what = f"the ground truth of {file} names"
     try:
         truth = [wnids[int(number)] for number in numbers]
     except (ValueError, KeyError) as error:
-        unknown = f"a synset {error} that the development kit does not know"
-        raise InputError(f"{what} {unknown}") from None
+        raise InputError(f"{what} a synset {error} that is not in the development kit") from None
     if absent := sorted(set(truth) - set(label)):
         raise InputError(f"{what} {few(absent)}, of which there are no training images")
     return [label[wnid] for wnid in truth]
@@ -296,12 +264,11 @@ def _numbered(archive: Path, labels: list[int] | None, replaced: dict[str, Membe
         labels: Of the images 1, 2, ...; None where they are unknown.
         replaced: What stands for broken images, by name.
     """
-    if labels is None:
-        surplus, absent = "no number in its name", "missing among the others"
-    else:
+    surplus, absent = "no number in its name", "missing among the others"
+    if labels is not None:
         surplus = "the ground truth has no image of this number"
         absent = "in the ground truth, and not in the archive"
-    seen = set()
+    known, seen = dict(enumerate(labels or [], 1)), set()
     for entry, _ in _images(archive, -1):
         if isinstance(entry, Stray):
             yield entry, -1
@@ -311,15 +278,13 @@ def _numbered(archive: Path, labels: list[int] | None, replaced: dict[str, Membe
         number = int(digits) if digits.isascii() and digits.isdigit() else 0
         if number in seen:
             yield Stray(entry.path, "the second of its number"), -1
-        elif number < 1 or (labels is not None and number > len(labels)):
+        elif number < 1 or (labels is not None and number not in known):
             yield Stray(entry.path, surplus), -1
         else:
             seen.add(number)
-            yield replaced.get(name, entry), UNLABELED if labels is None else labels[number - 1]
-    for number in range(1, (max(seen, default=0) if labels is None else len(labels)) + 1):
-        if number not in seen:
-            stray = Stray(f"{archive}/{number:08d}", absent)
-            yield stray, UNLABELED if labels is None else labels[number - 1]
+            yield replaced.get(name, entry), known.get(number, UNLABELED)
+    for number in sorted({*range(1, max(known or seen, default=0) + 1)} - seen):
+        yield Stray(f"{archive}/{number:08d}", absent), known.get(number, UNLABELED)
 
 
 def _patches(archive: Path) -> dict[str, dict[str, Member]]:
@@ -346,8 +311,7 @@ def _devkit(root: Path, release: Release, name: str) -> bytes:
                     assert file is not None
                     return file.read()
     except FileNotFoundError:
-        what = f"{root} lacks {release.devkit}, which says what the classes are"
-        raise InputError(f"{what}: put it beside {release.train}") from None
+        raise InputError(f"{root} lacks {release.devkit}, which says the classes: add it") from None
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InputError(f"{kit} is a damaged archive ({error}): fetch it again") from None
     raise InputError(f"{kit} holds no data/{name}: fetch it again")

@@ -48,19 +48,14 @@ class Augment:
             what = f"the pack's images are {self.mean_size} pixels wide, less than the net's {size}"
             raise InputError(f"{what}; choose --image-size {self.mean_size} or less")
         middle = slice(self.margin // 2, self.margin // 2 + size)
-        self.mean = torch.from_numpy(
-            np.array(mean if recipe.mean == "aligned" else mean[middle, middle])
-        )
+        own = mean if recipe.mean == "aligned" else mean[middle, middle]
+        self.mean = torch.from_numpy(np.array(own))
         if color is not None:
             # Eigenvalues of the covariance of RGB, in gray levels squared.
             values = torch.from_numpy(np.maximum(color["eigenvalues"], 0.0))
             # What a draw from N(0, 0.1) along each axis is multiplied by, in gray levels.
-            reach = {
-                "text": values / 255,
-                "text-255": values,
-                "source": values.sqrt(),
-                None: values * 0,
-            }[recipe.color]
+            reaches = {"text": values / 255, "text-255": values, "source": values.sqrt()}
+            reach = reaches[recipe.color] if recipe.color else values * 0
             self.axes = torch.from_numpy(color["eigenvectors"]) * reach  # (3, 3), as columns
 
     def train(

@@ -43,24 +43,25 @@ class Chunk:
     """What became of a piece.
 
     Args:
-        entries: References and strays that it was made of.
-        count: Images among these, rejected ones included.
         images: uint8 (n, S, S, 3); none where there are JPEG files and no shelf.
+        rejected: What was left out, in order, with the reason.
         labels: Of the n images.
         moments: Of the n images.
-        rejected: What was left out, in order, with the reason.
         files: JPEG files of the n images, where the encoding is "jpeg".
         misfit: The first image that is not of the native size, in words; work ends there.
     """
 
-    entries: int
-    count: int
     images: np.ndarray
+    rejected: list[tuple[Reference | Stray, str]] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     moments: Moments | None = None
-    rejected: list[tuple[Reference | Stray, str]] = field(default_factory=list)
     files: list[bytes] | None = None
     misfit: str = ""
+
+    @property
+    def count(self) -> int:
+        """Images of the piece, rejected ones included."""
+        return len(self.labels) + sum(not isinstance(one, Stray) for one, _ in self.rejected)
 
 
 class Shelf:
@@ -69,27 +70,24 @@ class Shelf:
     through the pipe."""
 
     def __init__(self, target: Target, slots: int):
-        self.shape = (target.step, target.size, target.size, 3)
+        self.shape = (slots, target.step, target.size, target.size, 3)
         self.slots: deque[int] = deque()
         self.path = ""
-        if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
+        if slots and hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
             descriptor = os.memfd_create("alexnet-prepare")
-            os.ftruncate(descriptor, slots * math.prod(self.shape))
+            os.ftruncate(descriptor, math.prod(self.shape))
             self.slots.extend(range(slots))
             self.path = f"/proc/{os.getpid()}/fd/{descriptor}"
-            self.pixels = _pixels(descriptor).reshape(slots, *self.shape)
+            self.pixels = _pixels(self.path).reshape(self.shape)
             weakref.finalize(self, os.close, descriptor)
 
 
-def _pixels(descriptor: int) -> np.ndarray:
-    return np.frombuffer(mmap.mmap(descriptor, 0), np.uint8)
-
-
-@functools.cache
-def _parents_pixels(path: str) -> np.ndarray:
-    """The shelf's memory, in a worker: it has one parent and sees one shelf in its life."""
+def _pixels(path: str) -> np.ndarray:
     with open(path, "r+b") as file:
-        return _pixels(file.fileno())
+        return np.frombuffer(mmap.mmap(file.fileno(), 0), np.uint8)
+
+
+_in_worker = functools.cache(_pixels)  # it has one parent and sees one shelf in its life
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ class Piece:
 
 
 def prepared(
-    entries: Iterable[Entry], target: Target, ordered_map: OrderedMap, shelf: Shelf | None
+    entries: Iterable[Entry], target: Target, ordered_map: OrderedMap, shelf: Shelf
 ) -> Iterator[Chunk]:
     """Prepare images chunk by chunk, in order. A chunk's pixels are valid until the next one."""
     remaining, work = iter(entries), functools.partial(make_chunk, target=target)
@@ -110,30 +108,24 @@ def prepared(
 
     def pieces() -> Iterator[Piece]:
         while entries := list(itertools.islice(remaining, target.step)):
-            slots.append(shelf.slots.popleft() if shelf and shelf.slots else None)
-            yield Piece(entries, shelf.path if shelf else "", slots[-1])
+            slots.append(shelf.slots.popleft() if shelf.slots else None)
+            yield Piece(entries, shelf.path, slots[-1])
 
     for result in ordered_map(work, pieces()):
         slot = slots.popleft()
-        if isinstance(result, Crashed):
-            yield from _one_by_one(result.item.entries, target, ordered_map)
+        if isinstance(result, Crashed):  # one image killed the process: which?
+            for one in ordered_map(work, [Piece([pair]) for pair in result.item.entries]):
+                if isinstance(one, Crashed):
+                    reason = "the process that read it died"
+                    rejected = [(entry, reason) for entry, _ in one.item.entries]
+                    one = Chunk(np.empty((0, target.size, target.size, 3), np.uint8), rejected)
+                yield one
         else:
-            if shelf and slot is not None:
+            if slot is not None:
                 result.images = shelf.pixels[slot, : len(result.labels)]
             yield result
-        if shelf and slot is not None:
+        if slot is not None:
             shelf.slots.append(slot)
-
-
-def _one_by_one(entries: list[Entry], target: Target, ordered_map: OrderedMap) -> Iterator[Chunk]:
-    """Prepare images of which one killed its process."""
-    work = functools.partial(make_chunk, target=target)
-    for result in ordered_map(work, [Piece([entry]) for entry in entries]):
-        if isinstance(result, Crashed):
-            ((entry, _),) = result.item.entries
-            result = Chunk(1, 1, np.empty((0, target.size, target.size, 3), np.uint8))
-            result.rejected.append((entry, "the process that read it died"))
-        yield result
 
 
 def make_chunk(piece: Piece, target: Target) -> Chunk:
@@ -144,14 +136,12 @@ def make_chunk(piece: Piece, target: Target) -> Chunk:
         pixels = np.empty(shape, np.uint8)
     else:
         begin = piece.slot * target.step * math.prod(shape[1:])
-        pixels = _parents_pixels(piece.path)[begin : begin + math.prod(shape)].reshape(shape)
-    chunk = Chunk(len(piece.entries), 0, pixels[:0])
-    chunk.files = [] if target.encoding == "jpeg" else None
+        pixels = _in_worker(piece.path)[begin : begin + math.prod(shape)].reshape(shape)
+    chunk = Chunk(pixels[:0], files=[] if target.encoding == "jpeg" else None)
     for entry, label in piece.entries:
         if isinstance(entry, Stray):
             chunk.rejected.append((entry, entry.reason))
             continue
-        chunk.count += 1
         image = decode.read(entry, None if target.native else target.size)
         if isinstance(image, str):
             chunk.rejected.append((entry, image))
@@ -159,12 +149,11 @@ def make_chunk(piece: Piece, target: Target) -> Chunk:
         if image.size != shape[1:3]:
             chunk.misfit = f"{entry.path} is {image.width}x{image.height}"
             break
-        place = pixels[len(chunk.labels)]
         if chunk.files is None:
-            place[:] = np.asarray(image)
+            pixels[len(chunk.labels)] = np.asarray(image)
         else:
             chunk.files.append(decode.jpeg_file(entry, image))
-            place[:] = decode.jpeg_pixels(chunk.files[-1])
+            pixels[len(chunk.labels)] = decode.jpeg_pixels(chunk.files[-1])
         chunk.labels.append(label)
     images = pixels[: len(chunk.labels)]
     chunk.moments = Moments.of(images)

@@ -7,7 +7,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,34 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 ENDINGS = (
     ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm",
 )  # fmt: skip
+# reasons to leave something out
+HIDDEN, NO_ENDING = "hidden: its name begins with a dot", "no image by its ending"
 SAMPLE = 64  # images on which speed and size are estimated
 MOST_BYTES = 2**29  # of a file
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """An image in a file."""
+class Reference:
+    """An image that any process may open at any time; `path` says where it came from."""
 
     path: str
 
+    def file(self) -> bytes | None:
+        """The bytes of its file, where it has one of its own."""
+        return None
+
     def open(self) -> Image.Image:
-        return Image.open(BytesIO(self.file()), formats=FORMATS)
+        """The image, perhaps not yet decoded. Raises whatever a decoder may."""
+        return Image.open(BytesIO(self.file() or b""), formats=FORMATS)
+
+    def stamp(self) -> str:
+        """Changes when the image does, as far as can be known without reading it."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class File(Reference):
+    """An image in a file."""
 
     def file(self) -> bytes:
         """The bytes of the file, read at once. Raises OSError where there is no such file."""
@@ -49,7 +65,6 @@ class File:
             os.close(descriptor)
 
     def stamp(self) -> str:
-        """Changes when the image does, as far as can be known without reading it."""
         try:
             return str(os.path.getsize(self.path))
         except OSError:
@@ -66,28 +81,23 @@ def _bytes(descriptor: int, size: int, offset: int) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
-    """An image in memory, uint8 (H, W, 3); `path` says where it came from."""
+class Pixels(Reference):
+    """An image in memory, uint8 (H, W, 3)."""
 
-    path: str
     array: np.ndarray
 
     def open(self) -> Image.Image:
         return Image.fromarray(self.array)
-
-    def file(self) -> bytes | None:
-        return None
 
     def stamp(self) -> str:
         return hashlib.sha256(self.array.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class Item(Reference):
     """An image that a data set of torchvision's opens itself: `index` of `kind(root, **options)`,
     which every process makes for itself."""
 
-    path: str
     kind: type
     root: str
     options: tuple[tuple[str, Any], ...]
@@ -96,12 +106,6 @@ class Item:
     def open(self) -> Image.Image:
         return _made(self.kind, self.root, self.options)[self.index][0]
 
-    def file(self) -> bytes | None:
-        return None
-
-    def stamp(self) -> str:
-        return ""  # nothing is known without reading it
-
 
 @functools.cache
 def _made(kind: type, root: str, options: tuple[tuple[str, Any], ...]) -> Any:
@@ -109,17 +113,12 @@ def _made(kind: type, root: str, options: tuple[tuple[str, Any], ...]) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """An image inside an archive that is not compressed: `size` bytes from `offset`. Any process
-    may read it at any time."""
+class Member(Reference):
+    """An image inside an archive that is not compressed: `size` bytes from `offset`."""
 
-    path: str
     archive: str
     offset: int
     size: int
-
-    def open(self) -> Image.Image:
-        return Image.open(BytesIO(self.file()), formats=FORMATS)
 
     def file(self) -> bytes:
         data = _bytes(_descriptor(self.archive), self.size, self.offset)
@@ -144,7 +143,6 @@ class Stray:
     reason: str
 
 
-Reference = File | Pixels | Item | Member
 Entries = Iterator[tuple[Reference | Stray, int]]  # and labels; a stray's may be -1, of no class
 UNLABELED = -1  # all images of a split whose classes are unknown
 
@@ -197,8 +195,7 @@ class Images:
     @functools.cached_property
     def survey(self) -> Survey:
         digest, count, step, strays = hashlib.sha256(), 0, 1, 0
-        sample: list[tuple[Reference, int]] = []
-        examples: list[str] = []
+        sample, examples = list[tuple[Reference, int]](), list[str]()
         bar = {"desc": f"listing {self.root.name}", "unit": " images", "delay": 3}
         for entry, label in tqdm(self._find(), leave=False, disable=None, **bar):
             if isinstance(entry, Stray):
@@ -268,17 +265,12 @@ class Listing:
         if unknown := [name for name in chosen if name not in place]:
             raise InputError(f"{self.root} has no class {few(unknown)}; it has {few(self.classes)}")
         labels = {place[name]: i for i, name in enumerate(chosen)}
-        why = "its images have no labels, of which to take a part"
         parts = {split: i.only(labels, limit) for split, i in self.splits.items() if i.labeled}
+        why = "its images have no labels, of which to take a part"
         notes = [f"left out: {split} ({why})" for split in self.splits if split not in parts]
-        return replace(
-            self,
-            classes=chosen,
-            names=[self.names[label] for label in labels],
-            splits=parts,
-            notes=self.notes + notes,
-            numbers=[self.numbers[label] for label in labels] if self.numbers else None,
-        )
+        names = [self.names[label] for label in labels]
+        numbers = [self.numbers[label] for label in labels] if self.numbers else None
+        return Listing(self.layout, self.root, chosen, names, parts, self.notes + notes, numbers)
 
 
 def class_names(root: Path, classes: list[str]) -> list[str]:

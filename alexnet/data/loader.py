@@ -7,11 +7,11 @@ those to the device, while the device works on earlier ones. The batches are the
 way, and on every device.
 """
 
-import queue
-import threading
+import itertools
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -156,11 +156,7 @@ class Images:
         return self._all
 
     def _stream(self, numbers: Iterable[Tensor]) -> Iterator[Tensor]:
-        ring = Ring(self.pack, self.device, self.threads)
-        try:
-            yield from ring.run(numbers)
-        finally:
-            ring.stop()
+        return Ring(self.pack, self.device, self.threads).run(numbers)
 
 
 def fits(pack: Pack, device: torch.device) -> bool:
@@ -177,21 +173,16 @@ def fits(pack: Pack, device: torch.device) -> bool:
 
 @dataclass
 class _Slot:
-    """A host buffer and what is in it on its way to the device. `ready` says that the threads have
-    done their pieces."""
+    """A host buffer, uint8 (n, S, S, 3), pinned where the device is a GPU; and when what it held
+    has arrived there."""
 
-    buffer: Tensor | None = None  # uint8 (n, S, S, 3), pinned where the device is a GPU
-    result: Tensor | None = None
+    buffer: Tensor | None = None
     arrived: "torch.cuda.Event | None" = None
-    pieces: int = 0
-    error: BaseException | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    ready: threading.Event = field(default_factory=threading.Event)
 
 
 class Ring:
     """`depth` buffers that go round: threads fill them with the images of coming batches, each a
-    piece of a batch; the last to finish sends the batch to the device, on a stream of its own; a
+    piece of a batch; one more sends a batch that is whole to the device, on a stream of its own; a
     buffer is filled again when what it held has arrived.
 
     On a CPU there is nowhere to send them: what is filled is handed out, and the slot gets a new
@@ -199,86 +190,58 @@ class Ring:
     """
 
     def __init__(self, pack: Pack, device: torch.device, threads: int = 1, depth: int = DEPTH):
-        self.pack, self.device, self.cuda = pack, device, device.type == "cuda"
-        self._free = deque(_Slot() for _ in range(depth))
-        self._tasks: queue.SimpleQueue[tuple[_Slot, np.ndarray, int, int] | None] = (
-            queue.SimpleQueue()
-        )
-        self._copying = torch.cuda.Stream(device) if self.cuda else None
-        self._threads = [
-            threading.Thread(target=self._work, name=f"loader-{i}", daemon=True)
-            for i in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self.pack, self.device, self.threads, self.depth = pack, device, threads, depth
+        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def run(self, numbers: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The images of each of `numbers`, in order, on the device."""
-        coming, under_way = iter(numbers), deque[_Slot]()
-        while True:
-            while self._free and (ids := next(coming, None)) is not None:
-                slot = self._free.popleft()
-                self._plan(slot, ids.numpy())
-                under_way.append(slot)
-            if not under_way:
-                return
-            slot = under_way.popleft()
-            slot.ready.wait()
-            if slot.error is not None:
-                raise slot.error
-            images, slot.result = slot.result, None
-            assert images is not None
-            if slot.arrived is not None:
-                torch.cuda.current_stream(self.device).wait_event(slot.arrived)
-                # Its memory may be used anew only after what reads it now.
-                images.record_stream(torch.cuda.current_stream(self.device))
-            self._free.append(slot)
-            yield images
-
-    def stop(self) -> None:
-        """End the threads. Batches under way are lost."""
-        for _ in self._threads:
-            self._tasks.put(None)
-        for thread in self._threads:
-            thread.join()
-
-    def _plan(self, slot: _Slot, ids: np.ndarray) -> None:
-        size, n = self.pack.size, len(ids)
-        if slot.buffer is None or len(slot.buffer) < n or not self.cuda:
-            slot.buffer = torch.empty(n, size, size, 3, dtype=torch.uint8, pin_memory=self.cuda)
-        pieces = max(1, min(len(self._threads), n))
-        slot.pieces, slot.error = pieces, None
-        slot.ready.clear()
-        for i in range(pieces):
-            self._tasks.put((slot, ids, n * i // pieces, n * (i + 1) // pieces))
-
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            slot, ids, begin, end = task
-            try:
-                assert slot.buffer is not None
+    def run(self, numbers: Iterable[Tensor]) -> Generator[Tensor, None, None]:
+        """The images of each of `numbers`, in order, on the device. Left early, the threads end."""
+        free, under_way = [_Slot() for _ in range(self.depth)], deque[tuple[_Slot, Future]]()
+        coming = iter(numbers)
+        fillers = ThreadPoolExecutor(self.threads, "loader")
+        sender = ThreadPoolExecutor(1, "loader-sender")
+        try:
+            while True:
+                while free and (ids := next(coming, None)) is not None:
+                    slot = free.pop()
+                    pieces = self._fill(slot, ids.numpy(), fillers)
+                    under_way.append((slot, sender.submit(self._send, slot, len(ids), pieces)))
+                if not under_way:
+                    return
+                slot, sent = under_way.popleft()
+                images = sent.result()
                 if slot.arrived is not None:
-                    slot.arrived.synchronize()  # what the buffer held is being read until then
-                self.pack.gather(ids[begin:end], slot.buffer.numpy()[begin:end])
-            except BaseException as error:
-                slot.error = error
-            with slot.lock:
-                slot.pieces -= 1
-                last = slot.pieces == 0
-            if last:
-                try:
-                    if slot.error is None:
-                        self._send(slot, len(ids))
-                except BaseException as error:
-                    slot.error = error
-                slot.ready.set()
+                    torch.cuda.current_stream(self.device).wait_event(slot.arrived)
+                    # Its memory may be used anew only after what reads it now.
+                    images.record_stream(torch.cuda.current_stream(self.device))
+                free.append(slot)
+                yield images
+        finally:  # batches under way are lost
+            for pool in (fillers, sender):
+                pool.shutdown(cancel_futures=True)
 
-    def _send(self, slot: _Slot, n: int) -> None:
+    def _fill(self, slot: _Slot, ids: np.ndarray, fillers: ThreadPoolExecutor) -> list[Future]:
+        size, n = self.pack.size, len(ids)
+        pinned, arrived = self._copying is not None, slot.arrived
+        if slot.buffer is None or len(slot.buffer) < n or not pinned:
+            slot.buffer = torch.empty(n, size, size, 3, dtype=torch.uint8, pin_memory=pinned)
+        pixels, pieces = slot.buffer.numpy(), max(1, min(self.threads, n))
+
+        def fill(begin: int, end: int) -> None:
+            if arrived is not None:
+                arrived.synchronize()  # what the buffer held is being read until then
+            self.pack.gather(ids[begin:end], pixels[begin:end])
+
+        edges = [n * i // pieces for i in range(pieces + 1)]
+        return [fillers.submit(fill, *ends) for ends in itertools.pairwise(edges)]
+
+    def _send(self, slot: _Slot, n: int, pieces: list[Future]) -> Tensor:
+        for piece in pieces:
+            piece.result()
         assert slot.buffer is not None
         if self._copying is None:
-            slot.result, slot.buffer = slot.buffer, None
-            return
+            return slot.buffer
         with torch.cuda.device(self.device), torch.cuda.stream(self._copying):
-            slot.result = slot.buffer[:n].to(self.device, non_blocking=True)
+            images = slot.buffer[:n].to(self.device, non_blocking=True)
             slot.arrived = torch.cuda.Event()
             slot.arrived.record(self._copying)
+        return images

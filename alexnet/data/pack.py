@@ -98,18 +98,16 @@ class Pack:
         version = manifest.get("version")
         if version != VERSIONS.get(str(manifest.get("encoding", "raw")), -1):
             known = " and ".join(f"{number} ({encoding})" for encoding, number in VERSIONS.items())
-            what = f"{path} is a pack of version {version}"
-            raise InputError(f"{what}, and this program reads {known}: {AGAIN}")
+            raise InputError(f"{path}: version {version}, this program reads {known}: {AGAIN}")
         try:
-            for shard in manifest["shards"]:
-                file, size = shard["file"], (path / shard["file"]).stat().st_size
-                if size != shard["bytes"]:
-                    what = f"{file} has {size} bytes instead of {shard['bytes']}"
+            for file, expected in ((shard["file"], shard["bytes"]) for shard in manifest["shards"]):
+                if (size := (path / file).stat().st_size) != expected:
+                    what = f"{file} has {size} bytes instead of {expected}"
                     raise InputError(f"{path} is damaged, {what}: {AGAIN}")
             for name in manifest["files"]:
                 (path / name).stat()
             pack = cls(path, manifest)
-            if not (pack._is_described() and pack._is_complete()):
+            if not pack._is_sound():
                 raise InputError(f"{path} contradicts its own manifest: {AGAIN}")
         except InputError:
             raise
@@ -118,32 +116,30 @@ class Pack:
             raise InputError(f"{path} is a damaged pack ({reason}): {AGAIN}") from None
         return pack
 
-    def _is_described(self) -> bool:
-        """Whether the manifest's fields and the small files are of the right kinds."""
-        lists = (self.classes, self.names)
-        return (
-            all(isinstance(x, list) and all(isinstance(name, str) for name in x) for x in lists)
+    def _is_sound(self) -> bool:
+        """Whether the manifest's fields and the small files are of the right kinds, and shards,
+        offsets and labels fit together."""
+        if not (
+            all(isinstance(x, list) for x in (self.classes, self.names))
+            and all(isinstance(name, str) for name in self.classes + self.names)
             and len(set(self.classes)) == len(self.classes) == len(self.names)
             and all(Path(shard["file"]).name == shard["file"] for shard in self.manifest["shards"])
             and (self.labels.dtype, self.mean.dtype) == (np.int32, np.float32)
             and self.mean.shape == (self.size, self.size, 3)
-        )
-
-    def _is_complete(self) -> bool:
-        """Whether shards, offsets and labels fit together."""
+            and len(self) == self._starts[-1] == self.manifest["count"]
+        ):
+            return False
+        known = self.labels if self.labeled else self.labels[:0]
+        if known.size and not (known.min() >= 0 and known.max() < len(self.classes)):
+            return False
         if self.encoding == "jpeg":
             offsets = self._offsets
-            shapes = [offsets.dtype == np.int64, len(offsets) == len(self) + 1]
-            shapes += [(offsets[self._starts] == self._bytes).all()]
-        else:
-            counts = np.diff(self._starts).tolist()
-            shapes = [
-                shard.shape == (count, self.size, self.size, 3) and shard.dtype == np.uint8
-                for shard, count in zip(self._shards, counts, strict=True)
-            ]
-        if self.labeled and len(self):
-            shapes += [self.labels.min() >= 0, self.labels.max() < len(self.classes)]
-        return all(shapes) and len(self) == self._starts[-1] == self.manifest["count"]
+            is_whole = offsets.dtype == np.int64 and len(offsets) == len(self) + 1
+            return is_whole and bool((offsets[self._starts] == self._bytes).all())
+        return all(
+            shard.shape == (count, self.size, self.size, 3) and shard.dtype == np.uint8
+            for shard, count in zip(self._shards, np.diff(self._starts).tolist(), strict=True)
+        )
 
     def __reduce__(self) -> Any:
         return Pack.open, (self.path,)  # to another process goes the path, not the pixels
@@ -213,19 +209,15 @@ class Pack:
         """
         expected = {shard["file"]: shard["sha256"] for shard in self.manifest["shards"]}
         expected |= self.manifest["files"]
-        sizes = [(self.path / name).stat().st_size for name in expected if self._has(name)]
-        title, disable = f"verifying {self.path.name}", None if progress else True
-        with tqdm(
-            total=sum(sizes), desc=title, unit="B", unit_scale=True, disable=disable, leave=False
-        ) as bar:
+        total = sum(path.stat().st_size for path in self.path.iterdir() if path.name in expected)
+        bar = {"desc": f"verifying {self.path.name}", "unit": "B", "unit_scale": True}
+        with tqdm(total=total, disable=None if progress else True, leave=False, **bar) as done:
             for name, digest in expected.items():
-                if not self._has(name) or file_digest(self.path / name) != digest:
+                path = self.path / name
+                if not path.is_file() or file_digest(path) != digest:
                     what = f"{name} is not what its manifest says"
                     raise InputError(f"{self.path} is damaged, {what}: {AGAIN}")
-                bar.update((self.path / name).stat().st_size)
-
-    def _has(self, name: str) -> bool:
-        return (self.path / name).is_file()
+                done.update(path.stat().st_size)
 
 
 def _splits_in(path: Path) -> list[str]:

@@ -27,50 +27,36 @@ from alexnet.processes import Crashed, cores, process_pool
 
 RECIPE = 1  # of what `write` draws: a change to the images is a new number
 
-# Code point and name. The first 40 are the task; the others are kin of these and further shapes,
-# for pre-training. None is another's mirror image, for training mirrors images; none turns into
-# another within the range of angles.
-CLASSES: tuple[tuple[int, str], ...] = (
-    (0x2602, "umbrella"), (0x2601, "cloud"), (0x2600, "sun"), (0x2603, "snowman"),
-    (0x260E, "telephone"), (0x2693, "anchor"), (0x2702, "scissors"), (0x2708, "airplane"),
-    (0x2709, "envelope"), (0x2696, "scales"), (0x2615, "cup"), (0x2694, "swords"),
-    (0x2692, "hammers"), (0x2699, "gear"), (0x2697, "alembic"), (0x2328, "keyboard"),
-    (0x267F, "wheelchair"), (0x267B, "recycling"), (0x2622, "radioactive"), (0x2623, "biohazard"),
-    (0x2620, "skull"), (0x262F, "yin_yang"), (0x262E, "peace"), (0x265E, "knight"),
-    (0x265C, "rook"), (0x265B, "queen"), (0x2660, "spade"), (0x2665, "heart"), (0x2663, "club"),
-    (0x2605, "star"), (0x263D, "moon"), (0x2744, "snowflake"), (0x273F, "flower"),
-    (0x266B, "notes"), (0x26A1, "lightning"), (0x269B, "atom"), (0x269C, "lily"), (0x1F431, "cat"),
-    (0x1F42E, "cow"), (0x263A, "smile"),
-    # --- the task ends here
-    (0x1F42D, "mouse"), (0x1F435, "monkey"), (0x2684, "die"), (0x270E, "pencil"), (0x2712, "nib"),
-    (0x261B, "hand"), (0x270C, "victory"), (0x2707, "reel"), (0x2302, "house"), (0x2691, "flag"),
-    (0x26C3, "drum"), (0x2604, "comet"), (0x2668, "steam"), (0x2714, "check"), (0x26B1, "urn"),
-    (0x26A0, "warning"), (0x26B7, "key"), (0x265F, "pawn"), (0x265D, "bishop"), (0x265A, "king"),
-    (0x2618, "shamrock"), (0x2638, "wheel"), (0x2624, "caduceus"), (0x266A, "note"),
-    (0x266F, "sharp"), (0x266D, "flat"), (0x2666, "diamond"), (0x2767, "ivy"),
-    (0x260A, "headphones"), (0x2318, "loops"), (0x23CF, "eject"), (0x23E3, "nut"),
-    (0x23CE, "corner"), (0x2648, "aries"), (0x2649, "taurus"), (0x264A, "gemini"),
-    (0x264B, "cancer"), (0x264C, "leo"), (0x264D, "virgo"), (0x264E, "libra"), (0x264F, "scorpio"),
-    (0x2650, "sagittarius"), (0x2651, "capricorn"), (0x2652, "aquarius"), (0x2653, "pisces"),
-    (0x263F, "mercury"), (0x2640, "venus"), (0x2642, "mars"), (0x2643, "jupiter"),
-    (0x2644, "saturn"), (0x2645, "uranus"), (0x2646, "neptune"), (0x2647, "pluto"),
-    (0x221E, "infinity"), (0x25B2, "triangle"), (0x2B1F, "pentagon"), (0x29D3, "bow_tie"),
-    (0x2731, "asterisk"), (0x2726, "sparkle"), (0x25CE, "target"), (0x27A1, "arrow"),
-    (0x27BD, "dart"), (0x1F0A1, "ace"), (0x0026, "ampersand"), (0x003F, "question"),
-    (0x0024, "dollar"), (0x0025, "percent"), (0x20AC, "euro"), (0x0040, "at"), (0x00A7, "section"),
-    (0x2698, "seedling"), (0x1F60E, "sunglasses"), (0x1F634, "sleeper"), (0x1F608, "imp"),
-    (0x1F62D, "weeper"),
-)  # fmt: skip
+# Each a character and its name. The task are the first; the others are kin of these and further
+# shapes, for pre-training. None is another's mirror image, for training mirrors images; none turns
+# into another within the range of angles.
+TASK = """
+☂umbrella ☁cloud ☀sun ☃snowman ☎telephone ⚓anchor ✂scissors ✈airplane ✉envelope ⚖scales ☕cup
+⚔swords ⚒hammers ⚙gear ⚗alembic ⌨keyboard ♿wheelchair ♻recycling ☢radioactive ☣biohazard
+☠skull ☯yin_yang ☮peace ♞knight ♜rook ♛queen ♠spade ♥heart ♣club ★star ☽moon ❄snowflake
+✿flower ♫notes ⚡lightning ⚛atom ⚜lily 🐱cat 🐮cow ☺smile
+"""
+FURTHER = """
+🐭mouse 🐵monkey ⚄die ✎pencil ✒nib ☛hand ✌victory ✇reel ⌂house ⚑flag ⛃drum ☄comet ♨steam
+✔check ⚱urn ⚠warning ⚷key ♟pawn ♝bishop ♚king ☘shamrock ☸wheel ☤caduceus ♪note ♯sharp ♭flat
+♦diamond ❧ivy ☊headphones ⌘loops ⏏eject ⏣nut ⏎corner ♈aries ♉taurus ♊gemini ♋cancer ♌leo
+♍virgo ♎libra ♏scorpio ♐sagittarius ♑capricorn ♒aquarius ♓pisces ☿mercury ♀venus ♂mars
+♃jupiter ♄saturn ♅uranus ♆neptune ♇pluto ∞infinity ▲triangle ⬟pentagon ⧓bow_tie ✱asterisk
+✦sparkle ◎target ➡arrow ➽dart 🂡ace &ampersand ?question $dollar %percent €euro @at §section
+⚘seedling 😎sunglasses 😴sleeper 😈imp 😭weeper
+"""
+# code points and names
+CLASSES = tuple((ord(word[0]), word[1:]) for word in (TASK + FURTHER).split())
 # bands of each photograph, along its longer side
 SPLITS = {"train": (0.0, 0.6), "val": (0.6, 0.8), "test": (0.8, 1.0)}
+# by module: its package, and the photographs that it ships
 PHOTOGRAPHS = {
-    "skimage": (
+    "skimage": ("scikit-image", "data", (
         "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg",
         "motorcycle_left.png", "ihc.png",
-    ),
-    "sklearn": ("china.jpg", "flower.jpg"),
+    )),
+    "sklearn": ("scikit-learn", "datasets/images", ("china.jpg", "flower.jpg")),
 }  # fmt: skip
-PACKAGES = {"skimage": ("scikit-image", "data"), "sklearn": ("scikit-learn", "datasets/images")}
 ZOOM = (0.6, 2.0)  # pixels of a photograph to one of the image
 ANGLE = 30.0  # degrees either way
 SCALE = (0.5, 0.9)  # the turned glyph's longer side, as a part of the image's short side
@@ -90,13 +76,17 @@ class Photograph(NamedTuple):
     package: str
 
 
-def _shipped(module: str, file: str) -> Path | None:
-    """The path of a file of a package, found without importing that, which takes seconds."""
+def _shipped(module: str, file: str, what: str, package: str) -> Path:
+    """The path of a file of a package, found without importing that, which takes seconds.
+
+    Raises:
+        InputError: It is missing.
+    """
     spec = importlib.util.find_spec(module)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    path = Path(spec.submodule_search_locations[0]) / file
-    return path if path.is_file() else None
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (path := Path(folder) / file).is_file():
+            return path
+    raise InputError(f"pictographs need {what} of {package}: install it, `pip install {package}`")
 
 
 @functools.cache
@@ -107,12 +97,9 @@ def photographs() -> dict[str, Photograph]:
         InputError: scikit-image or scikit-learn is missing.
     """
     result = {}
-    for module, files in PHOTOGRAPHS.items():
-        package, folder = PACKAGES[module]
+    for module, (package, folder, files) in PHOTOGRAPHS.items():
         for file in files:
-            if (path := _shipped(module, f"{folder}/{file}")) is None:
-                remedy = f"install it, `pip install {package}`"
-                raise InputError(f"pictographs need {file} of {package}: {remedy}")
+            path = _shipped(module, f"{folder}/{file}", file, package)
             with Image.open(path) as image:
                 result[path.stem] = Photograph(np.asarray(image.convert("RGB")), package)
     return result
@@ -147,10 +134,8 @@ def glyph(code: int, length: int = 108) -> Image.Image:
     Raises:
         InputError: matplotlib, whose font this is, is missing.
     """
-    path = _shipped("matplotlib", "mpl-data/fonts/ttf/DejaVuSans.ttf")
-    if path is None:
-        remedy = "install it, `pip install matplotlib`"
-        raise InputError(f"pictographs need the font of matplotlib: {remedy}")
+    file = "mpl-data/fonts/ttf/DejaVuSans.ttf"
+    path = _shipped("matplotlib", file, "the font", "matplotlib")
     left, top, right, bottom = ImageFont.truetype(path, 1000).getbbox(chr(code))
     font = ImageFont.truetype(path, 1000 * length / max(right - left, bottom - top))
     left, top, right, bottom = font.getbbox(chr(code))
@@ -251,47 +236,37 @@ def write(
         valid = "give 1 to 100000 for training, 0 to 100000 for the others"
         raise InputError(f"images per class {train}, {val}, {test}: {valid}")
     if not 16 <= size <= 1024 or seed < 0:
-        valid = "give a size of 16 to 1024 pixels and a seed of 0 or more"
+        valid = "give 16 to 1024 pixels and a seed of 0 or more"
         raise InputError(f"size {size}, seed {seed}: {valid}")
     photographs()  # a missing package is named here, not by a worker
     total = classes * sum(counts.values())
     # Starting a process takes as long as some hundred images.
     workers = workers or min(cores(), total // 512 + 1)
     with new_folder(Path(out)) as folder:
-        tasks = []
+        tasks: list[Task] = []
         for split, count in counts.items():
             for code, name in CLASSES[:classes] if count else ():
-                place = folder / split / name
+                place, pieces = folder / split / name, range(0, count, 64)
                 place.mkdir(parents=True)
-                tasks += [
-                    _Task(place, split, code, seed, size, i, min(i + 64, count))
-                    for i in range(0, count, 64)
-                ]
+                tasks += [(place, split, code, seed, size, i, min(i + 64, count)) for i in pieces]
         with (
             process_pool(workers) as ordered_map,
             tqdm(total=total, unit=" images", desc="drawing pictographs", disable=None) as bar,
         ):
             for written in ordered_map(_write_some, tasks):
                 if isinstance(written, Crashed):
-                    place = written.item.folder
+                    place = written.item[0]
                     raise RuntimeError(f"a process died while it was drawing into {place}")
                 bar.update(written)
 
 
-class _Task(NamedTuple):
-    folder: Path
-    split: str
-    code: int
-    seed: int
-    size: int
-    begin: int
-    end: int
+Task = tuple[Path, str, int, int, int, int, int]  # folder, split, code, seed, size, begin, end
 
 
-def _write_some(task: _Task) -> int:
-    split = list(SPLITS).index(task.split)
-    for index in range(task.begin, task.end):
-        generator = np.random.default_rng([task.seed, split, task.code, index])
-        image = draw(task.code, task.split, generator, task.size)
-        image.save(task.folder / f"{index:05d}.jpg", quality=QUALITY)
-    return task.end - task.begin
+def _write_some(task: Task) -> int:
+    folder, split, code, seed, size, begin, end = task
+    for index in range(begin, end):
+        generator = np.random.default_rng([seed, list(SPLITS).index(split), code, index])
+        image = draw(code, split, generator, size)
+        image.save(folder / f"{index:05d}.jpg", quality=QUALITY)
+    return end - begin

@@ -27,6 +27,8 @@ from pathlib import Path
 from alexnet.data import archives, torchvision_sets
 from alexnet.data.listing import (
     ENDINGS,
+    HIDDEN,
+    NO_ENDING,
     Entries,
     File,
     Images,
@@ -37,10 +39,10 @@ from alexnet.data.listing import (
     few,
     lines,
 )
+from alexnet.data.pack import SPLITS
 from alexnet.errors import InputError
 
 WORDS = ("words.txt", "synset_words.txt", "wnids.txt")  # beside the class folders, and no images
-HIDDEN = "hidden: its name begins with a dot"
 
 
 def list_source(
@@ -61,10 +63,9 @@ def list_source(
         if classes is not None or limit is not None:
             listing = listing.only(classes, limit)
         for split, images in listing.splits.items():
-            if strays := images.survey.strays:
-                more = f" and {strays - 3} more" if strays > 3 else ""
-                examples = ", ".join(images.survey.examples) + more
-                listing.notes.append(f"left out of {split}, and listed in rejected.csv: {examples}")
+            if count := images.survey.strays:
+                names = ", ".join(images.survey.examples) + f" and {count - 3} more" * (count > 3)
+                listing.notes.append(f"left out of {split}, and listed in rejected.csv: {names}")
     except PermissionError as error:
         raise InputError(f"cannot read {error.filename}: permission denied") from None
     return listing
@@ -77,13 +78,11 @@ def _whole_listing(source: str | Path) -> Listing:
     if not root.exists():
         raise InputError(f"{root} does not exist: name a folder of images, or `pictographs`")
     if not root.is_dir() and root.suffix != ".tar":
-        remedy = "name the folder that holds the images, one folder per class"
-        raise InputError(f"{root} is a file: {remedy}")
+        raise InputError(f"{root} is a file: name the folder that holds one folder per class")
     for applies, read in LAYOUTS:
         if applies(root):
             return read(root)
-    remedy = "put each class's images into a folder of its own in it"
-    raise InputError(f"{root} holds no class folders: {remedy}")
+    raise InputError(f"{root} holds no class folders: give each class's images a folder in it")
 
 
 # --- folders of images ----------------------------------------------------------------------------
@@ -104,7 +103,7 @@ def _images(folder: Path) -> Iterator[Reference | Stray]:
         elif name.lower().endswith(ENDINGS):
             yield File(path)
         else:
-            yield Stray(path, "a folder" if os.path.isdir(path) else "no image by its ending")
+            yield Stray(path, "a folder" if os.path.isdir(path) else NO_ENDING)
 
 
 def _tree(folder: Path, classes: list[str], below: str = "") -> Entries:
@@ -128,9 +127,9 @@ def _tree(folder: Path, classes: list[str], below: str = "") -> Entries:
 def _same_classes(split: Path, names: Iterable[str], classes: list[str]) -> None:
     names = set(names)
     surplus, missing = sorted(names - set(classes)), sorted(set(classes) - names)
-    faults = [f"has {few(surplus)}, which train lacks"] if surplus else []
-    faults += [f"lacks {few(missing)}"] if missing else []
-    if faults:
+    if surplus or missing:
+        faults = [f"has {few(surplus)}, which train lacks"] * bool(surplus)
+        faults += [f"lacks {few(missing)}"] * bool(missing)
         raise InputError(f"{split} {' and '.join(faults)}: every split needs the same classes")
 
 
@@ -151,25 +150,20 @@ def _is_splits(root: Path) -> bool:
         return False
     if images := [os.path.basename(e.path) for e in _images(train) if isinstance(e, File)]:
         what = f"{train} holds folders ({few(folders)}) and images ({few(images)})"
-        remedy = "take the images out if it is a split, the folders if it is a class"
-        raise InputError(f"{what}: {remedy}")
+        raise InputError(f"{what}: take out the images of a split, the folders of a class")
     return True
 
 
-def _is_loose(path: Path) -> bool:
-    return path.name not in WORDS and (path.name.startswith(".") or not path.is_dir())
-
-
 def _splits(root: Path) -> Listing:
-    classes = _folders(root / "train")
-    names = ("train", "val", "test")
-    others = [root / name for name in _folders(root) if name not in names]
+    classes, folders = _folders(root / "train"), _folders(root)
+    others = [root / name for name in folders if name not in SPLITS]
     notes = [f"left out: {path} (a split is train, val or test)" for path in others]
-    if loose := [str(path) for path in sorted(root.iterdir()) if _is_loose(path)]:
+    names = sorted({*os.listdir(root)} - {*folders, *WORDS})
+    if loose := [str(root / name) for name in names]:
         notes.append(f"left out: {few(loose)} (not in a class folder of a split)")
     splits = {}
-    for split in names:
-        if (root / split).is_dir():
+    for split in SPLITS:
+        if split in folders:
             _same_classes(root / split, _folders(root / split), classes)
             splits[split] = Images(root, functools.partial(_tree, root / split, classes))
     return Listing("splits", root, classes, class_names(root, classes), splits, notes)
@@ -191,8 +185,8 @@ def _tiny_imagenet(root: Path) -> Listing:
     for number, line in enumerate(lines(val / "val_annotations.txt"), 1):
         name, wnid, *_ = [*line.split("\t"), ""]
         if wnid not in label or os.path.basename(name) != name:
-            what = f"{val / 'val_annotations.txt'}, line {number}"
-            raise InputError(f"{what}, names no image and class of train: {line[:80]!r}")
+            what = f"line {number} names no image and class of train, {line[:80]!r}"
+            raise InputError(f"{val / 'val_annotations.txt'}: {what}")
         validation[name] = label[wnid]
     _same_classes(val, (classes[i] for i in validation.values()), classes)
 

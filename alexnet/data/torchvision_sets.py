@@ -1,19 +1,15 @@
 """Data sets as torchvision reads them: CIFAR-10 in its folder, and any other by name."""
 
 import inspect
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alexnet.data.listing import Entries, File, Images, Item, Listing, Pixels, Stray
+from alexnet.data.pack import SPLITS
 from alexnet.errors import InputError, needs
-
-
-def _datasets() -> Any:
-    """The module torchvision.datasets, which is imported only where it is needed."""
-    return needs("torchvision.datasets", extra="datasets", what="reading this source")
 
 
 def _cifar10_root(root: Path) -> Path:
@@ -26,41 +22,26 @@ def is_cifar10(root: Path) -> bool:
 
 def cifar10(root: Path) -> Listing:
     """List CIFAR-10 as torchvision stores it."""
-    kind = _datasets().CIFAR10
-    splits: dict[str, Images] = {}
-    classes: list[str] = []
-    for split in ("train", "test"):
-        try:
-            data = kind(str(_cifar10_root(root)), train=split == "train", download=False)
-        except Exception as error:  # it unpickles, which fails in any way
-            what = f"{root} is not CIFAR-10 as torchvision stores it ({error})"
-            raise InputError(f"{what}: fetch it again") from None
-        order = sorted(data.classes)
-        if classes and order != classes:
-            what = f"{root} names other classes for its test batch than for its training batches"
-            raise InputError(f"{what}: fetch it again")
-        classes = order
-        splits[split] = _indexed(root, split, data, [classes.index(name) for name in data.classes])
-    names = [name.replace("_", " ") for name in classes]
-    return Listing("CIFAR-10", root, classes, names, splits, [])
+    listing = named(f"torchvision:CIFAR10:{_cifar10_root(root)}")
+    return replace(listing, layout="CIFAR-10", root=root)
 
 
 def named(source: str) -> Listing:
     """List `torchvision:NAME:ROOT`, every split that NAME has under ROOT."""
-    datasets = _datasets()
+    datasets: Any = needs("torchvision.datasets", extra="datasets", what="reading this source")
     _, name, folder = (*source.split(":", 2), "", "")[:3]
     kind: Any = getattr(datasets, name, None)
     base = datasets.VisionDataset
     is_set = kind is not base and base in getattr(kind, "__mro__", ())
     if not folder or not is_set or "root" not in inspect.signature(kind).parameters:
-        what = f"{source} names no data set of torchvision and the folder where it lies"
+        what = f"{source} names no data set of torchvision and its folder"
         raise InputError(f"{what}: write it as torchvision:CIFAR100:/folder/with/it")
     parameters = inspect.signature(kind).parameters
     options: dict[str, dict[str, Any]] = {"train": {}}
     if "train" in parameters:
         options = {"train": {"train": True}, "test": {"train": False}}
     elif "split" in parameters:
-        options = {split: {"split": split} for split in ("train", "val", "test")}
+        options = {split: {"split": split} for split in SPLITS}
     sets: dict[str, Any] = {}
     reasons = []
     for split, each in options.items():
@@ -70,17 +51,15 @@ def named(source: str) -> Listing:
         except Exception as error:  # a split that it does not have, or not in this folder
             reasons.append(f"{split}: {' '.join(str(error).split())}")
     if "train" not in sets:
-        raise InputError(f"torchvision finds no {name} in {folder} ({reasons[0]})")
+        raise InputError(f"torchvision finds no {name} in {folder} ({reasons[0]}): fetch it again")
     data = sets["train"]
-    given = [str(c) for c in getattr(data, "wnids", None) or getattr(data, "classes", None) or []]
+    called = getattr(data, "classes", None)
+    given = [str(c) for c in getattr(data, "wnids", None) or called or []]
     if not given:
         targets = _targets(data)
         labels = targets if targets is not None else (item[1] for item in data)
         given = [str(label) for label in sorted({int(label) for label in labels})]
-    called = [
-        c if isinstance(c, str) else ", ".join(map(str, c))
-        for c in getattr(data, "classes", None) or given
-    ]
+    called = [c if isinstance(c, str) else ", ".join(map(str, c)) for c in called or given]
     order = sorted(range(len(given)), key=given.__getitem__)
     ours = [order.index(i) for i in range(len(given))]
     splits = {s: _indexed(Path(folder), s, data, ours, options[s]) for s, data in sets.items()}
@@ -89,7 +68,7 @@ def named(source: str) -> Listing:
 
 
 def _indexed(
-    root: Path, split: str, data: Any, labels: list[int], options: dict[str, Any] | None = None
+    root: Path, split: str, data: Any, labels: list[int], options: dict[str, Any]
 ) -> Images:
     """The items of a torchvision data set made with `options`, whose label l is our `labels[l]`.
 
@@ -101,16 +80,12 @@ def _indexed(
     paths = getattr(data, "_image_files", None) or getattr(data, "_images", None)
     if pairs is None and targets is not None and paths:
         pairs = list(zip(paths, targets, strict=True))
-    if pairs is not None and not isinstance(pairs[0][0], str | Path):
-        pairs = None
     held = getattr(data, "data", None)
     in_memory = isinstance(held, np.ndarray) or hasattr(held, "numpy")
-    made_with = tuple((options or {}).items())
 
     def find() -> Entries:
-        if pairs is not None:
-            for path, label in pairs:
-                yield File(str(path)), labels[int(label)]
+        if pairs is not None and isinstance(pairs[0][0], str | Path):
+            yield from ((File(str(path)), labels[int(label)]) for path, label in pairs)
             return
         for i in range(len(data)):
             path = str(root / split / f"{i:05d}")
@@ -122,14 +97,14 @@ def _indexed(
                 label = targets[i] if targets is not None else data[i][1]
             except Exception as error:  # it knows the label of an image that it can decode only
                 yield Stray(path, f"torchvision cannot read it: {error}"), -1
-            else:
-                yield Item(path, type(data), str(root), made_with, i), labels[int(label)]
+                continue
+            made_with = tuple(options.items())
+            yield Item(path, type(data), str(root), made_with, i), labels[int(label)]
 
     return Images(root, find)
 
 
 def _targets(data: Any) -> Any:
     """The labels of a torchvision data set's items, where it has them at hand."""
-    names = ("targets", "_labels", "labels", "y")
-    lists: Iterator[Any] = (getattr(data, name, ()) for name in names)
+    lists = (getattr(data, name, ()) for name in ("targets", "_labels", "labels", "y"))
     return next((x for x in lists if hasattr(x, "__len__") and len(x) == len(data)), None)

@@ -74,7 +74,7 @@ def shuffled(packs: dict[str, Pack], out: Path) -> dict[str, Pack]:
         with new_folder(out) as folder:
             for split, pack in packs.items():
                 (folder / split).mkdir()
-                writer = PackWriter(folder / split, pack.size, len(pack))
+                writer = PackWriter(folder / split, pack.size)
                 for begin in range(0, len(pack), 256):
                     ids = np.arange(begin, min(begin + 256, len(pack)))
                     writer.append(permute(pack.gather(ids)), pack.labels[ids].tolist())

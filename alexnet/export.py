@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 import alexnet_kernels as kernels
-from alexnet.errors import InputError
+from alexnet.errors import InputError, needs, require
 from alexnet.network import AlexNet
 
 INPUT = "float32 (N, 3, S, S), RGB in 0..255 minus the mean image"
@@ -34,8 +35,7 @@ def write(net: AlexNet, file: Path, about: dict[str, str]) -> None:
         RuntimeError: The file does not compute what the net does.
     """
     writers = {".safetensors": _safetensors, ".onnx": _onnx}
-    if file.suffix not in writers:
-        raise InputError(f"{file} should end in {' or '.join(writers)}")
+    require(file.suffix in writers, f"{file} should end in {' or '.join(writers)}")
     with whole(file) as part, torch.no_grad():
         mode = part.stat().st_mode
         writers[file.suffix](net.eval(), part, about | {"input": INPUT})
@@ -49,8 +49,7 @@ def whole(file: Path) -> Iterator[Path]:
     Raises:
         InputError: It cannot be written. That is found out before the block begins.
     """
-    if file.is_dir():
-        raise InputError(f"{file} is a folder; name a file")
+    require(not file.is_dir(), f"{file} is a folder; name a file")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{file.name}.{os.getpid()}.part")
@@ -73,27 +72,16 @@ def _safetensors(net: AlexNet, part: Path, about: dict[str, str]) -> None:
 
 
 def _onnx(net: AlexNet, part: Path, about: dict[str, str]) -> None:
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 (torch's exporter asks for it later, and less clearly)
-    except ImportError as error:
-        raise InputError(
-            f"ONNX needs the package {error.name}: pip install 'alexnet-reproduced[export]'"
-        ) from None
+    runtime = needs("onnxruntime", extra="export", what="ONNX")
+    needs("onnxscript", extra="export", what="ONNX")  # torch's exporter says so less clearly
+    inputs, size = (_images(net, 2),), {0: torch.export.Dim("N")}
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "dynamo": True}
     with kernels.using("torch"), _quiet():  # torch's own operators are what its exporter knows
-        program = torch.onnx.export(
-            net,
-            (_images(net, 2),),
-            dynamo=True,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("N")},),
-            verbose=False,
-        )
+        program = torch.onnx.export(net, inputs, dynamic_shapes=(size,), verbose=False, **names)
         assert program is not None
         program.model.metadata_props.update(about)
         program.save(part)
-    session = onnxruntime.InferenceSession(part.read_bytes(), providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(part.read_bytes(), providers=["CPUExecutionProvider"])
     for count in (1, 3):
         images = _images(net, count)
         (logits,) = session.run(None, {"images": images.numpy()})
@@ -108,23 +96,17 @@ def _images(net: AlexNet, count: int) -> torch.Tensor:
 def _check(logits: torch.Tensor, expected: torch.Tensor) -> None:
     off = float((logits - expected).abs().max() / expected.abs().max())
     if not off <= TOLERANCE:
-        raise RuntimeError(
-            f"the exported file computes other logits than the net, by {off:.1e} of the largest; "
-            "nothing was written"
-        )
+        how = f"the exported file computes other logits than the net, by {off:.1e} of the largest"
+        raise RuntimeError(f"{how}; nothing was written")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence torch's exporter, which prints its progress and its doubts in several ways."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings(action="ignore"):
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            logging.disable(before)

@@ -64,6 +64,8 @@ def _expected(value: Any, hint: Any) -> str:
         return next((f"a tuple of {words}" for x in value if (words := _expected(x, args[0]))), "")
     if hint is NoneType:
         return "" if value is None else "None"
+    if origin is dict:
+        hint = origin
     kinds = (int, float) if hint is float else hint
     fits = isinstance(value, kinds) and (hint is bool or not isinstance(value, bool))
     return "" if fits else _NAMES.get(hint, hint.__name__)

@@ -4,7 +4,7 @@ The layers, their order and their sizes stand in `alexnet.presets`; this file tu
 into modules.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import cast
 
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 import alexnet_kernels as kernels
 from alexnet import rng
-from alexnet.errors import InputError
+from alexnet.errors import require
 from alexnet.exchange import Together
 from alexnet.presets import Preset, get
 from alexnet.presets.operations import LRN, Activation, Operation, Pool
-from alexnet.presets.sizes import Shape, initial_sigmas, shapes, total
+from alexnet.presets.sizes import Kept, Shape, initial_sigmas, shapes, total
 from alexnet.tables import align
 
 
@@ -40,12 +40,11 @@ class OperationModule(nn.Module):
 
     def _apply(self, fn, recurse=True):
         """Keep statistics at least in float32: a running mean would stand still in less."""
-        before = dict(self._buffers)
+        before = dict(self.named_buffers())
         super()._apply(fn, recurse)
-        for name, old in before.items():
-            new = self._buffers[name]
-            if old is not None and new is not None and new.dtype.itemsize < 4:
-                self._buffers[name] = old.to(new.device, torch.float32)
+        for name, new in dict(self.named_buffers()).items():
+            if new.dtype.itemsize < 4:
+                self._buffers[name] = before[name].to(new.device, torch.float32)
         return self
 
 
@@ -80,10 +79,9 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
         """x: maps (N, C, H, W) or units (N, C); keys: int64 (N,), one for each image, from which
         dropout draws in training."""
-        if self.fused is None:
-            x = self.weighted_sums(x, self.bias)
-        else:
-            x = self.fused(self.weighted_sums(x, None), self.bias)
+        x = self.weighted_sums(x, None if self.fused else self.bias)
+        if self.fused:
+            x = self.fused(x, self.bias)
         for operation in self.separate:
             x = operation(x, keys)
         return x
@@ -167,11 +165,12 @@ class AlexNet(nn.Module):
     def parameter_kinds(self) -> dict[str, str]:
         """The kind of each parameter ("weight", "bias", "gain"), keyed like `named_parameters`."""
         kinds = {
-            f"{row.layer.name}.{tensor.name}": tensor.kind or ""
+            f"columns.{number}.{row.layer.name}.{tensor.name}": tensor.kind or ""
+            for number in self.numbers
             for row in self.table
             for tensor in row.tensors
         }
-        return {name: kinds[name.split(".", 2)[2]] for name, _ in self.named_parameters()}
+        return {name: kinds[name] for name, _ in self.named_parameters()}
 
     def forward(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
         """The logits.
@@ -201,22 +200,17 @@ class AlexNet(nn.Module):
             InputError: The net has no such layer below its last.
         """
         names = [row.layer.name for row in self.table[:-1]]
-        if layer not in names:
-            raise InputError(
-                f"preset {self.preset.name!r} has no layer {layer!r} below its last; "
-                f"it has {', '.join(names)}"
-            )
+        missing = f"preset {self.preset.name!r} has no layer {layer!r} below its last"
+        require(layer in names, f"{missing}; it has {', '.join(names)}")
         table = self.table[: names.index(layer) + 1]
         return self.exchange.gather(self._parts(images, None, table), layer)
 
     def _parts(self, images: Tensor, keys: Tensor | None, table: list[Shape]) -> list[Tensor]:
         """What each of this process's columns makes of the images by the layers of `table`."""
         side = self.table[0].in_size
-        if images.dim() != 4 or images.shape[1:] != (3, side, side):
-            raise InputError(
-                f"the net's input is (N, 3, {side}, {side}); it is {tuple(images.shape)}: crop it, "
-                "or set image_size"
-            )
+        fits, given = images.shape[1:] == (3, side, side), tuple(images.shape)
+        expected = f"the net's input is (N, 3, {side}, {side})"
+        require(fits, f"{expected}; it is {given}: crop it, or set image_size")
         if self.training and keys is None:
             keys = torch.randint(2**62, (images.shape[0],), device=images.device)
         # padded once for all columns
@@ -239,15 +233,22 @@ class AlexNet(nn.Module):
         conv1.weight (96, 3, 11, 11), conv2.weight (256, 48, 5, 5) ... fc8.weight (num_classes,
         4096), biases; then what operations keep, such as conv1.batch_norm.running_mean.
         """
-        merged = {}
+        merged: dict[str, list[Tensor]] = {}
+        for tensor, _, own in self._shares():
+            if tensor.dim is not None or tensor.merged not in merged:
+                merged.setdefault(tensor.merged, []).append(own.detach())
+        dims = {tensor.merged: tensor.dim or 0 for row in self.table for tensor in row.tensors}
+        return {name: torch.cat(shares, dims[name]) for name, shares in merged.items()}
+
+    def _shares(self) -> Iterator[tuple[Kept, int, Tensor]]:
+        """Each tensor of the net, with the shares of it that this process's columns hold: a column
+        and its tensor."""
         for row in self.table:
-            columns = [stage.tensors() for stage in self.stages(row.layer.name)]
+            stages = [(stage.column, stage.tensors()) for stage in self.stages(row.layer.name)]
             for tensor in row.tensors:
-                shares = [own[tensor.name].detach() for own in columns if tensor.name in own]
-                if tensor.dim is None:
-                    shares = shares[:1]
-                merged[tensor.merged] = torch.cat(shares, tensor.dim or 0)
-        return merged
+                for column, tensors in stages:
+                    if tensor.name in tensors:
+                        yield tensor, column, tensors[tensor.name]
 
     @torch.no_grad()
     def load_merged(self, state_dict: dict[str, Tensor], but: Collection[str] = ()) -> None:
@@ -262,17 +263,10 @@ class AlexNet(nn.Module):
             InputError: An entry is missing, surplus or misshapen; nothing is changed then.
         """
         check_merged(state_dict, self.preset, self.table, but)
-        for row in self.table:
-            if row.layer.name in but:
-                continue
-            for stage in self.stages(row.layer.name):
-                own = stage.tensors()
-                for tensor in row.tensors:
-                    if tensor.name in own:
-                        share = state_dict[tensor.merged]
-                        if tensor.dim is not None:
-                            share = share.chunk(row.columns, tensor.dim)[stage.column]
-                        own[tensor.name].copy_(share)
+        for tensor, column, own in self._shares():
+            if tensor.layer not in but:
+                value, dim = state_dict[tensor.merged], tensor.dim
+                own.copy_(value if dim is None else value.chunk(tensor.columns, dim)[column])
 
 
 def check_merged(
@@ -280,50 +274,37 @@ def check_merged(
 ) -> None:
     """Raise the InputError of `AlexNet.load_merged` where `state_dict` does not fit a net of
     `preset` whose layers are `table`."""
-    expected = {
-        tensor.merged: tensor.merged_shape
-        for row in table
-        for tensor in row.tensors
-        if row.layer.name not in but
-    }
+    kept = [tensor for row in table for tensor in row.tensors if tensor.layer not in but]
+    expected, label = {tensor.merged: tensor.merged_shape for tensor in kept}, repr(preset.name)
     for name in state_dict:
-        if name not in expected and name.partition(".")[0] not in but:
-            raise InputError(f"the weights hold {name}, which preset {preset.name!r} does not have")
+        known = name in expected or name.partition(".")[0] in but
+        require(known, f"the weights hold {name}, which preset {label} does not have")
     for name, shape in expected.items():
-        if name not in state_dict:
-            raise InputError(f"the weights lack {name}; preset {preset.name!r} needs it")
-        if state_dict[name].shape != shape:
-            given = tuple(state_dict[name].shape)
-            raise InputError(f"{name} has shape {given}; this net needs {shape}")
+        require(name in state_dict, f"the weights lack {name}; preset {label} needs it")
+        given = tuple(state_dict[name].shape)
+        require(given == shape, f"{name} has shape {given}; this net needs {shape}")
 
 
-SUMMARY = (
-    "layer", "reads", "kernel", "maps", "map", "pooled", "neurons", "parameters", "MACs",
-    "columns", "device",
-)  # fmt: skip
+SUMMARY = "layer reads kernel maps map pooled neurons parameters MACs columns device".split()
 _TO_THE_LEFT = ("layer", "reads", "kernel", "columns", "device")
 
 
 def summary(net: AlexNet) -> str:
     """The table that `AlexNet.summary` prints."""
-    numbers = " + ".join(map(str, net.numbers))
-    devices = " + ".join(str(stage.weight.device) for stage in net.stages(net.table[0].layer.name))
-    rows: list[tuple[str, ...]] = []
+    devices = (str(stage.weight.device) for stage in net.stages(net.table[0].layer.name))
+    places = " + ".join(map(str, net.numbers)), " + ".join(devices)
+    counted = ("neurons", "parameters", "macs")
+    rows = [SUMMARY]
     for row in net.table:
-        layer, spatial = row.layer, bool(row.layer.kernel)
-        rows.append((
-            layer.name,
-            layer.reads,
-            f"{layer.kernel}x{layer.kernel}/{layer.stride}" if spatial else "full",
-            f"{row.maps}" if row.is_last or row.columns == 1 else f"{row.columns} x {row.maps}",
-            f"{row.size}x{row.size}" if spatial else "",
-            f"{row.out_size}x{row.out_size}" if row.out_size != row.size else "",
-            *(f"{n:,}" for n in (row.neurons, row.parameters, row.macs)),
-            numbers,
-            devices,
-        ))  # fmt: skip
-    totals = (f"{total(net.table, what):,}" for what in ("neurons", "parameters", "macs"))
-    rows.append(("total", *[""] * 5, *totals, "", ""))
-    head, *lines, last = align([SUMMARY, *rows], [name not in _TO_THE_LEFT for name in SUMMARY])
+        layer, several = row.layer, not row.is_last and row.columns > 1
+        kernel = f"{layer.kernel}x{layer.kernel}/{layer.stride}" if layer.kernel else "full"
+        maps = f"{row.columns} x {row.maps}" if several else f"{row.maps}"
+        side = f"{row.size}x{row.size}" if layer.kernel else ""
+        pooled = f"{row.out_size}x{row.out_size}" if row.out_size != row.size else ""
+        counts = (f"{getattr(row, what):,}" for what in counted)
+        rows.append([layer.name, layer.reads, kernel, maps, side, pooled, *counts, *places])
+    totals = (f"{total(net.table, what):,}" for what in counted)
+    rows.append(["total", *[""] * 5, *totals, "", ""])
+    head, *lines, last = align(rows, [name not in _TO_THE_LEFT for name in SUMMARY])
     rule = "-" * max(map(len, (head, *lines, last)))
     return "\n".join((head, rule, *lines, rule, last))

@@ -8,7 +8,7 @@ preset. `get("paper/no-lrn/tanh")` applies variants from left to right.
 
 from dataclasses import replace
 
-from alexnet.errors import InputError
+from alexnet.errors import InputError, require
 from alexnet.presets.layers import Layer, Preset
 from alexnet.presets.nets import FOUR_LAYER, PAPER, PRESETS, SOURCE
 from alexnet.presets.operations import (
@@ -43,25 +43,17 @@ def get(name: str | Preset) -> Preset:
     if isinstance(name, Preset):
         return name
     base, *variants = name.split("/")
-    if base not in PRESETS:
-        raise InputError(
-            f"there is no preset {base!r}; there are {', '.join(PRESETS)}, each with variants, as "
-            "in paper/no-lrn"
-        )
+    known = f"{', '.join(PRESETS)}, each with variants, as in paper/no-lrn"
+    require(base in PRESETS, f"there is no preset {base!r}; there are {known}")
     preset = PRESETS[base]
     for variant in variants:
-        if variant not in VARIANTS:
-            raise InputError(
-                f"there is no variant {variant!r} of a preset; there are {', '.join(VARIANTS)}"
-            )
-        if variants.count(variant) > 1:
-            raise InputError(
-                f"preset {name!r} names the variant {variant!r} more than once; once is enough"
-            )
+        label = f"the variant {variant!r}"
+        none = f"there is no variant {variant!r} of a preset; there are {', '.join(VARIANTS)}"
+        require(variant in VARIANTS, none)
+        once = variants.count(variant) == 1
+        require(once, f"preset {name!r} names {label} more than once; once is enough")
         try:
-            preset = VARIANTS[variant][0](preset)
+            preset = VARIANTS[variant](preset)
         except StopIteration:
-            raise InputError(
-                f"preset {base!r} lacks the layer that the variant {variant!r} changes"
-            ) from None
+            raise InputError(f"preset {base!r} lacks the layer that {label} changes") from None
     return replace(preset, name=name)

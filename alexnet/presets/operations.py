@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from alexnet.errors import InputError
+from alexnet.errors import require
 from alexnet.fields import Count, NotNegative, Odd, Rule, check_fields
 
 if TYPE_CHECKING:
@@ -92,9 +92,8 @@ class Activation(Operation):
     kind: str = "relu"
 
     def __post_init__(self):
-        if self.kind not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise InputError(f"Activation's kind is {self.kind!r}; it must be one of {known}")
+        known, kind = ", ".join(ACTIVATIONS), self.kind
+        require(kind in ACTIVATIONS, f"Activation's kind is {kind!r}; it must be one of {known}")
 
     @property
     def label(self):

@@ -43,11 +43,9 @@ def _no_lrn(preset: Preset) -> Preset:
 def _lrn(preset: Preset) -> Preset:
     """Response normalization after the nonlinearity of the first two convolutions."""
 
-    def normalized(row: Layer) -> dict[str, Any]:
-        follows = row.name in ("conv1", "conv2")
-        return {"then": (row.then[0], ops.LRN(), *row.then[1:])} if follows else {}
-
-    return _layers(preset, normalized)
+    follows = lambda row: (row.then[0], ops.LRN(), *row.then[1:])  # noqa: E731
+    first = ("conv1", "conv2")
+    return _layers(preset, lambda row: {"then": follows(row)} if row.name in first else {})
 
 
 def _no_overlap(preset: Preset) -> Preset:
@@ -61,11 +59,13 @@ def _no_overlap(preset: Preset) -> Preset:
 def _one_column(preset: Preset) -> Preset:
     """Net 145-half, of the paper's footnote: one column of full-size conv5, fc6 and fc7."""
 
-    def half(row: Layer) -> dict[str, Any]:
-        maps = row.maps * 2 if row.name in ("conv5", "fc6", "fc7") else row.maps
-        return {"maps": maps, "reads": "image" if row.reads == "image" else "own"}
+    double = {name: {"maps": 2 * preset.layer(name).maps} for name in ("conv5", "fc6", "fc7")}
+    preset = _layers(preset, lambda row: double.get(row.name, {}))
+    return replace(_layers(preset, _reads_own), columns=1)
 
-    return replace(_layers(preset, half), columns=1)
+
+def _reads_own(row: Layer) -> dict[str, Any]:
+    return {"reads": "own"} if row.reads == "both" else {}
 
 
 def _without(name: str) -> Change:
@@ -129,62 +129,46 @@ def _pool_first(preset: Preset) -> Preset:
     return _layers(preset, lambda row: {"then": tuple(sorted(row.then, key=late))})
 
 
+FALLS = (23, 51, 78)
 ONE_FALL = {"schedule": "logged", "cycles": 1.0, "falls": (0.75,), "bias_falls": (0.75,)}
 
-# fmt: off
-VARIANTS: dict[str, tuple[Change, str]] = {
-    "one-column": (_one_column, "one column, last convolution and fully connected layers of full "
-                                "size (the footnote of section 3.5's comparison)"),
-    "no-lrn": (_no_lrn, "no response normalization (section 3.3)"),
-    "lrn": (_lrn, "response normalization after the first two convolutions, where a net has none"),
-    "no-overlap": (_no_overlap, "pooling windows that do not overlap (section 3.4)"),
-    "no-conv2": (_without("conv2"), "without the second convolution (section 7)"),
-    "no-conv3": (_without("conv3"), "without the third convolution"),
-    "no-conv4": (_without("conv4"), "without the fourth convolution"),
-    "no-conv5": (_without("conv5"), "without the fifth convolution"),
-    "deeper": (_deeper, "one more convolution below the last one"),
-    "conv6": (_conv6, "a sixth convolution on the last pooling layer (section 6.1)"),
-    **{kind: (_instead(ops.Activation, ops.Activation(kind)),
-              f"{label} as every nonlinearity (section 3.1)")
-       for kind, label in ops.ACTIVATIONS.items()},
-    "sigma-0.03": (_source_sigmas, "the source's sigma of 0.03 in the convolutions above the "
-                                   "second, where the text has 0.01"),
-    "unscaled-sigma": (lambda preset: replace(preset, scale_sigma=False),
-                       "smaller nets keep sigma itself, not sigma * sqrt(fan-in)"),
-    "zero-biases": (_zero_biases, "all biases start at 0 (section 5 has ones)"),
-    "inverted-dropout": (_each(ops.Dropout, lambda op: replace(op, inverted=True)),
-                         "dropout that rescales in training instead of at test time (section 4.2)"),
-    "no-dropout": (_instead(ops.Dropout, None), "no dropout"),
-    "he-init": (_gain(2**0.5), "first weights by the rule of He and others, 2015: "
-                               "sigma = sqrt(2 / fan-in), biases 0"),
-    "torch-init": (_gain(3**-0.5), "the spread of torch's default first weights, "
-                                   "1 / sqrt(3 fan-in), biases 0"),
-    "lrn-over-size": (_each(ops.LRN, lambda op: replace(op, alpha=op.alpha / op.size)),
-                      "response normalization with alpha divided by the window's size, which is "
-                      "what torch and Caffe make of the text's numbers"),
-    "pool-first": (_pool_first, "pooling before the nonlinearity"),
-    "unit-input": (with_recipe(input_scale=1 / 255),
-                   "pixels scaled to 0..1 before they enter the net"),
-    "unit-variance": (with_recipe(input_scale=1 / 58), "pixels in standard deviations, of which "
-                                     "ImageNet's are 0.229, 0.224 and 0.225 of 255"),
-    "one-fall": (with_recipe(**ONE_FALL),
-                 "one fall of the rate, to a tenth after three quarters of the budget"),
-    "regularized": (with_recipe(crops="random", flips=True, weight_decay=5e-4, **ONE_FALL),
-                    "crops, reflections, the text's weight decay, and one fall of the rate (for "
-                    "the four-layer net, which has none of them)"),
-    "rate-outside": (with_recipe(velocity="without rate"), "the rate outside the velocity, as in "
-                                                           "torch's SGD (section 5 has it inside)"),
-    "no-color": (with_recipe(color=None), "no PCA color shifts (section 4.1)"),
-    "color-255": (with_recipe(color="text-255"),
-                  "PCA color read the other way: eigenvalues of colors in 0..255"),
-    "no-crops": (with_recipe(crops="center", flips=False),
-                 "center crops only, no reflections (section 4.1)"),
-    "constant-rate": (with_recipe(schedule="constant"), "the first rate throughout"),
-    "logged-rate": (with_recipe(schedule="logged", cycles=93.0, falls=(23, 51, 78),
-                                bias_falls=(23, 51, 78)),
-                    "the rate falls when the source's did, for data without validation images"),
-    "plateau-rate": (with_recipe(schedule="plateau"), "the text's rule for the rate: /10 when the "
-                                                      "validation error stops improving"),
-    "no-decay": (with_recipe(weight_decay=0.0), "no weight decay (section 5)"),
+VARIANTS: dict[str, Change] = {
+    # section 3.5's footnote: last convolution and fully connected layers of full size
+    "one-column": _one_column,
+    # no response normalization (section 3.3); it after the first two convolutions of a net without
+    "no-lrn": _no_lrn,
+    "lrn": _lrn,
+    "no-overlap": _no_overlap,  # section 3.4
+    **{f"no-conv{i}": _without(f"conv{i}") for i in (2, 3, 4, 5)},  # section 7
+    "deeper": _deeper,
+    "conv6": _conv6,  # on the last pooling layer (section 6.1)
+    # as every nonlinearity (section 3.1)
+    **{kind: _instead(ops.Activation, ops.Activation(kind)) for kind in ops.ACTIVATIONS},
+    "sigma-0.03": _source_sigmas,
+    "unscaled-sigma": lambda preset: replace(preset, scale_sigma=False),
+    "zero-biases": _zero_biases,  # section 5 has ones
+    # dropout (section 4.2) that rescales in training instead of at test time; none
+    "inverted-dropout": _each(ops.Dropout, lambda op: replace(op, inverted=True)),
+    "no-dropout": _instead(ops.Dropout, None),
+    "he-init": _gain(2**0.5),  # by the rule of He and others, 2015: sigma = sqrt(2 / fan-in)
+    "torch-init": _gain(3**-0.5),  # the spread of torch's default, 1 / sqrt(3 fan-in)
+    # what torch and Caffe make of the text's numbers
+    "lrn-over-size": _each(ops.LRN, lambda op: replace(op, alpha=op.alpha / op.size)),
+    "pool-first": _pool_first,
+    # pixels in 0..1; in standard deviations, of which ImageNet's are 0.229, 0.224 and 0.225 of 255
+    "unit-input": with_recipe(input_scale=1 / 255),
+    "unit-variance": with_recipe(input_scale=1 / 58),
+    "one-fall": with_recipe(**ONE_FALL),  # after three quarters of the budget
+    # for the four-layer net, which has none of them
+    "regularized": with_recipe(crops="random", flips=True, weight_decay=5e-4, **ONE_FALL),
+    # the rate outside the velocity, as in torch's SGD; section 5 has it inside
+    "rate-outside": with_recipe(velocity="without rate"),
+    "no-color": with_recipe(color=None),  # section 4.1
+    "color-255": with_recipe(color="text-255"),  # eigenvalues of colors in 0..255
+    "no-crops": with_recipe(crops="center", flips=False),  # section 4.1
+    "constant-rate": with_recipe(schedule="constant"),
+    # the falls of the source, for data without validation images; the text's rule
+    "logged-rate": with_recipe(schedule="logged", cycles=93.0, falls=FALLS, bias_falls=FALLS),
+    "plateau-rate": with_recipe(schedule="plateau"),
+    "no-decay": with_recipe(weight_decay=0.0),  # section 5
 }
-# fmt: on

@@ -52,11 +52,6 @@ def hits(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
     return (share * (level > 0)).to(torch.float64)  # nothing equals NaN, not even itself
 
 
-def top_k_error(probabilities: Tensor, labels: Tensor, k: int) -> float:
-    """The share of images that `hits` misses."""
-    return 1.0 - float(hits(probabilities, labels, k).mean())
-
-
 def errors(probabilities: Tensor, labels: Tensor) -> Errors:
     """The errors of predictions. With fewer than six classes the top-5 error is 0.
 
@@ -65,7 +60,7 @@ def errors(probabilities: Tensor, labels: Tensor) -> Errors:
         labels: int64 (N,).
     """
     likelihood = probabilities.gather(1, labels[:, None]).clamp(min=1e-30)
-    top1, top5 = (top_k_error(probabilities, labels, k) for k in (1, 5))
+    top1, top5 = (1.0 - float(hits(probabilities, labels, k).mean()) for k in (1, 5))
     return Errors(top1, top5, float(-likelihood.to(torch.float64).log().mean()), len(labels))
 
 
@@ -98,8 +93,14 @@ def predict(
     outputs = [torch.empty(0, classes)]
     numbers = [torch.arange(i, min(i + batch_size, end)) for i in range(first, end, batch_size)]
     batches = Images(pack, weight.device, resident=False).of(numbers)
-    bar = tqdm(batches, f"{views}-view evaluation", len(numbers), leave=False, unit="batch",
-               disable=None if progress else True)
+    bar = tqdm(
+        batches,
+        f"{views}-view evaluation",
+        len(numbers),
+        leave=False,
+        unit="batch",
+        disable=None if progress else True,
+    )
     for images in bar:
         on_batch()
         logits = (net(view.to(weight.dtype)) for view in augment.views(images, views))
@@ -111,8 +112,11 @@ def predict(
 
 def evaluate(net: AlexNet, pack: Pack, augment: Augment, views: int = 1, **options) -> Errors:
     """The errors of `predict`. Raises InputError for images without labels."""
-    remedy = "choose another split, or write a file to send by --submission"
-    require(pack.labeled, f"the images in {pack.path} have no labels: {remedy}")
+    require(
+        pack.labeled,
+        f"the images in {pack.path} have no labels: choose another split, or write a file to send "
+        "by --submission",
+    )
     return errors(*predict(net, pack, augment, views, **options))
 
 
@@ -131,8 +135,11 @@ def check_submission(pack: Pack) -> None:
     """Raise InputError where no `submission` can be made for a pack: the order of its images or the
     numbers of its classes are unknown."""
     count, rejected = len(pack.classes), pack.manifest["rejected"]
-    remedy = "prepare it from ILSVRC's archives, with the development kit"
-    require(pack.numbers, f"the classes in {pack.path} have no ILSVRC numbers: {remedy}")
+    require(
+        pack.numbers,
+        f"the classes in {pack.path} have no ILSVRC numbers: prepare it from ILSVRC's archives, "
+        "with the development kit",
+    )
     require(count >= 5, f"{pack.path} has {count} classes, and a line of a submission names five")
     listed = f"{rejected} of its images, which {pack.path / 'rejected.csv'} lists"
     require(not rejected, f"{pack.path} lacks {listed}: mend them, and prepare it again")

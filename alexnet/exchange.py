@@ -32,8 +32,10 @@ def reaching_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        remedy = "--resume goes on from the last checkpoint"
-        raise RankLost(f"lost another rank, which says why or was killed; {remedy}") from error
+        raise RankLost(
+            "lost another rank, which says why or was killed; --resume goes on from the last "
+            "checkpoint"
+        ) from error
 
 
 class Stopwatch:
@@ -104,8 +106,11 @@ class Across(Together):
         self.waited = Stopwatch()
 
     def own_columns(self, columns: int) -> range:
-        uneven = f"{columns} columns cannot be shared evenly by {self.size} ranks"
-        require(columns % self.size == 0, f"{uneven}; choose a divisor of {columns}")
+        require(
+            columns % self.size == 0,
+            f"{columns} columns cannot be shared evenly by {self.size} ranks; choose a divisor of "
+            f"{columns}",
+        )
         share = columns // self.size
         return range(self.rank * share, (self.rank + 1) * share)
 

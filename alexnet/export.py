@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -75,9 +74,16 @@ def _onnx(net: AlexNet, part: Path, about: dict[str, str]) -> None:
     runtime = needs("onnxruntime", extra="export", what="ONNX")
     needs("onnxscript", extra="export", what="ONNX")  # torch's exporter says so less clearly
     inputs, size = (_images(net, 2),), {0: torch.export.Dim("N")}
-    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "dynamo": True}
     with kernels.using("torch"), _quiet():  # torch's own operators are what its exporter knows
-        program = torch.onnx.export(net, inputs, dynamic_shapes=(size,), verbose=False, **names)
+        program = torch.onnx.export(
+            net,
+            inputs,
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=(size,),
+            verbose=False,
+        )
         assert program is not None
         program.model.metadata_props.update(about)
         program.save(part)
@@ -96,8 +102,10 @@ def _images(net: AlexNet, count: int) -> torch.Tensor:
 def _check(logits: torch.Tensor, expected: torch.Tensor) -> None:
     off = float((logits - expected).abs().max() / expected.abs().max())
     if not off <= TOLERANCE:
-        how = f"the exported file computes other logits than the net, by {off:.1e} of the largest"
-        raise RuntimeError(f"{how}; nothing was written")
+        raise RuntimeError(
+            f"the exported file computes other logits than the net, by {off:.1e} of the largest; "
+            "nothing was written"
+        )
 
 
 @contextmanager

@@ -164,13 +164,9 @@ class AlexNet(nn.Module):
 
     def parameter_kinds(self) -> dict[str, str]:
         """The kind of each parameter ("weight", "bias", "gain"), keyed like `named_parameters`."""
-        kinds = {
-            f"columns.{number}.{row.layer.name}.{tensor.name}": tensor.kind or ""
-            for number in self.numbers
-            for row in self.table
-            for tensor in row.tensors
-        }
-        return {name: kinds[name] for name, _ in self.named_parameters()}
+        tensors = (tensor for row in self.table for tensor in row.tensors)
+        kinds = {f"{tensor.layer}.{tensor.name}": tensor.kind or "" for tensor in tensors}
+        return {name: kinds[name.split(".", 2)[2]] for name, _ in self.named_parameters()}
 
     def forward(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
         """The logits.
@@ -200,8 +196,11 @@ class AlexNet(nn.Module):
             InputError: The net has no such layer below its last.
         """
         names = [row.layer.name for row in self.table[:-1]]
-        missing = f"preset {self.preset.name!r} has no layer {layer!r} below its last"
-        require(layer in names, f"{missing}; it has {', '.join(names)}")
+        require(
+            layer in names,
+            f"preset {self.preset.name!r} has no layer {layer!r} below its last; it has "
+            f"{', '.join(names)}",
+        )
         table = self.table[: names.index(layer) + 1]
         return self.exchange.gather(self._parts(images, None, table), layer)
 
@@ -209,8 +208,10 @@ class AlexNet(nn.Module):
         """What each of this process's columns makes of the images by the layers of `table`."""
         side = self.table[0].in_size
         fits, given = images.shape[1:] == (3, side, side), tuple(images.shape)
-        expected = f"the net's input is (N, 3, {side}, {side})"
-        require(fits, f"{expected}; it is {given}: crop it, or set image_size")
+        require(
+            fits,
+            f"the net's input is (N, 3, {side}, {side}); it is {given}: crop it, or set image_size",
+        )
         if self.training and keys is None:
             keys = torch.randint(2**62, (images.shape[0],), device=images.device)
         # padded once for all columns

@@ -9,7 +9,7 @@ preset. `get("paper/no-lrn/tanh")` applies variants from left to right.
 from dataclasses import replace
 
 from alexnet.errors import InputError, require
-from alexnet.presets.layers import Layer, Preset
+from alexnet.presets.layers import Layer, Preset, Recipe
 from alexnet.presets.nets import FOUR_LAYER, PAPER, PRESETS, SOURCE
 from alexnet.presets.operations import (
     ACTIVATIONS,
@@ -23,7 +23,6 @@ from alexnet.presets.operations import (
     Pool,
     SameMapNorm,
 )
-from alexnet.presets.recipe import Recipe
 from alexnet.presets.sizes import Shape, crossings, initial_sigmas, shapes, total
 from alexnet.presets.variants import VARIANTS, with_recipe
 
@@ -43,17 +42,25 @@ def get(name: str | Preset) -> Preset:
     if isinstance(name, Preset):
         return name
     base, *variants = name.split("/")
-    known = f"{', '.join(PRESETS)}, each with variants, as in paper/no-lrn"
-    require(base in PRESETS, f"there is no preset {base!r}; there are {known}")
+    require(
+        base in PRESETS,
+        f"there is no preset {base!r}; there are {', '.join(PRESETS)}, each with variants, as in "
+        "paper/no-lrn",
+    )
     preset = PRESETS[base]
     for variant in variants:
-        label = f"the variant {variant!r}"
-        none = f"there is no variant {variant!r} of a preset; there are {', '.join(VARIANTS)}"
-        require(variant in VARIANTS, none)
-        once = variants.count(variant) == 1
-        require(once, f"preset {name!r} names {label} more than once; once is enough")
+        require(
+            variant in VARIANTS,
+            f"there is no variant {variant!r} of a preset; there are {', '.join(VARIANTS)}",
+        )
+        require(
+            variants.count(variant) == 1,
+            f"preset {name!r} names the variant {variant!r} more than once; once is enough",
+        )
         try:
             preset = VARIANTS[variant](preset)
         except StopIteration:
-            raise InputError(f"preset {base!r} lacks the layer that {label} changes") from None
+            raise InputError(
+                f"preset {base!r} lacks the layer that the variant {variant!r} changes"
+            ) from None
     return replace(preset, name=name)

@@ -3,9 +3,8 @@
 Sources: the text; layers-145.cfg and layer-params-145*.cfg of the released source for `SOURCE`.
 """
 
-from alexnet.presets.layers import Layer, Preset
+from alexnet.presets.layers import Layer, Preset, Recipe
 from alexnet.presets.operations import DROPOUT, LRN, POOL, RELU, SameMapNorm
-from alexnet.presets.recipe import Recipe
 
 SOURCE_LRN = LRN(alpha=2e-5)  # the source divides 1e-4 by the window's 5
 

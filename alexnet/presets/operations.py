@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from alexnet.errors import require
 from alexnet.fields import Count, NotNegative, Odd, Rule, check_fields
 
 if TYPE_CHECKING:
@@ -89,11 +88,9 @@ class Operation:
 class Activation(Operation):
     """A nonlinearity (section 3.1), one of `ACTIVATIONS`."""
 
-    kind: str = "relu"
-
-    def __post_init__(self):
-        known, kind = ", ".join(ACTIVATIONS), self.kind
-        require(kind in ACTIVATIONS, f"Activation's kind is {kind!r}; it must be one of {known}")
+    kind: Annotated[str, Rule(f"one of {', '.join(ACTIVATIONS)}", ACTIVATIONS.__contains__)] = (
+        "relu"
+    )
 
     @property
     def label(self):
@@ -106,41 +103,35 @@ class Activation(Operation):
 
 
 @dataclass(frozen=True)
-class LRN(Operation):
-    """Response normalization over adjacent maps of one column (section 3.3)."""
-
+class _Norm(Operation):
     size: Odd = 5
     alpha: NotNegative = 1e-4  # per squared term
     beta: NotNegative = 0.75
     k: NotNegative = 2.0
-
-    @property
-    def label(self):
-        return ("LRN",)
+    operator: ClassVar[str]  # of alexnet_kernels
 
     def apply(self, x, module, keys):
         import alexnet_kernels as kernels
 
-        return kernels.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+        return getattr(kernels, self.operator)(x, self.size, self.alpha, self.beta, self.k)
 
 
 @dataclass(frozen=True)
-class SameMapNorm(Operation):
+class LRN(_Norm):
+    """Response normalization over adjacent maps of one column (section 3.3)."""
+
+    label: ClassVar = ("LRN",)
+    operator: ClassVar = "local_response_norm"
+
+
+@dataclass(frozen=True)
+class SameMapNorm(_Norm):
     """Response normalization over a square of one map. Source: layers-145.cfg."""
 
-    size: Odd = 5
     alpha: NotNegative = 4e-5
-    beta: NotNegative = 0.75
     k: NotNegative = 1.0
-
-    @property
-    def label(self):
-        return "same-map", "norm"
-
-    def apply(self, x, module, keys):
-        import alexnet_kernels as kernels
-
-        return kernels.same_map_norm(x, self.size, self.alpha, self.beta, self.k)
+    label: ClassVar = ("same-map", "norm")
+    operator: ClassVar = "same_map_norm"
 
 
 @dataclass(frozen=True)

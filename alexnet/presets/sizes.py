@@ -109,10 +109,12 @@ def shapes(
     Raises:
         InputError: An image is too small to reach the last layer, or a number makes no sense.
     """
-    makes_sense = num_classes >= 2 and 0 < width < inf and image_size > 0
-    expected = "there must be 2 classes or more, a positive width and image size"
     given = f"{num_classes}, {width} and {image_size}"
-    require(makes_sense, f"{expected}; they are {given}")
+    makes_sense = num_classes >= 2 and 0 < width < inf and image_size > 0
+    require(
+        makes_sense,
+        f"there must be 2 classes or more, a positive width and image size; they are {given}",
+    )
     table: list[Shape] = []
     maps, size = 3, image_size
     for layer in preset.layers:
@@ -123,8 +125,9 @@ def shapes(
         for op in layer.then:
             pooled = op.out_size(pooled)
         small = f"images of {image_size} x {image_size} are too small for preset {preset.name!r}"
-        fits = out > 0 and pooled > 0
-        require(fits, f"{small}: {layer.name} would have no output; use larger ones")
+        require(
+            out > 0 and pooled > 0, f"{small}: {layer.name} would have no output; use larger ones"
+        )
         table.append(Shape(layer, preset.columns, in_maps, size, pad, own, out, pooled))
         maps, size = own, pooled
     return table

@@ -95,8 +95,10 @@ class Config:
 def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> None:
     """Raise InputError where a run cannot work on these packs and ranks."""
     mode, recipe, preset = config.mode, config.recipe, f"preset {config.preset!r}"
-    alone = f"mode {mode} is for one process; several ranks need the mode plain"
-    require(ranks.world == 1 or mode == "plain", alone)
+    require(
+        ranks.world == 1 or mode == "plain",
+        f"mode {mode} is for one process; several ranks need the mode plain",
+    )
     if mode == "compiled" and ranks.device.type == "cpu":
         cxx = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch
         lacks = f"mode compiled needs a C++ compiler, and there is no {cxx or 'g++'}"
@@ -104,12 +106,14 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
         require(compiler, f"{lacks}; install g++, or use the mode plain")
     fits = mode != "graph" or recipe.velocity == "with rate"
     require(fits, f"{preset} has an update rule that no graph can hold; use the mode plain")
-    for name in splits.keys() & {"train", "val"}:
-        useless = f"the images in {splits[name].path} have no labels"
-        require(splits[name].labeled, f"{useless}: there is nothing to learn from them")
-    lacks = f"{splits['train'].path} comes without a val split; {preset} needs one, to lower its"
-    lacks += " rate when the validation error stops improving (or add its variant constant-rate)"
-    require(recipe.schedule != "plateau" or "val" in splits, lacks)
+    for pack in (splits[name] for name in ("train", "val") if name in splits):
+        require(
+            pack.labeled,
+            f"the images in {pack.path} have no labels: there is nothing to learn from them",
+        )
+    lacks = f"{splits['train'].path} comes without a val split, by whose error {preset} lowers"
+    fits = recipe.schedule != "plateau" or "val" in splits
+    require(fits, f"{lacks} its rate: prepare one, or add the variant constant-rate")
     needed = 12 * presets.total(config.shapes, "parameters")  # weights, gradients, velocities
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     much = f"the net needs {needed / 2**30:,.0f} GiB of memory, of {memory / 2**30:,.0f}"

@@ -59,10 +59,6 @@ class Schedule:
         """Take `state()` back. Raises InputError where it cannot be that."""
 
 
-class Constant(Schedule):
-    """No falls."""
-
-
 class Logged(Schedule):
     """The falls logged in 2012. Source: layer-params-145-2010.cfg:170-176."""
 
@@ -124,4 +120,4 @@ class Plateau(Schedule):
         self.best = math.inf if state["best"] is None else state["best"]
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"plateau": Plateau, "logged": Logged, "constant": Constant}
+SCHEDULES: dict[str, type[Schedule]] = {"plateau": Plateau, "logged": Logged, "constant": Schedule}

@@ -163,14 +163,11 @@ def dropout_error(hidden: int = 8, classes: int = 4, seed: int = 0) -> float:
     """
     rng = np.random.default_rng(seed)
     units, weights = rng.normal(size=hidden), rng.normal(size=(classes, hidden))
-    logs = [_log_softmax(weights @ (units * mask)) for mask in product((0, 1), repeat=hidden)]
-    mean = np.exp(_log_softmax(np.mean(logs, axis=0)))
-    return round(float(np.abs(mean - np.exp(_log_softmax(weights @ (units / 2)))).max()), 12)
-
-
-def _log_softmax(sums: np.ndarray) -> np.ndarray:
-    shifted = sums - sums.max()
-    return shifted - np.log(np.exp(shifted).sum())
+    masked = [weights @ (units * mask) for mask in product((0, 1), repeat=hidden)]
+    mean = np.mean([sums - np.logaddexp.reduce(sums) for sums in masked], axis=0)
+    half = weights @ (units / 2)
+    ours, theirs = (np.exp(sums - np.logaddexp.reduce(sums)) for sums in (half, mean))
+    return round(float(np.abs(ours - theirs).max()), 12)
 
 
 def sustained_teraflops(days: float, epochs: int = 90, images: int = 1_200_000) -> float:

@@ -4,7 +4,7 @@ The layers, their order and their sizes stand in `alexnet.presets`; this file tu
 into modules.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import cast
 
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 import alexnet_kernels as kernels
 from alexnet import rng
-from alexnet.errors import require
+from alexnet.errors import InputError, require
 from alexnet.exchange import Together
 from alexnet.presets import Preset, get
 from alexnet.presets.operations import LRN, Activation, Operation, Pool
-from alexnet.presets.sizes import Kept, Shape, initial_sigmas, shapes, total
+from alexnet.presets.sizes import Shape, initial_sigmas, shapes, total
 from alexnet.tables import align
 
 
@@ -51,26 +51,21 @@ class OperationModule(nn.Module):
 class Stage(nn.Module):
     """One column's share of one layer: its weighted sums and whatever follows them."""
 
-    def __init__(self, shape: Shape, column: int, index: int):
+    def __init__(self, shape: Shape, column: int, index: int, sigma: float, seed: int):
         super().__init__()
-        self.shape, self.column, self.index = shape, column, index
+        self.shape, self.column = shape, column
         weight, bias = shape.tensors[:2]
-        self.weight = nn.Parameter(torch.empty(weight.shape))
-        lacks_bias = bias.dim is None and column > 0
-        self.bias = None if lacks_bias else nn.Parameter(torch.empty(bias.shape))
+        key = rng.key(rng.INITIAL, seed, index, column)
+        generator = torch.Generator().manual_seed(int(key))
+        values = torch.empty(weight.shape).normal_(0, sigma, generator=generator)
+        self.weight, self.bias = nn.Parameter(values), None
+        if bias.dim is not None or column == 0:
+            self.bias = nn.Parameter(torch.empty(bias.shape).fill_(shape.layer.bias))
         self.operations = nn.ModuleList(
             OperationModule(row, shape.maps, index, column) for row in shape.layer.then
         )
         self.fused, count = fuse(shape.layer.then)
         self.separate = tuple(self.operations)[count:]
-
-    def initialize(self, sigma: float, seed: int) -> None:
-        key = rng.key(rng.INITIAL, seed, self.index, self.column)
-        generator = torch.Generator().manual_seed(int(key))
-        with torch.no_grad():
-            self.weight.normal_(0, sigma, generator=generator)
-            if self.bias is not None:
-                self.bias.fill_(self.shape.layer.bias)
 
     def tensors(self) -> dict[str, Tensor]:
         """Its parameters and buffers by name."""
@@ -148,15 +143,12 @@ class AlexNet(nn.Module):
         self.exchange = exchange or Together()
         self.numbers = self.exchange.own_columns(self.preset.columns)
         seed = int(torch.randint(2**62, ()))
-        sigmas = initial_sigmas(self.preset, self.table)
+        rows = list(zip(self.table, initial_sigmas(self.preset, self.table), strict=True))
         self.columns = nn.ModuleDict()
         for number in self.numbers:
-            stages = {
-                row.layer.name: Stage(row, number, index) for index, row in enumerate(self.table)
-            }
-            for stage, sigma in zip(stages.values(), sigmas, strict=True):
-                stage.initialize(sigma, seed)
-            self.columns[str(number)] = nn.ModuleDict(stages)
+            self.columns[str(number)] = column = nn.ModuleDict()
+            for index, (row, sigma) in enumerate(rows):
+                column[row.layer.name] = Stage(row, number, index, sigma, seed)
 
     def stages(self, name: str) -> list[Stage]:
         """This process's shares of layer `name`, column by column."""
@@ -207,11 +199,11 @@ class AlexNet(nn.Module):
     def _parts(self, images: Tensor, keys: Tensor | None, table: list[Shape]) -> list[Tensor]:
         """What each of this process's columns makes of the images by the layers of `table`."""
         side = self.table[0].in_size
-        fits, given = images.shape[1:] == (3, side, side), tuple(images.shape)
-        require(
-            fits,
-            f"the net's input is (N, 3, {side}, {side}); it is {given}: crop it, or set image_size",
-        )
+        if images.shape[1:] != (3, side, side):
+            raise InputError(
+                f"the net's input is (N, 3, {side}, {side}); it is {tuple(images.shape)}: crop it, "
+                "or set image_size"
+            )
         if self.training and keys is None:
             keys = torch.randint(2**62, (images.shape[0],), device=images.device)
         # padded once for all columns
@@ -234,22 +226,14 @@ class AlexNet(nn.Module):
         conv1.weight (96, 3, 11, 11), conv2.weight (256, 48, 5, 5) ... fc8.weight (num_classes,
         4096), biases; then what operations keep, such as conv1.batch_norm.running_mean.
         """
-        merged: dict[str, list[Tensor]] = {}
-        for tensor, _, own in self._shares():
-            if tensor.dim is not None or tensor.merged not in merged:
-                merged.setdefault(tensor.merged, []).append(own.detach())
-        dims = {tensor.merged: tensor.dim or 0 for row in self.table for tensor in row.tensors}
-        return {name: torch.cat(shares, dims[name]) for name, shares in merged.items()}
-
-    def _shares(self) -> Iterator[tuple[Kept, int, Tensor]]:
-        """Each tensor of the net, with the shares of it that this process's columns hold: a column
-        and its tensor."""
+        merged = {}
         for row in self.table:
-            stages = [(stage.column, stage.tensors()) for stage in self.stages(row.layer.name)]
-            for tensor in row.tensors:
-                for column, tensors in stages:
-                    if tensor.name in tensors:
-                        yield tensor, column, tensors[tensor.name]
+            columns = [stage.tensors() for stage in self.stages(row.layer.name)]
+            for kept in row.tensors:
+                shares = [own[kept.name].detach() for own in columns if kept.name in own]
+                together = shares[:1] if kept.dim is None else shares
+                merged[kept.merged] = torch.cat(together, kept.dim or 0)
+        return merged
 
     @torch.no_grad()
     def load_merged(self, state_dict: dict[str, Tensor], but: Collection[str] = ()) -> None:
@@ -264,10 +248,13 @@ class AlexNet(nn.Module):
             InputError: An entry is missing, surplus or misshapen; nothing is changed then.
         """
         check_merged(state_dict, self.preset, self.table, but)
-        for tensor, column, own in self._shares():
-            if tensor.layer not in but:
-                value, dim = state_dict[tensor.merged], tensor.dim
-                own.copy_(value if dim is None else value.chunk(tensor.columns, dim)[column])
+        for row in self.table:
+            for stage in self.stages(row.layer.name) if row.layer.name not in but else []:
+                own = stage.tensors()
+                for kept in (kept for kept in row.tensors if kept.name in own):
+                    value, dim, count = state_dict[kept.merged], kept.dim, kept.columns
+                    share = value if dim is None else value.chunk(count, dim)[stage.column]
+                    own[kept.name].copy_(share)
 
 
 def check_merged(

@@ -5,7 +5,7 @@ from itertools import pairwise
 from math import inf
 from typing import Annotated, Literal
 
-from alexnet.fields import Count, Finite, Natural, NotNegative, Positive, Rule, check_fields
+from alexnet.fields import Checked, Count, Finite, Natural, NotNegative, Positive, Rule
 from alexnet.presets.operations import Kind, Operation
 
 
@@ -20,7 +20,7 @@ Momentum = Annotated[float, Rule("0 or more, below 1", lambda x: 0 <= x < 1)]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Checked):
     """How a net learns.
 
     Rates are per step at the batch's mean gradient; epochs are counted on a scale of `cycles`.
@@ -51,15 +51,12 @@ class Recipe:
     # the rate within the velocity (section 5), or outside of it, as in torch's SGD
     velocity: Literal["with rate", "without rate"] = "with rate"
 
-    def __post_init__(self):
-        check_fields(self)
-
 
 Name = Annotated[str, Rule("a name without dots", lambda name: name and "." not in name)]
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(Checked):
     """One row of the table: what one column owns.
 
     Args:
@@ -86,12 +83,9 @@ class Layer:
     bias: Finite = 0.0
     then: tuple[Operation, ...] = ()
 
-    def __post_init__(self):
-        check_fields(self)
-
 
 @dataclass(frozen=True)
-class Preset:
+class Preset(Checked):
     """A net, and how it learns.
 
     Args:
@@ -107,9 +101,6 @@ class Preset:
     reference_size: Count = 224
     scale_sigma: bool = True
     gain: Positive | None = None
-
-    def __post_init__(self):
-        check_fields(self)
 
     def layer(self, name: str) -> Layer:
         return next(layer for layer in self.layers if layer.name == name)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from alexnet.fields import Count, NotNegative, Odd, Rule, check_fields
+from alexnet.fields import Checked, Count, NotNegative, Odd, Rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "logistic"}
 
 
 @dataclass(frozen=True)
-class State:
+class State(Checked):
     """A tensor that each column keeps for an operation.
 
     Args:
@@ -42,22 +42,16 @@ class State:
     per: Literal["map", "column"] = "map"
     merge: Literal["concatenate", "same"] = "concatenate"
 
-    def __post_init__(self):
-        check_fields(self)
-
     def shape(self, maps: int) -> tuple[int, ...]:
         """The shape of a column's share, where the column has so many maps."""
         return (maps if self.per == "map" else 1,)
 
 
 @dataclass(frozen=True)
-class Operation:
+class Operation(Checked):
     """A row of what follows a layer's sums. Subclasses are frozen dataclasses."""
 
     state: ClassVar[tuple[State, ...]] = ()
-
-    def __post_init__(self):
-        check_fields(self)
 
     @property
     def name(self) -> str:

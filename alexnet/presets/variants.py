@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 from alexnet.presets import operations as ops
@@ -11,19 +12,21 @@ from alexnet.presets.operations import Operation
 Change = Callable[[Preset], Preset]
 
 
-def _layers(preset: Preset, change: Callable[[Layer], dict[str, Any]]) -> Preset:
+def _rows(change: Callable[[Layer], dict[str, Any]]) -> Change:
     """Change fields of every layer: those that `change` returns of it."""
-    return replace(preset, layers=tuple(replace(row, **change(row)) for row in preset.layers))
+    rows = lambda preset: (replace(row, **change(row)) for row in preset.layers)  # noqa: E731
+    return lambda preset: replace(preset, layers=tuple(rows(preset)))
+
+
+def _rows_named(changes: dict[str, dict[str, Any]]) -> Change:
+    """Change fields of the layers of some names."""
+    return _rows(lambda row: changes.get(row.name, {}))
 
 
 def _each(kind: type[Operation], change: Callable[[Any], Operation | None]) -> Change:
     """Put what `change` makes of each operation of a kind in its place; None takes it away."""
-
-    def changed(row: Layer) -> dict[str, Any]:
-        then = (change(op) if isinstance(op, kind) else op for op in row.then)
-        return {"then": tuple(op for op in then if op)}
-
-    return lambda preset: _layers(preset, changed)
+    changed = lambda op: change(op) if isinstance(op, kind) else op  # noqa: E731
+    return _rows(lambda row: {"then": tuple(op for op in map(changed, row.then) if op)})
 
 
 def _instead(kind: type[Operation], other: Operation | None) -> Change:
@@ -35,37 +38,16 @@ def with_recipe(**changes) -> Change:
     return lambda preset: replace(preset, recipe=replace(preset.recipe, **changes))
 
 
-def _no_lrn(preset: Preset) -> Preset:
-    """Net 148: without either kind of normalization."""
-    return _instead(ops.SameMapNorm, None)(_instead(ops.LRN, None)(preset))
-
-
-def _lrn(preset: Preset) -> Preset:
-    """Response normalization after the nonlinearity of the first two convolutions."""
-
-    follows = lambda row: (row.then[0], ops.LRN(), *row.then[1:])  # noqa: E731
-    first = ("conv1", "conv2")
-    return _layers(preset, lambda row: {"then": follows(row)} if row.name in first else {})
-
-
-def _no_overlap(preset: Preset) -> Preset:
-    """Net 147: 2x2 windows, 2 apart; conv2's and conv5's padding shrinks by one, so that fc6 keeps
-    its size (55, 28, 26, 13, 11, 6)."""
-    pads = {"conv2": {"pad": 1}, "conv5": {"pad": 0}}
-    preset = _instead(ops.Pool, ops.Pool(2, 2, ceil=True))(preset)
-    return _layers(preset, lambda row: pads.get(row.name, {}))
+def _both(*changes: Change) -> Change:
+    """One change after the other."""
+    return lambda preset: reduce(lambda changed, change: change(changed), changes, preset)
 
 
 def _one_column(preset: Preset) -> Preset:
     """Net 145-half, of the paper's footnote: one column of full-size conv5, fc6 and fc7."""
-
     double = {name: {"maps": 2 * preset.layer(name).maps} for name in ("conv5", "fc6", "fc7")}
-    preset = _layers(preset, lambda row: double.get(row.name, {}))
-    return replace(_layers(preset, _reads_own), columns=1)
-
-
-def _reads_own(row: Layer) -> dict[str, Any]:
-    return {"reads": "own"} if row.reads == "both" else {}
+    own = _rows(lambda row: {"reads": "own"} if row.reads == "both" else {})
+    return replace(_both(_rows_named(double), own)(preset), columns=1)
 
 
 def _without(name: str) -> Change:
@@ -91,6 +73,15 @@ def _activations(row: Layer) -> tuple[Operation, ...]:
     return tuple(op for op in row.then if isinstance(op, ops.Activation))
 
 
+def _normalized(row: Layer) -> tuple[Operation, ...]:
+    """A row's operations, with response normalization after the nonlinearity."""
+    return row.then[0], ops.LRN(), *row.then[1:]
+
+
+def _is_no_pool(op: Operation) -> bool:
+    return not isinstance(op, ops.Pool)
+
+
 def _deeper(preset: Preset) -> Preset:
     """One more convolution below the last, like it but without pooling (Figure 1's net)."""
     i = max(i for i, row in enumerate(preset.layers) if row.kernel)
@@ -109,26 +100,12 @@ def _conv6(preset: Preset) -> Preset:
     return replace(preset, layers=(*preset.layers[:above], conv6, *preset.layers[above:]))
 
 
-def _source_sigmas(preset: Preset) -> Preset:
-    upper = ("conv3", "conv4", "conv5", "conv6")
-    return _layers(preset, lambda row: {"sigma": 0.03} if row.name in upper else {})
-
-
-def _zero_biases(preset: Preset) -> Preset:
-    return _layers(preset, lambda row: {"bias": 0.0})
-
-
 def _gain(gain: float) -> Change:
     """What later initializations share: a sigma that follows from the fan-in, biases of 0."""
-    return lambda preset: replace(_zero_biases(preset), gain=gain)
+    return lambda preset: replace(ZERO_BIASES(preset), gain=gain)
 
 
-def _pool_first(preset: Preset) -> Preset:
-    """Pooling before the nonlinearity: for functions that rise the same function, another way."""
-    late = lambda op: not isinstance(op, ops.Pool)  # noqa: E731
-    return _layers(preset, lambda row: {"then": tuple(sorted(row.then, key=late))})
-
-
+ZERO_BIASES = _rows(lambda row: {"bias": 0.0})
 FALLS = (23, 51, 78)
 ONE_FALL = {"schedule": "logged", "cycles": 1.0, "falls": (0.75,), "bias_falls": (0.75,)}
 
@@ -136,17 +113,23 @@ VARIANTS: dict[str, Change] = {
     # section 3.5's footnote: last convolution and fully connected layers of full size
     "one-column": _one_column,
     # no response normalization (section 3.3); it after the first two convolutions of a net without
-    "no-lrn": _no_lrn,
-    "lrn": _lrn,
-    "no-overlap": _no_overlap,  # section 3.4
+    "no-lrn": _both(_instead(ops.LRN, None), _instead(ops.SameMapNorm, None)),  # net 148
+    "lrn": _rows(lambda row: {"then": _normalized(row)} if row.name in ("conv1", "conv2") else {}),
+    # net 147 (section 3.4): 2x2 windows, 2 apart; conv2's and conv5's padding shrinks by one, so
+    # that fc6 keeps its size (55, 28, 26, 13, 11, 6)
+    "no-overlap": _both(
+        _instead(ops.Pool, ops.Pool(2, 2, ceil=True)),
+        _rows_named({"conv2": {"pad": 1}, "conv5": {"pad": 0}}),
+    ),
     **{f"no-conv{i}": _without(f"conv{i}") for i in (2, 3, 4, 5)},  # section 7
     "deeper": _deeper,
     "conv6": _conv6,  # on the last pooling layer (section 6.1)
     # as every nonlinearity (section 3.1)
     **{kind: _instead(ops.Activation, ops.Activation(kind)) for kind in ops.ACTIVATIONS},
-    "sigma-0.03": _source_sigmas,
+    # the source's, in the convolutions above the second
+    "sigma-0.03": _rows_named({f"conv{i}": {"sigma": 0.03} for i in (3, 4, 5, 6)}),
     "unscaled-sigma": lambda preset: replace(preset, scale_sigma=False),
-    "zero-biases": _zero_biases,  # section 5 has ones
+    "zero-biases": ZERO_BIASES,  # section 5 has ones
     # dropout (section 4.2) that rescales in training instead of at test time; none
     "inverted-dropout": _each(ops.Dropout, lambda op: replace(op, inverted=True)),
     "no-dropout": _instead(ops.Dropout, None),
@@ -154,7 +137,8 @@ VARIANTS: dict[str, Change] = {
     "torch-init": _gain(3**-0.5),  # the spread of torch's default, 1 / sqrt(3 fan-in)
     # what torch and Caffe make of the text's numbers
     "lrn-over-size": _each(ops.LRN, lambda op: replace(op, alpha=op.alpha / op.size)),
-    "pool-first": _pool_first,
+    # pooling before the nonlinearity: for functions that rise the same function, another way
+    "pool-first": _rows(lambda row: {"then": tuple(sorted(row.then, key=_is_no_pool))}),
     # pixels in 0..1; in standard deviations, of which ImageNet's are 0.229, 0.224 and 0.225 of 255
     "unit-input": with_recipe(input_scale=1 / 255),
     "unit-variance": with_recipe(input_scale=1 / 58),

@@ -12,7 +12,7 @@ from alexnet import presets
 from alexnet.data.pack import Pack
 from alexnet.errors import require
 from alexnet.exchange import Together
-from alexnet.fields import check_fields
+from alexnet.fields import Checked
 from alexnet.keys import key
 from alexnet.network import AlexNet
 from alexnet.training.precision import Precision
@@ -22,16 +22,14 @@ from alexnet.training.ranks import Ranks
 # tests/test_config.py holds the numbers that say when.
 VERSION = 1
 
-Mode = Literal[
-    "plain",  # torch's operations one by one
-    "graph",  # the whole step as one CUDA graph, in one process: alexnet.training.steps
-    "compiled",  # the net's passes compiled by torch.compile, in one process
-]
+# torch's operations one by one; in one process: the whole step as one CUDA graph, by
+# alexnet.training.steps; the net's passes compiled by torch.compile
+Mode = Literal["plain", "graph", "compiled"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """A run's settings, which decide its weights.
 
     Args:
@@ -60,9 +58,6 @@ class Config:
     mode: Mode = "plain"
     start: str | None = None
     version: int = VERSION
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     @property
     def identity(self) -> str:

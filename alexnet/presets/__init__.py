@@ -26,12 +26,6 @@ from alexnet.presets.operations import (
 from alexnet.presets.sizes import Shape, crossings, initial_sigmas, shapes, total
 from alexnet.presets.variants import VARIANTS, with_recipe
 
-__all__ = [
-    "ACTIVATIONS", "DROPOUT", "FOUR_LAYER", "LRN", "PAPER", "POOL", "PRESETS", "RELU", "SOURCE",
-    "VARIANTS", "Activation", "Dropout", "Layer", "Operation", "Pool", "Preset", "Recipe",
-    "SameMapNorm", "Shape", "crossings", "get", "initial_sigmas", "shapes", "total", "with_recipe",
-]  # fmt: skip
-
 
 def get(name: str | Preset) -> Preset:
     """The preset of a name such as "paper" or "source/no-lrn/tanh".

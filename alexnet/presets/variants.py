@@ -45,7 +45,8 @@ def _both(*changes: Change) -> Change:
 
 def _one_column(preset: Preset) -> Preset:
     """Net 145-half, of the paper's footnote: one column of full-size conv5, fc6 and fc7."""
-    double = {name: {"maps": 2 * preset.layer(name).maps} for name in ("conv5", "fc6", "fc7")}
+    names = ("conv5", "fc6", "fc7")
+    double = {row.name: {"maps": 2 * row.maps} for row in preset.layers if row.name in names}
     own = _rows(lambda row: {"reads": "own"} if row.reads == "both" else {})
     return replace(_both(_rows_named(double), own)(preset), columns=1)
 

@@ -75,9 +75,7 @@ def test_buffers_are_kept_with_the_weights():
     assert "columns.0.conv1.running_mean" not in first.kinds
     with pytest.raises(InputError, match=r"conv1\.running_mean of column 0 is missing"):
         second.restore(plain.columns())
-    with pytest.raises(
-        InputError, match=r"running_mean of .*, this net's missing"
-    ):
+    with pytest.raises(InputError, match=r"running_mean of .*, this net's missing"):
         plain.restore(columns)
 
 

@@ -39,16 +39,14 @@ def connections() -> int:
 def connections_of_net_120() -> int:
     """The same for an earlier net of the source: conv1 has 32 maps a column, and conv2 reads 3
     low-resolution maps more."""
-    rows = table()
-    first, second = rows[0], rows[1]
-    low = {"conv1": replace(first, maps=32), "conv2": replace(second, in_maps=32 + 3)}
-    return sum(low.get(row.layer.name, row).macs for row in rows)
+    conv1, conv2, *above = table()
+    return total([replace(conv1, maps=32), replace(conv2, in_maps=32 + 3), *above], "macs")
 
 
 def layers() -> list[int]:
     """Convolutions, fully connected layers."""
-    spatial = [bool(row.layer.kernel) for row in table()]
-    return [sum(spatial), len(spatial) - sum(spatial)]
+    spatial = sum(row.layer.kernel > 0 for row in table())
+    return [spatial, len(table()) - spatial]
 
 
 def inputs() -> int:
@@ -66,15 +64,18 @@ def kernels() -> list[str]:
 
 def units(first: str, last: str) -> list[int] | int:
     """Neurons of the layers from `first` to `last`; of a single one, a number."""
-    rows = table()
-    names = [row.layer.name for row in rows]
-    counts = [row.neurons for row in rows[names.index(first) : names.index(last) + 1]]
-    return counts if len(counts) > 1 else counts[0]
+    names, counts = zip(*((row.layer.name, row.neurons) for row in table()))
+    chosen = [*counts[names.index(first) : names.index(last) + 1]]
+    return chosen if len(chosen) > 1 else chosen[0]
+
+
+def _row(layer: str) -> Shape:
+    return next(row for row in table() if row.layer.name == layer)
 
 
 def side(layer: str) -> int:
     """The side of a layer's map before pooling."""
-    return next(row.size for row in table() if row.layer.name == layer)
+    return _row(layer).size
 
 
 def dense_parameters() -> int:
@@ -94,7 +95,7 @@ def largest_convolution() -> float:
 
 def share(layer: str) -> float:
     """A layer's share of all parameters."""
-    return next(row.parameters for row in table() if row.layer.name == layer) / parameters()
+    return _row(layer).parameters / parameters()
 
 
 def layers_that_meet() -> list[str]:
@@ -119,22 +120,14 @@ def memory(columns: int, batch: int = 128) -> int:
     in place; the denominators of normalization; a copy of what the other column sends. Scratch
     memory of convolutions, and images that wait, come on top.
     """
-    rows = table()
-    elements = 0
+    rows, elements = table(), 0
+    sent = crossings(rows) | {rows[-1].layer.name: 0} if columns < rows[0].columns else {}
     for row in rows:
-        outputs, kept = [row.maps * row.size**2], 0
-        for op in row.layer.then:
-            if isinstance(op, LRN | SameMapNorm):
-                kept += outputs[-1]
-                outputs.append(outputs[-1])
-            elif isinstance(op, Pool):
-                outputs.append(row.maps * row.out_size**2)
-        copied = (
-            crossings(rows).get(row.layer.name, 0)
-            if columns < row.columns and not row.is_last
-            else 0
-        )
-        elements += columns * (2 * sum(outputs) + kept + 2 * copied)
+        before, after = row.maps * row.size**2, row.maps * row.out_size**2
+        norms = sum(isinstance(op, LRN | SameMapNorm) for op in row.layer.then)
+        pools = sum(isinstance(op, Pool) for op in row.layer.then)
+        outputs = before * (1 + norms) + after * pools
+        elements += columns * (2 * outputs + before * norms + 2 * sent.get(row.layer.name, 0))
     shared = total(rows, "parameters") - rows[-1].biases  # those of the last layer lie on one GPU
     held = shared * columns // rows[0].columns + rows[-1].biases
     return 4 * (3 * held + batch * (inputs() + elements))
@@ -146,21 +139,17 @@ def pooled_sides(overlap: bool) -> list[int]:
     Without overlap windows are 2 wide and 2 apart, and nothing else is changed.
     """
     window = Pool() if overlap else Pool(2, 2)
-    rows = (
+    layers = tuple(
         replace(row, then=tuple(window if isinstance(op, Pool) else op for op in row.then))
         for row in PAPER.layers
     )
-    return [
-        row.out_size
-        for row in shapes(replace(PAPER, layers=tuple(rows)))
-        if row.out_size < row.size
-    ]
+    rows = shapes(replace(PAPER, layers=layers))
+    return [row.out_size for row in rows if row.out_size < row.size]
 
 
 def views() -> int:
     """Distinct crops of 224 of an image of 256, with their reflections."""
-    offsets = 256 - table()[0].in_size + 1
-    return 2 * offsets**2
+    return 2 * (256 - table()[0].in_size + 1) ** 2
 
 
 def label_bits() -> float:
@@ -174,14 +163,11 @@ def dropout_error(hidden: int = 8, classes: int = 4, seed: int = 0) -> float:
     """
     rng = np.random.default_rng(seed)
     units, weights = rng.normal(size=hidden), rng.normal(size=(classes, hidden))
-    logs = [_log_softmax(weights @ (units * mask)) for mask in product((0, 1), repeat=hidden)]
-    mean = np.exp(_log_softmax(np.mean(logs, axis=0)))
-    return round(float(np.abs(mean - np.exp(_log_softmax(weights @ (units / 2)))).max()), 12)
-
-
-def _log_softmax(sums: np.ndarray) -> np.ndarray:
-    shifted = sums - sums.max()
-    return shifted - np.log(np.exp(shifted).sum())
+    masked = [weights @ (units * mask) for mask in product((0, 1), repeat=hidden)]
+    mean = np.mean([sums - np.logaddexp.reduce(sums) for sums in masked], axis=0)
+    half = weights @ (units / 2)
+    ours, theirs = (np.exp(sums - np.logaddexp.reduce(sums)) for sums in (half, mean))
+    return round(float(np.abs(ours - theirs).max()), 12)
 
 
 def sustained_teraflops(days: float, epochs: int = 90, images: int = 1_200_000) -> float:
@@ -219,12 +205,9 @@ def cycles() -> list[int]:
 
 def rates(bias: bool = False) -> int:
     """How many different courses of the rate the layers' weights (or biases) had in the source."""
-    schedule = Schedule.of(SOURCE.recipe, SOURCE.recipe.cycles)
-    epochs, kind = range(int(schedule.epochs)), "bias" if bias else "weight"
-    courses = {
-        tuple(schedule.rate(epoch, layer.name, kind) for epoch in epochs) for layer in SOURCE.layers
-    }
-    return len(courses)
+    schedule, kind = Schedule.of(SOURCE.recipe, SOURCE.recipe.cycles), "bias" if bias else "weight"
+    epochs, names = range(int(schedule.epochs)), [layer.name for layer in SOURCE.layers]
+    return len({tuple(schedule.rate(epoch, name, kind) for epoch in epochs) for name in names})
 
 
 def _schedule(run: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-from contextlib import nullcontext
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,7 +112,8 @@ def evaluate(args: argparse.Namespace) -> None:
 
     from alexnet import evaluation
     from alexnet.data.pack import open_splits
-    from alexnet.export import whole
+    from alexnet.export import check_place
+    from alexnet.files import write_whole
     from alexnet.training import check_usable, load_run
     from alexnet.training.folder import check_like_trained
 
@@ -134,15 +134,16 @@ def evaluate(args: argparse.Namespace) -> None:
     nets = [load_run(run) for run in args.run]
     for run, (_, augment, config) in zip(args.run, nets):
         check_like_trained(pack, run, config, augment)
-    with whole(args.submission) if args.submission else nullcontext() as part:
-        outputs = (
-            evaluation.predict(net.to(device), pack, augment, args.views, progress=True)[0]
-            for net, augment, _ in nets
-        )
-        probabilities = reduce(torch.add, outputs) / len(nets)
-        if part is not None:
-            lines = evaluation.submission(probabilities, pack)
-            part.write_text("".join(f"{line}\n" for line in lines))
+    if args.submission:
+        check_place(args.submission)
+    outputs = (
+        evaluation.predict(net.to(device), pack, augment, args.views, progress=True)[0]
+        for net, augment, _ in nets
+    )
+    probabilities = reduce(torch.add, outputs) / len(nets)
+    if args.submission:
+        lines = evaluation.submission(probabilities, pack)
+        write_whole(args.submission, "".join(f"{line}\n" for line in lines))
     how = "one view" if args.views == 1 else f"{args.views} views"
     if len(nets) > 1:
         how += f", {len(nets)} nets averaged"

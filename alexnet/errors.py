@@ -16,6 +16,12 @@ class SharedError(InputError):
     """An InputError that all ranks of a run raise alike. Rank 0 prints it."""
 
 
+def require(fits: object, problem: str) -> None:
+    """Raise InputError(problem) where something does not fit."""
+    if not fits:
+        raise InputError(problem)
+
+
 def needs(module: str, *, extra: str, what: str) -> ModuleType:
     """Import a module that the base installation does not bring.
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Images
 from alexnet.data.pack import Pack
-from alexnet.errors import InputError
+from alexnet.errors import require
 from alexnet.network import AlexNet
 
 
@@ -52,11 +52,6 @@ def hits(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
     return (share * (level > 0)).to(torch.float64)  # nothing equals NaN, not even itself
 
 
-def top_k_error(probabilities: Tensor, labels: Tensor, k: int) -> float:
-    """The share of images that `hits` misses."""
-    return 1.0 - float(hits(probabilities, labels, k).mean())
-
-
 def errors(probabilities: Tensor, labels: Tensor) -> Errors:
     """The errors of predictions. With fewer than six classes the top-5 error is 0.
 
@@ -65,12 +60,8 @@ def errors(probabilities: Tensor, labels: Tensor) -> Errors:
         labels: int64 (N,).
     """
     likelihood = probabilities.gather(1, labels[:, None]).clamp(min=1e-30)
-    return Errors(
-        top1=top_k_error(probabilities, labels, 1),
-        top5=top_k_error(probabilities, labels, 5),
-        nll=float(-likelihood.to(torch.float64).log().mean()),
-        count=len(labels),
-    )
+    top1, top5 = (1.0 - float(hits(probabilities, labels, k).mean()) for k in (1, 5))
+    return Errors(top1, top5, float(-likelihood.to(torch.float64).log().mean()), len(labels))
 
 
 @torch.no_grad()
@@ -80,7 +71,6 @@ def predict(
     augment: Augment,
     views: int = 1,
     batch_size: int = 250,
-    limit: int | None = None,
     progress: bool = False,
     shard: tuple[int, int] = (0, 1),
     on_batch: Callable[[], None] = lambda: None,
@@ -90,7 +80,6 @@ def predict(
     Args:
         augment: Made with the training set's mean image.
         views: 1, the center crop; or 10, whose softmax outputs are averaged.
-        limit: The first so many images only.
         shard: (d, D): the d-th of D parts of the images.
         on_batch: Called before each batch.
 
@@ -98,21 +87,21 @@ def predict(
         Probabilities (N, classes), float32 or wider, and labels int64 (N,), in the pack's order.
     """
     weight, classes = next(net.parameters()), net.table[-1].maps
-    count, (part, parts) = min(len(pack), limit or len(pack)), shard
-    first, end = count * part // parts, count * (part + 1) // parts
+    first, end = (len(pack) * part // shard[1] for part in (shard[0], shard[0] + 1))
     was_training = net.training
     net.eval()
     outputs = [torch.empty(0, classes)]
     numbers = [torch.arange(i, min(i + batch_size, end)) for i in range(first, end, batch_size)]
-    batches = tqdm(
-        Images(pack, weight.device, resident=False).of(numbers),
-        total=len(numbers),
-        desc=f"{views}-view evaluation",
+    batches = Images(pack, weight.device, resident=False).of(numbers)
+    bar = tqdm(
+        batches,
+        f"{views}-view evaluation",
+        len(numbers),
+        leave=False,
         unit="batch",
         disable=None if progress else True,
-        leave=False,
     )
-    for images in batches:
+    for images in bar:
         on_batch()
         logits = (net(view.to(weight.dtype)) for view in augment.views(images, views))
         wide = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in logits)
@@ -123,11 +112,11 @@ def predict(
 
 def evaluate(net: AlexNet, pack: Pack, augment: Augment, views: int = 1, **options) -> Errors:
     """The errors of `predict`. Raises InputError for images without labels."""
-    if not pack.labeled:
-        raise InputError(
-            f"the images in {pack.path} have no labels: choose another split, "
-            "or write a file to send by --submission"
-        )
+    require(
+        pack.labeled,
+        f"the images in {pack.path} have no labels: choose another split, or write a file to send "
+        "by --submission",
+    )
     return errors(*predict(net, pack, augment, views, **options))
 
 
@@ -145,18 +134,12 @@ def submission(probabilities: Tensor, pack: Pack) -> Iterator[str]:
 def check_submission(pack: Pack) -> None:
     """Raise InputError where no `submission` can be made for a pack: the order of its images or the
     numbers of its classes are unknown."""
-    if pack.numbers is None:
-        raise InputError(
-            f"the classes in {pack.path} have no ILSVRC numbers: "
-            "prepare it from ILSVRC's archives, with the development kit"
-        )
-    if len(pack.classes) < 5:
-        raise InputError(
-            f"{pack.path} has {len(pack.classes)} classes, and a line of a submission names five"
-        )
-    if pack.manifest["rejected"]:
-        raise InputError(
-            f"{pack.path} lacks {pack.manifest['rejected']} of its images, listed in "
-            f"{pack.path / 'rejected.csv'}, so that lines would not belong to their images: "
-            "mend them, and prepare it again"
-        )
+    count, rejected = len(pack.classes), pack.manifest["rejected"]
+    require(
+        pack.numbers,
+        f"the classes in {pack.path} have no ILSVRC numbers: prepare it from ILSVRC's archives, "
+        "with the development kit",
+    )
+    require(count >= 5, f"{pack.path} has {count} classes, and a line of a submission names five")
+    listed = f"{rejected} of its images, which {pack.path / 'rejected.csv'} lists"
+    require(not rejected, f"{pack.path} lacks {listed}: mend them, and prepare it again")

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from alexnet.errors import InputError
+from alexnet.errors import require
 
 
 class RankLost(RuntimeError):
@@ -33,32 +33,31 @@ def reaching_others() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise RankLost(
-            "lost another rank, which says why or was killed; "
-            "--resume goes on from the last checkpoint"
+            "lost another rank, which says why or was killed; --resume goes on from the last "
+            "checkpoint"
         ) from error
 
 
-class Waits:
-    """Counts the seconds that messages keep a rank waiting."""
+class Stopwatch:
+    """Counts the seconds that blocks take."""
 
     def __init__(self):
         self._host = 0.0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
-    def waiting(self, cuda: bool) -> Iterator[None]:
-        """Time the messages of the block; `cuda`: they are of a GPU's tensors."""
-        with reaching_others():
-            if cuda:
-                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                begin.record()
-                yield
-                end.record()
-                self._events.append((begin, end))
-            else:
-                start = time.perf_counter()
-                yield
-                self._host += time.perf_counter() - start
+    def running(self, cuda: bool = False) -> Iterator[None]:
+        """Time the block; `cuda`: what it has a GPU do."""
+        if cuda:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            yield
+            end.record()
+            self._events.append((begin, end))
+        else:
+            start = time.perf_counter()
+            yield
+            self._host += time.perf_counter() - start
 
     def seconds(self) -> float:
         """Seconds since the last call. On a GPU the device must have been waited for."""
@@ -104,14 +103,14 @@ class Across(Together):
         self.group, self.rank, self.size = group, group.rank(), group.size()
         self.sent: Counter[tuple[str, str]] = Counter()
         self.enter = enter
-        self.waits = Waits()
+        self.waited = Stopwatch()
 
     def own_columns(self, columns: int) -> range:
-        if columns % self.size:
-            raise InputError(
-                f"{columns} columns cannot be shared evenly by {self.size} ranks; "
-                f"choose a divisor of {columns}"
-            )
+        require(
+            columns % self.size == 0,
+            f"{columns} columns cannot be shared evenly by {self.size} ranks; choose a divisor of "
+            f"{columns}",
+        )
         share = columns // self.size
         return range(self.rank * share, (self.rank + 1) * share)
 
@@ -122,14 +121,14 @@ class Across(Together):
         return _Sum.apply(super().sum(parts, layer), self, layer)
 
     def seconds(self) -> float:
-        return self.waits.seconds()
+        return self.waited.seconds()
 
     @contextmanager
     def message(self, layer: str, direction: str, own: Tensor) -> Iterator[None]:
         """Count and time the block's collective, which hands `own` on."""
         self.sent[layer, direction] += own.numel()
         self.enter()
-        with self.waits.waiting(own.is_cuda):
+        with reaching_others(), self.waited.running(own.is_cuda):
             yield
 
 
@@ -139,16 +138,16 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, own: Tensor, across: Across, layer: str) -> Tensor:
         ctx.across, ctx.layer = across, layer
-        wire = _channels_last(own)
-        ctx.moved = wire is not own
-        wire = wire.contiguous()
+        last = own.dim() == 4 and own.is_contiguous(memory_format=torch.channels_last)
+        ctx.moved = last and not own.is_contiguous()  # (N, H, W, C): maps travel as they lie
+        wire = own.movedim(1, -1) if ctx.moved else own.contiguous()
         if not wire.numel():
             return own.repeat(1, across.size, *[1] * (own.dim() - 2))
         gathered = wire.new_empty(across.size * len(wire), *wire.shape[1:])  # rank after rank
         with across.message(layer, "forward", wire):
             dist.all_gather_into_tensor(gathered, wire, group=across.group)
-        parts = gathered.chunk(across.size)
-        return torch.cat(parts, -1).movedim(-1, 1) if ctx.moved else torch.cat(parts, 1)
+        whole = torch.cat(gathered.chunk(across.size), -1 if ctx.moved else 1)
+        return whole.movedim(-1, 1) if ctx.moved else whole
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
@@ -177,11 +176,3 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         return grad, None, None
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """Maps in channels-last memory as (N, H, W, C), so that they travel as they lie; all else as it
-    is."""
-    contiguous = x.is_contiguous()
-    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return x.movedim(1, -1) if last and not contiguous else x

@@ -2,17 +2,19 @@
 whole net as ONNX."""
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import torch
 from safetensors.torch import load_file, save_file
 
 import alexnet_kernels as kernels
-from alexnet.errors import InputError
+from alexnet.errors import InputError, needs, require
+from alexnet.files import write_whole
 from alexnet.network import AlexNet
 
 INPUT = "float32 (N, 3, S, S), RGB in 0..255 minus the mean image"
@@ -34,37 +36,25 @@ def write(net: AlexNet, file: Path, about: dict[str, str]) -> None:
         RuntimeError: The file does not compute what the net does.
     """
     writers = {".safetensors": _safetensors, ".onnx": _onnx}
-    if file.suffix not in writers:
-        raise InputError(f"{file} should end in {' or '.join(writers)}")
-    with whole(file) as part, torch.no_grad():
-        mode = part.stat().st_mode
-        writers[file.suffix](net.eval(), part, about | {"input": INPUT})
-        part.chmod(mode)  # safetensors writes what only its owner may read
+    require(file.suffix in writers, f"{file} should end in {' or '.join(writers)}")
+    check_place(file)
+    write_as = partial(writers[file.suffix], net.eval(), about | {"input": INPUT})
+    with torch.no_grad():
+        write_whole(file, write_as)
 
 
-@contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """Give a file to write, which takes its name when the block ends well and goes otherwise.
-
-    Raises:
-        InputError: It cannot be written. That is found out before the block begins.
-    """
-    if file.is_dir():
-        raise InputError(f"{file} is a folder; name a file")
+def check_place(file: Path) -> None:
+    """Raise InputError where a file cannot be written, before anything is computed for it."""
+    require(not file.is_dir(), f"{file} is a folder; name a file")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        part.touch()
+        with NamedTemporaryFile(dir=file.parent):
+            pass
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}; choose another place") from None
-    try:
-        yield part
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
-def _safetensors(net: AlexNet, part: Path, about: dict[str, str]) -> None:
+def _safetensors(net: AlexNet, about: dict[str, str], part: Path) -> None:
     save_file(net.export_merged(), part, metadata=about)
     again = AlexNet(net.preset, net.table[-1].maps, net.width, net.table[0].in_size).eval()
     again.load_merged(load_file(part))
@@ -72,28 +62,24 @@ def _safetensors(net: AlexNet, part: Path, about: dict[str, str]) -> None:
     _check(again(images), net(images))
 
 
-def _onnx(net: AlexNet, part: Path, about: dict[str, str]) -> None:
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 (torch's exporter asks for it later, and less clearly)
-    except ImportError as error:
-        raise InputError(
-            f"ONNX needs the package {error.name}: pip install 'alexnet-reproduced[export]'"
-        ) from None
+def _onnx(net: AlexNet, about: dict[str, str], part: Path) -> None:
+    runtime = needs("onnxruntime", extra="export", what="ONNX")
+    needs("onnxscript", extra="export", what="ONNX")  # torch's exporter says so less clearly
+    inputs, size = (_images(net, 2),), {0: torch.export.Dim("N")}
     with kernels.using("torch"), _quiet():  # torch's own operators are what its exporter knows
         program = torch.onnx.export(
             net,
-            (_images(net, 2),),
+            inputs,
             dynamo=True,
             input_names=["images"],
             output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("N")},),
+            dynamic_shapes=(size,),
             verbose=False,
         )
         assert program is not None
         program.model.metadata_props.update(about)
         program.save(part)
-    session = onnxruntime.InferenceSession(part.read_bytes(), providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(part.read_bytes(), providers=["CPUExecutionProvider"])
     for count in (1, 3):
         images = _images(net, count)
         (logits,) = session.run(None, {"images": images.numpy()})
@@ -117,14 +103,10 @@ def _check(logits: torch.Tensor, expected: torch.Tensor) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence torch's exporter, which prints its progress and its doubts in several ways."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings(action="ignore"):
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            logging.disable(before)

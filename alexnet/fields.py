@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, partial
 from math import inf
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from alexnet.errors import InputError
+from alexnet.errors import require
 
 
 @dataclass(frozen=True)
@@ -26,25 +26,26 @@ Positive = Annotated[float, Rule("above 0, and finite", lambda x: 0 < x < inf)]
 Finite = Annotated[float, Rule("finite", lambda x: -inf < x < inf)]
 
 _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
+_NAMES |= {NoneType: "None"}
 
 
-def check_fields(row: Any) -> None:
-    """Raise InputError where a field of a dataclass holds what its annotation excludes.
+_hints = cache(partial(get_type_hints, include_extras=True))
 
-    The message names the field and lists what it may hold. To be called by `__post_init__`.
+
+class Checked:
+    """A dataclass whose fields hold what their annotations allow.
+
+    Raises:
+        InputError: A field does not; the message names it and lists what it may hold.
     """
-    kind: Any = type(row)
-    hints = _hints(kind)
-    for field in fields(row):
-        value = getattr(row, field.name)
-        if expected := _expected(value, hints[field.name]):
-            name = f"{kind.__name__}'s {field.name}"
-            raise InputError(f"{name} is {value!r}; it must be {expected}")
 
-
-@cache
-def _hints(row: Any) -> dict[str, Any]:
-    return get_type_hints(row, include_extras=True)
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        for field in fields(kind):
+            value = getattr(self, field.name)
+            expected = _expected(value, _hints(kind)[field.name])
+            stated = f"{kind.__name__}'s {field.name} is {value!r}"
+            require(not expected, f"{stated}; it must be {expected}")
 
 
 def _expected(value: Any, hint: Any) -> str:
@@ -62,8 +63,6 @@ def _expected(value: Any, hint: Any) -> str:
         if not isinstance(value, tuple):
             return "a tuple"
         return next((f"a tuple of {words}" for x in value if (words := _expected(x, args[0]))), "")
-    if hint is NoneType:
-        return "" if value is None else "None"
-    kinds = (int, float) if hint is float else hint
+    kinds = (int, float) if hint is float else origin or hint
     fits = isinstance(value, kinds) and (hint is bool or not isinstance(value, bool))
     return "" if fits else _NAMES.get(hint, hint.__name__)

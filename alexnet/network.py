@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import alexnet_kernels as kernels
 from alexnet import rng
-from alexnet.errors import InputError
+from alexnet.errors import InputError, require
 from alexnet.exchange import Together
 from alexnet.presets import Preset, get
 from alexnet.presets.operations import LRN, Activation, Operation, Pool
@@ -40,38 +40,32 @@ class OperationModule(nn.Module):
 
     def _apply(self, fn, recurse=True):
         """Keep statistics at least in float32: a running mean would stand still in less."""
-        before = dict(self._buffers)
+        before = dict(self.named_buffers())
         super()._apply(fn, recurse)
-        for name, old in before.items():
-            new = self._buffers[name]
-            if old is not None and new is not None and new.dtype.itemsize < 4:
-                self._buffers[name] = old.to(new.device, torch.float32)
+        for name, new in dict(self.named_buffers()).items():
+            if new.dtype.itemsize < 4:
+                self._buffers[name] = before[name].to(new.device, torch.float32)
         return self
 
 
 class Stage(nn.Module):
     """One column's share of one layer: its weighted sums and whatever follows them."""
 
-    def __init__(self, shape: Shape, column: int, index: int):
+    def __init__(self, shape: Shape, column: int, index: int, sigma: float, seed: int):
         super().__init__()
-        self.shape, self.column, self.index = shape, column, index
+        self.shape, self.column = shape, column
         weight, bias = shape.tensors[:2]
-        self.weight = nn.Parameter(torch.empty(weight.shape))
-        lacks_bias = bias.dim is None and column > 0
-        self.bias = None if lacks_bias else nn.Parameter(torch.empty(bias.shape))
+        key = rng.key(rng.INITIAL, seed, index, column)
+        generator = torch.Generator().manual_seed(int(key))
+        values = torch.empty(weight.shape).normal_(0, sigma, generator=generator)
+        self.weight, self.bias = nn.Parameter(values), None
+        if bias.dim is not None or column == 0:
+            self.bias = nn.Parameter(torch.empty(bias.shape).fill_(shape.layer.bias))
         self.operations = nn.ModuleList(
             OperationModule(row, shape.maps, index, column) for row in shape.layer.then
         )
         self.fused, count = fuse(shape.layer.then)
         self.separate = tuple(self.operations)[count:]
-
-    def initialize(self, sigma: float, seed: int) -> None:
-        key = rng.key(rng.INITIAL, seed, self.index, self.column)
-        generator = torch.Generator().manual_seed(int(key))
-        with torch.no_grad():
-            self.weight.normal_(0, sigma, generator=generator)
-            if self.bias is not None:
-                self.bias.fill_(self.shape.layer.bias)
 
     def tensors(self) -> dict[str, Tensor]:
         """Its parameters and buffers by name."""
@@ -80,10 +74,9 @@ class Stage(nn.Module):
     def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
         """x: maps (N, C, H, W) or units (N, C); keys: int64 (N,), one for each image, from which
         dropout draws in training."""
-        if self.fused is None:
-            x = self.weighted_sums(x, self.bias)
-        else:
-            x = self.fused(self.weighted_sums(x, None), self.bias)
+        x = self.weighted_sums(x, None if self.fused else self.bias)
+        if self.fused:
+            x = self.fused(x, self.bias)
         for operation in self.separate:
             x = operation(x, keys)
         return x
@@ -150,15 +143,12 @@ class AlexNet(nn.Module):
         self.exchange = exchange or Together()
         self.numbers = self.exchange.own_columns(self.preset.columns)
         seed = int(torch.randint(2**62, ()))
-        sigmas = initial_sigmas(self.preset, self.table)
+        rows = list(zip(self.table, initial_sigmas(self.preset, self.table), strict=True))
         self.columns = nn.ModuleDict()
         for number in self.numbers:
-            stages = {
-                row.layer.name: Stage(row, number, index) for index, row in enumerate(self.table)
-            }
-            for stage, sigma in zip(stages.values(), sigmas, strict=True):
-                stage.initialize(sigma, seed)
-            self.columns[str(number)] = nn.ModuleDict(stages)
+            self.columns[str(number)] = column = nn.ModuleDict()
+            for index, (row, sigma) in enumerate(rows):
+                column[row.layer.name] = Stage(row, number, index, sigma, seed)
 
     def stages(self, name: str) -> list[Stage]:
         """This process's shares of layer `name`, column by column."""
@@ -166,11 +156,8 @@ class AlexNet(nn.Module):
 
     def parameter_kinds(self) -> dict[str, str]:
         """The kind of each parameter ("weight", "bias", "gain"), keyed like `named_parameters`."""
-        kinds = {
-            f"{row.layer.name}.{tensor.name}": tensor.kind or ""
-            for row in self.table
-            for tensor in row.tensors
-        }
+        tensors = (tensor for row in self.table for tensor in row.tensors)
+        kinds = {f"{tensor.layer}.{tensor.name}": tensor.kind or "" for tensor in tensors}
         return {name: kinds[name.split(".", 2)[2]] for name, _ in self.named_parameters()}
 
     def forward(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -201,18 +188,18 @@ class AlexNet(nn.Module):
             InputError: The net has no such layer below its last.
         """
         names = [row.layer.name for row in self.table[:-1]]
-        if layer not in names:
-            raise InputError(
-                f"preset {self.preset.name!r} has no layer {layer!r} below its last; "
-                f"it has {', '.join(names)}"
-            )
+        require(
+            layer in names,
+            f"preset {self.preset.name!r} has no layer {layer!r} below its last; it has "
+            f"{', '.join(names)}",
+        )
         table = self.table[: names.index(layer) + 1]
         return self.exchange.gather(self._parts(images, None, table), layer)
 
     def _parts(self, images: Tensor, keys: Tensor | None, table: list[Shape]) -> list[Tensor]:
         """What each of this process's columns makes of the images by the layers of `table`."""
         side = self.table[0].in_size
-        if images.dim() != 4 or images.shape[1:] != (3, side, side):
+        if images.shape[1:] != (3, side, side):
             raise InputError(
                 f"the net's input is (N, 3, {side}, {side}); it is {tuple(images.shape)}: crop it, "
                 "or set image_size"
@@ -242,11 +229,10 @@ class AlexNet(nn.Module):
         merged = {}
         for row in self.table:
             columns = [stage.tensors() for stage in self.stages(row.layer.name)]
-            for tensor in row.tensors:
-                shares = [own[tensor.name].detach() for own in columns if tensor.name in own]
-                if tensor.dim is None:
-                    shares = shares[:1]
-                merged[tensor.merged] = torch.cat(shares, tensor.dim or 0)
+            for kept in row.tensors:
+                shares = [own[kept.name].detach() for own in columns if kept.name in own]
+                together = shares[:1] if kept.dim is None else shares
+                merged[kept.merged] = torch.cat(together, kept.dim or 0)
         return merged
 
     @torch.no_grad()
@@ -263,16 +249,12 @@ class AlexNet(nn.Module):
         """
         check_merged(state_dict, self.preset, self.table, but)
         for row in self.table:
-            if row.layer.name in but:
-                continue
-            for stage in self.stages(row.layer.name):
+            for stage in self.stages(row.layer.name) if row.layer.name not in but else []:
                 own = stage.tensors()
-                for tensor in row.tensors:
-                    if tensor.name in own:
-                        share = state_dict[tensor.merged]
-                        if tensor.dim is not None:
-                            share = share.chunk(row.columns, tensor.dim)[stage.column]
-                        own[tensor.name].copy_(share)
+                for kept in (kept for kept in row.tensors if kept.name in own):
+                    value, dim, count = state_dict[kept.merged], kept.dim, kept.columns
+                    share = value if dim is None else value.chunk(count, dim)[stage.column]
+                    own[kept.name].copy_(share)
 
 
 def check_merged(
@@ -280,50 +262,37 @@ def check_merged(
 ) -> None:
     """Raise the InputError of `AlexNet.load_merged` where `state_dict` does not fit a net of
     `preset` whose layers are `table`."""
-    expected = {
-        tensor.merged: tensor.merged_shape
-        for row in table
-        for tensor in row.tensors
-        if row.layer.name not in but
-    }
+    kept = [tensor for row in table for tensor in row.tensors if tensor.layer not in but]
+    expected, label = {tensor.merged: tensor.merged_shape for tensor in kept}, repr(preset.name)
     for name in state_dict:
-        if name not in expected and name.partition(".")[0] not in but:
-            raise InputError(f"the weights hold {name}, which preset {preset.name!r} does not have")
+        known = name in expected or name.partition(".")[0] in but
+        require(known, f"the weights hold {name}, which preset {label} does not have")
     for name, shape in expected.items():
-        if name not in state_dict:
-            raise InputError(f"the weights lack {name}; preset {preset.name!r} needs it")
-        if state_dict[name].shape != shape:
-            given = tuple(state_dict[name].shape)
-            raise InputError(f"{name} has shape {given}; this net needs {shape}")
+        require(name in state_dict, f"the weights lack {name}; preset {label} needs it")
+        given = tuple(state_dict[name].shape)
+        require(given == shape, f"{name} has shape {given}; this net needs {shape}")
 
 
-SUMMARY = (
-    "layer", "reads", "kernel", "maps", "map", "pooled", "neurons", "parameters", "MACs",
-    "columns", "device",
-)  # fmt: skip
+SUMMARY = "layer reads kernel maps map pooled neurons parameters MACs columns device".split()
 _TO_THE_LEFT = ("layer", "reads", "kernel", "columns", "device")
 
 
 def summary(net: AlexNet) -> str:
     """The table that `AlexNet.summary` prints."""
-    numbers = " + ".join(map(str, net.numbers))
-    devices = " + ".join(str(stage.weight.device) for stage in net.stages(net.table[0].layer.name))
-    rows: list[tuple[str, ...]] = []
+    devices = (str(stage.weight.device) for stage in net.stages(net.table[0].layer.name))
+    places = " + ".join(map(str, net.numbers)), " + ".join(devices)
+    counted = ("neurons", "parameters", "macs")
+    rows = [SUMMARY]
     for row in net.table:
-        layer, spatial = row.layer, bool(row.layer.kernel)
-        rows.append((
-            layer.name,
-            layer.reads,
-            f"{layer.kernel}x{layer.kernel}/{layer.stride}" if spatial else "full",
-            f"{row.maps}" if row.is_last or row.columns == 1 else f"{row.columns} x {row.maps}",
-            f"{row.size}x{row.size}" if spatial else "",
-            f"{row.out_size}x{row.out_size}" if row.out_size != row.size else "",
-            *(f"{n:,}" for n in (row.neurons, row.parameters, row.macs)),
-            numbers,
-            devices,
-        ))  # fmt: skip
-    totals = (f"{total(net.table, what):,}" for what in ("neurons", "parameters", "macs"))
-    rows.append(("total", *[""] * 5, *totals, "", ""))
-    head, *lines, last = align([SUMMARY, *rows], [name not in _TO_THE_LEFT for name in SUMMARY])
+        layer, several = row.layer, not row.is_last and row.columns > 1
+        kernel = f"{layer.kernel}x{layer.kernel}/{layer.stride}" if layer.kernel else "full"
+        maps = f"{row.columns} x {row.maps}" if several else f"{row.maps}"
+        side = f"{row.size}x{row.size}" if layer.kernel else ""
+        pooled = f"{row.out_size}x{row.out_size}" if row.out_size != row.size else ""
+        counts = (f"{getattr(row, what):,}" for what in counted)
+        rows.append([layer.name, layer.reads, kernel, maps, side, pooled, *counts, *places])
+    totals = (f"{total(net.table, what):,}" for what in counted)
+    rows.append(["total", *[""] * 5, *totals, "", ""])
+    head, *lines, last = align(rows, [name not in _TO_THE_LEFT for name in SUMMARY])
     rule = "-" * max(map(len, (head, *lines, last)))
     return "\n".join((head, rule, *lines, rule, last))

@@ -135,7 +135,7 @@ def ours(
 def graph(case: Case, device: str, labels: Tensor) -> Step:
     """A step as the trainer does it in the mode graph: from bytes, augmentation included."""
     learner, augment, images = case.learner(device), case.augment(), case.noise(device)
-    whole = GraphStep(learner, augment, case.stored_size, case.batch)
+    whole = GraphStep(learner, augment, case.batch)
     ids, rates = torch.arange(case.batch), [1e-4] * len(learner.parameters)
     keys, draw = rng.key(rng.DROPOUT, 0, 0, ids), augment.draw(ids, ids, 0)
     return lambda: whole.send(StepInput(images, draw, labels, keys, rates, case.batch))

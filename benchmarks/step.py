@@ -147,7 +147,7 @@ def fed_step(case: Case, device: str) -> Callable[..., object]:
     rates = [1e-4] * len(learner.parameters)
     whole = None
     if device == "cuda":
-        whole = GraphStep(learner, augment, case.stored_size, case.batch)
+        whole = GraphStep(learner, augment, case.batch)
 
     def step(images, labels, ids, positions) -> None:
         keys = rng.key(rng.DROPOUT, 0, 0, ids)

@@ -46,16 +46,13 @@ class BatchNorm(Operation):
 
 
 '''
-VARIANT = """    "batch-norm": (
-        _instead(ops.LRN, ops.BatchNorm()),
-        "batch normalization in place of response normalization",
-    ),
+VARIANT = """    "batch-norm": _instead(ops.LRN, ops.BatchNorm()),
 """
 # the places that are touched: a file, the line that what is new stands before, and what is new;
 # an arm of the ablations is one more, a row of their table
 EDITS = [
     ("alexnet/presets/operations.py", "RELU, POOL, DROPOUT = ", ROW),
-    ("alexnet/presets/variants.py", '    "no-decay": (', VARIANT),
+    ("alexnet/presets/variants.py", '    "no-decay": ', VARIANT),
 ]
 PRESET = "paper/batch-norm/constant-rate"
 STATE = ("gain", "bias", "running_mean", "running_variance")

@@ -294,7 +294,7 @@ def test_a_divergence_is_told_in_one_line_and_the_run_is_of_no_use(packs32, tmp_
         ):
             assert alexnet(*command) == 2
             assert (
-                f"diverged at step {found[1]}, and its weights are of no use; train again"
+                f"diverged at step {found[1]}, and is of no use; train again"
                 in capsys.readouterr().err
             )
         shutil.rmtree(out)

@@ -17,10 +17,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize(
     ("field", "words"),
-    [("precision", "fp32, tf32, bf16, fp64"), ("mode", "plain, graph, compiled")],
+    [
+        ("precision", "'fp32' or 'tf32' or 'bf16' or 'fp64'"),
+        ("mode", "'plain' or 'graph' or 'compiled'"),
+    ],
 )
 def test_a_word_that_is_none_is_refused_with_those_that_there_are(splits, field, words):
-    with pytest.raises(InputError, match=f"there is no {field} 'quick'; there are {words}"):
+    with pytest.raises(InputError, match=f"{field} is 'quick'; it must be {words}"):
         configure(splits, **{field: "quick"})
 
 

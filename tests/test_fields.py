@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 import pytest
 
 from alexnet.errors import InputError
-from alexnet.fields import Count, Finite, NotNegative, Odd, Positive, Rule, check_fields
+from alexnet.fields import Checked, Count, Finite, NotNegative, Odd, Positive, Rule
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(Checked):
     word: Literal["one", "two"] = "one"
     either: Literal["red"] | None = None
     many: tuple[Literal["a", "b"], ...] = ()
@@ -22,9 +22,6 @@ class Row:
     bias: Finite = -1.0
     flag: bool = False
     name: str = ""
-
-    def __post_init__(self):
-        check_fields(self)
 
 
 def test_what_annotations_allow_is_allowed():

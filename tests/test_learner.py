@@ -40,8 +40,8 @@ def test_weights_are_updated_in_float32_whatever_the_net_computes_in():
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"preset": "paper/conv6"}, "holds a surplus .*conv6"),
-        ({"preset": "paper/no-conv4"}, "lacks .*conv4"),
+        ({"preset": "paper/conv6"}, r"conv6.* is .*, this net's missing"),
+        ({"preset": "paper/no-conv4"}, "conv4.* is missing, this net's"),
         ({"width": 1 / 8}, "is torch.float32 of shape .*, this net's torch.float32 of shape"),
         ({"preset": "paper/one-column"}, "it belongs to another net"),
     ],
@@ -73,9 +73,9 @@ def test_buffers_are_kept_with_the_weights():
     second.restore({number: dict(tensors) for number, tensors in columns.items()})
     assert torch.equal(second.net.stages("conv1")[1].running_mean, mean)
     assert "columns.0.conv1.running_mean" not in first.kinds
-    with pytest.raises(InputError, match=r"lacks conv1\.running_mean: it belongs to another net"):
+    with pytest.raises(InputError, match=r"conv1\.running_mean of column 0 is missing"):
         second.restore(plain.columns())
-    with pytest.raises(InputError, match=r"holds a surplus conv1\.running_mean"):
+    with pytest.raises(InputError, match=r"running_mean of .*, this net's missing"):
         plain.restore(columns)
 
 

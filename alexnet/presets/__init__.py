@@ -8,8 +8,8 @@ preset. `get("paper/no-lrn/tanh")` applies variants from left to right.
 
 from dataclasses import replace
 
-from alexnet.errors import InputError
-from alexnet.presets.layers import Layer, Preset
+from alexnet.errors import InputError, require
+from alexnet.presets.layers import Layer, Preset, Recipe
 from alexnet.presets.nets import FOUR_LAYER, PAPER, PRESETS, SOURCE
 from alexnet.presets.operations import (
     ACTIVATIONS,
@@ -23,15 +23,8 @@ from alexnet.presets.operations import (
     Pool,
     SameMapNorm,
 )
-from alexnet.presets.recipe import Recipe
 from alexnet.presets.sizes import Shape, crossings, initial_sigmas, shapes, total
 from alexnet.presets.variants import VARIANTS, with_recipe
-
-__all__ = [
-    "ACTIVATIONS", "DROPOUT", "FOUR_LAYER", "LRN", "PAPER", "POOL", "PRESETS", "RELU", "SOURCE",
-    "VARIANTS", "Activation", "Dropout", "Layer", "Operation", "Pool", "Preset", "Recipe",
-    "SameMapNorm", "Shape", "crossings", "get", "initial_sigmas", "shapes", "total", "with_recipe",
-]  # fmt: skip
 
 
 def get(name: str | Preset) -> Preset:
@@ -43,23 +36,23 @@ def get(name: str | Preset) -> Preset:
     if isinstance(name, Preset):
         return name
     base, *variants = name.split("/")
-    if base not in PRESETS:
-        raise InputError(
-            f"there is no preset {base!r}; there are {', '.join(PRESETS)}, each with variants, as "
-            "in paper/no-lrn"
-        )
+    require(
+        base in PRESETS,
+        f"there is no preset {base!r}; there are {', '.join(PRESETS)}, each with variants, as in "
+        "paper/no-lrn",
+    )
     preset = PRESETS[base]
     for variant in variants:
-        if variant not in VARIANTS:
-            raise InputError(
-                f"there is no variant {variant!r} of a preset; there are {', '.join(VARIANTS)}"
-            )
-        if variants.count(variant) > 1:
-            raise InputError(
-                f"preset {name!r} names the variant {variant!r} more than once; once is enough"
-            )
+        require(
+            variant in VARIANTS,
+            f"there is no variant {variant!r} of a preset; there are {', '.join(VARIANTS)}",
+        )
+        require(
+            variants.count(variant) == 1,
+            f"preset {name!r} names the variant {variant!r} more than once; once is enough",
+        )
         try:
-            preset = VARIANTS[variant][0](preset)
+            preset = VARIANTS[variant](preset)
         except StopIteration:
             raise InputError(
                 f"preset {base!r} lacks the layer that the variant {variant!r} changes"

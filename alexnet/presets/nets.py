@@ -3,9 +3,8 @@
 Sources: the text; layers-145.cfg and layer-params-145*.cfg of the released source for `SOURCE`.
 """
 
-from alexnet.presets.layers import Layer, Preset
+from alexnet.presets.layers import Layer, Preset, Recipe
 from alexnet.presets.operations import DROPOUT, LRN, POOL, RELU, SameMapNorm
-from alexnet.presets.recipe import Recipe
 
 SOURCE_LRN = LRN(alpha=2e-5)  # the source divides 1e-4 by the window's 5
 
@@ -33,17 +32,12 @@ SOURCE = Preset(
         Layer("conv3", 192, "both", kernel=3, pad=1, sigma=0.03, then=(RELU,)),
         Layer("conv4", 192, "own", kernel=3, pad=1, sigma=0.03, bias=1, then=(RELU,)),
         Layer("conv5", 128, "own", kernel=3, pad=1, sigma=0.03, bias=1, then=(POOL, RELU)),
-        Layer("fc6", 2048, "both", bias=1, then=(RELU, DROPOUT)),
-        Layer("fc7", 2048, "both", bias=1, then=(RELU, DROPOUT)),
-        Layer("fc8", 0, "own"),
+        *PAPER.layers[5:],
     ),
     recipe=Recipe(
-        bias_rate=0.02,
-        schedule="logged", cycles=93.0, falls=(23, 51, 78), bias_falls=(23,),
+        bias_rate=0.02, schedule="logged", cycles=93.0, falls=(23, 51, 78), bias_falls=(23,),
         conv1_fall=68, conv1_freeze=72,  # layer-params-145-2010.cfg:170-176
-        color="source", color_off=68,
-        crop_chunk=32,
-        mean="center",
+        color="source", color_off=68, crop_chunk=32, mean="center",
     ),
 )
 

@@ -10,8 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from alexnet.errors import InputError
-from alexnet.fields import Count, NotNegative, Odd, Rule, check_fields
+from alexnet.fields import Checked, Count, NotNegative, Odd, Rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +24,7 @@ ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "logistic"}
 
 
 @dataclass(frozen=True)
-class State:
+class State(Checked):
     """A tensor that each column keeps for an operation.
 
     Args:
@@ -43,22 +42,16 @@ class State:
     per: Literal["map", "column"] = "map"
     merge: Literal["concatenate", "same"] = "concatenate"
 
-    def __post_init__(self):
-        check_fields(self)
-
     def shape(self, maps: int) -> tuple[int, ...]:
         """The shape of a column's share, where the column has so many maps."""
         return (maps if self.per == "map" else 1,)
 
 
 @dataclass(frozen=True)
-class Operation:
+class Operation(Checked):
     """A row of what follows a layer's sums. Subclasses are frozen dataclasses."""
 
     state: ClassVar[tuple[State, ...]] = ()
-
-    def __post_init__(self):
-        check_fields(self)
 
     @property
     def name(self) -> str:
@@ -89,12 +82,9 @@ class Operation:
 class Activation(Operation):
     """A nonlinearity (section 3.1), one of `ACTIVATIONS`."""
 
-    kind: str = "relu"
-
-    def __post_init__(self):
-        if self.kind not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise InputError(f"Activation's kind is {self.kind!r}; it must be one of {known}")
+    kind: Annotated[str, Rule(f"one of {', '.join(ACTIVATIONS)}", ACTIVATIONS.__contains__)] = (
+        "relu"
+    )
 
     @property
     def label(self):
@@ -107,41 +97,35 @@ class Activation(Operation):
 
 
 @dataclass(frozen=True)
-class LRN(Operation):
-    """Response normalization over adjacent maps of one column (section 3.3)."""
-
+class _Norm(Operation):
     size: Odd = 5
     alpha: NotNegative = 1e-4  # per squared term
     beta: NotNegative = 0.75
     k: NotNegative = 2.0
-
-    @property
-    def label(self):
-        return ("LRN",)
+    operator: ClassVar[str]  # of alexnet_kernels
 
     def apply(self, x, module, keys):
         import alexnet_kernels as kernels
 
-        return kernels.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+        return getattr(kernels, self.operator)(x, self.size, self.alpha, self.beta, self.k)
 
 
 @dataclass(frozen=True)
-class SameMapNorm(Operation):
+class LRN(_Norm):
+    """Response normalization over adjacent maps of one column (section 3.3)."""
+
+    label: ClassVar = ("LRN",)
+    operator: ClassVar = "local_response_norm"
+
+
+@dataclass(frozen=True)
+class SameMapNorm(_Norm):
     """Response normalization over a square of one map. Source: layers-145.cfg."""
 
-    size: Odd = 5
     alpha: NotNegative = 4e-5
-    beta: NotNegative = 0.75
     k: NotNegative = 1.0
-
-    @property
-    def label(self):
-        return "same-map", "norm"
-
-    def apply(self, x, module, keys):
-        import alexnet_kernels as kernels
-
-        return kernels.same_map_norm(x, self.size, self.alpha, self.beta, self.k)
+    label: ClassVar = ("same-map", "norm")
+    operator: ClassVar = "same_map_norm"
 
 
 @dataclass(frozen=True)

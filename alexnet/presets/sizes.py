@@ -1,10 +1,9 @@
 """The arithmetic of a table of layers: sizes, counts, and the tensors that a net keeps."""
 
-from collections import Counter
 from dataclasses import dataclass
 from math import ceil, inf, prod
 
-from alexnet.errors import InputError
+from alexnet.errors import require
 from alexnet.presets.layers import Layer, Preset
 from alexnet.presets.operations import Kind
 
@@ -14,6 +13,7 @@ class Kept:
     """A tensor that a layer keeps: in each column, and in the merged layout of one device.
 
     Args:
+        layer: The layer's name.
         name: In one column's layer: "weight", "operations.1.running_mean".
         merged: In the merged layout: "conv1.weight", "conv1.batch_norm.running_mean".
         kind: The kind of a parameter; None: a buffer.
@@ -23,6 +23,7 @@ class Kept:
         columns: How many shares the merged tensor consists of.
     """
 
+    layer: str
     name: str
     merged: str
     kind: Kind | None
@@ -60,7 +61,7 @@ class Shape:
     @property
     def neurons(self) -> int:
         """Of all columns; the last layer's are the classes, whose sums the columns share."""
-        return self.maps * self.size**2 * (1 if self.is_last else self.columns)
+        return self.biases * self.size**2
 
     @property
     def weights(self) -> int:
@@ -87,18 +88,16 @@ class Shape:
         # The last layer's sums belong to all columns; column 0 keeps their bias.
         across, bias = (1, None) if self.is_last else (0, 0)
         kept = [
-            Kept("weight", f"{name}.weight", "weight", weight, across, count),
-            Kept("bias", f"{name}.bias", "bias", (self.maps,), bias, count),
+            Kept(name, "weight", f"{name}.weight", "weight", weight, across, count),
+            Kept(name, "bias", f"{name}.bias", "bias", (self.maps,), bias, count),
         ]
-        repeated: Counter[str] = Counter()
+        names = [op.name for op in self.layer.then]
         for i, op in enumerate(self.layer.then):
-            repeated[op.name] += 1
-            number = f"_{repeated[op.name]}" if repeated[op.name] > 1 else ""
+            number = f"_{repeated + 1}" if (repeated := names[:i].count(op.name)) else ""
             for state in op.state:
-                own = f"operations.{i}.{state.name}"
-                merged = f"{name}.{op.name}{number}.{state.name}"
-                dim = 0 if state.merge == "concatenate" else None
-                kept.append(Kept(own, merged, state.kind, state.shape(self.maps), dim, count))
+                own, dim = f"operations.{i}.{state.name}", None if state.merge == "same" else 0
+                merged, shape = f"{name}.{op.name}{number}.{state.name}", state.shape(self.maps)
+                kept.append(Kept(name, own, merged, state.kind, shape, dim, count))
         return kept
 
 
@@ -110,11 +109,12 @@ def shapes(
     Raises:
         InputError: An image is too small to reach the last layer, or a number makes no sense.
     """
-    if num_classes < 2 or not 0 < width < inf or image_size < 1:
-        given = f"{num_classes}, {width} and {image_size}"
-        raise InputError(
-            f"there must be 2 classes or more, a positive width and image size; they are {given}"
-        )
+    given = f"{num_classes}, {width} and {image_size}"
+    makes_sense = num_classes >= 2 and 0 < width < inf and image_size > 0
+    require(
+        makes_sense,
+        f"there must be 2 classes or more, a positive width and image size; they are {given}",
+    )
     table: list[Shape] = []
     maps, size = 3, image_size
     for layer in preset.layers:
@@ -124,12 +124,10 @@ def shapes(
         pooled = out
         for op in layer.then:
             pooled = op.out_size(pooled)
-        if out < 1 or pooled < 1:
-            small = f"images of {image_size} x {image_size} are too small"
-            raise InputError(
-                f"{small} for preset {preset.name!r}: {layer.name} would have no output; use "
-                "larger ones"
-            )
+        small = f"images of {image_size} x {image_size} are too small for preset {preset.name!r}"
+        require(
+            out > 0 and pooled > 0, f"{small}: {layer.name} would have no output; use larger ones"
+        )
         table.append(Shape(layer, preset.columns, in_maps, size, pad, own, out, pooled))
         maps, size = own, pooled
     return table
@@ -172,9 +170,6 @@ def crossings(table: list[Shape]) -> dict[str, int]:
     """
     if table[0].columns == 1:
         return {}
-    counts = {
-        row.layer.name: row.in_maps // row.columns * row.in_size**2
-        for row in table
-        if row.layer.reads == "both"
-    }
+    meeting = [row for row in table if row.layer.reads == "both"]
+    counts = {row.layer.name: row.in_maps // row.columns * row.in_size**2 for row in meeting}
     return counts | {table[-1].layer.name: table[-1].maps}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 from alexnet.presets import operations as ops
@@ -11,19 +12,21 @@ from alexnet.presets.operations import Operation
 Change = Callable[[Preset], Preset]
 
 
-def _layers(preset: Preset, change: Callable[[Layer], dict[str, Any]]) -> Preset:
+def _rows(change: Callable[[Layer], dict[str, Any]]) -> Change:
     """Change fields of every layer: those that `change` returns of it."""
-    return replace(preset, layers=tuple(replace(row, **change(row)) for row in preset.layers))
+    rows = lambda preset: (replace(row, **change(row)) for row in preset.layers)  # noqa: E731
+    return lambda preset: replace(preset, layers=tuple(rows(preset)))
+
+
+def _rows_named(changes: dict[str, dict[str, Any]]) -> Change:
+    """Change fields of the layers of some names."""
+    return _rows(lambda row: changes.get(row.name, {}))
 
 
 def _each(kind: type[Operation], change: Callable[[Any], Operation | None]) -> Change:
     """Put what `change` makes of each operation of a kind in its place; None takes it away."""
-
-    def changed(row: Layer) -> dict[str, Any]:
-        then = (change(op) if isinstance(op, kind) else op for op in row.then)
-        return {"then": tuple(op for op in then if op)}
-
-    return lambda preset: _layers(preset, changed)
+    changed = lambda op: change(op) if isinstance(op, kind) else op  # noqa: E731
+    return _rows(lambda row: {"then": tuple(op for op in map(changed, row.then) if op)})
 
 
 def _instead(kind: type[Operation], other: Operation | None) -> Change:
@@ -35,37 +38,17 @@ def with_recipe(**changes) -> Change:
     return lambda preset: replace(preset, recipe=replace(preset.recipe, **changes))
 
 
-def _no_lrn(preset: Preset) -> Preset:
-    """Net 148: without either kind of normalization."""
-    return _instead(ops.SameMapNorm, None)(_instead(ops.LRN, None)(preset))
-
-
-def _lrn(preset: Preset) -> Preset:
-    """Response normalization after the nonlinearity of the first two convolutions."""
-
-    def normalized(row: Layer) -> dict[str, Any]:
-        follows = row.name in ("conv1", "conv2")
-        return {"then": (row.then[0], ops.LRN(), *row.then[1:])} if follows else {}
-
-    return _layers(preset, normalized)
-
-
-def _no_overlap(preset: Preset) -> Preset:
-    """Net 147: 2x2 windows, 2 apart; conv2's and conv5's padding shrinks by one, so that fc6 keeps
-    its size (55, 28, 26, 13, 11, 6)."""
-    pads = {"conv2": {"pad": 1}, "conv5": {"pad": 0}}
-    preset = _instead(ops.Pool, ops.Pool(2, 2, ceil=True))(preset)
-    return _layers(preset, lambda row: pads.get(row.name, {}))
+def _both(*changes: Change) -> Change:
+    """One change after the other."""
+    return lambda preset: reduce(lambda changed, change: change(changed), changes, preset)
 
 
 def _one_column(preset: Preset) -> Preset:
     """Net 145-half, of the paper's footnote: one column of full-size conv5, fc6 and fc7."""
-
-    def half(row: Layer) -> dict[str, Any]:
-        maps = row.maps * 2 if row.name in ("conv5", "fc6", "fc7") else row.maps
-        return {"maps": maps, "reads": "image" if row.reads == "image" else "own"}
-
-    return replace(_layers(preset, half), columns=1)
+    names = ("conv5", "fc6", "fc7")
+    double = {row.name: {"maps": 2 * row.maps} for row in preset.layers if row.name in names}
+    own = _rows(lambda row: {"reads": "own"} if row.reads == "both" else {})
+    return replace(_both(_rows_named(double), own)(preset), columns=1)
 
 
 def _without(name: str) -> Change:
@@ -91,6 +74,15 @@ def _activations(row: Layer) -> tuple[Operation, ...]:
     return tuple(op for op in row.then if isinstance(op, ops.Activation))
 
 
+def _normalized(row: Layer) -> tuple[Operation, ...]:
+    """A row's operations, with response normalization after the nonlinearity."""
+    return row.then[0], ops.LRN(), *row.then[1:]
+
+
+def _is_no_pool(op: Operation) -> bool:
+    return not isinstance(op, ops.Pool)
+
+
 def _deeper(preset: Preset) -> Preset:
     """One more convolution below the last, like it but without pooling (Figure 1's net)."""
     i = max(i for i, row in enumerate(preset.layers) if row.kernel)
@@ -109,82 +101,59 @@ def _conv6(preset: Preset) -> Preset:
     return replace(preset, layers=(*preset.layers[:above], conv6, *preset.layers[above:]))
 
 
-def _source_sigmas(preset: Preset) -> Preset:
-    upper = ("conv3", "conv4", "conv5", "conv6")
-    return _layers(preset, lambda row: {"sigma": 0.03} if row.name in upper else {})
-
-
-def _zero_biases(preset: Preset) -> Preset:
-    return _layers(preset, lambda row: {"bias": 0.0})
-
-
 def _gain(gain: float) -> Change:
     """What later initializations share: a sigma that follows from the fan-in, biases of 0."""
-    return lambda preset: replace(_zero_biases(preset), gain=gain)
+    return lambda preset: replace(ZERO_BIASES(preset), gain=gain)
 
 
-def _pool_first(preset: Preset) -> Preset:
-    """Pooling before the nonlinearity: for functions that rise the same function, another way."""
-    late = lambda op: not isinstance(op, ops.Pool)  # noqa: E731
-    return _layers(preset, lambda row: {"then": tuple(sorted(row.then, key=late))})
-
-
+ZERO_BIASES = _rows(lambda row: {"bias": 0.0})
+FALLS = (23, 51, 78)
 ONE_FALL = {"schedule": "logged", "cycles": 1.0, "falls": (0.75,), "bias_falls": (0.75,)}
 
-# fmt: off
-VARIANTS: dict[str, tuple[Change, str]] = {
-    "one-column": (_one_column, "one column, last convolution and fully connected layers of full "
-                                "size (the footnote of section 3.5's comparison)"),
-    "no-lrn": (_no_lrn, "no response normalization (section 3.3)"),
-    "lrn": (_lrn, "response normalization after the first two convolutions, where a net has none"),
-    "no-overlap": (_no_overlap, "pooling windows that do not overlap (section 3.4)"),
-    "no-conv2": (_without("conv2"), "without the second convolution (section 7)"),
-    "no-conv3": (_without("conv3"), "without the third convolution"),
-    "no-conv4": (_without("conv4"), "without the fourth convolution"),
-    "no-conv5": (_without("conv5"), "without the fifth convolution"),
-    "deeper": (_deeper, "one more convolution below the last one"),
-    "conv6": (_conv6, "a sixth convolution on the last pooling layer (section 6.1)"),
-    **{kind: (_instead(ops.Activation, ops.Activation(kind)),
-              f"{label} as every nonlinearity (section 3.1)")
-       for kind, label in ops.ACTIVATIONS.items()},
-    "sigma-0.03": (_source_sigmas, "the source's sigma of 0.03 in the convolutions above the "
-                                   "second, where the text has 0.01"),
-    "unscaled-sigma": (lambda preset: replace(preset, scale_sigma=False),
-                       "smaller nets keep sigma itself, not sigma * sqrt(fan-in)"),
-    "zero-biases": (_zero_biases, "all biases start at 0 (section 5 has ones)"),
-    "inverted-dropout": (_each(ops.Dropout, lambda op: replace(op, inverted=True)),
-                         "dropout that rescales in training instead of at test time (section 4.2)"),
-    "no-dropout": (_instead(ops.Dropout, None), "no dropout"),
-    "he-init": (_gain(2**0.5), "first weights by the rule of He and others, 2015: "
-                               "sigma = sqrt(2 / fan-in), biases 0"),
-    "torch-init": (_gain(3**-0.5), "the spread of torch's default first weights, "
-                                   "1 / sqrt(3 fan-in), biases 0"),
-    "lrn-over-size": (_each(ops.LRN, lambda op: replace(op, alpha=op.alpha / op.size)),
-                      "response normalization with alpha divided by the window's size, which is "
-                      "what torch and Caffe make of the text's numbers"),
-    "pool-first": (_pool_first, "pooling before the nonlinearity"),
-    "unit-input": (with_recipe(input_scale=1 / 255),
-                   "pixels scaled to 0..1 before they enter the net"),
-    "unit-variance": (with_recipe(input_scale=1 / 58), "pixels in standard deviations, of which "
-                                     "ImageNet's are 0.229, 0.224 and 0.225 of 255"),
-    "one-fall": (with_recipe(**ONE_FALL),
-                 "one fall of the rate, to a tenth after three quarters of the budget"),
-    "regularized": (with_recipe(crops="random", flips=True, weight_decay=5e-4, **ONE_FALL),
-                    "crops, reflections, the text's weight decay, and one fall of the rate (for "
-                    "the four-layer net, which has none of them)"),
-    "rate-outside": (with_recipe(velocity="without rate"), "the rate outside the velocity, as in "
-                                                           "torch's SGD (section 5 has it inside)"),
-    "no-color": (with_recipe(color=None), "no PCA color shifts (section 4.1)"),
-    "color-255": (with_recipe(color="text-255"),
-                  "PCA color read the other way: eigenvalues of colors in 0..255"),
-    "no-crops": (with_recipe(crops="center", flips=False),
-                 "center crops only, no reflections (section 4.1)"),
-    "constant-rate": (with_recipe(schedule="constant"), "the first rate throughout"),
-    "logged-rate": (with_recipe(schedule="logged", cycles=93.0, falls=(23, 51, 78),
-                                bias_falls=(23, 51, 78)),
-                    "the rate falls when the source's did, for data without validation images"),
-    "plateau-rate": (with_recipe(schedule="plateau"), "the text's rule for the rate: /10 when the "
-                                                      "validation error stops improving"),
-    "no-decay": (with_recipe(weight_decay=0.0), "no weight decay (section 5)"),
+VARIANTS: dict[str, Change] = {
+    # section 3.5's footnote: last convolution and fully connected layers of full size
+    "one-column": _one_column,
+    # no response normalization (section 3.3); it after the first two convolutions of a net without
+    "no-lrn": _both(_instead(ops.LRN, None), _instead(ops.SameMapNorm, None)),  # net 148
+    "lrn": _rows(lambda row: {"then": _normalized(row)} if row.name in ("conv1", "conv2") else {}),
+    # net 147 (section 3.4): 2x2 windows, 2 apart; conv2's and conv5's padding shrinks by one, so
+    # that fc6 keeps its size (55, 28, 26, 13, 11, 6)
+    "no-overlap": _both(
+        _instead(ops.Pool, ops.Pool(2, 2, ceil=True)),
+        _rows_named({"conv2": {"pad": 1}, "conv5": {"pad": 0}}),
+    ),
+    **{f"no-conv{i}": _without(f"conv{i}") for i in (2, 3, 4, 5)},  # section 7
+    "deeper": _deeper,
+    "conv6": _conv6,  # on the last pooling layer (section 6.1)
+    # as every nonlinearity (section 3.1)
+    **{kind: _instead(ops.Activation, ops.Activation(kind)) for kind in ops.ACTIVATIONS},
+    # the source's, in the convolutions above the second
+    "sigma-0.03": _rows_named({f"conv{i}": {"sigma": 0.03} for i in (3, 4, 5, 6)}),
+    "unscaled-sigma": lambda preset: replace(preset, scale_sigma=False),
+    "zero-biases": ZERO_BIASES,  # section 5 has ones
+    # dropout (section 4.2) that rescales in training instead of at test time; none
+    "inverted-dropout": _each(ops.Dropout, lambda op: replace(op, inverted=True)),
+    "no-dropout": _instead(ops.Dropout, None),
+    "he-init": _gain(2**0.5),  # by the rule of He and others, 2015: sigma = sqrt(2 / fan-in)
+    "torch-init": _gain(3**-0.5),  # the spread of torch's default, 1 / sqrt(3 fan-in)
+    # what torch and Caffe make of the text's numbers
+    "lrn-over-size": _each(ops.LRN, lambda op: replace(op, alpha=op.alpha / op.size)),
+    # pooling before the nonlinearity: for functions that rise the same function, another way
+    "pool-first": _rows(lambda row: {"then": tuple(sorted(row.then, key=_is_no_pool))}),
+    # pixels in 0..1; in standard deviations, of which ImageNet's are 0.229, 0.224 and 0.225 of 255
+    "unit-input": with_recipe(input_scale=1 / 255),
+    "unit-variance": with_recipe(input_scale=1 / 58),
+    "one-fall": with_recipe(**ONE_FALL),  # after three quarters of the budget
+    # for the four-layer net, which has none of them
+    "regularized": with_recipe(crops="random", flips=True, weight_decay=5e-4, **ONE_FALL),
+    # the rate outside the velocity, as in torch's SGD; section 5 has it inside
+    "rate-outside": with_recipe(velocity="without rate"),
+    "no-color": with_recipe(color=None),  # section 4.1
+    "color-255": with_recipe(color="text-255"),  # eigenvalues of colors in 0..255
+    "no-crops": with_recipe(crops="center", flips=False),  # section 4.1
+    "constant-rate": with_recipe(schedule="constant"),
+    # the falls of the source, for data without validation images; the text's rule
+    "logged-rate": with_recipe(schedule="logged", cycles=93.0, falls=FALLS, bias_falls=FALLS),
+    "plateau-rate": with_recipe(schedule="plateau"),
+    "no-decay": with_recipe(weight_decay=0.0),  # section 5
 }
-# fmt: on

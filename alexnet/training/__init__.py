@@ -12,28 +12,13 @@ if TYPE_CHECKING:
     from alexnet.training.interruption import Interrupted
     from alexnet.training.run import train
 
-_MODULES = {
-    "VERSION": "config",
-    "Config": "config",
-    "Interrupted": "interruption",
-    "check_usable": "folder",
-    "load_run": "folder",
-    "starting_point": "folder",
-    "train": "run",
-}
-__all__ = [
-    "VERSION",
-    "Config",
-    "Interrupted",
-    "check_usable",
-    "load_run",
-    "starting_point",
-    "train",
-]
+__all__ = ["VERSION", "Config", "Interrupted", "check_usable", "load_run"]
+__all__ += ["starting_point", "train"]
+_MODULES = {"VERSION": "config", "Config": "config", "Interrupted": "interruption", "train": "run"}
 
 
 def __getattr__(name: str):
     """Import a name on first use: a schedule can be read without torch."""
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'folder')}"), name)

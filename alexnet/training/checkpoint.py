@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from alexnet.errors import InputError
+from alexnet.errors import InputError, require
 from alexnet.files import file_digest, flush, write_whole
 
 PREFIX = "step-"
@@ -34,8 +34,10 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        remedy = "make room, and the same command with --resume goes on"
-        raise OSError(f"cannot write {path}: {_reason(error)}; {remedy}") from error
+        raise OSError(
+            f"cannot write {path}: {_reason(error)}; make room, and the same command with "
+            "--resume goes on"
+        ) from error
 
 
 def _reason(error: OSError | SafetensorError) -> object:
@@ -67,7 +69,7 @@ class Writer:
     def __init__(
         self,
         folder: Path,
-        numbers: Collection[str],
+        numbers: Collection[object],
         attempt: str,
         first: bool = True,
         keep: int = 2,
@@ -118,9 +120,8 @@ class Writer:
             remedy = "make room, and --resume begins anew"
             if kept := steps(self.folder):
                 remedy = f"{kept[-1].name} is kept: make room, and --resume goes on from there"
-            reason = _reason(self._failure)
-            message = f"cannot write a checkpoint to {self.folder}: {reason}; {remedy}"
-            raise OSError(message) from self._failure
+            problem = f"cannot write a checkpoint to {self.folder}: {_reason(self._failure)}"
+            raise OSError(f"{problem}; {remedy}") from self._failure
 
     def give_up(self) -> None:
         """End the wait for other ranks' parts: they could not write them."""
@@ -152,16 +153,15 @@ class Writer:
         files = {path.name: file_digest(path) for path in sorted([*columns, part / "state.json"])}
         manifest = {"step": state["step"], "sha256": files}
         (part / "manifest.json").write_text(json.dumps(manifest, indent=1))
-        for name in ("state.json", "manifest.json"):
-            flush(part / name)
+        flush(part / "state.json")
+        flush(part / "manifest.json")
         part.rename(final)
         flush(self.folder)
-        for old in steps(self.folder)[: -self.keep]:
-            shutil.rmtree(old)
-        for stale in self.folder.glob(f".{PREFIX}*"):
-            if stale.name[1 : len(final.name) + 1] <= final.name:
-                # a later one may be under way on another rank
-                shutil.rmtree(stale, ignore_errors=True)
+        # a later one may be under way on another rank
+        parts = self.folder.glob(f".{PREFIX}*")
+        killed = [path for path in parts if path.stem <= f".{final.name}"]
+        for old in steps(self.folder)[: -self.keep] + killed:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def steps(folder: Path) -> list[Path]:
@@ -169,52 +169,36 @@ def steps(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{PREFIX}*"))
 
 
-def load(path: Path, numbers: Collection[str] | None = None) -> tuple[Columns, dict]:
+def load(path: Path, numbers: Collection[object] | None = None) -> tuple[Columns, dict]:
     """The tensors of the columns `numbers` (None: of all) and the state of a checkpoint.
 
     Raises:
         InputError: A file is missing, changed or strange; the message names it.
     """
-    manifest, remedy = (
-        path / "manifest.json",
-        f"remove {path} to go on from the checkpoint before it",
-    )
-    digests = _digests(manifest)
-    if digests is None:
-        raise InputError(f"{manifest} is missing or damaged; {remedy}")
-    for name in digests:  # nothing outside the folder is so much as read
-        if not re.fullmatch(r"state\.json|column-\d+\.safetensors", name):
-            raise InputError(f"{manifest} names {name!r}, which no checkpoint holds; {remedy}")
-    if numbers is None:
-        names = list(digests)
-    else:
-        names = ["state.json", *(f"column-{number}.safetensors" for number in numbers)]
-    for name in names:
-        if not (path / name).is_file() or file_digest(path / name) != digests.get(name):
-            raise InputError(f"{path / name} is missing or damaged; {remedy}")
-    columns: Columns = {}
-    state = None
-    for name in names:
-        try:
-            if name == "state.json":
-                state = json.loads((path / name).read_text())
-            else:
-                columns[name[len("column-") : -len(".safetensors")]] = load_file(path / name)
-        except (ValueError, SafetensorError) as error:
-            message = f"{path / name} is not what a checkpoint holds ({error}); {remedy}"
-            raise InputError(message) from None
-    if not isinstance(state, dict):
-        raise InputError(f"{path / 'state.json'} is not what a checkpoint holds; {remedy}")
-    return columns, state
-
-
-def _digests(manifest: Path) -> dict[str, str] | None:
-    """What a manifest says of each file; None for a manifest that is none."""
+    manifest, state = path / "manifest.json", path / "state.json"
+    remedy = f"remove {path} to go on from the checkpoint before it"
     try:
         digests = json.loads(manifest.read_text())["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return digests if isinstance(digests, dict) and "state.json" in digests else None
+        digests = None
+    is_manifest = isinstance(digests, dict) and state.name in digests
+    require(is_manifest, f"{manifest} is missing or damaged; {remedy}")
+    for name in digests:  # nothing outside the folder is so much as read
+        known = re.fullmatch(r"state\.json|column-\d+\.safetensors", name)
+        require(known, f"{manifest} names {name!r}, which no checkpoint holds; {remedy}")
+    names = [f"column-{number}.safetensors" for number in numbers or ()]
+    loaded: dict[str, Any] = {}
+    for file in [path / name for name in (digests if numbers is None else [state.name, *names])]:
+        whole = file.is_file() and file_digest(file) == digests.get(file.name)
+        require(whole, f"{file} is missing or damaged; {remedy}")
+        try:
+            read = json.loads(file.read_text()) if file == state else load_file(file)
+        except (ValueError, SafetensorError) as error:
+            raise InputError(f"{file} is not what a checkpoint holds ({error}); {remedy}") from None
+        loaded[re.sub(r"column-|\.safetensors", "", file.name)] = read
+    columns, contents = loaded, loaded.pop(state.name)
+    require(isinstance(contents, dict), f"{state} is not what a checkpoint holds; {remedy}")
+    return columns, contents
 
 
 def check_state(state: dict, name: str, last_step: int, parameters: Collection[str]) -> None:
@@ -241,5 +225,4 @@ def check_state(state: dict, name: str, last_step: int, parameters: Collection[s
         "ended": state.get("ended") in (None, "reached", "plateau"),
     }
     for entry, fit in fits.items():
-        if not fit:
-            raise InputError(f"its {entry} is {state.get(entry)!r}")
+        require(fit, f"its {entry} is {state.get(entry)!r}")

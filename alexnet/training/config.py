@@ -10,27 +10,26 @@ import torch
 
 from alexnet import presets
 from alexnet.data.pack import Pack
-from alexnet.errors import InputError
+from alexnet.errors import require
 from alexnet.exchange import Together
+from alexnet.fields import Checked
 from alexnet.keys import key
 from alexnet.network import AlexNet
-from alexnet.training.precision import PRECISIONS, Precision
+from alexnet.training.precision import Precision
 from alexnet.training.ranks import Ranks
 
 # Part of a trained model's identity: raise it with any change that changes trained weights.
 # tests/test_config.py holds the numbers that say when.
 VERSION = 1
 
-Mode = Literal[
-    "plain",  # torch's operations one by one
-    "graph",  # the whole step as one CUDA graph, in one process: alexnet.training.steps
-    "compiled",  # the net's passes compiled by torch.compile, in one process
-]
+# torch's operations one by one; in one process: the whole step as one CUDA graph, by
+# alexnet.training.steps; the net's passes compiled by torch.compile
+Mode = Literal["plain", "graph", "compiled"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """A run's settings, which decide its weights.
 
     Args:
@@ -42,7 +41,7 @@ class Config:
         start: SHA-256 of the weights file that all layers but the last begin with.
 
     Raises:
-        InputError: A field holds none of its words, which are listed.
+        InputError: A field holds none of its words, which are listed, or is of another type.
     """
 
     preset: str
@@ -60,18 +59,13 @@ class Config:
     start: str | None = None
     version: int = VERSION
 
-    def __post_init__(self) -> None:
-        for name, words in (("precision", PRECISIONS), ("mode", MODES)):
-            if (word := getattr(self, name)) not in words:
-                raise InputError(f"there is no {name} {word!r}; there are {', '.join(words)}")
-
     @property
     def identity(self) -> str:
         """The run's key: of the version, and of the fields that differ from their defaults, so
         that a field added later leaves older runs what they are."""
-        default = {f.name: f.default for f in fields(self) if f.name != "version"}
-        settings = asdict(self).items()
-        return key({k: v for k, v in settings if v != default.get(k, MISSING)})
+        settings, defaults = asdict(self), {f.name: f.default for f in fields(self)}
+        defaults["version"] = MISSING
+        return key({name: value for name, value in settings.items() if value != defaults[name]})
 
     @property
     def recipe(self) -> presets.Recipe:
@@ -95,37 +89,27 @@ class Config:
 
 def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> None:
     """Raise InputError where a run cannot work on these packs and ranks."""
-    mode, recipe = config.mode, config.recipe
-    if ranks.world > 1 and mode != "plain":
-        raise InputError(f"mode {mode} is for one process; several ranks need the mode plain")
+    mode, recipe, preset = config.mode, config.recipe, f"preset {config.preset!r}"
+    require(
+        ranks.world == 1 or mode == "plain",
+        f"mode {mode} is for one process; several ranks need the mode plain",
+    )
     if mode == "compiled" and ranks.device.type == "cpu":
         cxx = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch
-        if shutil.which(cxx.partition(" ")[0]) is None:
-            raise InputError(
-                f"mode compiled needs a C++ compiler, and there is no {cxx or 'g++'}; "
-                "install g++, or use the mode plain"
-            )
-    if mode == "graph" and recipe.velocity != "with rate":
-        raise InputError(
-            f"preset {config.preset!r} has an update rule that no graph can hold; "
-            "use the mode plain"
+        lacks = f"mode compiled needs a C++ compiler, and there is no {cxx or 'g++'}"
+        compiler = shutil.which(cxx.partition(" ")[0])
+        require(compiler, f"{lacks}; install g++, or use the mode plain")
+    fits = mode != "graph" or recipe.velocity == "with rate"
+    require(fits, f"{preset} has an update rule that no graph can hold; use the mode plain")
+    for pack in (splits[name] for name in ("train", "val") if name in splits):
+        require(
+            pack.labeled,
+            f"the images in {pack.path} have no labels: there is nothing to learn from them",
         )
-    for name in ("train", "val"):
-        if name in splits and not splits[name].labeled:
-            raise InputError(
-                f"the images in {splits[name].path} have no labels: "
-                "there is nothing to learn from them"
-            )
-    if recipe.schedule == "plateau" and "val" not in splits:
-        raise InputError(
-            f"{splits['train'].path} comes without a val split; preset {config.preset!r} needs "
-            "one, to lower its rate when the validation error stops improving (or add its "
-            "variant constant-rate)"
-        )
+    lacks = f"{splits['train'].path} comes without a val split, by whose error {preset} lowers"
+    fits = recipe.schedule != "plateau" or "val" in splits
+    require(fits, f"{lacks} its rate: prepare one, or add the variant constant-rate")
     needed = 12 * presets.total(config.shapes, "parameters")  # weights, gradients, velocities
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > memory:
-        raise InputError(
-            f"the net needs {needed / 2**30:,.0f} GiB of memory, of {memory / 2**30:,.0f}; "
-            "choose a smaller width"
-        )
+    much = f"the net needs {needed / 2**30:,.0f} GiB of memory, of {memory / 2**30:,.0f}"
+    require(needed <= memory, f"{much}; choose a smaller width")

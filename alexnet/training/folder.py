@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from torch import Tensor
 from alexnet import presets
 from alexnet.data.augment import Augment
 from alexnet.data.pack import Pack
-from alexnet.errors import InputError, SharedError
+from alexnet.errors import InputError, SharedError, require
 from alexnet.files import Locked, file_digest, lock, write_whole
 from alexnet.network import AlexNet, check_merged
 from alexnet.training import checkpoint
 from alexnet.training.checkpoint import Columns
 from alexnet.training.config import Config
-from alexnet.training.ranks import Ranks
+from alexnet.training.learner import Learner
+from alexnet.training.ranks import Ranks, listed
 
 WEIGHTS, SUMMARY, CONFIG = "weights.safetensors", "summary.json", "config.json"
 MEAN, CLASSES = "mean.npy", "classes.json"
@@ -76,29 +78,24 @@ def claimed(config: Config, out: Path, resume: bool, word: str) -> Iterator[None
 
 
 def _check_place(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; choose another name for the run's folder")
-    if out.exists() and not (out / CONFIG).exists():
-        # all that a process killed at the very beginning leaves behind
-        beginning = re.compile(rf"lock|\.{re.escape(CONFIG)}\.\d+\.part")
-        if not all(beginning.fullmatch(path.name) for path in out.iterdir()):
-            raise InputError(
-                f"{out} is there and holds something that is no run; choose another folder"
-            )
+    names = [path.name for path in out.iterdir()] if out.is_dir() else []
+    is_place = out.is_dir() or not out.exists()
+    require(is_place, f"{out} is a file; choose another name for the run's folder")
+    # all that a process killed at the very beginning leaves behind
+    beginning = re.compile(rf"lock|\.{re.escape(CONFIG)}\.\d+\.part")
+    is_run = CONFIG in names or all(map(beginning.fullmatch, names))
+    require(is_run, f"{out} is there and holds something that is no run; choose another folder")
 
 
 def _check_same(config: Config, out: Path, resume: bool) -> None:
-    if not resume:
-        raise InputError(
-            f"{out} already holds a run; add --resume to go on with it, or choose another folder"
-        )
-    stored = read_config(out)
+    require(
+        resume,
+        f"{out} already holds a run; add --resume to go on with it, or choose another folder",
+    )
+    remedy, stored = "choose another folder, or the same options", asdict(read_config(out))
     for name, value in asdict(config).items():
-        if (held := getattr(stored, name)) != value:
-            raise InputError(
-                f"{out} holds a run with {name} {held!r}, not {value!r}; choose another folder, "
-                "or the same options"
-            )
+        different = f"{out} holds a run with {name} {stored[name]!r}, not {value!r}"
+        require(stored[name] == value, f"{different}; {remedy}")
 
 
 def check_shared(out: Path, ranks: Ranks, word: str) -> None:
@@ -109,8 +106,7 @@ def check_shared(out: Path, ranks: Ranks, word: str) -> None:
     while not (seen := file.exists() and file.read_text() == word) and time.monotonic() < until:
         time.sleep(0.1)
     _, blind = ranks.totals(flags=[not seen and rank == ranks.rank for rank in range(ranks.world)])
-    if any(blind):
-        which = " and ".join(f"rank {rank}" for rank, one in enumerate(blind) if one)
+    if which := listed(rank for rank, one in enumerate(blind) if one):
         raise SharedError(
             f"{which} cannot see rank 0's {out}; give all ranks the same --out, on a disk that "
             "they share"
@@ -145,44 +141,39 @@ def read_summary(out: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> Config:
-    file = folder / CONFIG
-    try:
-        return Config(**json.loads(file.read_text()))
-    except (ValueError, TypeError):
-        message = f"{file} is damaged, or of a newer version; choose another folder"
-        raise InputError(message) from None
+    return _read(folder / CONFIG, lambda file: Config(**json.loads(file.read_text())))
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def _read(file: Path, read: Callable[[Path], Any]) -> Any:
     try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}); train again, in another folder") from None
+        return read(file)
+    except (ValueError, TypeError, EOFError, SafetensorError) as error:
+        raise InputError(f"{file} is damaged ({error}); train again, in another folder") from None
 
 
 def _check_finished(folder: Path) -> None:
-    if not (folder / CONFIG).exists():
-        raise InputError(
-            f"{folder} holds no run; make one with `alexnet train --data PACK --out {folder}`"
-        )
-    if not is_finished(folder):
-        raise InputError(
-            f"the run in {folder} is not finished; go on with it by "
-            f"`alexnet train ... --out {folder} --resume`"
-        )
-    for name in (WEIGHTS, MEAN):
-        if not (folder / name).exists():
-            raise InputError(f"{folder / name} is missing; train again, in another folder")
+    require(
+        (folder / CONFIG).exists(),
+        f"{folder} holds no run; make one with `alexnet train --data PACK --out {folder}`",
+    )
+    require(
+        is_finished(folder),
+        f"the run in {folder} is not finished; go on with it by `alexnet train ... --out {folder} "
+        "--resume`",
+    )
+    for file in (folder / WEIGHTS, folder / MEAN):
+        require(file.exists(), f"{file} is missing; train again, in another folder")
 
 
 def check_usable(folder: Path) -> None:
     """Raise InputError where a folder holds no finished run, or one that diverged."""
     _check_finished(folder)
-    if (step := read_summary(folder)["diverged_at"]) is not None:
-        raise InputError(
-            f"the run in {folder} diverged at step {step}, and its weights are of no use; "
-            "train again in another folder, with a lower --lr"
-        )
+    step = read_summary(folder)["diverged_at"]
+    require(
+        step is None,
+        f"the run in {folder} diverged at step {step}, and is of no use; train again in another "
+        "folder, with a lower --lr",
+    )
 
 
 def load_run(folder: Path) -> tuple[AlexNet, Augment, Config]:
@@ -195,33 +186,26 @@ def load_run(folder: Path) -> tuple[AlexNet, Augment, Config]:
         InputError: The folder holds no finished run, or a damaged one.
     """
     _check_finished(folder)
-    config = read_config(folder)
-    try:
-        mean = np.load(folder / MEAN)
-    except (ValueError, EOFError) as error:
-        message = f"{folder / MEAN} is damaged ({error}); train again, in another folder"
-        raise InputError(message) from None
+    config, mean = read_config(folder), _read(folder / MEAN, np.load)
     net = config.network()
-    net.load_merged(read_weights(folder / WEIGHTS))
+    net.load_merged(_read(folder / WEIGHTS, load_file))
     return net.eval(), Augment(config.recipe, mean, config.image_size), config
 
 
 def check_like_trained(pack: Pack, run: Path, config: Config, augment: Augment) -> None:
     """Raise InputError where a pack's images or classes are not like those a run was trained on."""
-    if len(pack.classes) != config.num_classes or pack.size != augment.mean_size:
-        raise InputError(
-            f"{pack.path} has {len(pack.classes)} classes of {pack.size}-pixel images; "
-            f"the run in {run} was trained on {config.num_classes} of {augment.mean_size}; "
-            "evaluate it on a pack like that one"
-        )
+    own, trained = (len(pack.classes), pack.size), (config.num_classes, augment.mean_size)
+    given = f"{pack.path} has {own[0]} classes of {own[1]}-pixel images"
+    expected = f"the run in {run} was trained on {trained[0]} of {trained[1]}"
+    require(own == trained, f"{given}; {expected}; evaluate it on a pack like that one")
     file = run / CLASSES
-    trained = json.loads(file.read_text()) if file.exists() else pack.classes
-    for name, other in zip(trained, pack.classes):
-        if name != other:
-            raise InputError(
-                f"{pack.path} has other classes than the run in {run} was trained on, "
-                f"of which one is {name!r}"
-            )
+    names = json.loads(file.read_text()) if file.exists() else pack.classes
+    for name, other in zip(names, pack.classes):
+        require(
+            name == other,
+            f"{pack.path} has other classes than the run in {run} was trained on, of which one is "
+            f"{name!r}",
+        )
 
 
 def starting_point(run: Path) -> str:
@@ -244,10 +228,10 @@ def starting_weights(config: Config, start: Path | None, out: Path) -> dict[str,
         InputError: The run in `start` is not the one that is named, or of another net.
     """
     if config.start is None:
-        if start is not None:
-            raise InputError(
-                f"the config names no weights to start from, and the run in {start} was given"
-            )
+        require(
+            start is None,
+            f"the config names no weights to start from, and the run in {start} was given",
+        )
         return None
     if is_finished(out) or checkpoint.steps(out / "checkpoints"):
         return None
@@ -257,12 +241,13 @@ def starting_weights(config: Config, start: Path | None, out: Path) -> dict[str,
             f"the run begins with the weights of another, of SHA-256 {expected}, and that run was "
             "not given"
         )
-    if (digest := starting_point(start)) != config.start:
-        raise InputError(
-            f"{start / WEIGHTS} has SHA-256 {digest[:16]}..., and the run begins with that of "
-            f"{expected}"
-        )
-    weights, shapes = read_weights(start / WEIGHTS), config.shapes
+    digest = starting_point(start)
+    require(
+        digest == config.start,
+        f"{start / WEIGHTS} has SHA-256 {digest[:16]}..., and the run begins with that of "
+        f"{expected}",
+    )
+    weights, shapes = _read(start / WEIGHTS, load_file), config.shapes
     try:
         check_merged(weights, presets.get(config.preset), shapes, but=[shapes[-1].layer.name])
     except InputError as error:
@@ -272,16 +257,16 @@ def starting_weights(config: Config, start: Path | None, out: Path) -> dict[str,
     return weights
 
 
-def gather_columns(columns: Columns, count: int, out: Path, ranks: Ranks) -> Columns:
-    """The tensors of all `count` columns, on rank 0; other ranks' come through the folder."""
+def gather_columns(learner: Learner, out: Path) -> Columns:
+    """The tensors of all columns, on rank 0; other ranks' come through the folder."""
+    columns, ranks, count = learner.columns(), learner.ranks, learner.net.preset.columns
     if ranks.world == 1:
         return columns
     places = {str(number): out / f".column-{number}.part" for number in range(count)}
-    if ranks.keeps:
+    if ranks.row == 0:
         for number, tensors in columns.items():
-            with checkpoint.writing(places[number]):
-                on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
-                checkpoint.write_tensors(places[number], on_cpu)
+            on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
+            write(places[number], partial(checkpoint.save_file, on_cpu))
     ranks.meet()
     if ranks.is_first:
         columns = {number: load_file(place) for number, place in places.items()}
@@ -298,5 +283,4 @@ def write_weights(config: Config, columns: Columns, out: Path) -> None:
         for name, value in net.state_dict().items():  # tensors that share the net's memory
             _, number, rest = name.split(".", 2)
             value.copy_(columns[number][rest])
-    with checkpoint.writing(out / WEIGHTS):
-        checkpoint.write_tensors(out / WEIGHTS, net.export_merged())
+    write(out / WEIGHTS, partial(checkpoint.save_file, net.export_merged()))

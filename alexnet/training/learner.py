@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.errors import InputError
+from alexnet.errors import require
 from alexnet.network import AlexNet
 from alexnet.presets import Recipe
 from alexnet.training.checkpoint import Columns
@@ -85,9 +86,7 @@ class Learner:
         self, images: Tensor, labels: Tensor, keys: Tensor, count: int
     ) -> tuple[Tensor, Tensor]:
         """`backward` on the device, without waiting for it: the results are 0-d tensors there."""
-        logits = self.call(images, keys)
-        if self.dtype == torch.bfloat16:
-            logits = logits.float()
+        logits = self.call(images, keys).to(torch.promote_types(self.dtype, torch.float32))
         loss = F.cross_entropy(logits, labels, reduction="sum")
         (loss / count).backward()
         return loss.detach(), (logits.detach().argmax(1) != labels).sum()
@@ -99,8 +98,7 @@ class Learner:
             rates: One a parameter: numbers, or 0-d tensors on the device, as a CUDA graph needs.
         """
         if isinstance(rates[0], Tensor) and not isinstance(self.decays[0], Tensor):
-            decays = torch.tensor(self.decays, dtype=rates[0].dtype, device=rates[0].device)
-            self.decays = list(decays.unbind())
+            self.decays = list(rates[0].new_tensor(self.decays).unbind())
         velocities = list(self.velocities.values())
         if self.recipe.velocity == "without rate":
             self.rates = rescale_(velocities, self.rates or rates, rates)
@@ -133,18 +131,14 @@ class Learner:
         own = self.columns()
         for number, tensors in own.items():
             stored = columns.get(number, {})
-            for name in tensors.keys() ^ stored.keys():
-                how = "lacks" if name in tensors else "holds a surplus"
-                raise InputError(f"column {number} {how} {name}: it belongs to another net")
-            for name, value in tensors.items():
-                theirs, ours = (
-                    f"{t.dtype} of shape {tuple(t.shape)}" for t in (stored[name], value)
-                )
-                if theirs != ours:
-                    raise InputError(
-                        f"{name} of column {number} is {theirs}, this net's {ours}: "
-                        "it belongs to another net"
-                    )
+            theirs, ours = (
+                {name: f"{t.dtype} of shape {tuple(t.shape)}" for name, t in held.items()}
+                for held in (stored, tensors)
+            )
+            for name in ours | theirs:
+                one, two = theirs.get(name, "missing"), ours.get(name, "missing")
+                given = f"{name} of column {number} is {one}, this net's {two}"
+                require(one == two, f"{given}: it belongs to another net")
         for number, tensors in own.items():
             for name, value in tensors.items():
                 value.copy_(columns[number][name])
@@ -161,14 +155,11 @@ def keep_memory() -> None:
     one, takes a visible share of a step on a CPU.
     """
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-    try:
+    with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(trim_threshold, 2**31 - 1)
-    for least in (2**30, 2**25):  # some versions take no more than the latter
-        if mallopt(mmap_threshold, least):
-            return
+        mallopt(trim_threshold, 2**31 - 1)
+        # some versions take no more than the latter
+        any(mallopt(mmap_threshold, least) for least in (2**30, 2**25))
 
 
 def rescale_(

@@ -29,25 +29,21 @@ class Log:
             self.file = self.path.open("a")
             self.outputs: list[Any] = [self.file]
             with suppress(ImportError):
-                from tensorboard.compat.proto.summary_pb2 import Summary
                 from torch.utils.tensorboard import SummaryWriter
 
-                self.summary = Summary
-                self.outputs.append(
-                    SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-                )
+                board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+                self.outputs.append(board)
 
     def add(self, kind: str, step: int, **values: float | int | str | None) -> None:
         with writing(self.path.parent):
             self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
             for board in self.outputs[1:]:
-                scalars = [
-                    self.summary.Value(tag=f"{kind}/{name}", simple_value=value)
-                    for name, value in values.items()
-                    if isinstance(value, int | float)
-                ]
+                from tensorboard.compat.proto.summary_pb2 import Summary
+
+                numbers = [item for item in values.items() if isinstance(item[1], int | float)]
+                scalars = [Summary.Value(tag=f"{kind}/{n}", simple_value=x) for n, x in numbers]
                 # one event for all: add_scalar, one for each, takes five times as long
-                board.file_writer.add_summary(self.summary(value=scalars), step)
+                board.file_writer.add_summary(Summary(value=scalars), step)
 
     def flush(self) -> None:
         with writing(self.path.parent):

@@ -13,15 +13,11 @@ from typing import Literal
 
 import torch
 
-from alexnet.errors import InputError
+from alexnet.errors import require
 
 Precision = Literal["fp32", "tf32", "bf16", "fp64"]
-PRECISIONS: dict[str, torch.dtype] = {
-    "fp32": torch.float32,
-    "tf32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp64": torch.float64,
-}
+PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "tf32": torch.float32}
+PRECISIONS |= {"bf16": torch.bfloat16, "fp64": torch.float64}
 
 
 @contextmanager
@@ -34,10 +30,10 @@ def using_precision(precision: str, device: torch.device) -> Iterator[torch.dtyp
     Raises:
         InputError: The precision does not exist, or not on this device.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"there is no precision {precision!r}; there are {', '.join(PRECISIONS)}")
-    if precision == "tf32" and device.type != "cuda":
-        raise InputError("precision tf32 needs a CUDA device; use fp32")
+    none = f"there is no precision {precision!r}; there are {', '.join(PRECISIONS)}"
+    require(precision in PRECISIONS, none)
+    possible = precision != "tf32" or device.type == "cuda"
+    require(possible, "precision tf32 needs a CUDA device; use fp32")
     switches = (torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv"))  # noqa: B009 (unknown to the type checker)
     before = [switch.fp32_precision for switch in switches]
     for switch in switches:

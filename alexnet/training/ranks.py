@@ -22,8 +22,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
-from alexnet.errors import InputError, SharedError
-from alexnet.exchange import Across, Together, Waits, reaching_others
+from alexnet.errors import InputError, SharedError, require
+from alexnet.exchange import Across, Stopwatch, Together, reaching_others
 
 TIMEOUT = 600.0  # seconds without any progress after which a run is given up
 
@@ -50,11 +50,6 @@ class Ranks:
     def shard(self) -> tuple[int, int]:
         """Which part of every batch is this row's, of how many."""
         return self.row, self.rows
-
-    @property
-    def keeps(self) -> bool:
-        """Whether this rank writes its columns into checkpoints: one row does."""
-        return self.row == 0
 
     def tick(self) -> None:
         self.ticks += 1
@@ -142,7 +137,7 @@ class Gradients:
         self.ranks, self.overlap = ranks, overlap
         self.buffers = [buffer for buffer in buffers if buffer.is_floating_point()]
         self._under_way: list[dist.Work] = []
-        self._waits = Waits()
+        self._waited, self._on_gpu = Stopwatch(), ranks.device.type == "cuda"
         self.bytes = 0  # of gradients summed so far
         if ranks.peers is not None:
             for parameter in parameters:
@@ -160,7 +155,7 @@ class Gradients:
 
     def _wait(self) -> None:
         if self._under_way:
-            with self._waits.waiting(self.ranks.device.type == "cuda"):
+            with reaching_others(), self._waited.running(self._on_gpu):
                 for work in self._under_way:
                     work.wait()
             self._under_way.clear()
@@ -170,7 +165,7 @@ class Gradients:
         self._wait()
         if self.buffers and self.ranks.peers is not None:
             message = torch.cat([buffer.flatten() for buffer in self.buffers])
-            with self._waits.waiting(self.ranks.device.type == "cuda"):
+            with reaching_others(), self._waited.running(self._on_gpu):
                 dist.all_reduce(message, group=self.ranks.peers)
             message /= self.ranks.rows
             sizes = [buffer.numel() for buffer in self.buffers]
@@ -179,12 +174,7 @@ class Gradients:
 
     def seconds(self) -> float:
         """Seconds waited for the other rows since the last call."""
-        return self._waits.seconds()
-
-
-def launched() -> bool:
-    """Whether `torchrun`, or something like it, started this process as one of several."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+        return self._waited.seconds()
 
 
 def join(
@@ -205,17 +195,19 @@ def join(
         InputError: The ranks do not make a mesh.
         RuntimeError: Ranks do not come in time; the message names them.
     """
-    if not launched():
-        if column_ranks is not None:
-            start = "`torchrun --nproc-per-node N -m alexnet train ...`"
-            raise InputError(f"--column-ranks is for several ranks, which {start} starts")
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():  # which torchrun and the like set
+        require(
+            column_ranks is None,
+            "--column-ranks is for several ranks, which `torchrun --nproc-per-node N -m alexnet "
+            "train ...` starts",
+        )
         return Ranks(device)
-    world = int(os.environ["WORLD_SIZE"])
+    world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     spread = column_ranks if column_ranks is not None else columns if world % columns == 0 else 1
     if spread < 1 or world % spread or columns % spread:
+        both = f"the number of ranks, which is {world}, and that of columns, which is {columns}"
         raise SharedError(
-            f"--column-ranks {spread} does not divide both the number of ranks, which is {world}, "
-            f"and that of the net's columns, which is {columns}; choose one that does"
+            f"--column-ranks {spread} does not divide both {both}; choose one that does"
         )
     device, backend = _own_device(device, world)
     ranks = Ranks(device)
@@ -223,13 +215,11 @@ def join(
         return ranks
     # torchrun keeps one store for all its restarts: entries of an earlier start must not be read
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    ranks.rank, ranks.world = int(os.environ["RANK"]), world
+    ranks.rank, ranks.world = rank, world
     ranks._store = dist.PrefixStore(f"alexnet/{attempt}", _gather(ranks, timeout, attempt))
     _watch(ranks, timeout, attempt)
     longer = timedelta(seconds=2 * timeout + 30)  # the watch is to speak first
-    dist.init_process_group(
-        backend, store=ranks._store, rank=ranks.rank, world_size=world, timeout=longer
-    )
+    dist.init_process_group(backend, None, longer, world, rank, ranks._store)
     kind, shape = "cuda" if "nccl" in backend else "cpu", (world // spread, spread)
     mesh = init_device_mesh(kind, shape, mesh_dim_names=("data", "column"))
     ranks.row, ranks.column = (mesh.get_local_rank(name) for name in ("data", "column"))
@@ -270,18 +260,17 @@ def _gather(ranks: Ranks, timeout: float, attempt: str) -> dist.Store:
     try:
         store.wait(names, timedelta(seconds=timeout))
     except RuntimeError as error:
-        missing = [f"rank {rank}" for rank, name in enumerate(names) if not store.check([name])]
+        missing = [rank for rank, name in enumerate(names) if not store.check([name])]
+        remedy = f"start all {ranks.world} with {where}, or raise --timeout"
         raise RuntimeError(
-            f"{' and '.join(missing)} did not come within {timeout:g} s; "
-            f"start all {ranks.world} with {where}, or raise --timeout"
+            f"{listed(missing)} did not come within {timeout:g} s; {remedy}"
         ) from error
     return store
 
 
-def _connect(timeout: float, is_master: bool = False, **options: bool) -> dist.TCPStore:
+def _connect(timeout: float, **options: bool) -> dist.TCPStore:
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    longest = timedelta(seconds=timeout)
-    return dist.TCPStore(address, port, is_master=is_master, timeout=longest, **options)
+    return dist.TCPStore(address, port, timeout=timedelta(seconds=timeout), **options)
 
 
 def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:
@@ -315,12 +304,9 @@ def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:
             except RuntimeError:  # the store's keeper has ended, or a rank never came
                 continue
             if first:  # the rank that noticed first speaks for all
-                print(
-                    f"alexnet: {_accusation(signs, timeout)}, in step {ranks.step + 1}; stopping "
-                    "all ranks. The same command with --resume goes on from the last checkpoint",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                problem = f"{_accusation(signs, timeout)}, in step {ranks.step + 1}; stopping all"
+                remedy = "The same command with --resume goes on from the last checkpoint"
+                print(f"alexnet: {problem} ranks. {remedy}", file=sys.stderr, flush=True)
             time.sleep(pause)  # let the rest read what they need
             os._exit(1)
 
@@ -330,9 +316,12 @@ def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:
 def _accusation(signs: list[tuple[int, str]], timeout: float) -> str:
     """Which rank stalls. signs: Of each rank its signs of life, and its place."""
     fewest = min(ticks for ticks, _ in signs)
-    stalled = " and ".join(
-        f"rank {rank} ({place})" for rank, (ticks, place) in enumerate(signs) if ticks == fewest
-    )
-    others = " and ".join(f"rank {rank}" for rank, (ticks, _) in enumerate(signs) if ticks > fewest)
-    message = f"{stalled} made no progress for {timeout:g} s"
-    return f"{message}, while {others} waited" if others else message
+    stalled = [f"{rank} ({at})" for rank, (ticks, at) in enumerate(signs) if ticks == fewest]
+    others = [rank for rank, (ticks, _) in enumerate(signs) if ticks > fewest]
+    message = f"{listed(stalled)} made no progress for {timeout:g} s"
+    return f"{message}, while {listed(others)} waited" if others else message
+
+
+def listed(ranks: Iterable[object]) -> str:
+    """Ranks in words: "rank 0 and rank 2"."""
+    return " and ".join(f"rank {rank}" for rank in ranks)

@@ -20,7 +20,7 @@ from alexnet import evaluation, rng
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Loader, steps_per_epoch
 from alexnet.data.pack import Pack
-from alexnet.errors import InputError
+from alexnet.errors import InputError, require
 from alexnet.training import checkpoint, folder
 from alexnet.training.config import Config, check_possible
 from alexnet.training.interruption import Interrupted, collected_signals
@@ -31,6 +31,7 @@ from alexnet.training.ranks import Ranks
 from alexnet.training.schedule import Schedule
 from alexnet.training.steps import EagerStep, Flags, GraphStep, StepInput, StepResult
 
+STATE = ("step", "seconds", "loss_sum", "error_sum", "ended")  # of a `Run`, in its checkpoints
 LEFT_CHANCE = 0.9  # the loss has left chance when it is below this share of ln(classes)
 
 
@@ -123,25 +124,23 @@ class Run:
 
         size = config.batch_size
         self.loader = Loader(self.pack, size, config.seed, ranks.device, ranks.shard)
-        self.stepper: EagerStep
-        if config.mode == "graph":
-            self.stepper = GraphStep(learner, self.augment, self.pack.size, size, self.flags)
-        else:
-            self.stepper = EagerStep(learner, self.augment, self.flags)
+        kind = GraphStep if config.mode == "graph" else EagerStep
+        self.stepper = kind(learner, self.augment, size, self.flags)
         self.log = Log(self.out, self.step) if ranks.is_first else None
         self.writer = checkpoint.Writer(
             self.out / "checkpoints",
-            [str(number) for number in range(learner.net.preset.columns)],
+            range(learner.net.preset.columns),
             ranks.one_word(),
             ranks.is_first,
             self.keep,
         )
+        hidden = None if self.progress and ranks.is_first else True  # None: without a terminal
         self.bar = tqdm(
             total=self.last_step,
             initial=self.step,
             desc=config.preset,
             unit="step",
-            disable=None if self.progress and ranks.is_first else True,
+            disable=hidden,
         )
         self.rates: list[float] = []  # of this epoch, one a parameter
         self.signals: list[int] = []  # numbers of those that came
@@ -186,7 +185,7 @@ class Run:
         end = min(self.steps_per_epoch, self.last_step - epoch * self.steps_per_epoch)
         with closing(self.loader.epoch(epoch, done)) as shares:
             for number in range(done, end):
-                with self.stepper.feeding:
+                with self.stepper.feeding.running():
                     images, labels, ids, positions = next(shares)
                     step = epoch * self.steps_per_epoch + number
                     keys = rng.key(rng.DROPOUT, config.seed, step, ids)
@@ -204,8 +203,7 @@ class Run:
         now = time.monotonic()
         took, self.counted = now - self.counted, now
         self.seconds += took
-        self.step += 1
-        self.ranks.step = self.step
+        self.step = self.ranks.step = self.step + 1
         self.loss_sum += result.loss
         self.error_sum += result.errors
         self.log_step(result, took)
@@ -226,20 +224,12 @@ class Run:
     def log_step(self, result: StepResult, took: float) -> None:
         feeding = self.stepper.feeding.seconds()
         exchange = self.ranks.exchange.seconds() + self.learner.gradients.seconds()
-        if self.log is None:
-            return
-        self.log.add(
-            "step",
-            self.step,
-            epoch=(self.step - 1) // self.steps_per_epoch,
-            loss=result.loss / result.count,
-            error=result.errors / result.count,
-            rate=max(self.rates),
-            images_per_second=result.count / took,
-            seconds_data=feeding,
-            seconds_exchange=exchange,
-            seconds_compute=took - feeding - exchange,
-        )
+        seconds = {"data": feeding, "exchange": exchange, "compute": took - feeding - exchange}
+        row = {f"seconds_{name}": spent for name, spent in seconds.items()}
+        row |= {"loss": result.loss / result.count, "error": result.errors / result.count}
+        row |= {"rate": max(self.rates), "images_per_second": result.count / took}
+        if self.log is not None:
+            self.log.add("step", self.step, epoch=(self.step - 1) // self.steps_per_epoch, **row)
 
     def has_diverged(self) -> bool:
         """Whether a tensor that a checkpoint would hold, of any rank, is no longer finite."""
@@ -252,12 +242,8 @@ class Run:
         config, steps = self.config, self.step % self.steps_per_epoch
         images = steps * config.batch_size or len(self.pack)
         loss, train_error = self.loss_sum / images, self.error_sum / images
-        row: dict[str, float] = {
-            "epoch": self.step / self.steps_per_epoch,
-            "loss": loss,
-            "error": train_error,
-            "falls": self.schedule.falls,
-        }
+        row = {"epoch": self.step / self.steps_per_epoch, "loss": loss, "error": train_error}
+        row["falls"] = self.schedule.falls
         if "val" in self.splits:
             errors = self.validate(self.splits["val"])
             row |= {"val_top1": errors.top1, "val_top5": errors.top5, "val_nll": errors.nll}
@@ -266,11 +252,9 @@ class Run:
         if self.log is not None:
             self.log.add("epoch", self.step, **row)
         self.loss_sum = self.error_sum = 0.0
-        target = config.stop_at_train_error
-        if target is not None and train_error <= target:
+        self.ended = "plateau" if self.schedule.finished else None
+        if config.stop_at_train_error is not None and train_error <= config.stop_at_train_error:
             self.ended = "reached"
-        elif self.schedule.finished:
-            self.ended = "plateau"
 
     def validate(self, pack: Pack) -> evaluation.Errors:
         """The errors on a whole pack, of which each row of ranks sees its share."""
@@ -290,18 +274,11 @@ class Run:
         self.settle()
         if self.log is not None:
             self.log.flush()
-        state = {
-            "run": self.config.identity,
-            "step": self.step,
-            "epoch": self.step / self.steps_per_epoch,
-            "seconds": self.seconds,
-            "loss_sum": self.loss_sum,
-            "error_sum": self.error_sum,
-            "schedule": self.schedule.state(),
-            "rates": dict(zip(self.short_names(), self.learner.rates)),
-            "ended": self.ended,
-        }
-        self.writer.save(self.step, self.learner.columns() if self.ranks.keeps else {}, state)
+        state: dict[str, Any] = {name: getattr(self, name) for name in STATE}
+        state |= {"run": self.config.identity, "epoch": self.step / self.steps_per_epoch}
+        state["rates"] = dict(zip(self.short_names(), self.learner.rates))
+        state["schedule"] = self.schedule.state()
+        self.writer.save(self.step, self.learner.columns() if self.ranks.row == 0 else {}, state)
         self.saved = time.monotonic()
 
     def short_names(self) -> list[str]:
@@ -313,22 +290,24 @@ class Run:
         if not (done := checkpoint.steps(self.out / "checkpoints")):
             return
         last, names = done[-1], self.short_names()
-        columns, state = checkpoint.load(last, [str(n) for n in self.learner.net.numbers])
+        columns, state = checkpoint.load(last, self.learner.net.numbers)
         state = {"run": self.config.identity, "rates": [], "ended": None} | state  # of older ones
         try:
-            if state["run"] != self.config.identity:
-                raise InputError("it is of a run with another config")
+            require(
+                state["run"] == self.config.identity,
+                "it is of a run with another config",
+            )
             checkpoint.check_state(state, last.name, self.last_step, names)
             self.schedule.restore(state.get("schedule"))
             self.learner.restore(columns)
         except InputError as error:
             raise InputError(
-                f"{last} does not belong to this run: {error}; "
-                "remove it to go on from the checkpoint before it"
+                f"{last} does not belong to this run: {error}; remove it to go on from the "
+                "checkpoint before it"
             ) from None
         self.learner.rates = [state["rates"][name] for name in names] if state["rates"] else []
-        self.step, self.seconds, self.ended = state["step"], state["seconds"], state["ended"]
-        self.loss_sum, self.error_sum = state["loss_sum"], state["error_sum"]
+        for name in STATE:
+            setattr(self, name, state[name])
 
     def settle(self) -> None:
         """Wait for the checkpoint that is being written. If a rank cannot write its part, all
@@ -337,8 +316,8 @@ class Run:
         if any(failed) and not self.writer.failed():
             self.writer.give_up()
             raise RuntimeError(
-                "another rank could not write its part of a checkpoint to "
-                f"{self.writer.folder}; it says why"
+                f"another rank could not write its part of a checkpoint to {self.writer.folder}; "
+                "it says why"
             )
         self.writer.wait()
 
@@ -352,9 +331,8 @@ class Run:
         """Stop, on all ranks."""
         self.close()
         self.ranks.meet()
-        number = self.signals[0] if self.signals else signal.SIGTERM
         raise Interrupted(
-            number,
+            self.signals[0] if self.signals else signal.SIGTERM,
             f"stopped at step {self.step} of {self.last_step}; nothing is lost: "
             "the same command with --resume goes on from there",
         )
@@ -363,21 +341,14 @@ class Run:
         """Write the weights and the summary, which make the run a finished one."""
         self.close()
         ranks, config = self.ranks, self.config
-        count = self.learner.net.preset.columns
-        columns = folder.gather_columns(self.learner.columns(), count, self.out, ranks)
+        columns = folder.gather_columns(self.learner, self.out)
         if ranks.is_first:
             folder.write_weights(config, columns, self.out)
-            summary = {
-                "config": asdict(config),
-                "steps": self.step,
-                "epochs": self.step / self.steps_per_epoch,
-                "ended": self.ended or "budget",
-                "diverged_at": self.step + 1 if self.ended == "diverged" else None,
-                "falls": self.schedule.falls,
-                "seconds": round(self.seconds, 1),
-                "threads": torch.get_num_threads(),
-                "ranks": [ranks.rows, ranks.world // ranks.rows],
-                "device": ranks.device.type,
-            }
+            summary = {"config": asdict(config), "steps": self.step}
+            summary |= {"epochs": self.step / self.steps_per_epoch, "ended": self.ended or "budget"}
+            summary["diverged_at"] = self.step + 1 if self.ended == "diverged" else None
+            summary |= {"falls": self.schedule.falls, "seconds": round(self.seconds, 1)}
+            summary |= {"threads": torch.get_num_threads(), "device": ranks.device.type}
+            summary["ranks"] = [ranks.rows, ranks.world // ranks.rows]
             folder.write_json(self.out / folder.SUMMARY, summary)
         ranks.meet()

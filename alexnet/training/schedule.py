@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet.errors import InputError
+from alexnet.errors import require
 from alexnet.presets import Recipe
 
 MAX_FALLS = 3  # of the plateau rule; the next plateau ends the run
@@ -59,10 +59,6 @@ class Schedule:
         """Take `state()` back. Raises InputError where it cannot be that."""
 
 
-class Constant(Schedule):
-    """No falls."""
-
-
 class Logged(Schedule):
     """The falls logged in 2012. Source: layer-params-145-2010.cfg:170-176."""
 
@@ -70,13 +66,10 @@ class Logged(Schedule):
         recipe, now = self.recipe, self.logged_epoch(epoch)
         falls = recipe.bias_falls if kind == "bias" else recipe.falls
         rate = self.start(kind) / 10 ** sum(now >= fall for fall in falls)
-        if layer == "conv1":
-            if recipe.conv1_freeze is not None and now >= recipe.conv1_freeze:
-                return 0.0
-            ahead = recipe.conv1_fall is not None and recipe.conv1_fall <= now < recipe.falls[-1]
-            if ahead and kind != "bias":
-                return rate / 10
-        return rate
+        if layer == "conv1" and recipe.conv1_freeze is not None and now >= recipe.conv1_freeze:
+            return 0.0
+        ahead = recipe.conv1_fall is not None and recipe.conv1_fall <= now < recipe.falls[-1]
+        return rate / 10 if layer == "conv1" and ahead and kind != "bias" else rate
 
 
 @dataclass
@@ -99,38 +92,32 @@ class Plateau(Schedule):
         return self.start(kind) / 10**self.falls
 
     def observe(self, validation_error: float, started: bool) -> None:
-        if not started:
-            return
-        if validation_error < self.best:
+        better = validation_error < self.best
+        if started and better:
             self.best, self.waited = validation_error, 0
-            return
-        self.waited += 1
+        elif started:
+            self.waited += 1
         if self.waited >= self.patience:
             self.finished = self.falls == MAX_FALLS
             self.falls, self.best, self.waited = min(self.falls + 1, MAX_FALLS), math.inf, 0
 
     def state(self) -> dict[str, Any]:
-        return {
-            "epochs": self.epochs,
-            "patience": self.patience,
-            "falls": self.falls,
-            "best": None if math.isinf(self.best) else self.best,  # JSON has no infinity
-            "waited": self.waited,
-            "finished": self.finished,
-        }
+        names = ("epochs", "patience", "falls", "best", "waited", "finished")
+        best = None if math.isinf(self.best) else self.best  # JSON has no infinity
+        return {name: getattr(self, name) for name in names} | {"best": best}
 
     def restore(self, state: Any) -> None:
         names = self.state().keys()
-        if not isinstance(state, dict) or state.keys() != names:
-            raise InputError(f"its schedule is {state!r}, without {', '.join(names)} or with more")
+        whole = isinstance(state, dict) and state.keys() == names
+        require(whole, f"its schedule is {state!r}, without {', '.join(names)} or with more")
         types = {"epochs": (int, float), "best": (int, float, type(None)), "finished": (bool,)}
         for name, value in state.items():
             most = MAX_FALLS if name == "falls" else math.inf
             of_type = type(value) in types.get(name, (int,))
-            if not of_type or (value is not None and not 0 <= value <= most):
-                raise InputError(f"its schedule's {name} is {value!r}")
+            fits = of_type and (value is None or 0 <= value <= most)
+            require(fits, f"its schedule's {name} is {value!r}")
         self.falls, self.waited, self.finished = (state[n] for n in ("falls", "waited", "finished"))
         self.best = math.inf if state["best"] is None else state["best"]
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"plateau": Plateau, "logged": Logged, "constant": Constant}
+SCHEDULES: dict[str, type[Schedule]] = {"plateau": Plateau, "logged": Logged, "constant": Schedule}

@@ -5,16 +5,15 @@ and `last()`, which returns what is still under way.
 """
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from alexnet.data.augment import Augment
+from alexnet.exchange import Stopwatch
 from alexnet.training.learner import Learner
 
 WARM_UP = 3  # steps before a capture, in which kernels are compiled and tuned; their rate is 0
@@ -51,32 +50,12 @@ class StepResult:
     flags: Flags
 
 
-class Stopwatch:
-    """Counts the seconds spent in `with` blocks."""
-
-    def __init__(self) -> None:
-        self._spent = self._began = 0.0
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self._spent += time.monotonic() - self._began
-
-    def seconds(self) -> float:
-        """Seconds since the last call."""
-        spent, self._spent = self._spent, 0.0
-        return spent
-
-
 class Pending:
     """A step's summed loss in nats and its errors, on their way from the device."""
 
     def __init__(self, totals: Tensor):
-        self.event = torch.cuda.Event() if totals.device.type == "cuda" else None
         self.totals = totals.to("cpu", non_blocking=True, copy=True)
-        if self.event is not None:
-            self.event.record()
+        self.event = torch.cuda.current_stream().record_event() if totals.is_cuda else None
 
     def read(self) -> tuple[float, float]:
         """Wait for that step, and not for what was sent to the device after it."""
@@ -90,15 +69,18 @@ class EagerStep:
     """Steps one after the other, each known when the next begins.
 
     Args:
+        count: Images in a full batch.
         flags: Gives this rank's flags.
     """
 
-    def __init__(self, learner: Learner, augment: Augment, flags: Callable[[], Flags] = Flags):
-        self.learner, self.augment, self.flags = learner, augment, flags
+    def __init__(
+        self, learner: Learner, augment: Augment, count: int, flags: Callable[[], Flags] = Flags
+    ):
+        self.learner, self.augment, self.count, self.flags = learner, augment, count, flags
         self.feeding = Stopwatch()  # what augmentation takes, and whoever makes batches
 
     def step(self, batch: StepInput) -> StepResult | None:
-        with self.feeding:
+        with self.feeding.running():
             x = self.augment.cut(batch.images, *batch.draw)
         share = self.learner.backward(x, batch.labels, batch.keys, batch.size)
         (loss, errors), flags = self.learner.ranks.totals(share, self.flags())
@@ -123,29 +105,19 @@ class GraphStep(EagerStep):
     and with them weights and velocities stay what they were: the run stops as the eager one does.
 
     Args:
-        size: Side of the batches' images.
         count: Images in a full batch.
     """
 
     def __init__(
-        self,
-        learner: Learner,
-        augment: Augment,
-        size: int,
-        count: int,
-        flags: Callable[[], Flags] = Flags,
+        self, learner: Learner, augment: Augment, count: int, flags: Callable[[], Flags] = Flags
     ):
-        super().__init__(learner, augment, flags)
-        self.count, device = count, learner.ranks.device
+        super().__init__(learner, augment, count, flags)
+        device = learner.ranks.device
         self._under_way: Pending | StepResult | None = None
-        zeros = partial(torch.zeros, device=device)
-        self.images = zeros(count, size, size, 3, dtype=torch.uint8)
-        self.offsets, self.shift = zeros(count, 2, dtype=torch.int64), zeros(count, 3)
-        self.flips = zeros(count, dtype=torch.bool)
-        self.labels, self.keys = (zeros(count, dtype=torch.int64) for _ in range(2))
+        self.inputs: list[Tensor] = []  # images, draw, labels, keys: those of the last full batch
         rate_type = torch.float64 if device.type == "cpu" else torch.float32
-        self.rates = zeros(len(learner.parameters), dtype=rate_type)
-        self.totals = zeros(2, dtype=torch.float64)  # summed loss, errors
+        self.rates = torch.zeros(len(learner.parameters), dtype=rate_type, device=device)
+        self.totals = torch.zeros(2, dtype=torch.float64, device=device)  # summed loss, errors
         self.finite = torch.ones((), dtype=torch.bool, device=device)  # all losses so far
         # by the scale of the pixels, which the kernel holds as a number
         self.graphs: dict[float, torch.cuda.CUDAGraph] = {}
@@ -168,13 +140,13 @@ class GraphStep(EagerStep):
 
     def send(self, batch: StepInput) -> Pending:
         """Start one step of a full batch, without waiting for it."""
-        offsets, flips, shift, scale = batch.draw
+        *drawn, scale = batch.draw
+        new = (batch.images, *drawn, batch.labels, batch.keys)
+        self.inputs = self.inputs or [value.to(self.rates.device, copy=True) for value in new]
         rates = torch.tensor(batch.rates, dtype=self.rates.dtype)
-        new = (batch.images, offsets, flips, shift, batch.labels, batch.keys, rates)
-        held = (self.images, self.offsets, self.flips, self.shift, self.labels, self.keys)
-        for tensor, value in zip((*held, self.rates), new, strict=True):
+        for tensor, value in zip((*self.inputs, self.rates), (*new, rates), strict=True):
             tensor.copy_(value, non_blocking=True)
-        if self.images.device.type != "cuda":
+        if not self.rates.is_cuda:
             self.compute(scale)
         else:
             if scale not in self.graphs:
@@ -185,10 +157,9 @@ class GraphStep(EagerStep):
     def compute(self, scale: float) -> None:
         """The step itself: reads and writes nothing but tensors that stay, and asks none for its
         value."""
-        x = self.augment.cut(self.images, self.offsets, self.flips, self.shift, scale)
-        loss, errors = self.learner.gradients_of(
-            x.to(self.learner.dtype), self.labels, self.keys, self.count
-        )
+        images, offsets, flips, shift, labels, keys = self.inputs
+        x = self.augment.cut(images, offsets, flips, shift, scale).to(self.learner.dtype)
+        loss, errors = self.learner.gradients_of(x, labels, keys, self.count)
         self.finite.logical_and_(loss.isfinite())
         self.learner.update(torch.where(self.finite, self.rates, 0.0).unbind())
         self.totals.copy_(torch.stack([loss.double(), errors.double()]))

@@ -14,7 +14,7 @@ LIBRARY = "from alexnet_kernels import _native; print(_native.library())"
 
 
 def test_prototypes_are_read_from_the_source():
-    prototypes = _native.prototypes(_native.SOURCE.read_text())
+    prototypes = _native.prototypes("".join(path.read_text() for path in _native.SOURCES))
     pointer, long = ctypes.c_void_p, ctypes.c_long
     shared = [long, long, ctypes.c_int]
     assert prototypes["keep_mask"] == [pointer, pointer, *shared, long, ctypes.c_int64]
@@ -95,5 +95,5 @@ def test_threads_survive_a_fork():
 @pytest.mark.parametrize("openmp", [[], ["-fopenmp"]], ids=["alone", "openmp"])
 def test_the_source_compiles_without_warnings(openmp, tmp_path):
     flags = [*_native.FLAGS, *openmp, "-Wall", "-Wextra", "-Werror", "-std=c99"]
-    command = ["cc", *flags, "-o", str(tmp_path / "a.so"), str(_native.SOURCE), "-lm"]
+    command = ["cc", *flags, "-o", str(tmp_path / "a.so"), str(_native.SOURCES[0]), "-lm"]
     subprocess.run(command, check=True)

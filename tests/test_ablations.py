@@ -20,10 +20,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("n", range(2, 14))
 def test_intervals_are_students(n):
     values = list(np.random.default_rng(n).normal(3, 2, n))
-    mean, half = claims.interval(values)
+    mean, half = claims.mean_interval(values)
     low, high = stats.t.interval(0.95, n - 1, np.mean(values), stats.sem(values))
     assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-9)
-    assert claims.interval([1.5]) == (1.5, math.inf)
+    assert claims.mean_interval([1.5]) == (1.5, math.inf)
 
 
 def ablated(**top1):
@@ -89,7 +89,7 @@ def test_the_ablations_table_and_figure_show_what_was_run_beside_the_paper():
         line.split("  ")[1] if line.startswith("  ") else line.split("  ")[0]: line
         for line in ablations.table(result).splitlines()
     }
-    mean, half = claims.interval([1.4, 1.6, 1.0])
+    mean, half = claims.mean_interval([1.4, 1.6, 1.0])
     assert (
         f"+1.4                     {mean:+.1f} ± {half:.1f}"
         in rows["without response normalization (3.3)"]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from alexnet import rng
-from alexnet.data.pack import PackWriter, open_splits
+from alexnet.data.pack import open_splits
+from alexnet.data.pack_writer import PackWriter
 from alexnet.errors import InputError
 from alexnet.training import VERSION, Config, log, train
 from tests.runs import configure

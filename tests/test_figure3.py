@@ -7,8 +7,8 @@ import matplotlib
 import numpy as np
 import pytest
 
+from alexnet import training
 from alexnet.experiments import figure3, jobs
-from alexnet.training import trainer
 from tests.experiments import drawn, own, run
 
 matplotlib.use("Agg")
@@ -129,7 +129,7 @@ def test_figure3_stores_the_kernels_of_every_seeds_base_net(packs72):
     assert (metrics["columns"], metrics["kernels_a_column"], metrics["train_images"]) == (2, 6, 36)
     assert list(metrics["seeds"]) == ["0", "3"]
     for seed, found in metrics["seeds"].items():
-        net, _, _ = trainer.load_run(jobs.base_job(profile, int(seed)).folder(profile))
+        net, _, _ = training.load_run(jobs.base_job(profile, int(seed)).folder(profile))
         for column, kernels in enumerate(figure3.columns(found["kernels"])):
             learned = (
                 net.columns[str(column)]["conv1"].weight.detach().numpy().transpose(0, 2, 3, 1)

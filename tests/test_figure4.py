@@ -11,10 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from alexnet import evaluation
+from alexnet import evaluation, training
 from alexnet.data.pack import open_splits
 from alexnet.experiments import figure4, jobs
-from alexnet.training import trainer
 from tests.experiments import drawn, own, run
 
 matplotlib.use("Agg")
@@ -73,7 +72,7 @@ def test_figure4_finds_and_stores_what_it_draws(packs72, made):
         1 / 3, abs=1e-5
     )
 
-    net, augment, _ = trainer.load_run(jobs.base_job(profile, 2).folder(profile))
+    net, augment, _ = training.load_run(jobs.base_job(profile, 2).folder(profile))
     with torch.no_grad():
         views = {
             name: next(iter(augment.views(torch.from_numpy(p.gather(range(len(p)))))))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet import training
 from alexnet.data.pack import open_splits
 from alexnet.experiments import page
-from alexnet.training import trainer
 from tests.experiments import own, run
 
 matplotlib.use("Agg")
@@ -30,7 +30,7 @@ def test_a_net_of_eight_bits_is_the_net_to_half_a_step(packs72, serial, runs):
         for each in (profile.runs / "models").iterdir()
         if json.loads((each / "config.json").read_text())["seed"] == 3
     ]
-    full, augment, _ = trainer.load_run(folder)
+    full, augment, _ = training.load_run(folder)
     coarse, center = page.network(metrics["net"])
     for name, weight in full.export_merged().items():
         step = (

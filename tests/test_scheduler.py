@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from alexnet import experiments
+from alexnet import experiments, training
 from alexnet.data.pack import open_splits
 from alexnet.experiments import figure1, jobs, scheduler
 from alexnet.experiments.jobs import Job, Training
-from alexnet.training import checkpoint, log, trainer
+from alexnet.training import checkpoint, log
 from tests.experiments import TINY, own
 
 pytestmark = pytest.mark.usefixtures("one_thread", "runs")
@@ -142,7 +142,7 @@ def test_models_are_trained_in_workers_stopped_resumed_and_left_alone_when_there
         assert run.summary["steps"] == (1 if config.epochs < 1 else 320)
         # the config names no validation set
         assert not any("val_top1" in row for row in log.read(run.folder, "epoch"))
-    trainer.train(configs[1], packs, tmp_path / "here", progress=False)
+    training.train(configs[1], packs, tmp_path / "here", progress=False)
     weights = [folder / "weights.safetensors" for folder in (tmp_path / "here", folders[1])]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import claims, evaluation
+from alexnet import claims, evaluation, training
 from alexnet.data.pack import open_splits
 from alexnet.experiments import jobs, scheduler, table1, table2
 from alexnet.tables import Table
-from alexnet.training import trainer
 from tests.experiments import drawn, in_this_process, own, run
 
 matplotlib.use("Agg")
@@ -46,11 +45,11 @@ def test_seeds_are_filled_up_to_what_an_average_needs(seeds, least, found):
 def test_the_bootstraps_interval_is_that_of_a_mean():
     generator = np.random.default_rng(1)
     values = (generator.random(2000) < 0.3).astype(float)
-    low, high = table2.bootstrap_interval(values)
+    low, high = table2.interval(values)
     assert low < values.mean() < high and high - low == pytest.approx(
         2 * 1.96 * (0.3 * 0.7 / 2000) ** 0.5, rel=0.15
     )
-    assert table2.bootstrap_interval(np.ones(10)) == [1.0, 1.0]
+    assert table2.interval(np.ones(10)) == [1.0, 1.0]
     mean, low, high = table2.gain(values - 1)
     assert mean == pytest.approx(values.mean() - 1, abs=1e-5) and low < mean < high < 0
 
@@ -103,7 +102,7 @@ def test_rows_are_the_errors_of_nets_and_of_their_averages(packs72, everything):
     assert sorted(plain) == [0, 1, 2, 3, 4] and len(starred) == 2
 
     def predicted(path, views):
-        net, augment, _ = trainer.load_run(path)
+        net, augment, _ = training.load_run(path)
         return evaluation.predict(net, test, augment, views)[0]
 
     for views in (1, 10):
@@ -144,8 +143,8 @@ def test_starred_nets_have_six_convolutions_and_go_on_from_the_larger_set(everyt
             0.001,
             0.5,
         )
-        assert after[seed]["start"] == trainer.starting_point(
-            folder / trainer.Config(**before[seed]).identity
+        assert after[seed]["start"] == training.starting_point(
+            folder / training.Config(**before[seed]).identity
         )
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -262,7 +263,7 @@ def test_where_nothing_can_be_written_nothing_is_measured(out, capsys, monkeypat
 def test_the_benchmarks_know_nothing_of_alexnet():
     code = "import sys; sys.modules.update(alexnet=None, tqdm=None, matplotlib=None)\n"
     code += "from kernel_benchmarks import chart, operators"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
 
 
 # --- rows, files, tables ---

@@ -9,6 +9,7 @@ import ctypes
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -87,7 +88,8 @@ def _compile(compiler: str, source: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         folder = Path(tempfile.mkdtemp(prefix="alexnet-kernels-"))
-    for flags in ([*FLAGS, "-fopenmp"], FLAGS) if _has_libgomp() else (FLAGS,):
+    usual = FLAGS + shlex.split(os.environ.get("ALEXNET_CFLAGS", ""))
+    for flags in ([*usual, "-fopenmp"], usual) if _has_libgomp() else (usual,):
         facts = source, flags, compiler, version, platform.machine(), _processor()
         key = sha256(repr(facts).encode()).hexdigest()[:16]
         target = folder / f"native-{key}.so"

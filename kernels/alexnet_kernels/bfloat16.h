@@ -6,7 +6,7 @@
  * for scratch is lacking. */
 
 typedef uint16_t bf16;
-enum { STRIP = 8 }; /* pixels that are normalized together: scratch stays in the first-level cache */
+enum { STRIP = 8 }; /* pixels normalized together: scratch stays in the first-level cache */
 
 static inline float wide(bf16 x) {
     union {
@@ -18,7 +18,7 @@ static inline float wide(bf16 x) {
 
 static inline float same(float x) { return x; }
 
-static inline bf16 narrow(float x) { /* to the nearest, ties to even; NaN becomes the positive one */
+static inline bf16 narrow(float x) { /* to the nearest, ties to even; NaN becomes positive */
     union {
         float value;
         uint32_t bits;
@@ -35,8 +35,8 @@ static void round_off(const float *restrict x, bf16 *restrict y, long count) {
     for (long i = 0; i < count; i++) y[i] = narrow(x[i]);
 }
 
-/* s^-0.75 without a division or a root: a guess from the exponent, within 4.5 %, then Newton's steps
- * for y^-4 = s^3, which leave 2e-7. s is positive, infinite or NaN. */
+/* s^-0.75 without a division or a root: a guess from the exponent, within 4.5 %, then Newton's
+ * steps for y^-4 = s^3, which leave 2e-7. s is positive, infinite or NaN. */
 static inline float fast_power(float s) {
     union {
         float value;
@@ -240,7 +240,8 @@ static inline void pool_row_back(const bf16 *dy, const uint8_t *code, float *res
                                  long channels, long out_height, long width, long out_width,
                                  const long size, const long stride) {
     memset(dx, 0, width * channels * sizeof *dx);
-    for (long oh = h < size ? 0 : (h - size) / stride + 1; oh < out_height && oh * stride <= h; oh++)
+    const long first = h < size ? 0 : (h - size) / stride + 1;
+    for (long oh = first; oh < out_height && oh * stride <= h; oh++)
         for (long w = 0; w < out_width; w++)
             for (long j = 0; j < size; j++) {
                 const long at = (oh * out_width + w) * channels;
@@ -265,7 +266,8 @@ static int pool_last(const bf16 *x, bf16 *y, uint8_t *code, long from, long to, 
         bf16 *out = y + row * out_row;
         uint8_t *taps = code + row * out_row;
         for (long i = 0; i < size; i++) rows[i] = x + (top + i) * width * channels;
-        if (size == 3 && stride == 2) pool_row(rows, out, taps, channels, OUT(width), 3, 2, scratch);
+        if (size == 3 && stride == 2)
+            pool_row(rows, out, taps, channels, OUT(width), 3, 2, scratch);
         else pool_row(rows, out, taps, channels, OUT(width), size, stride, scratch);
     }
     free(scratch);
@@ -434,9 +436,10 @@ static int within_maps_last(const bf16 *x, const bf16 *dy, bf16 *y, long from, l
         }
         for (long h = 0; gradient && h < height; h++) {
             sum_down(terms, sums, h, height, row, radius);
+            const float *restrict kept = scaled + h * row;
             for (long i = 0; i < row; i++)
                 out[h * row + i] =
-                    narrow(scaled[h * row + i] - wide(in[h * row + i]) * (2 * alpha * beta) * sums[i]);
+                    narrow(kept[i] - wide(in[h * row + i]) * (2 * alpha * beta) * sums[i]);
         }
     }
     free(memory);
@@ -449,8 +452,8 @@ static int norm_bf16(const bf16 *x, const float *bias, const bf16 *dy, bf16 *y, 
                      long channels, long pixels, long columns, long radius, float alpha, float beta,
                      float k, int order, int last) {
     if (last)
-        return norm_last(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k,
-                         order);
+        return norm_last(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta,
+                         k, order);
     const long count = channels * pixels;
     float *in = malloc(3 * count * sizeof *in), *g = in + count, *out = g + count;
     int fine = in != 0;
@@ -469,7 +472,8 @@ static int within_maps_bf16(const bf16 *x, const bf16 *dy, bf16 *y, long from, l
                             long channels, long height, long width, long radius, float alpha,
                             float beta, float k, int last) {
     if (last)
-        return within_maps_last(x, dy, y, from, to, channels, height, width, radius, alpha, beta, k);
+        return within_maps_last(x, dy, y, from, to, channels, height, width, radius, alpha, beta,
+                                k);
     const long count = height * width;
     float *in = malloc(3 * count * sizeof *in), *g = in + count, *out = g + count;
     int fine = in != 0;

@@ -391,8 +391,8 @@ static int moved(float *const *w, const float *const *g, float *const *v, const 
  * scale * (crop - mean + shift). The mean image is cropped with the image where `aligned` is set. */
 #define CUT(name, type, store)                                                                     \
     static int name(const uint8_t *images, const int64_t *offsets, const uint8_t *flips,           \
-                   const float *shift, const float *mean, type *out, long from, long to, long height,\
-                   long width, long size, float scale, int aligned, int last) {                    \
+                   const float *shift, const float *mean, type *out, long from, long to,           \
+                   long height, long width, long size, float scale, int aligned, int last) {       \
         const long plane = size * size;                                                            \
         for (long n = from; n < to; n++) {                                                         \
             const long top = offsets[2 * n], left = offsets[2 * n + 1];                            \

@@ -1,8 +1,10 @@
 """C that is compiled on the spot: once, anywhere, with torch's threads or our own."""
 
 import ctypes
+import platform
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 from references import run
@@ -90,6 +92,18 @@ print(os.wait()[1])
 @pytest.mark.slow
 def test_threads_survive_a_fork():
     assert run(FORK).stdout == "0\n"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names instruction sets of x86-64")
+@pytest.mark.parametrize("march", ["x86-64-v3", "x86-64"], ids=["AVX2", "plain"])
+def test_every_instruction_set_computes_the_same(march, tmp_path):
+    """The tests that all operators share, without AVX-512, and without any vectors but SSE2."""
+    tests = Path(__file__).parent
+    files = [str(tests / f"test_{name}.py") for name in ("operators", "response_norm_pool")]
+    options = ["-q", "-p", "no:cacheprovider", "-k", "native", *files]
+    environment = {"ALEXNET_CFLAGS": f"-march={march}", "ALEXNET_CACHE": str(tmp_path)}
+    done = run("pytest", *options, **environment)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 @pytest.mark.parametrize("openmp", [[], ["-fopenmp"]], ids=["alone", "openmp"])

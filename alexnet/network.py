@@ -84,17 +84,48 @@ class Stage(nn.Module):
     def weighted_sums(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if not self.shape.layer.kernel:
             return F.linear(x.flatten(1), self.weight, bias)
+        if x.shape[1] != self.shape.in_maps:  # `prepared` as blocks
+            return F.conv2d(x, blocked_weight(self.weight, self.shape.layer.stride), bias)
         before, after = self.shape.pad
         pad = before if before == after else 0
-        return F.conv2d(self.padded(x), self.weight, bias, self.shape.layer.stride, pad)
+        return F.conv2d(self.prepared(x), self.weight, bias, self.shape.layer.stride, pad)
 
-    def padded(self, x: Tensor) -> Tensor:
-        """The input with the zeros that a convolution cannot add by itself: those on the right and
-        bottom only. Maps that have them already stay as they are."""
-        before, after = self.shape.pad
-        if before == after or x.shape[-1] > self.shape.in_size:
+    def prepared(self, x: Tensor) -> Tensor:
+        """The input as the convolution takes it: with the zeros on the right and bottom that it
+        cannot add by itself; and of images in bfloat16 on a CPU, whose three channels are too few
+        for its matrix instructions, as blocks of stride x stride pixels."""
+        (before, after), stride = self.shape.pad, self.shape.layer.stride
+        if x.shape[1] != self.shape.in_maps or x.shape[-1] > self.shape.in_size:
             return x
-        return F.pad(x, (before, after, before, after))
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and stride > 1 and before == 0:
+            return space_to_depth(x, stride, blocks(self.shape) * stride)
+        return x if before == after else F.pad(x, (before, after, before, after))
+
+
+def blocks(shape: Shape) -> int:
+    """How many blocks of stride x stride pixels a convolution looks at, along a side."""
+    stride = shape.layer.stride
+    return shape.size - 1 + -(-shape.layer.kernel // stride)
+
+
+def space_to_depth(x: Tensor, block: int, side: int) -> Tensor:
+    """Images (N, C, H, W), with zeros on the right and bottom up to `side` pixels, as maps
+    (N, block^2 C, side / block, side / block) in channels-last memory: a block's pixels become
+    channels, in the order row, column, channel."""
+    n, c, h, w = x.shape
+    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, side - w, 0, side - h))
+    x = x.reshape(n, side // block, block, side // block, block, c).transpose(2, 3)
+    return x.reshape(n, side // block, side // block, block * block * c).permute(0, 3, 1, 2)
+
+
+def blocked_weight(weight: Tensor, block: int) -> Tensor:
+    """Kernels (O, C, K, K) of stride `block`, for the same sums over `space_to_depth` maps."""
+    o, c, k, _ = weight.shape
+    count = -(-k // block)
+    weight = F.pad(weight, (0, count * block - k, 0, count * block - k))
+    weight = weight.reshape(o, c, count, block, count, block).permute(0, 3, 5, 1, 2, 4)
+    form = torch.channels_last
+    return weight.reshape(o, block * block * c, count, count).contiguous(memory_format=form)
 
 
 def fuse(then: tuple[Operation, ...]) -> tuple[Callable[..., Tensor] | None, int]:
@@ -206,8 +237,8 @@ class AlexNet(nn.Module):
             )
         if self.training and keys is None:
             keys = torch.randint(2**62, (images.shape[0],), device=images.device)
-        # padded once for all columns
-        parts = [self.stages(table[0].layer.name)[0].padded(images)] * len(self.numbers)
+        # once for all columns
+        parts = [self.stages(table[0].layer.name)[0].prepared(images)] * len(self.numbers)
         for row in table:
             if row.layer.reads == "both":
                 parts = [self.exchange.gather(parts, row.layer.name)] * len(parts)

@@ -20,7 +20,7 @@ from alexnet_kernels import crop_flip_color
 
 class Augment:
     """From uint8 images (N, S, S, 3) of a pack, on any device, to the net's input on that device,
-    float32 (N, 3, size, size).
+    (N, 3, size, size).
 
     Args:
         recipe: What is drawn.
@@ -28,6 +28,7 @@ class Augment:
         size: Pixels of a crop's side.
         color: The training pack's eigenvalues and eigenvectors, which only training needs.
         seed: Of the draws.
+        dtype: What the results are rounded to.
 
     Raises:
         InputError: The crops are larger than the images.
@@ -40,8 +41,9 @@ class Augment:
         size: int,
         color: dict[str, np.ndarray] | None = None,
         seed: int = 0,
+        dtype: torch.dtype = torch.float32,
     ):
-        self.recipe, self.size, self.seed = recipe, size, seed
+        self.recipe, self.size, self.seed, self.dtype = recipe, size, seed, dtype
         self.mean_size = mean.shape[0]
         self.margin = self.mean_size - size  # offsets are 0..margin: 33 x 33 for 224 in 256
         if self.margin < 0:
@@ -111,10 +113,10 @@ class Augment:
         if self.mean.device != device:
             self.mean = self.mean.to(device)
         offsets, flips, shift = (x.to(device, non_blocking=True) for x in (offsets, flips, shift))
-        on_gpu = device.type == "cuda"  # where convolutions want a pixel's channels together
-        return crop_flip_color(
-            images, offsets, flips, shift, self.mean, self.size, scale, channels_last=on_gpu
-        )
+        # convolutions want a pixel's channels together, but for wider types on a CPU
+        last = device.type == "cuda" or self.dtype == torch.bfloat16
+        settings = (self.size, scale, self.dtype, last)
+        return crop_flip_color(images, offsets, flips, shift, self.mean, *settings)
 
     def views(self, images: Tensor, count: int = 1) -> Iterator[Tensor]:
         """The views of a test, made one after the other, so that there are never two.

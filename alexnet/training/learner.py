@@ -46,6 +46,8 @@ class Learner:
             keep_memory()
         self.net = net.to(ranks.device)
         half = dtype == torch.bfloat16
+        if half and ranks.device.type == "cpu":
+            net.to(memory_format=torch.channels_last)
         masters = {name: p.detach().clone() for name, p in net.named_parameters()} if half else {}
         net.to(dtype)
         self.call = torch.compile(net, dynamic=False) if compiled else net

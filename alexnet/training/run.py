@@ -76,9 +76,11 @@ def train(
     """
     ranks, pack = ranks or Ranks(), splits["train"]
     check_possible(config, splits, ranks)
-    augment = Augment(config.recipe, pack.mean, config.image_size, pack.color, config.seed)
     with ExitStack() as stack:
         dtype = stack.enter_context(using_precision(config.precision, ranks.device))
+        crops = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+        settings = (config.image_size, pack.color, config.seed, crops)
+        augment = Augment(config.recipe, pack.mean, *settings)
         weights = folder.starting_weights(config, start, out)
         word = ranks.one_word()
         ranks.first(lambda: stack.enter_context(folder.claimed(config, out, resume, word)))

@@ -1,4 +1,4 @@
-"""native.c, compiled by the system's C compiler when first needed, and called with tensors.
+"""The C sources, compiled by the system's compiler when first needed, and called with tensors.
 
 The library lies in a cache folder under a name that depends on the source, the compiler and the
 processor, so it is compiled once (a second or two). Where there is no compiler, `library` returns
@@ -9,6 +9,7 @@ import ctypes
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -21,11 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("native.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("native.c", "bfloat16.h")]
 # Neither reorders sums nor forgets NaN; square roots need not set errno, which would keep them out
 # of vectors.
 FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
-DTYPES = (torch.float32,)  # that the C is written for
+# the types that the C is written for, and how the names of their functions end
+SUFFIXES = {torch.float32: "", torch.bfloat16: "_bf16"}
 PIECE = 1 << 15  # elements that are worth a thread
 
 
@@ -69,7 +71,7 @@ def library() -> ctypes.CDLL | None:
     if compiler is None:
         return None
     try:
-        source = SOURCE.read_text()
+        source = "".join(path.read_text() for path in SOURCES)
         compiled = ctypes.CDLL(str(_compile(compiler, source)))
         for name, types in prototypes(source).items():
             getattr(compiled, name).argtypes = types
@@ -86,14 +88,15 @@ def _compile(compiler: str, source: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         folder = Path(tempfile.mkdtemp(prefix="alexnet-kernels-"))
-    for flags in ([*FLAGS, "-fopenmp"], FLAGS) if _has_libgomp() else (FLAGS,):
+    usual = FLAGS + shlex.split(os.environ.get("ALEXNET_CFLAGS", ""))
+    for flags in ([*usual, "-fopenmp"], usual) if _has_libgomp() else (usual,):
         facts = source, flags, compiler, version, platform.machine(), _processor()
         key = sha256(repr(facts).encode()).hexdigest()[:16]
         target = folder / f"native-{key}.so"
         part = folder / f"native-{key}.{os.getpid()}.part"
         if target.exists():
             break
-        command = [compiler, *flags, "-o", str(part), str(SOURCE), "-lm"]
+        command = [compiler, *flags, "-o", str(part), str(SOURCES[0]), "-lm"]
         if subprocess.run(command, capture_output=True).returncode == 0:
             break
     if part.exists():
@@ -163,10 +166,12 @@ def run(name: str, tensors: tuple[Any, ...], count: int, *settings: float) -> No
 def fits(*given: Any) -> bool:
     """Whether native.c reads the floating-point tensors among `given`.
 
-    They must be of a type in DTYPES, on the CPU, and the maps dense in one layout.
+    They must be of one type in SUFFIXES, on the CPU, and the maps dense in one layout.
     """
     tensors = [x for x in given if isinstance(x, Tensor) and x.is_floating_point()]
-    if any(x.device.type != "cpu" or x.dtype not in DTYPES for x in tensors):
+    if any(x.device.type != "cpu" for x in tensors):
+        return False
+    if len({x.dtype for x in tensors}) > 1 or any(x.dtype not in SUFFIXES for x in tensors):
         return False
     maps = [x for x in tensors if x.dim() == 4]
     planes = all(x.is_contiguous() for x in maps)

@@ -71,7 +71,8 @@ def _(out, images, offsets, flips, color_shift, mean, size, scale, out_dtype, ch
     n, height, width, _ = images.shape
     small = _contiguous(offsets, flips, color_shift, mean)
     settings = (height, width, size, scale, _is_cropped(mean, images), channels_last)
-    _native.run("crop_flip_color", (images, *small, out), n, *settings)
+    name = "crop_flip_color" + _native.SUFFIXES[out.dtype]
+    _native.run(name, (images, *small, out), n, *settings)
 
 
 def crop_flip_color(

@@ -1,14 +1,12 @@
 """Response normalization across adjacent maps (section 3.3 of the paper)."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_kernels import _choose, _composite, _native
 from alexnet_kernels._memory import empty_maps, is_channels_last, memory_format
+from alexnet_kernels._native import SUFFIXES
 from alexnet_kernels._operator import define
 
 RELU = {"none": 0, "before": 1, "after": 2}  # as in native.c and gpu/local_response_norm.py
@@ -112,9 +110,9 @@ def _(dx, x, bias, dy, *settings):
 
 def _run_native(y, x, bias, dy, size, alpha, beta, k, columns, relu):
     n, c, h, w = x.shape
-    bias = None if bias is None else bias.contiguous()
+    bias = None if bias is None else bias.float().contiguous()
     settings = (c, h * w, columns, size // 2, alpha, beta, k, RELU[relu], is_channels_last(x))
-    _native.run("local_response_norm", (x, bias, dy, y), n, *settings)
+    _native.run("local_response_norm" + SUFFIXES[x.dtype], (x, bias, dy, y), n, *settings)
 
 
 @operator.form("native", lambda y, x, bias, size, alpha, beta, *_: _fits(x, bias, beta))
@@ -134,20 +132,16 @@ def _fits(x: Tensor, bias: Tensor | None, beta: float) -> bool:
     return beta == 0.75 and plain and _native.fits(x, bias)
 
 
-def with_bias(backward: Callable[..., Tensor]) -> Callable[..., Any]:
-    """The gradients of x and of its bias, where backward(x, bias, ..., dy, settings) is of x."""
-
-    def differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor | None]:
-        dx, bias = backward(*ctx.saved_tensors, dy, *ctx.settings), ctx.saved_tensors[1]
-        if not ctx.needs_input_grad[1]:
-            return dx, None
-        wide = torch.promote_types(dx.dtype, torch.float32)
-        return dx, dx.sum((0, 2, 3), dtype=wide).to(bias.dtype)
-
-    return differentiate
+def _differentiate(ctx, dy):
+    x, bias = ctx.saved_tensors
+    dx = operator_backward(x, bias, dy, *ctx.settings)
+    if not ctx.needs_input_grad[1]:
+        return dx, None
+    wide = torch.promote_types(dx.dtype, torch.float32)
+    return dx, dx.sum((0, 2, 3), dtype=wide).to(bias.dtype)
 
 
-operator.gradient(with_bias(operator_backward))
+operator.gradient(_differentiate)
 
 
 def local_response_norm(

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from alexnet_kernels import _choose, _composite, _native
 from alexnet_kernels._memory import empty_maps, is_channels_last, memory_format
+from alexnet_kernels._native import SUFFIXES
 from alexnet_kernels._operator import define
 
 
@@ -89,10 +90,11 @@ def _(dx, dy, code, height, width, size, stride):
 
 
 def _run_native(name, tensors, x, size, stride):
-    """Images are shared out in channels-last memory, maps in planes."""
+    """Images are shared out, and of float32 in planes maps."""
     n, c, h, w = x.shape
     last = is_channels_last(x)
-    _native.run(name, tensors, n if last else n * c, c, h, w, size, stride, last)
+    count = n if last or x.dtype != torch.float32 else n * c
+    _native.run(name + SUFFIXES[x.dtype], tensors, count, c, h, w, size, stride, last)
 
 
 @operator.form("native")

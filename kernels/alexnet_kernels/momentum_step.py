@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from alexnet_kernels import _native
+from alexnet_kernels._native import SUFFIXES
 from alexnet_kernels._operator import define
 
 Rate = float | Tensor
@@ -54,8 +55,10 @@ def _one_walk(params, grads, velocities, copies, *_) -> bool:
 
 
 def _native_fits(params, grads, velocities, copies, *rest) -> bool:
-    floats = all(g.dtype == torch.float32 for g in grads)
-    return floats and not copies and _one_walk(params, grads, velocities, copies)
+    kinds = {torch.bfloat16} if copies else {torch.float32}
+    return {t.dtype for t in (*grads, *copies)} == kinds and _one_walk(
+        params, grads, velocities, copies
+    )
 
 
 @operator.form("composite")
@@ -83,17 +86,18 @@ def _(*given):
     """All parameters in one call, which takes arrays of their addresses and numbers."""
     *inputs, momentum = given
     moving = _moving(*inputs)
+    name = "momentum_step" + (SUFFIXES[torch.bfloat16] if inputs[3] else "")
     counts = [group[0].numel() for group, _, _ in moving]
     arrays = [
         *(
             (ctypes.c_void_p * len(moving))(*(group[i].data_ptr() for group, *_ in moving))
-            for i in range(3)
+            for i in range(4 if inputs[3] else 3)
         ),
         (ctypes.c_long * len(moving))(*counts),
         (ctypes.c_float * len(moving))(*(rate for _, rate, _ in moving)),
         (ctypes.c_float * len(moving))(*(rate * decay for _, rate, decay in moving)),
     ]
-    _native.run("momentum_step", tuple(arrays), sum(counts), momentum)
+    _native.run(name, tuple(arrays), sum(counts), momentum)
 
 
 def _each(value: Rate | Sequence[Rate], params: Sequence[Tensor], name: str) -> Tensor:

@@ -8,6 +8,7 @@
  * The loops are written for the compiler's vectorizer: contiguous, without branches, on scratch
  * that stays in the first-level cache. */
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -384,35 +385,41 @@ static int moved(float *const *w, const float *const *g, float *const *v, const 
     return 1;
 }
 
+#include "bfloat16.h"
+
 /* For images [from, to): out (N, 3, size, size), or (N, size, size, 3) where `last` is set. It is
  * scale * (crop - mean + shift). The mean image is cropped with the image where `aligned` is set. */
-static int cut(const uint8_t *images, const int64_t *offsets, const uint8_t *flips,
-               const float *shift, const float *mean, float *out, long from, long to, long height,
-               long width, long size, float scale, int aligned, int last) {
-    const long plane = size * size;
-    for (long n = from; n < to; n++) {
-        const long top = offsets[2 * n], left = offsets[2 * n + 1];
-        for (long h = 0; h < size; h++) {
-            const uint8_t *pixel = images + ((n * height + top + h) * width + left) * 3;
-            const float *average =
-                aligned ? mean + ((top + h) * width + left) * 3 : mean + h * size * 3;
-            for (long c = 0; c < 3; c++) {
-                float *row = last ? out + (n * plane + h * size) * 3 + c
-                                  : out + (n * 3 + c) * plane + h * size;
-                const long step = last ? 3 : 1;
-                const float add = shift[3 * n + c];
-                if (flips[n])
-                    for (long w = 0; w < size; w++)
-                        row[(size - 1 - w) * step] =
-                            scale * ((pixel[3 * w + c] - average[3 * w + c]) + add);
-                else
-                    for (long w = 0; w < size; w++)
-                        row[w * step] = scale * ((pixel[3 * w + c] - average[3 * w + c]) + add);
-            }
-        }
+#define CUT(name, type, store)                                                                     \
+    static int name(const uint8_t *images, const int64_t *offsets, const uint8_t *flips,           \
+                   const float *shift, const float *mean, type *out, long from, long to,           \
+                   long height, long width, long size, float scale, int aligned, int last) {       \
+        const long plane = size * size;                                                            \
+        for (long n = from; n < to; n++) {                                                         \
+            const long top = offsets[2 * n], left = offsets[2 * n + 1];                            \
+            for (long h = 0; h < size; h++) {                                                      \
+                const uint8_t *pixel = images + ((n * height + top + h) * width + left) * 3;       \
+                const float *average =                                                             \
+                    aligned ? mean + ((top + h) * width + left) * 3 : mean + h * size * 3;         \
+                for (long c = 0; c < 3; c++) {                                                     \
+                    type *row = last ? out + (n * plane + h * size) * 3 + c                        \
+                                      : out + (n * 3 + c) * plane + h * size;                      \
+                    const long step = last ? 3 : 1;                                                \
+                    const float add = shift[3 * n + c];                                            \
+                    if (flips[n])                                                                  \
+                        for (long w = 0; w < size; w++)                                            \
+                            row[(size - 1 - w) * step] =                                           \
+                                store(scale * ((pixel[3 * w + c] - average[3 * w + c]) + add));    \
+                    else                                                                           \
+                        for (long w = 0; w < size; w++)                                            \
+                            row[w * step] =                                                        \
+                                store(scale * ((pixel[3 * w + c] - average[3 * w + c]) + add));    \
+                }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+        return 1;                                                                                  \
     }
-    return 1;
-}
+CUT(cut, float, same)
+CUT(cut_bf16, bf16, narrow)
 
 static inline uint64_t mixed(uint64_t x) { /* splitmix64's finalizer, as in keep_mask.py */
     x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
@@ -495,4 +502,60 @@ int crop_flip_color(const uint8_t *images, const int64_t *offsets, const uint8_t
 int keep_mask(const int64_t *keys, uint8_t *keep, long begin, long end, int threads, long numbers,
               int64_t threshold) {
     SHARED(masks(keys, keep, from, to, numbers, threshold))
+}
+
+int local_response_norm_bf16(const bf16 *x, const float *bias, const bf16 *dy, bf16 *y, long begin,
+                             long end, int threads, long channels, long pixels, long columns,
+                             long radius, float alpha, float beta, float k, int order, int last) {
+    SHARED(norm_bf16(x, bias, dy, y, from, to, channels, pixels, columns, radius, alpha, beta, k,
+                     order, last))
+}
+
+int same_map_norm_bf16(const bf16 *x, const bf16 *dy, bf16 *y, long begin, long end, int threads,
+                       long channels, long height, long width, long radius, float alpha, float beta,
+                       float k, int last) {
+    SHARED(within_maps_bf16(x, dy, y, from, to, channels, height, width, radius, alpha, beta, k,
+                            last))
+}
+
+int max_pool_bf16(const bf16 *x, bf16 *y, uint8_t *code, long begin, long end, int threads,
+                  long channels, long height, long width, long size, long stride, int last) {
+    SHARED(maxima_bf16(x, y, code, from, to, channels, height, width, size, stride, last))
+}
+
+int max_pool_backward_bf16(const bf16 *dy, const uint8_t *code, bf16 *dx, long begin, long end,
+                           int threads, long channels, long height, long width, long size,
+                           long stride, int last) {
+    SHARED(to_maxima_bf16(dy, code, dx, from, to, channels, height, width, size, stride, last))
+}
+
+int response_norm_pool_bf16(const bf16 *x, const float *bias, bf16 *y, uint8_t *code, long begin,
+                            long end, int threads, long channels, long height, long width,
+                            long columns, long radius, float alpha, float beta, float k, int order,
+                            long size, long stride) {
+    SHARED(block(x, bias, y, code, from, to, channels, height, width, columns, radius, alpha, beta,
+                 k, order, size, stride))
+}
+
+int response_norm_pool_backward_bf16(const bf16 *x, const float *bias, const uint8_t *code,
+                                     const bf16 *dy, bf16 *dx, float *dbias, long begin, long end,
+                                     int threads, long channels, long height, long width,
+                                     long columns, long radius, float alpha, float beta, float k,
+                                     int order, long size, long stride) {
+    SHARED(block_back(x, bias, code, dy, dx, dbias, from, to, channels, height, width, columns,
+                      radius, alpha, beta, k, order, size, stride))
+}
+
+int momentum_step_bf16(float *const *w, const bf16 *const *g, float *const *v, bf16 *const *copies,
+                       const long *counts, const float *rates, const float *decays, long begin,
+                       long end, int threads, float momentum) {
+    SHARED(moved_bf16(w, g, v, copies, counts, rates, decays, from, to, momentum))
+}
+
+int crop_flip_color_bf16(const uint8_t *images, const int64_t *offsets, const uint8_t *flips,
+                         const float *shift, const float *mean, bf16 *out, long begin, long end,
+                         int threads, long height, long width, long size, float scale, int aligned,
+                         int last) {
+    SHARED(cut_bf16(images, offsets, flips, shift, mean, out, from, to, height, width, size, scale,
+                    aligned, last))
 }

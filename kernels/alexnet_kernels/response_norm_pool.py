@@ -3,13 +3,14 @@
 What follows conv1 and conv2 (sections 3.1, 3.3 and 3.4 of the paper).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_kernels import _choose
-from alexnet_kernels._memory import empty_maps
+from alexnet_kernels import _choose, _native
+from alexnet_kernels._memory import empty_maps, is_channels_last
 from alexnet_kernels._operator import define
-from alexnet_kernels.local_response_norm import by_torch, check_relu, with_bias
+from alexnet_kernels.local_response_norm import RELU, by_torch, check_relu
 from alexnet_kernels.local_response_norm import check_maps as check_norm_maps
 from alexnet_kernels.local_response_norm import check_settings as check_norm
 from alexnet_kernels.local_response_norm import operator as norm
@@ -51,8 +52,10 @@ def operator_backward(
     relu: str,
     pool_size: int,
     pool_stride: int,
-) -> Tensor:
-    return empty_maps(x)
+) -> tuple[Tensor, Tensor]:
+    """The gradients of x and of the bias, the latter at least in float32; (0,) without a bias."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return empty_maps(x), x.new_zeros(0 if bias is None else x.shape[1], dtype=wide)
 
 
 @operator.form("composite")  # of the two operators, each in its own form
@@ -62,10 +65,12 @@ def _(y, code, x, bias, *settings):
 
 
 @operator_backward.form("composite")
-def _(dx, x, bias, code, dy, *settings):
+def _(dx, dbias, x, bias, code, dy, *settings):
     *norm_settings, pool_size, pool_stride = settings
     spread = pool_backward.compute(dy, code, *x.shape[2:], pool_size, pool_stride)
     norm_backward.fill(dx, x, bias, spread, *norm_settings)
+    if bias is not None:
+        dbias.copy_(dx.sum((0, 2, 3), dtype=dbias.dtype))
 
 
 def _has_one_kernel(y, code, x, bias, *settings):
@@ -91,7 +96,47 @@ def _(y, code, x, bias, *settings):
     choice.fastest(key, two_kernels, one_kernel)()
 
 
-operator.gradient(with_bias(operator_backward))
+def _has_one_pass(x, bias, *settings):
+    """In C there is one for bfloat16 in channels-last memory."""
+    ours = x.dtype == torch.bfloat16 and is_channels_last(x) and settings[2] == 0.75
+    return ours and _native.fits(x, bias)
+
+
+def _run_native(name, tensors, x, size, alpha, beta, k, columns, relu, *pool_settings):
+    n, c, h, w = x.shape
+    norm_settings = (columns, size // 2, alpha, beta, k, RELU[relu])
+    _native.run(name, tensors, n, c, h, w, *norm_settings, *pool_settings)
+
+
+@operator.form("native", lambda y, code, x, bias, *settings: _has_one_pass(x, bias, *settings))
+def _(y, code, x, bias, *settings):
+    wide = None if bias is None else bias.float().contiguous()
+    _run_native("response_norm_pool_bf16", (x, wide, y, code), x, *settings)
+
+
+@operator_backward.form(
+    "native",
+    lambda dx, dbias, x, bias, code, dy, *settings: (
+        _has_one_pass(x, bias, *settings) and is_channels_last(code)
+    ),
+)
+def _(dx, dbias, x, bias, code, dy, *settings):
+    wide = None if bias is None else bias.float().contiguous()
+    sums = x.new_empty(x.shape[:2], dtype=torch.float32)
+    dy = dy.contiguous(memory_format=torch.channels_last)
+    tensors = (x, wide, code, dy, dx, sums)
+    _run_native("response_norm_pool_backward_bf16", tensors, x, *settings)
+    if bias is not None:
+        dbias.copy_(sums.sum(0))
+
+
+def _differentiate(ctx, dy):
+    x, bias, code = ctx.saved_tensors
+    dx, dbias = operator_backward(x, bias, code, dy, *ctx.settings)
+    return dx, dbias.to(bias.dtype) if ctx.needs_input_grad[1] else None
+
+
+operator.gradient(_differentiate)
 
 
 def response_norm_pool(

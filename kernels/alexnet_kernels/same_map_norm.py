@@ -3,11 +3,12 @@
 The third normalization of the released source (layers-145.cfg:107-117), absent from the text.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_kernels import _choose, _composite, _native
-from alexnet_kernels._memory import empty_maps
+from alexnet_kernels._memory import empty_maps, is_channels_last, memory_format
 from alexnet_kernels._operator import define
 from alexnet_kernels.local_response_norm import check_maps, check_settings
 
@@ -56,8 +57,10 @@ def _(dx, x, dy, *settings):
 
 
 def _run_native(y, x, dy, size, alpha, beta, k):
-    n, c, h, w = x.shape
-    _native.run("same_map_norm", (x, dy, y), n * c, h, w, size // 2, alpha, beta, k)
+    (n, c, h, w), settings = x.shape, (size // 2, alpha, beta, k)
+    if x.dtype == torch.float32:
+        return _native.run("same_map_norm", (x, dy, y), n * c, h, w, *settings)
+    _native.run("same_map_norm_bf16", (x, dy, y), n, c, h, w, *settings, is_channels_last(x))
 
 
 @operator.form("native", lambda y, x, size, alpha, beta, k: _fits(x, beta))
@@ -67,11 +70,11 @@ def _(y, x, *settings):
 
 @operator_backward.form("native", lambda dx, x, dy, size, alpha, beta, k: _fits(x, beta))
 def _(dx, x, dy, *settings):
-    _run_native(dx, x, dy.contiguous(), *settings)
+    _run_native(dx, x, dy.contiguous(memory_format=memory_format(x)), *settings)
 
 
 def _fits(x: Tensor, beta: float) -> bool:
-    return beta == 0.75 and x.is_contiguous() and _native.fits(x)
+    return beta == 0.75 and _native.fits(x) and (x.is_contiguous() or x.dtype != torch.float32)
 
 
 operator.gradient(lambda ctx, dy: operator_backward(*ctx.saved_tensors, dy, *ctx.settings))

@@ -1,8 +1,10 @@
 """C that is compiled on the spot: once, anywhere, with torch's threads or our own."""
 
 import ctypes
+import platform
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 from references import run
@@ -14,7 +16,7 @@ LIBRARY = "from alexnet_kernels import _native; print(_native.library())"
 
 
 def test_prototypes_are_read_from_the_source():
-    prototypes = _native.prototypes(_native.SOURCE.read_text())
+    prototypes = _native.prototypes("".join(path.read_text() for path in _native.SOURCES))
     pointer, long = ctypes.c_void_p, ctypes.c_long
     shared = [long, long, ctypes.c_int]
     assert prototypes["keep_mask"] == [pointer, pointer, *shared, long, ctypes.c_int64]
@@ -92,8 +94,20 @@ def test_threads_survive_a_fork():
     assert run(FORK).stdout == "0\n"
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names instruction sets of x86-64")
+@pytest.mark.parametrize("march", ["x86-64-v3", "x86-64"], ids=["AVX2", "plain"])
+def test_every_instruction_set_computes_the_same(march, tmp_path):
+    """The tests that all operators share, without AVX-512, and without any vectors but SSE2."""
+    tests = Path(__file__).parent
+    files = [str(tests / f"test_{name}.py") for name in ("operators", "response_norm_pool")]
+    options = ["-q", "-p", "no:cacheprovider", "-k", "native", *files]
+    environment = {"ALEXNET_CFLAGS": f"-march={march}", "ALEXNET_CACHE": str(tmp_path)}
+    done = run("pytest", *options, **environment)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
 @pytest.mark.parametrize("openmp", [[], ["-fopenmp"]], ids=["alone", "openmp"])
 def test_the_source_compiles_without_warnings(openmp, tmp_path):
     flags = [*_native.FLAGS, *openmp, "-Wall", "-Wextra", "-Werror", "-std=c99"]
-    command = ["cc", *flags, "-o", str(tmp_path / "a.so"), str(_native.SOURCE), "-lm"]
+    command = ["cc", *flags, "-o", str(tmp_path / "a.so"), str(_native.SOURCES[0]), "-lm"]
     subprocess.run(command, check=True)

@@ -65,7 +65,7 @@ def test_in_half_types_it_is_its_parts(in_form, layout, dtype):
         x, bias = x.to(device), bias.to(device)
         y, code = OPS.response_norm_pool(x, bias, *settings, 3, 2)
         spread = OPS.max_pool_backward(y, code, 7, 7, 3, 2)
-        dx = OPS.response_norm_pool_backward(x, bias, code, y, *settings, 3, 2)
+        dx, _ = OPS.response_norm_pool_backward(x, bias, code, y, *settings, 3, 2)
     u = (x.double() + bias.double().view(1, -1, 1, 1)).cpu().requires_grad_()
     normalized = local_response_norm(u, *settings)
     assert_close(y, max_pool(normalized).detach(), dtype)

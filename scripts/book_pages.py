@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import widget_data
 
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Source|Note):\s*")
+ESCAPE = re.compile(r"([\\*_|])").sub
 ITEM = re.compile(r"    (\w[\w., *]*): (.*)")
 
 
@@ -64,8 +65,9 @@ def _section(rows: list[str]) -> list[str]:
 
 
 def _inline(text: str) -> str:
+    """`names` as code, kept apart from letters right after them, and all else as it stands."""
     return "".join(
-        f"``{part}``" if i % 2 else re.sub(r"([\\*_|])", r"\\\1", part)
+        f"``{part}``" if i % 2 else r"\ " * (i > 0 and part[:1].isalnum()) + ESCAPE(r"\\\1", part)
         for i, part in enumerate(text.split("`"))
     )
 

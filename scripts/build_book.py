@@ -76,13 +76,10 @@ def forget_if_changed() -> None:
     code = notebooks.tree_digest(ROOT, (*notebooks.PACKAGE, *notebooks.ARCHIVE))
     # what changes pages but no numbers
     pages = notebooks.tree_digest(ROOT, ("scripts/*.py", "book/_static/**/*"))
-    for name, current, caches in (
-        (
-            ".code_hash",
-            [code, platform.python_version(), versions],
-            (".jupyter_cache", ".doctrees"),
-        ),
-        (".pages_hash", pages, (".doctrees",)),
+    code = [code, platform.python_version(), versions]
+    for name, current, *caches in (
+        (".code_hash", code, ".jupyter_cache", ".doctrees"),
+        (".pages_hash", pages, ".doctrees"),
     ):
         remembered = BUILD / name
         if not remembered.is_file() or remembered.read_text() != key(current):

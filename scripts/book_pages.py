@@ -15,6 +15,7 @@ import widget_data
 
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Source|Note):\s*")
 ESCAPE = re.compile(r"([\\*_|])").sub
+RULED = re.compile(r"~typing\.Annotated\[(.+?), ~alexnet\.fields\.Rule\(.+?<lambda>\)\]")
 ITEM = re.compile(r"    (\w[\w., *]*): (.*)")
 
 
@@ -76,9 +77,17 @@ def mark_up(app: Any, what: str, name: str, thing: Any, options: Any, lines: lis
     lines[:] = marked_up("\n".join(lines))
 
 
+def plain_types(
+    app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: Any
+) -> tuple[str | None, Any]:
+    """A signature without the rules of `alexnet.fields`: a type alone."""
+    return signature and RULED.sub(r"\1", signature), returns
+
+
 def setup(app: Any) -> dict[str, Any]:
     app.connect("builder-inited", write_data)
     app.connect("html-page-context", mend, priority=900)
     if "autodoc-process-docstring" in app.events.events:
         app.connect("autodoc-process-docstring", mark_up)
+        app.connect("autodoc-process-signature", plain_types)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -190,6 +190,11 @@ def _train(p: Parser) -> None:
         type=Path,
         metavar="RUN0",
     )
+    _how(p)
+
+
+def _how(p: Parser) -> None:
+    """Options of training that leave the trained weights as they are, but for rounding."""
     modes = ("plain", "graph", "compiled")
     p.option(
         "--mode",

@@ -8,12 +8,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE_LINES, FUNCTION_LINES = 400, 60
-FOLDERS = ("alexnet", "kernels/alexnet_kernels")
-MODULES = {
-    path.relative_to(ROOT).as_posix(): path
-    for folder in FOLDERS
-    for path in sorted((ROOT / folder).rglob("*.py"))
-}
+
+
+def files(*folders: str) -> dict[str, Path]:
+    paths = (path for folder in folders for path in sorted((ROOT / folder).rglob("*.py")))
+    return {path.relative_to(ROOT).as_posix(): path for path in paths}
+
+
+MODULES = files("alexnet", "kernels/alexnet_kernels")
+SIZED = MODULES | files("benchmarks", "kernels/kernel_benchmarks", "scripts")
 # Longer than others: a Triton kernel is one function, with a group of arguments a line.
 LONG_FUNCTIONS = {
     "kernels/alexnet_kernels/gpu/local_response_norm.py:backward_kernel",
@@ -72,7 +75,7 @@ def imports(path: Path) -> Iterator[str]:
 def lengths(path: str) -> dict[str, int]:
     """The lines of each function, without those of its docstring."""
     found = {}
-    for node in ast.walk(ast.parse(MODULES[path].read_text())):
+    for node in ast.walk(ast.parse(SIZED[path].read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0]
             text = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) else 0
@@ -81,9 +84,9 @@ def lengths(path: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES)
+@pytest.mark.parametrize("path", SIZED)
 def test_modules_and_functions_are_short(path):
-    assert len(MODULES[path].read_text().splitlines()) <= MODULE_LINES
+    assert len(SIZED[path].read_text().splitlines()) <= MODULE_LINES
     long = {name for name, lines in lengths(path).items() if lines > FUNCTION_LINES}
     assert long == {name for name in LONG_FUNCTIONS if name.startswith(f"{path}:")}
 

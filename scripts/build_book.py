@@ -76,11 +76,11 @@ def forget_if_changed() -> None:
     versions = sorted({f"{each.metadata['Name']} {each.version}" for each in installed})
     code = notebooks.tree_digest(ROOT, (*notebooks.PACKAGE, *notebooks.ARCHIVE))
     # what changes pages but no numbers
-    pages = notebooks.tree_digest(ROOT, ("scripts/*.py", "book/_static/**/*"))
+    pages = notebooks.tree_digest(ROOT, ("scripts/*.py", "book/*.md", "book/_static/**/*"))
     code = [code, platform.python_version(), versions]
     for name, current, *caches in (
-        (".code_hash", code, ".jupyter_cache", ".doctrees"),
-        (".pages_hash", pages, ".doctrees"),
+        (".code_hash", code, ".jupyter_cache", ".doctrees", "html/_modules"),
+        (".pages_hash", pages, ".doctrees", "html/_modules"),
     ):
         remembered = BUILD / name
         if not remembered.is_file() or remembered.read_text() != key(current):

@@ -77,9 +77,9 @@ def forget_if_changed() -> None:
     code = notebooks.tree_digest(ROOT, (*notebooks.PACKAGE, *notebooks.ARCHIVE))
     # what changes pages but no numbers
     pages = notebooks.tree_digest(ROOT, ("scripts/*.py", "book/*.md", "book/_static/**/*"))
-    code = [code, platform.python_version(), versions]
+    numbers = [code, platform.python_version(), versions]
     for name, current, *caches in (
-        (".code_hash", code, ".jupyter_cache", ".doctrees", "html/_modules"),
+        (".code_hash", numbers, ".jupyter_cache", ".doctrees", "html/_modules"),
         (".pages_hash", pages, ".doctrees", "html/_modules"),
     ):
         remembered = BUILD / name

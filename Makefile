@@ -52,7 +52,7 @@ browser: book  ## the built book in Chromium (skipped where there is none): link
 	$(pytest) tests/test_browser.py -m 'slow or not slow'
 
 pdf: book  ## the whole book as one PDF in _build/html, printed by Chromium
-	$(BIN)/python scripts/pdf.py
+	$(BIN)/python scripts/chromium.py pdf
 
 lint: $(READY)  ## style and types only
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ stopped by signal n (130 for Ctrl-C), with nothing lost. `alexnet.commands` hold
 
 import argparse
 import errno
+import math
 import os
 import re
 import signal
@@ -17,29 +18,26 @@ from typing import Any, NoReturn
 
 from safetensors import SafetensorError
 
-from alexnet import __version__, commands, profiles
-from alexnet import reproduce as reproduction
+from alexnet import __version__, commands, profiles, reproduce
 from alexnet.errors import InputError, SharedError
 from alexnet.presets import VARIANTS
 from alexnet.signals import terminable
 
-BAD_PATH = (
-    FileNotFoundError,
-    FileExistsError,
-    NotADirectoryError,
-    IsADirectoryError,
-    PermissionError,
-)
+# A path that is at fault, rather than this program or the machine.
+BAD_PATH = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM}
+BAD_PATH.add(errno.ENAMETOOLONG)
 
 
 class Parser(argparse.ArgumentParser):
     """One that complains in one line, as the rest of the program does, and shows defaults."""
 
-    def option(self, *names: str, help: str, **settings: Any) -> None:
-        """Add an argument; where it has a default, its help says so."""
+    def option(self, name: str, help: str, **settings: Any) -> None:
+        """Add an argument. The first choice is the default, unless another is given."""
+        if "choices" in settings:
+            settings.setdefault("default", settings["choices"][0])
         if settings.get("default") is not None:
             help += " (default: %(default)s)"
-        self.add_argument(*names, help=help, **settings)
+        self.add_argument(name, help=help, **settings)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
@@ -53,12 +51,46 @@ def parser() -> Parser:
     top = Parser("alexnet", description=about)
     top.add_argument("--version", action="version", version=f"alexnet {__version__}")
     added = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for function, add_options, text in COMMANDS:
-        about = text[0].upper() + text[1:] + "."
-        command = added.add_parser(function.__name__, help=text, description=about)
+    for name, (function, add_options) in COMMANDS.items():
+        about = " ".join((function.__doc__ or "").split())
+        short = about[0].lower() + about[1:].removesuffix(".")
+        command = added.add_parser(name, help=short, description=about)
         command.set_defaults(function=function)
         add_options(command)
     return top
+
+
+def _between(kind: Callable[[str], float], least: float, most: float, what: str) -> Any:
+    """The type of an option that takes numbers of a range."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not {what}")
+        return value
+
+    return read
+
+
+SEED = _between(int, 0, 2**62, f"a whole number from 0 to {2**62}")
+COUNT = _between(int, 1, 2**31 - 1, f"a whole number from 1 to {2**31 - 1}")
+POSITIVE = _between(float, math.ulp(0), 1e12, "a positive number of at most 1e12")
+
+
+def _classes(text: str) -> int | list[str]:
+    if text.isdecimal():
+        return COUNT(text)
+    if not text.startswith("@"):
+        return [name for name in text.split(",") if name]
+    try:
+        lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", error)
+        raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {reason}") from None
+    return [line for line in lines if line.strip()]
 
 
 def _prepare(p: Parser) -> None:
@@ -68,29 +100,37 @@ def _prepare(p: Parser) -> None:
         "which are read where they lie; a .tar of one .tar per class; or torchvision:NAME:FOLDER, "
         "a data set of torchvision's."
     )
-    sources = (
+    p.option(
+        "source",
         "a folder of class folders, or of train/, val/, test/; Tiny ImageNet; CIFAR-10 as "
-        "torchvision has it; or the word pictographs"
+        "torchvision has it; or the word pictographs",
     )
-    p.option("source", help=sources)
-    new = "the pack's folder, which must not be there yet"
-    p.option("out", type=Path, nargs="?", help=new)
-    size = "side of the prepared images in pixels, or native: as they are"
-    p.option("--size", default="256", help=size)
-    skip = "leave unreadable images out and list them in rejected.csv, rather than stop"
-    p.option("--skip-bad", action="store_true", help=skip)
-    p.option("--workers", type=_count, help="processes (default: one a core)")
-    encoding = "raw: pixels; jpeg: JPEG files, a tenth of the room, slower to read"
-    p.option("--encoding", choices=("raw", "jpeg"), default="raw", help=encoding)
-    classes = "only the first so many classes, or these: a,b,c, or @FILE with one a line"
-    p.option("--classes", type=_classes, help=classes)
-    limit = "at most N images of each class in each split"
-    p.option("--limit", type=_count, metavar="N", help=limit)
-    verify = (
-        "read everything again and compare checksums; with one argument, of a pack that is there: "
-        "alexnet prepare --verify PACK"
+    p.option("out", "the pack's folder, which must not be there yet", type=Path, nargs="?")
+    p.option(
+        "--size", "side of the prepared images in pixels, or native: as they are", default="256"
     )
-    p.option("--verify", action="store_true", help=verify)
+    p.option(
+        "--skip-bad",
+        "list unreadable images in rejected.csv and go on, rather than stop",
+        action="store_true",
+    )
+    p.option("--workers", "processes (default: one a core)", type=COUNT)
+    p.option(
+        "--encoding",
+        "raw: pixels; jpeg: a tenth of the room, slower to read",
+        choices=("raw", "jpeg"),
+    )
+    p.option(
+        "--classes",
+        "the first so many classes, or these: a,b,c, or @FILE with one a line",
+        type=_classes,
+    )
+    p.option("--limit", "at most N images of each class in each split", type=COUNT, metavar="N")
+    p.option(
+        "--verify",
+        "read all again, compare checksums; of a pack that is there: alexnet prepare --verify PACK",
+        action="store_true",
+    )
 
 
 def _train(p: Parser) -> None:
@@ -100,130 +140,158 @@ def _train(p: Parser) -> None:
     )
     p.epilog = textwrap.fill(variants, 78, break_on_hyphens=False)
     p.formatter_class = argparse.RawDescriptionHelpFormatter
-    data = "a folder of packs, train/ and val/, or one pack"
-    p.option("--data", type=Path, required=True, metavar="PACK", help=data)
-    run = "folder of the run: log, checkpoints, weights"
-    p.option("--out", type=Path, required=True, metavar="RUN", help=run)
-    preset = "paper, source or four-layer, with variants, as in paper/no-lrn/tanh"
-    p.option("--preset", default="paper", help=preset)
-    width = "scales every layer's maps and units"
-    p.option("--width", type=_positive, default=1.0, help=width)
-    size = "side of the crops that the net sees (default: 7/8 of the pack's, 224 of 256)"
-    p.option("--image-size", type=_count, help=size)
+    p.option(
+        "--data",
+        "a folder of packs, train/ and val/, or one pack",
+        type=Path,
+        required=True,
+        metavar="PACK",
+    )
+    p.option(
+        "--out",
+        "folder of the run: log, checkpoints, weights",
+        type=Path,
+        required=True,
+        metavar="RUN",
+    )
+    p.option(
+        "--preset",
+        "paper, source or four-layer, with variants, as in paper/no-lrn/tanh",
+        default="paper",
+    )
+    p.option("--width", "scales every layer's maps and units", type=POSITIVE, default=1.0)
+    p.option(
+        "--image-size",
+        "side of the net's crops (default: 7/8 of the pack's, 224 of 256)",
+        type=COUNT,
+    )
     budget = p.add_mutually_exclusive_group()
     epochs = "passes over the training set, at most (default: %(default)s)"
-    budget.add_argument("--epochs", type=_positive, default=90.0, help=epochs)
-    budget.add_argument("--steps", type=_count, help="steps, instead of epochs")
-    p.option("--batch-size", type=_count, help="images a step (default: the preset's, 128)")
-    rate = "first learning rate (default: the preset's, 0.01)"
-    p.option("--lr", type=_positive, help=rate)
-    seed = "of initial weights, order, crops and dropout masks"
-    p.option("--seed", type=_seed, default=0, help=seed)
-    columns = "2: Figure 2's network; 1: the one-column net of the paper's comparison"
-    p.option("--columns", type=int, choices=(1, 2), default=2, help=columns)
-    precision = "fp32; tf32 (CUDA only); bf16, with weights updated in fp32; fp64, to compare with"
+    budget.add_argument("--epochs", type=POSITIVE, default=90.0, help=epochs)
+    budget.add_argument("--steps", type=COUNT, help="steps, instead of epochs")
+    p.option("--batch-size", "images a step (default: the preset's, 128)", type=COUNT)
+    p.option("--lr", "first learning rate (default: the preset's, 0.01)", type=POSITIVE)
+    p.option("--seed", "of initial weights, order, crops and dropout masks", type=SEED, default=0)
+    p.option(
+        "--columns",
+        "2: Figure 2's network; 1: the one-column net it is compared with",
+        type=int,
+        choices=(2, 1),
+    )
     precisions = ("fp32", "tf32", "bf16", "fp64")
-    p.option("--precision", choices=precisions, default="fp32", help=precision)
-    init = (
-        "begin with the weights of this finished run, all layers but the last: the same preset "
-        "and width, but other classes if need be"
+    p.option(
+        "--precision",
+        "tf32: CUDA only; bf16: weights updated in fp32; fp64: to compare with",
+        choices=precisions,
     )
-    p.option("--init", type=Path, metavar="RUN0", help=init)
-    mode = (
-        "plain; graph: each step as one CUDA graph; compiled: by torch.compile; both in one process"
+    p.option(
+        "--init",
+        "begin with this finished run's weights in all layers but the last",
+        type=Path,
+        metavar="RUN0",
     )
-    p.option("--mode", choices=("plain", "graph", "compiled"), default="plain", help=mode)
+    _how(p)
+
+
+def _how(p: Parser) -> None:
+    """Options of training that leave the trained weights as they are, but for rounding."""
+    modes = ("plain", "graph", "compiled")
+    p.option(
+        "--mode",
+        "graph: a step as one CUDA graph; compiled: by torch.compile; both in one process",
+        choices=modes,
+    )
     _device(p)
-    resume = "go on with the run in RUN, if there is one"
-    p.option("--resume", action="store_true", help=resume)
-    p.option("--keep", type=_count, default=2, metavar="K", help="checkpoints that stay")
-    every = "seconds from one checkpoint to the next, beside the one after each epoch"
-    p.option("--checkpoint-every", type=_positive, default=300.0, metavar="S", help=every)
+    p.option("--resume", "go on with the run in RUN, if there is one", action="store_true")
+    p.option("--keep", "checkpoints that stay", type=COUNT, default=2, metavar="K")
+    p.option(
+        "--checkpoint-every",
+        "seconds between checkpoints, beside those after each epoch",
+        type=POSITIVE,
+        default=300.0,
+        metavar="S",
+    )
     ranks = (
-        "under torchrun: ranks that share the columns of one net, all others copy it "
-        "(default: one a column if that comes out even)"
+        "ranks that share one net's columns, others copy it (default: one a column if that is even)"
     )
-    p.option("--column-ranks", type=_count, metavar="N", help=ranks)
-    timeout = (
-        "under torchrun: stop when no rank makes progress for S seconds, "
-        "and name the one that hangs"
+    p.option("--column-ranks", f"under torchrun: {ranks}", type=COUNT, metavar="N")
+    p.option(
+        "--timeout",
+        "under torchrun: seconds without progress, then it stops and names the rank",
+        type=POSITIVE,
+        default=600.0,
+        metavar="S",
     )
-    p.option("--timeout", type=_positive, default=600.0, metavar="S", help=timeout)
 
 
 def _evaluate(p: Parser) -> None:
-    run = "folder of a finished run; of several, probabilities are averaged"
-    p.option("run", type=Path, nargs="+", help=run)
-    data = "a pack, or a folder of packs"
-    p.option("--data", type=Path, required=True, metavar="PACK", help=data)
-    split = "which of them (default: test, or val where there is none, or train)"
-    p.option("--split", choices=("train", "val", "test"), help=split)
-    views = "1: the center; 10: corners, center and their reflections, outputs averaged"
-    p.option("--views", type=int, choices=(1, 10), default=1, help=views)
-    submission = (
-        "also write what ILSVRC's evaluation server takes: a line an image, five classes by their "
-        "numbers, the most probable first"
+    p.option(
+        "run",
+        "folder of a finished run; of several, probabilities are averaged",
+        type=Path,
+        nargs="+",
     )
-    p.option("--submission", type=Path, metavar="FILE", help=submission)
+    p.option("--data", "a pack, or a folder of packs", type=Path, required=True, metavar="PACK")
+    p.option(
+        "--split",
+        "which of them (default: the first there is)",
+        choices=("test", "val", "train"),
+        default=None,
+    )
+    p.option(
+        "--views",
+        "1: the center; 10: also corners and reflections, averaged",
+        type=int,
+        choices=(1, 10),
+    )
+    p.option(
+        "--submission",
+        "also write each image's five classes for ILSVRC's server",
+        type=Path,
+        metavar="FILE",
+    )
     _device(p)
 
 
 def _device(p: Parser) -> None:
-    p.option("--device", default="auto", help="cpu, cuda, or auto: cuda where there is one")
+    p.option("--device", "cpu, cuda, or auto: cuda where there is one", default="auto")
 
 
 def _export(p: Parser) -> None:
-    p.option("run", type=Path, help="folder of a finished run")
-    file = ".safetensors: the weights in the layout of one device; .onnx: the whole network"
-    p.option("file", type=Path, help=file)
+    p.option("run", "folder of a finished run", type=Path)
+    p.option(
+        "file",
+        ".safetensors: the weights in the layout of one device; .onnx: the whole network",
+        type=Path,
+    )
 
 
 def _claims(p: Parser) -> None:
-    profile = (
-        f"judge by the results on one profile: {', '.join(profiles.names())} "
-        "(default: each claim on the largest that has run it)"
+    names = ", ".join(profiles.names())
+    p.option(
+        "--profile",
+        f"judge by one: {names} (default: the largest that has run the claim)",
+        metavar="P",
     )
-    p.option("--profile", metavar="P", help=profile)
-    own = "judge by your own results, in runs/, instead of the archive"
-    p.option("--runs", action="store_true", help=own)
-    p.option("--section", metavar="S", help="claims of one section of the paper, as 3 or 3.2")
-    verdict = (
-        "claims with one verdict: reproduced, same-direction, not-reproduced, not-yet-run, slip"
+    p.option(
+        "--runs", "judge by your own results, in runs/, instead of the archive", action="store_true"
     )
-    p.option("--verdict", metavar="V", help=verdict)
-    everything = "everything that is known of each claim, for programs"
-    p.option("--json", action="store_true", help=everything)
+    p.option("--section", "claims of one section of the paper, as 3 or 3.2", metavar="S")
+    p.option(
+        "--verdict", "reproduced, same-direction, not-reproduced, not-yet-run or slip", metavar="V"
+    )
+    p.option("--json", "everything that is known of each claim, for programs", action="store_true")
 
 
-COMMANDS: list[tuple[Callable[..., int | None], Callable[[Parser], None], str]] = [
-    (
-        commands.prepare,
-        _prepare,
-        "make a pack (equal-sized images, their mean and colors) from images",
-    ),
-    (commands.train, _train, "train a network on a pack"),
-    (
-        commands.evaluate,
-        _evaluate,
-        "measure a trained network's errors, or those of several whose outputs are averaged",
-    ),
-    (
-        commands.export,
-        _export,
-        "write a trained network for other programs, and check the file by running it",
-    ),
-    (
-        commands.reproduce,
-        reproduction.add_arguments,
-        "regenerate the figures and tables: run the experiments and the book's notebooks "
-        "on a profile",
-    ),
-    (
-        commands.claims,
-        _claims,
-        "list the paper's claims, each with its verdict on the archived results",
-    ),
-]
+# What a command does, whose docstring is its help, and what adds its options.
+COMMANDS: dict[str, tuple[Callable[..., int | None], Callable[[Parser], None]]] = {
+    "prepare": (commands.prepare, _prepare),
+    "train": (commands.train, _train),
+    "evaluate": (commands.evaluate, _evaluate),
+    "export": (commands.export, _export),
+    "reproduce": (commands.reproduce, reproduce.add_arguments),
+    "claims": (commands.claims, _claims),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -242,57 +310,14 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         if isinstance(error, SharedError) and rank != "0":
             return 2
-        line = " ".join(str(error).splitlines())
-        return fail(
-            re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", line), 2
-        )  # a file's name may hold anything
+        line = " ".join(str(error).splitlines())  # a file's name may hold anything
+        return fail(re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", line), 2)
     except KeyboardInterrupt as stop:
         status = 128 + getattr(stop, "signal", signal.SIGINT)
         return fail(str(stop) or "stopped", status) if rank == "0" else status  # ranks stop alike
-    except BAD_PATH as error:
-        return fail(f"{error.filename}: {error.strerror}; choose another path", 2)
     except (RuntimeError, OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            return fail(f"{error.strerror}: {str(error.filename)[:80]}...; choose another name", 2)
-        return fail(error, 1)
-
-
-def _seed(text: str) -> int:
-    return _integer(text, 0, 2**62)
-
-
-def _count(text: str) -> int:
-    return _integer(text, 1, 2**31 - 1)
-
-
-def _integer(text: str, least: int, most: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if not least <= value <= most:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} to {most}")
-    return value
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1e12:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of at most 1e12")
-    return value
-
-
-def _classes(text: str) -> int | list[str]:
-    if text.isdecimal():
-        return _count(text)
-    if not text.startswith("@"):
-        return [name for name in text.split(",") if name]
-    try:
-        lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", error)
-        raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {reason}") from None
-    return [line for line in lines if line.strip()]
+        if not isinstance(error, OSError) or error.errno not in BAD_PATH:
+            return fail(error, 1)
+        path = str(error.filename)
+        path = path if len(path) < 256 else f"{path[:80]}..."
+        return fail(f"{path}: {error.strerror}; choose another path", 2)

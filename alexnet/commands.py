@@ -1,4 +1,4 @@
-"""What the commands do, apart from `alexnet.reproduce`. Each imports what it needs when it runs."""
+"""What the commands do, each with its help as docstring, and imports where they are needed."""
 
 import argparse
 import re
@@ -10,21 +10,20 @@ from alexnet.errors import InputError
 
 if TYPE_CHECKING:
     from alexnet.data.pack import Pack
-    from alexnet.presets import Preset
 
 
 def prepare(args: argparse.Namespace) -> None:
+    """Make a pack (equal-sized images, their mean and colors) from images."""
     from alexnet.data.pack import open_splits
     from alexnet.data.prepare import prepare
 
-    if args.out is None:
-        if not args.verify:
-            raise InputError("name the pack's folder as well: alexnet prepare SOURCE OUT")
-        out = Path(args.source)
-    else:
+    out = args.out or Path(args.source)
+    if args.out:
         names = ("skip_bad", "workers", "encoding", "classes", "limit")
         options = {name: getattr(args, name) for name in names}
-        out = prepare(args.source, args.out, size=_size(args.size), **options)
+        out = prepare(args.source, out, size=_size(args.size), **options)
+    elif not args.verify:
+        raise InputError("name the pack's folder as well: alexnet prepare SOURCE OUT")
     if not args.verify:
         print(out)
         return
@@ -42,33 +41,30 @@ def _size(text: str) -> int | str:
 
 
 def train(args: argparse.Namespace) -> int:
+    """Train a network on a pack."""
     from alexnet import presets, training
     from alexnet.data.loader import steps_per_epoch
     from alexnet.data.pack import open_splits
     from alexnet.training.ranks import join
 
     splits = open_splits(args.data)
-    if "train" not in splits:
-        raise InputError(f"{args.data} has no train split; it has {', '.join(splits)}")
-    pack = splits["train"]
+    pack = _split(args.data, splits, "train")
     preset = presets.get(args.preset)
     if args.columns == 1 and preset.columns > 1:
         preset = presets.get(f"{args.preset}/one-column")
     batch_size = args.batch_size or preset.recipe.batch_size
     per_epoch = steps_per_epoch(pack, batch_size)
+    size = pack.size if preset.recipe.crops == "center" else round(pack.size * 7 / 64) * 8
     config = training.Config(
         preset=preset.name,
         num_classes=len(pack.classes),
-        width=args.width,
-        image_size=args.image_size or _image_size(preset, pack),
+        image_size=args.image_size or size,  # 7/8 of the prepared images', 224 of 256, in eights
         epochs=args.steps / per_epoch if args.steps else args.epochs,
         data={name: splits[name].digest for name in ("train", "val") if name in splits},
         batch_size=batch_size,
         rate=args.lr,
-        seed=args.seed,
-        precision=args.precision,
-        mode=args.mode,
         start=training.starting_point(args.init) if args.init else None,
+        **{name: getattr(args, name) for name in ("width", "seed", "precision", "mode")},
     )
     group = join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
     often = {"keep": args.keep, "every": args.checkpoint_every}
@@ -86,9 +82,10 @@ def train(args: argparse.Namespace) -> int:
     return int(diverged)
 
 
-def _image_size(preset: "Preset", pack: "Pack") -> int:
-    """The side of the crops: 7/8 of the prepared images', 224 of 256, in eights."""
-    return pack.size if preset.recipe.crops == "center" else round(pack.size * 7 / 64) * 8
+def _split(data: Path, splits: "dict[str, Pack]", name: str) -> "Pack":
+    if name not in splits:
+        raise InputError(f"{data} has no {name} split; it has {', '.join(splits)}")
+    return splits[name]
 
 
 def _divergence(run: Path, step: int, per_epoch: int) -> str:
@@ -98,9 +95,7 @@ def _divergence(run: Path, step: int, per_epoch: int) -> str:
     epoch, batch = divmod(step - 1, per_epoch)
     where = f"step {step} (batch {batch + 1} of {per_epoch} in epoch {epoch + 1})"
     good = checkpoint.steps(run / "checkpoints")
-    kept = (
-        f"{good[-1]}, the last good checkpoint, is kept" if good else "no checkpoint had been made"
-    )
+    kept = f"{good[-1]}, the last good checkpoint, is kept" if good else "there is no checkpoint"
     return (
         f"at {where} the loss, or a weight before it, was no longer finite; {kept}; "
         "try a lower --lr in another folder"
@@ -108,6 +103,7 @@ def _divergence(run: Path, step: int, per_epoch: int) -> str:
 
 
 def evaluate(args: argparse.Namespace) -> None:
+    """Measure a trained network's errors, or those of several whose outputs are averaged."""
     import torch
 
     from alexnet import evaluation
@@ -118,10 +114,10 @@ def evaluate(args: argparse.Namespace) -> None:
     from alexnet.training.folder import check_like_trained
 
     splits = open_splits(args.data)
-    split = args.split or _default_split(splits, bool(args.submission))
-    if split not in splits:
-        raise InputError(f"{args.data} has no split {split!r}; it has {', '.join(splits)}")
-    pack, device = splits[split], _device(args.device)
+    order = [name for name in ("test", "val", "train") if name in splits]
+    fit = [name for name in order if args.submission or splits[name].labeled]
+    split = args.split or (fit or order)[0]
+    pack, device = _split(args.data, splits, split), _device(args.device)
     if args.submission:
         evaluation.check_submission(pack)
     elif not pack.labeled:
@@ -144,11 +140,10 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.submission:
         lines = evaluation.submission(probabilities, pack)
         write_whole(args.submission, "".join(f"{line}\n" for line in lines))
-    how = "one view" if args.views == 1 else f"{args.views} views"
-    if len(nets) > 1:
-        how += f", {len(nets)} nets averaged"
-    what = split if len(splits) > 1 else pack.path  # a single pack counts as train, whatever it is
-    what = f"{what}, {len(pack)} images, {how}"
+    # a single pack counts as train, whatever it is
+    what = f"{split if len(splits) > 1 else pack.path}, {len(pack)} images, "
+    what += "one view" if args.views == 1 else f"{args.views} views"
+    what += f", {len(nets)} nets averaged" * (len(nets) > 1)
     if pack.labeled:
         errors = evaluation.errors(probabilities, torch.from_numpy(pack.labels).long())
         tops = f"top-1 error {errors.top1:.2%}, top-5 error {errors.top5:.2%}"
@@ -157,14 +152,8 @@ def evaluate(args: argparse.Namespace) -> None:
         print(f"{args.submission}: {what}: five classes a line, by ILSVRC's numbers")
 
 
-def _default_split(splits: "dict[str, Pack]", labels_needless: bool) -> str:
-    """Test, or val where there is none, or train."""
-    order = [name for name in ("test", "val", "train") if name in splits]
-    fit = [name for name in order if labels_needless or splits[name].labeled]
-    return next(iter(fit or splits))
-
-
 def export(args: argparse.Namespace) -> None:
+    """Write a trained network for other programs, and check the file by running it."""
     from alexnet.export import write
     from alexnet.training import check_usable, load_run
 
@@ -176,12 +165,14 @@ def export(args: argparse.Namespace) -> None:
 
 
 def reproduce(args: argparse.Namespace) -> int:
+    """Regenerate figures and tables: run the experiments and the book's notebooks on a profile."""
     from alexnet.reproduce import run
 
     return run(args)
 
 
 def claims(args: argparse.Namespace) -> None:
+    """List the paper's claims, each with its verdict on the archived results."""
     from alexnet.claims import judge_all, reports
 
     shown = reports.select(judge_all(args.profile, own=args.runs), args.section, args.verdict)

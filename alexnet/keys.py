@@ -11,11 +11,12 @@ digest, `alexnet.files.file_digest`, says whether it is still what it was. This 
     trained net           runs/P/models/KEY/                        `Config.identity`: settings,
                                                                     data, version of the code
     checkpoint            RUN/checkpoints/step-N/                   the net's; each file's SHA-256
-    result                runs/P/results/; the archive, results/P/  the net's, and the version of
-                                                                    the measurement
-    Table 1's older rows  runs/P/baselines/ROW-KEY.json             settings, data
-    executed notebook     runs/P/notebooks/                         parameters, code, data,
-                                                                    versions of packages
+    result of one arm     EXPERIMENT/ARM-SEED.json in               the nets', digests of data,
+    and seed              runs/P/results/ and in the archive,       settings, version of the
+                          results/P/                                measurement
+    Table 1's older rows  runs/P/baselines/ROW-KEY/                 settings, data
+    executed notebook     runs/P/notebooks/                         its cells, parameters; the
+                                                                    package's code; results
     page of the book      _build/.jupyter_cache, .doctrees          code, results, versions: in
                                                                     .code_hash and .pages_hash
     operators in C        ~/.cache/alexnet-kernels/native-KEY.so    source, flags, compiler,

@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import widget_data
 
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Source|Note):\s*")
+ESCAPE = re.compile(r"([\\*_|])").sub
+RULED = re.compile(r"~typing\.Annotated\[(.+?), ~alexnet\.fields\.Rule\(.+?<lambda>\)\]")
 ITEM = re.compile(r"    (\w[\w., *]*): (.*)")
 
 
@@ -64,8 +66,9 @@ def _section(rows: list[str]) -> list[str]:
 
 
 def _inline(text: str) -> str:
+    """`names` as code, kept apart from letters right after them, and all else as it stands."""
     return "".join(
-        f"``{part}``" if i % 2 else re.sub(r"([\\*_|])", r"\\\1", part)
+        f"``{part}``" if i % 2 else r"\ " * (i > 0 and part[:1].isalnum()) + ESCAPE(r"\\\1", part)
         for i, part in enumerate(text.split("`"))
     )
 
@@ -74,9 +77,17 @@ def mark_up(app: Any, what: str, name: str, thing: Any, options: Any, lines: lis
     lines[:] = marked_up("\n".join(lines))
 
 
+def plain_types(
+    app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: Any
+) -> tuple[str | None, Any]:
+    """A signature without the rules of `alexnet.fields`: a type alone."""
+    return signature and RULED.sub(r"\1", signature), returns
+
+
 def setup(app: Any) -> dict[str, Any]:
     app.connect("builder-inited", write_data)
     app.connect("html-page-context", mend, priority=900)
     if "autodoc-process-docstring" in app.events.events:
         app.connect("autodoc-process-docstring", mark_up)
+        app.connect("autodoc-process-signature", plain_types)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -33,6 +33,7 @@ BUILD = ROOT / "_build"
 JUPYTER_BOOK = (sys.executable, "-c", "from jupyter_book.cli.main import main; main()")
 # The first loads \color and the like when a page uses them.
 MATHJAX_USED = ("tex-chtml.js", "input/tex/extensions/", "output/chtml/fonts/woff-v2/")
+ALL = "all-packages.js"  # holds all extensions, and nothing loads it
 MATHJAX_LICENSE = """\
 MathJax 3 (https://www.mathjax.org), copyright The MathJax Consortium, unmodified.
 Licensed under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0
@@ -75,14 +76,11 @@ def forget_if_changed() -> None:
     versions = sorted({f"{each.metadata['Name']} {each.version}" for each in installed})
     code = notebooks.tree_digest(ROOT, (*notebooks.PACKAGE, *notebooks.ARCHIVE))
     # what changes pages but no numbers
-    pages = notebooks.tree_digest(ROOT, ("scripts/*.py", "book/_static/**/*"))
-    for name, current, caches in (
-        (
-            ".code_hash",
-            [code, platform.python_version(), versions],
-            (".jupyter_cache", ".doctrees"),
-        ),
-        (".pages_hash", pages, (".doctrees",)),
+    pages = notebooks.tree_digest(ROOT, ("scripts/*.py", "book/*.md", "book/_static/**/*"))
+    numbers = [code, platform.python_version(), versions]
+    for name, current, *caches in (
+        (".code_hash", numbers, ".jupyter_cache", ".doctrees", "html/_modules"),
+        (".pages_hash", pages, ".doctrees", "html/_modules"),
     ):
         remembered = BUILD / name
         if not remembered.is_file() or remembered.read_text() != key(current):
@@ -127,9 +125,8 @@ def with_buttons(config: dict[str, Any], url: str | None) -> dict[str, Any]:
     if not url:
         return config
     repository = {"path_to_book": "", "branch": "main", **config.get("repository", {}), "url": url}
-    names = ("use_repository_button", "use_issues_button", "use_edit_page_button")
-    html = {**config.get("html", {}), **dict.fromkeys(names, True)}
-    config = {**config, "repository": repository, "html": html}
+    buttons = {f"use_{name}_button": True for name in ("repository", "issues", "edit_page")}
+    config = {**config, "repository": repository, "html": {**config.get("html", {}), **buttons}}
     if url.startswith("https://github.com/"):  # Colab opens notebooks of GitHub only
         config["launch_buttons"] = {
             "notebook_interface": "jupyterlab",
@@ -144,11 +141,10 @@ def prune_mathjax(folder: Path) -> None:
     it may be passed on."""
     for path in sorted(folder.rglob("*"), reverse=True):  # a folder's files before the folder
         name = path.relative_to(folder).as_posix()
-        if path.is_dir():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif not name.startswith(MATHJAX_USED) or path.name == "all-packages.js":
-            path.unlink()  # the latter holds all extensions, and nothing loads it
+        if path.is_file() and (not name.startswith(MATHJAX_USED) or path.name == ALL):
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
     (folder / "LICENSE.txt").write_text(MATHJAX_LICENSE)
 
 

@@ -63,14 +63,10 @@ def refresh(path: Path, url: str = "") -> None:
     """
     before = nbformat.read(path, as_version=4)
     bootstrap(before, url)
+    where = {"kernel_name": "python3", "cwd": str(path.parent), "extra_arguments": QUIET_KERNEL}
     with kernel_environment(path.parents[1], threads=1):
         notebook = papermill.execute_notebook(
-            before,
-            None,
-            kernel_name="python3",
-            cwd=str(path.parent),
-            extra_arguments=QUIET_KERNEL,
-            progress_bar=sys.stderr.isatty(),
+            before, None, progress_bar=sys.stderr.isatty(), **where
         )
     clean(notebook)
     write_whole(path, nbformat.writes(notebook).rstrip("\n") + "\n")
@@ -86,20 +82,15 @@ def clean(notebook: Any) -> None:
         if not cell.metadata.get("tags", True):
             del cell.metadata["tags"]
         if cell.cell_type == "code":
-            cell.outputs = _joined(cell.outputs)
+            streams = groupby(cell.outputs, key=lambda output: output.get("name") or id(output))
+            cell.outputs = [_joined(*pieces) for _, pieces in streams]
 
 
-def _joined(outputs: list[Any]) -> list[Any]:
-    """Outputs with consecutive pieces of one stream made one."""
-    joined: list[Any] = []
-    for stream, pieces in groupby(outputs, key=lambda output: output.get("name")):
-        first, *rest = pieces
-        if stream is None:
-            joined += [first, *rest]
-        else:
-            first.text += "".join(piece.text for piece in rest)
-            joined.append(first)
-    return joined
+def _joined(first: Any, *rest: Any) -> Any:
+    """Consecutive pieces of one stream as one output."""
+    for piece in rest:
+        first.text += piece.text
+    return first
 
 
 def main() -> int:

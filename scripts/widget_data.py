@@ -24,7 +24,7 @@ from alexnet.data import pictographs
 from alexnet.data.decode import fit
 from alexnet.data.moments import Moments
 from alexnet.errors import InputError
-from alexnet.presets import LRN, Activation, Dropout, Operation, Pool, Preset, SameMapNorm
+from alexnet.presets import Preset, SameMapNorm
 
 PRESETS = {
     "paper": "the text",
@@ -33,12 +33,9 @@ PRESETS = {
     "paper/no-lrn": "without normalization",
     "paper/one-column": "one column",
 }
-KINDS = {LRN: "lrn", SameMapNorm: "same_map", Pool: "pool", Dropout: "dropout"}
-LAYER = ("name", "reads", "kernel", "stride")
-SHAPE = (
-    *("columns", "in_maps", "in_size", "pad", "maps", "size", "out_size", "fan_in"),
-    *("neurons", "weights", "biases", "parameters", "macs"),
-)
+# of a layer, or of its arithmetic
+FIELDS = """name reads kernel stride columns in_maps in_size pad maps size out_size fan_in
+neurons weights biases parameters macs""".split()
 PHOTOGRAPH, SIDE, TEST_PICTURES = "flower", 256, 20
 # The colors of ImageNet as cuda-convnet2 ships them (make-data/input_meta): standard deviations,
 # and axes as columns, here largest first.
@@ -53,10 +50,8 @@ IMAGENET_MEAN = (127.30, 119.72, 104.91)
 
 def network() -> dict[str, Any]:
     """The tables of some presets, layer by layer."""
-    tables = {
-        name: {"title": title} | described(presets.get(name)) for name, title in PRESETS.items()
-    }
-    return {"presets": tables}
+    titled = {n: {"title": title} | described(presets.get(n)) for n, title in PRESETS.items()}
+    return {"presets": titled}
 
 
 def described(
@@ -66,22 +61,14 @@ def described(
     table = presets.shapes(preset, num_classes, width, image_size)
     crossing = presets.crossings(table)
     layers = [
-        {
-            **{name: getattr(row.layer, name) for name in LAYER},
-            **{name: getattr(row, name) for name in SHAPE},
-            "full": not row.layer.kernel,
-            "last": row.is_last,
-            "then": [operation(op) for op in row.layer.then],
-            "crossing": crossing.get(row.layer.name, 0),
-        }
+        {name: getattr(row if hasattr(row, name) else row.layer, name) for name in FIELDS}
+        | {"full": not row.layer.kernel, "last": row.is_last}
+        | {"then": [{"kind": op.name} | asdict(op) for op in row.layer.then]}
+        | {"crossing": crossing.get(row.layer.name, 0)}
         for row in table
     ]
     sums = {name: presets.total(table, name) for name in ("neurons", "parameters", "macs")}
     return {"columns": preset.columns, "image_size": image_size, "layers": layers, **sums}
-
-
-def operation(op: Operation) -> dict[str, Any]:
-    return asdict(op) if isinstance(op, Activation) else {"kind": KINDS[type(op)], **asdict(op)}
 
 
 def photo() -> dict[str, Any]:
@@ -92,16 +79,13 @@ def photo() -> dict[str, Any]:
     color["eigenvectors"] = brightening(color["eigenvectors"])
     names = ("mean", "eigenvalues", "eigenvectors")
     ours = {name: np.round(color[name], 5).tolist() for name in names}
-    imagenet = {
-        "mean": IMAGENET_MEAN,
-        "eigenvalues": [deviation**2 for deviation in IMAGENET_DEVIATIONS],
-        "eigenvectors": brightening(np.array(IMAGENET_AXES)).tolist(),
-    }
+    variances = [deviation**2 for deviation in IMAGENET_DEVIATIONS]
+    imagenet = (IMAGENET_MEAN, variances, brightening(np.array(IMAGENET_AXES)).tolist())
     return {
         "photo": data_uri(center_square(photographs[PHOTOGRAPH], SIDE)),
         "name": PHOTOGRAPH,
         "axes": {
-            "imagenet": {"title": "ImageNet", **imagenet},
+            "imagenet": {"title": "ImageNet", **dict(zip(names, imagenet))},
             "photographs": {"title": f"{len(photographs)} photographs", **ours},
         },
     }
@@ -122,7 +106,7 @@ def kernels() -> dict[str, Any]:
             maps, _, side, _ = next(iter(seeds.values()))["shape"]
             about = {"title": profile["title"], "columns": result["metrics"]["columns"]}
             pixels = {seed: one["bytes"] for seed, one in seeds.items()}
-            sets.append({**about, "maps": maps, "side": side, "seeds": pixels})
+            sets.append(about | {"maps": maps, "side": side, "seeds": pixels})
         elif name in claims.contents()["profiles"] and "ablations" in profile.settings:
             missing.append(profile["title"])
     return {"sets": sets, "missing": missing}
@@ -135,12 +119,9 @@ def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
         metrics: Of experiment `page`; None: the archive's on profile embedded.
     """
     if metrics is None:
-        result = experiments.archived("page", "embedded")
-        if result is None:
-            raise InputError(
-                "results/embedded/page is missing: "
-                "make it, `alexnet reproduce --only page --archive`"
-            )
+        if not (result := experiments.archived("page", "embedded")):
+            remedy = "`alexnet reproduce --only page --archive`"
+            raise InputError(f"results/embedded/page is missing: make it, {remedy}")
         metrics = result["metrics"]
     packed = metrics["net"]
     names = packed["names"]
@@ -148,8 +129,7 @@ def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
     table = described(preset, len(names), packed["width"], packed["image_size"])
     prepared = profiles.load("embedded")["page"]["pictographs"]["size"]
     codes = {name: code for code, name in pictographs.CLASSES}
-    known = [name for name in names if name in codes]
-    samples = []
+    known, samples = [name for name in names if name in codes], []
     for i in range(TEST_PICTURES if known else 0):
         name = known[i % len(known)]
         picture = pictographs.draw(codes[name], "test", np.random.default_rng([2012, i]), prepared)

@@ -23,11 +23,13 @@ if not torch.cuda.is_available():
 # The files that take longest, which `make test` begins with: it gives each of two processes a file
 # at a time, and a long one at the end would leave the other without work.
 FIRST = (
-    *("test_survival.py", "kernels.ipynb", "test_ranks.py", "test_adding_an_arm.py"),
-    *("test_adding_a_layer.py", "test_adding_an_operator.py", "test_installation.py"),
-    *("more-devices.ipynb", "test_any_shape.py", "test_operators.py", "test_choose.py"),
-    *("test_benchmarks_reach.py", "test_benchmarks_step.py", "test_steps.py", "test_prepare.py"),
-    *("test_scheduler.py", "test_reproduce.py", "test_baselines.py", "test_cli.py"),
+    *("test_survival.py", "test_running_notebooks.py", "kernels.ipynb", "test_adding_a_layer.py"),
+    *("test_benchmarks_data.py", "test_adding_an_operator.py", "test_benchmarks_step.py"),
+    *("test_ranks.py", "test_refresh.py", "test_any_shape.py", "more-devices.ipynb"),
+    *("test_choose.py", "test_operators.py", "test_installation.py", "test_sources.py"),
+    *("test_devices.py", "test_adding_an_arm.py", "test_learner.py", "test_table1.py"),
+    *("test_native.py", "test_steps.py", "test_partial.py", "test_prepare.py", "test_hostile.py"),
+    *("test_scheduler.py", "test_baselines.py", "test_cli.py", "test_benchmarks_reach.py"),
 )
 
 

@@ -238,7 +238,8 @@ def fork(
         kill: A rank, and after how many seconds it is killed.
 
     Returns:
-        Each rank's exit status (negative: the signal's number), output, and the seconds it took.
+        Each rank's exit status (negative: the signal's number), output, and the seconds it took;
+        and the names of the checkpoints that a run in `out` then has.
     """
     store = dist.TCPStore(
         "127.0.0.1", 0, is_master=True, wait_for_workers=False
@@ -303,7 +304,7 @@ def fork(
                 if rank not in statuses:
                     os.kill(child, signal.SIGKILL)
         time.sleep(0.01)
-    texts = []
+    texts, folder = [], Path(options.get("out", ""))
     for output in outputs:
         output.seek(0)
         texts.append(output.read())
@@ -311,6 +312,7 @@ def fork(
         "statuses": [statuses[r] for r in range(world)],
         "outputs": texts,
         "seconds": [round(ended[r], 2) for r in range(world)],
+        "checkpoints": [path.name for path in checkpoint.steps(folder / "checkpoints")],
     }
 
 

@@ -188,8 +188,8 @@ def measure(packs: Path, out: Path) -> dict[str, Any]:
         first += [job(packs, out / name, world, config)]
         first += [job(packs, folder, world, config, fault=fault)]
         then += [job(packs, folder, world, config, resume=True)]
-    straight, killed = (list(part) for part in zip(*pairs(run(*first))))
-    resumed = run(*then)
+    outcomes = run(*first, *then)
+    straight, killed, resumed = outcomes[0:4:2], outcomes[1:4:2], outcomes[4:]
     assert all(set(each["statuses"]) == {0} for each in (*straight, *resumed)), (straight, resumed)
     test, report = open_splits(packs)["test"], net_alone()
     predicted = {}
@@ -211,10 +211,6 @@ def measure(packs: Path, out: Path) -> dict[str, Any]:
         "apart": apart,
         "learned": all(float(v.var()) > 0 for v in statistics.values()),
     }
-
-
-def pairs(outcomes: list[dict]) -> list[tuple[dict, dict]]:
-    return list(zip(outcomes[::2], outcomes[1::2], strict=True))
 
 
 def distance(probabilities: torch.Tensor, expected: torch.Tensor) -> float:

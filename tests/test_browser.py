@@ -435,25 +435,20 @@ def test_chapters_end_with_their_claims_in_a_table(served: str, visit: Callable[
 @pytest.mark.slow
 def test_the_book_is_one_pdf_whose_links_stay_inside(browser: Any) -> None:
     """One page of it, and all that it is made of."""
-    import pdf
     from pypdf import PdfReader, PdfWriter
 
     toc = ["book/intro", "book/claims"]
-    assert (
-        list(
-            pdf.pages({"root": toc[0], "parts": [{"chapters": [{"file": toc[1], "sections": []}]}]})
-        )
-        == toc
-    )
+    parts = [{"chapters": [{"file": toc[1], "sections": []}]}]
+    assert list(chromium.pages({"root": toc[0], "parts": parts})) == toc
     made, starts = PdfWriter(), {}
     page = browser.new_page()
     for name in toc:
         path = HTML / f"{name}.html"
         starts[path.as_uri()] = len(made.pages)
-        title, printed = pdf.print_page(page, path)
+        title, printed = chromium.print_page(page, path)
         made.append(io.BytesIO(printed), outline_item=title, import_outline=False)
     page.close()
-    pdf.keep_inside(made, starts)
+    chromium.keep_inside(made, starts)
     made.write(written := io.BytesIO())
     read = PdfReader(written)
     assert [read.get_destination_page_number(one) for one in read.outline] == list(starts.values())

@@ -122,6 +122,7 @@ def test_docstrings_are_plain_text_to_the_book() -> None:
     assert marked[0] == r"v = m \* v, with ``rate`` and x\_ \|y\|; on two lines."
     assert marked[2:6] == ["::", "", "    a folder", "      file    what"]
     assert marked[7] == r"The \*end\*."
+    assert scripts["book_pages"].marked_up("All `Module`s.")[0] == r"All ``Module``\ s."
 
 
 def test_sections_of_docstrings_are_lists_in_the_book() -> None:

@@ -60,22 +60,27 @@ def disturbed(packs72, config, tmp_path_factory):
     plan = {name: (2, 2, config, {"fault": fault}) for name, fault in FAULTS.items()}
     plan |= {name: (*worlds, config, moved) for name, worlds in MOVES.items()}
     plan["outside"] = (*MOVES["outside"], outside, moved)
-    jobs = {name: job(packs72, folder / name, p[0], p[2], **p[3]) for name, p in plan.items()}
-    resumed = [job(packs72, folder / name, p[1], p[2], resume=True) for name, p in plan.items()]
+    plan["undisturbed"] = (2, 2, config, {})
+    plan["diverging"] = (2, 0, configure(packs72, width=1 / 16, rate=1e9), {})
+
+    def ended(names, **options):
+        """The first outcomes of these runs, and those of their resumption, in one process."""
+        runs = [(folder / name, *plan[name]) for name in names]
+        first = [job(packs72, out, world, c, **o, **options) for out, world, _, c, o in runs]
+        outcomes = run(
+            *first, *(job(packs72, out, w, c, resume=True) for out, _, w, c, _ in runs if w)
+        )
+        resumed = outcomes[len(names) :]
+        assert all(set(one["statuses"]) == {0} for one in resumed), resumed
+        return dict(zip(names, outcomes))
+
     # those that hang wait for their time to be over; meanwhile the others work
-    hanging = {name: jobs.pop(name) | {"timeout": 6.0} for name in ("asleep", "frozen")}
+    hanging = ("asleep", "frozen")
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(run, *hanging.values())
-        straight, *outcomes = run(job(packs72, folder / "undisturbed", 2, config), *jobs.values())
-        outcomes += waiting.result()
-    assert straight["statuses"] == [0, 0], straight["outputs"]
-    before = {
-        name: [path.name for path in checkpoint.steps(folder / name / "checkpoints")]
-        for name in plan
-    }
-    for outcome in run(*resumed):
-        assert set(outcome["statuses"]) == {0}, outcome["outputs"]
-    return folder, dict(zip([*jobs, *hanging], outcomes, strict=True)), before
+        waiting = pool.submit(ended, hanging, timeout=6.0)
+        outcomes = ended([name for name in plan if name not in hanging]) | waiting.result()
+    assert outcomes["undisturbed"]["statuses"] == [0, 0], outcomes["undisturbed"]["outputs"]
+    return folder, outcomes, {name: one["checkpoints"] for name, one in outcomes.items()}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -151,14 +156,13 @@ def test_columns_saved_apart_are_read_together_and_the_other_way_round(disturbed
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)  # sums over rows round otherwise
 
 
-def test_a_loss_that_is_no_number_stops_all_ranks(packs72, tmp_path):
-    config = configure(packs72, "paper/constant-rate", width=1 / 16, rate=1e9)
-    (outcome,) = run(job(packs72, tmp_path / "run", 2, config))
-    assert outcome["statuses"] == [0, 0], outcome["outputs"]
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+def test_a_loss_that_is_no_number_stops_all_ranks(disturbed):
+    folder, outcomes, before = disturbed
+    assert outcomes["diverging"]["statuses"] == [0, 0], outcomes["diverging"]["outputs"]
+    summary = json.loads((folder / "diverging" / "summary.json").read_text())
     assert summary["ended"] == "diverged" and summary["ranks"] == [1, 2]
-    kept = checkpoint.steps(tmp_path / "run" / "checkpoints")
-    assert all(int(path.name.removeprefix("step-")) < summary["diverged_at"] for path in kept)
+    kept = [int(name.removeprefix("step-")) for name in before["diverging"]]
+    assert all(step < summary["diverged_at"] for step in kept)
 
 
 # --- under torchrun ---

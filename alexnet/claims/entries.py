@@ -2,11 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -20,28 +20,27 @@ FORMS = ("value", *PAIRED, "arrives")
 SEED = "*"  # in a path: one branch a seed
 
 
-@dataclass(frozen=True)
-class Unit:
-    """How a number is shown: multiplied by `scale`, formatted by `form`, followed by `word`."""
+class Unit(NamedTuple):
+    """How a number is shown: multiplied by `scale`, formatted by `form`, followed by `word`.
+
+    Shares count in hundreds, memory in GiB, in the claim's own numbers too.
+    """
 
     form: str = ","
     word: str = ""
-    scale: float = 1  # shares count in hundreds, memory in GiB, in the claim's own numbers too
+    scale: float = 1
 
     def show(self, value: float) -> str:
+        if self.word == " times":
+            return format(value, ".2f" if value < 1.95 else ".1f" if value < 100 else ",.0f")
         return format(value, self.form)
-
-
-class Times(Unit):
-    def show(self, value: float) -> str:
-        return format(value, ".2f" if value < 1.95 else ".1f" if value < 100 else ",.0f")
 
 
 UNITS = {
     "": Unit(),
     "points": Unit("+.1f", " points", 100),
     "percent": Unit(".1f", " %", 100),
-    "times": Times(word=" times"),
+    "times": Unit(word=" times"),
     "GiB": Unit(".1f", " GiB", 1 / 2**30),
     "bits": Unit(".2f", " bits"),
     "days": Unit(".1f", " days"),
@@ -62,7 +61,7 @@ class Claim:
     test: dict[str, Any]
     agree: dict[str, Any]
     unit: str = ""
-    also: tuple[dict[str, Any], ...] = ()
+    also: Sequence[dict[str, Any]] = ()
     slip: str = ""
     log: str = ""
     source: str = ""
@@ -97,14 +96,10 @@ class Claim:
         if "equals" in self.agree:
             return "agrees if equal"
         low, high = (f"{round(end, 6):,}".removesuffix(".0") for end in self.band)
-        if math.isinf(self.band[1]):
-            what = f"at least {low}"
-        elif math.isinf(self.band[0]):
-            what = f"at most {high}"
-        else:
-            what = low if low == high else f"{low} to {high}"
-        has_effect = self.kind == "experiment" and "against" in self.agree
-        if has_effect and any(SEED in path for path in self.paths):
+        what = low if low == high else f"{low} to {high}"
+        what = f"at most {high}" if low == "-inf" else f"at least {low}" if high == "inf" else what
+        seeded = self.kind == "experiment" and any(SEED in path for path in self.paths)
+        if seeded and "against" in self.agree:
             what += f" and the interval excludes {self.agree['against']}"
         return f"agrees if {what}"
 
@@ -142,52 +137,36 @@ def load() -> tuple[Claim, ...]:
 
 def parse(entry: dict[str, Any], sections: Iterable[str]) -> Claim:
     """One entry of the file as a claim. Raises InputError as `load` does."""
-
-    def wrong(what: str) -> InputError:
-        return InputError(f"{FILE.name}: claim {entry.get('id', entry)!r}: {what}")
-
-    known = {one.name for one in fields(Claim)}
-    needed = {"id", "section", "claim", "paper", "test", "agree"}
-    if surplus := entry.keys() - known:
-        raise wrong(f"there is no field {min(surplus)!r}; there are {', '.join(sorted(known))}")
-    if lacking := needed - entry.keys():
-        raise wrong(f"it lacks {min(lacking)!r}")
-    if entry["section"] not in sections:
-        raise wrong(f"there is no section {entry['section']!r}; there are {', '.join(sections)}")
-    if entry.get("unit", "") not in UNITS:
-        units = ", ".join(filter(None, UNITS))
-        raise wrong(f"there is no unit {entry['unit']!r}; there are {units}")
-    claim = Claim(**entry | {"also": tuple(entry.get("also", ()))})
-    if problem := _test_problem(claim) or _agreement_problem(claim):
-        raise wrong(problem)
-    if claim.log:
-        claim.logged()
-    return claim
+    if problem := next(_problems(entry, sections), None):
+        raise InputError(f"{FILE.name}: claim {entry.get('id', entry)!r}: {problem}")
+    return Claim(**entry)
 
 
-def _test_problem(claim: Claim) -> str | None:
-    for step in (claim.test, *claim.also):
+def _problems(entry: dict[str, Any], sections: Iterable[str]) -> Iterator[str]:
+    known = {one.name: one.default is MISSING for one in fields(Claim)}
+    for name in entry.keys() - known.keys():
+        yield f"there is no field {name!r}; there are {', '.join(sorted(known))}"
+    for name in (name for name, needed in known.items() if needed and name not in entry):
+        yield f"it lacks {name!r}"
+    for kind, allowed in (("section", sections), ("unit", UNITS)):
+        if (value := entry.get(kind, "")) not in allowed:
+            yield f"there is no {kind} {value!r}; there are {', '.join(filter(None, allowed))}"
+    claim = Claim(**entry)
+    test, agree = claim.test, claim.agree
+    claim.logged()  # raises what is wrong with it
+    for step in (test, *claim.also):
         if "compute" in step and not callable(getattr(arithmetic, step["compute"], None)):
-            return f"alexnet.arithmetic has no function {step['compute']!r}"
+            yield f"alexnet.arithmetic has no function {step['compute']!r}"
     if claim.kind == "experiment":
-        if sum(form in claim.test for form in FORMS) != 1 or "experiment" not in claim.test:
-            return f"its test needs either compute, or an experiment and one of {', '.join(FORMS)}"
+        if sum(form in test for form in FORMS) != 1 or "experiment" not in test:
+            yield f"its test needs either compute, or an experiment and one of {', '.join(FORMS)}"
         pair = claim.form in PAIRED
         lists = all(isinstance(path, list) and path.count(SEED) <= 1 for path in claim.paths)
         if len(claim.paths) != 1 + pair or not lists:
             number = "two paths" if pair else "one path"
-            return f"{claim.form} takes {number}, each with one {SEED!r} at most, for the seed"
-    return None
-
-
-def _agreement_problem(claim: Claim) -> str | None:
-    agree = claim.agree
+            yield f"{claim.form} takes {number}, each with one {SEED!r} at most, for the seed"
     kinds = sum(kind in agree for kind in ("equals", "near", "range"))
     if kinds != 1 or ("near" in agree) != ("within" in agree):
-        return "agree needs one of equals, near with within, or range"
+        yield "agree needs one of equals, near with within, or range"
     if "against" in agree and claim.band[0] < agree["against"] < claim.band[1]:
-        return (
-            f"what counts as agreement must lie on one side of {agree['against']}, "
-            "which would mean no effect"
-        )
-    return None
+        yield f"the band that agrees must lie on one side of {agree['against']}, which is no effect"

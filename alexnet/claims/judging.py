@@ -5,7 +5,8 @@ archive's or the user's own, paired over seeds.
 """
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,22 +43,16 @@ class Judgement:
         return "exact" if self.claim.kind == "arithmetic" else self.data
 
 
+FORMULAS: dict[str, Callable[..., float]] = {
+    "value": float,
+    "difference": operator.sub,
+    "ratio": operator.truediv,
+    "gap": lambda first, second: abs(first - second),
+}
+
+
 class Missing(Exception):
     """A result does not hold what a claim asks for."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A claim's quantity, seed by seed, in its unit.
-
-    Args:
-        bound: Whether the values are exact (0), least (1) or greatest (-1) ones, or both (None).
-        seeded: Whether they belong to seeds at all.
-    """
-
-    values: tuple[float, ...]
-    bound: int | None
-    seeded: bool
 
 
 def judge_all(profile: str | None = None, own: bool = False) -> list[Judgement]:
@@ -73,30 +68,23 @@ def judge_all(profile: str | None = None, own: bool = False) -> list[Judgement]:
     """
     if profile:
         profiles.load(profile)
-    order = contents()["profiles"]
-    every = [*order, *(name for name in profiles.names() if name not in order)]
-    names = [profile] if profile else every
+    names = (
+        [profile] if profile else list(dict.fromkeys([*contents()["profiles"], *profiles.names()]))
+    )
     return [_judge_by_first(claim, names, own) for claim in load()]
 
 
 def _judge_by_first(claim: Claim, names: list[str], own: bool) -> Judgement:
     """Judge by the first profile that has the claim's numbers."""
     first = judge(claim)
-    if claim.kind == "arithmetic":
-        return first
-    for name in names:
+    for name in names if claim.kind == "experiment" else ():
         if name in claim.test.get("only_on", names):
-            judgement = judge(claim, _result(claim.test["experiment"], name, own))
+            folder = results.runs(name) / "results" if own else results.ARCHIVE / name
+            judgement = judge(claim, experiments.load(claim.test["experiment"], folder))
             if judgement.verdict != "not yet run":
                 return judgement
             first = first if first.why else judgement
     return first
-
-
-def _result(experiment: str, profile: str, own: bool) -> dict[str, Any] | None:
-    """An experiment's result on a profile, the archive's or the user's own; None if not yet run."""
-    folder = results.runs(profile) / "results" if own else results.ARCHIVE / profile
-    return experiments.load(experiment, folder)
 
 
 def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:
@@ -111,27 +99,26 @@ def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:
         return _judge_arithmetic(claim)
     if result is None:
         return Judgement(claim, "not yet run")
-    on_hardware = claim.test.get("label") == "hardware"
-    data = _hardware(result) if on_hardware else result["data"]["title"]
+    data, machine = result["data"]["title"], result.get("provenance", {}).get("hardware", {})
+    if claim.test.get("label") == "hardware":
+        data = machine["gpu"] or f"{machine['processor']}, {machine['cores']} cores"
     about = {"profile": result["profile"], "data": data}
+    seeded = any(SEED in path for path in claim.paths)
     try:
-        measured = measure(claim, result["metrics"])
+        values, bound = measure(claim, result["metrics"], seeded)
     except Missing as lack:
         why = f"{result['experiment']} on {data} has no {lack}"
         return Judgement(claim, "not yet run", why=why, **about)
-    values, bound = measured.values, measured.bound
-    mean, half = mean_interval(values) if measured.seeded else (values[0], 0.0)
+    mean, half = mean_interval(values) if seeded else (values[0], 0.0)
     verdict, undecided, why = decide(claim, mean, half, bound)
     counts = claim.form == "arrives"
     # the interval of bounds, or of what is counted, says nothing
-    says = measured.seeded and math.isfinite(half) and bound == 0 and not counts
-    width = half if says else None
+    width = half if seeded and math.isfinite(half) and bound == 0 and not counts else None
+    shown = _shown(UNITS[claim.unit], mean, width, bound)
     if counts:
         shown = f"{sum(values):.0f} of {len(values)} seeds"
-    else:
-        shown = _shown(UNITS[claim.unit], mean, width, bound)
-        if measured.seeded:
-            shown += f", {len(values)} seed{'s' * (len(values) > 1)}"
+    elif seeded:
+        shown += f", {len(values)} seed{'s' * (len(values) > 1)}"
     return Judgement(claim, verdict, shown, values, mean, width, undecided, why, **about)
 
 
@@ -147,20 +134,19 @@ def _shown(unit: Unit, mean: float, half: float | None, bound: int | None) -> st
     return f"{prefix}{unit.show(mean)}{width}{unit.word}"
 
 
-def _hardware(result: dict[str, Any]) -> str:
-    """What a time was measured on."""
-    hardware = result["provenance"]["hardware"]
-    return hardware["gpu"] or f"{hardware['processor']}, {hardware['cores']} cores"
-
-
-def measure(claim: Claim, metrics: dict[str, Any]) -> Measured:
+def measure(
+    claim: Claim, metrics: dict[str, Any], seeded: bool
+) -> tuple[tuple[float, ...], int | None]:
     """A claim's quantity out of its experiment's metrics.
+
+    Returns:
+        Its values, seed by seed where they belong to seeds, in its unit; and whether they are exact
+        (0), least (1) or greatest (-1) ones, or both (None).
 
     Raises:
         Missing: The metrics have no such numbers.
     """
     branches = [_follow(metrics, path) for path in claim.paths]
-    seeded = any(SEED in path for path in claim.paths)
     if seeded:  # what has no seeds of its own goes with each
         every = [seed for branch in branches for seed in branch if seed]
         branches = [
@@ -170,7 +156,7 @@ def measure(claim: Claim, metrics: dict[str, Any]) -> Measured:
     if not seeds:
         raise Missing("seed in common")
     if claim.form == "arrives":
-        return Measured(tuple(float(branches[0][seed] is not None) for seed in seeds), 0, seeded)
+        return tuple(float(branches[0][seed] is not None) for seed in seeds), 0
     limit = _follow(metrics, claim.test["limit"])[""] if "limit" in claim.test else None
     values: list[float] = []
     bounds: set[int | None] = set()
@@ -181,22 +167,11 @@ def measure(claim: Claim, metrics: dict[str, Any]) -> Measured:
         numbers = [limit if number is None else number for number in numbers]
         if not all(isinstance(number, int | float) for number in numbers):
             raise Missing(f"number for seed {seed}" if seed else "number there")
-        values.append(UNITS[claim.unit].scale * _combine(claim.form, *numbers))
+        values.append(UNITS[claim.unit].scale * FORMULAS[claim.form](*numbers))
     # exact values count as bounds of either kind; bounds of both kinds say nothing together
     kinds = bounds - {0}
     bound = kinds.pop() if len(kinds) == 1 else None if kinds else 0
-    return Measured(tuple(values), bound, seeded)
-
-
-def _combine(form: str, first: float, second: float = math.nan) -> float:
-    match form:
-        case "difference":
-            return first - second
-        case "ratio":
-            return first / second
-        case "gap":
-            return abs(first - second)
-    return float(first)
+    return tuple(values), bound
 
 
 def _follow(metrics: Any, path: Sequence[Any]) -> dict[str, Any]:
@@ -222,7 +197,7 @@ def decide(claim: Claim, mean: float, half: float, bound: int | None) -> tuple[s
     Args:
         claim: The claim.
         mean, half: The interval, in the claim's unit.
-        bound: As in `Measured`.
+        bound: As of `measure`.
     """
     if bound is None:
         return "not reproduced", True, "undecided: seeds did not arrive within the budget"
@@ -257,10 +232,9 @@ def _judge_arithmetic(claim: Claim) -> Judgement:
 
 def compute(step: dict[str, Any], unit: str = "") -> tuple[Any, str]:
     """The value of a named function of `alexnet.arithmetic`, in its unit, and as shown."""
-    shown_in = UNITS[unit]
+    form = UNITS[unit]
     value = getattr(arithmetic, step["compute"])(**step.get("with", {}))
-    if shown_in.scale != 1:
-        value *= shown_in.scale
+    value = value if form.scale == 1 else value * form.scale
     values = value if isinstance(value, list) else [value]
-    shown = ", ".join(one if isinstance(one, str) else shown_in.show(one) for one in values)
-    return value, shown + shown_in.word
+    shown = ", ".join(one if isinstance(one, str) else form.show(one) for one in values)
+    return value, shown + form.word

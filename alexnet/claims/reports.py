@@ -16,7 +16,6 @@ from alexnet.results import ROOT
 # told apart without color by their marks
 COLORS = dict(zip(VERDICTS, ("#1b7837", "#a6d96a", "#d7191c", "#dddddd", "#542788"), strict=True))
 MARKS = dict(zip(VERDICTS, ("✓", "→", "✗", "", "!"), strict=True))
-SHORT = {"slip": "paper's slip", "papers slip": "paper's slip"}
 
 
 def select(
@@ -32,23 +31,21 @@ def select(
     Raises:
         InputError: There is no such section or verdict; the message lists them.
     """
-    sections = contents()["sections"]
-    if section is not None:
-        if not any(_within(name, section) for name in sections):
-            every = ", ".join(sections)
-            raise InputError(f"the paper has no section {section!r} here; there are {every}")
-        judgements = [one for one in judgements if _within(one.claim.section, section)]
-    if verdict is not None:
-        plain = verdict.lower().replace("-", " ")
-        plain = SHORT.get(plain, plain)
-        if plain not in VERDICTS:
-            raise InputError(f"there is no verdict {verdict!r}; there are {', '.join(VERDICTS)}")
-        judgements = [one for one in judgements if one.verdict == plain]
-    return judgements
 
+    def within(name: str) -> bool:
+        return section is None or name == section or name.startswith(f"{section}.")
 
-def _within(name: str, section: str) -> bool:
-    return name == section or name.startswith(f"{section}.")
+    if not any(map(within, contents()["sections"])):
+        every = ", ".join(contents()["sections"])
+        raise InputError(f"the paper has no section {section!r} here; there are {every}")
+    judgements = [one for one in judgements if within(one.claim.section)]
+    if verdict is None:
+        return judgements
+    plain = verdict.lower().replace("-", " ")
+    plain = "paper's slip" if plain in ("slip", "papers slip") else plain
+    if plain not in VERDICTS:
+        raise InputError(f"there is no verdict {verdict!r}; there are {', '.join(VERDICTS)}")
+    return [one for one in judgements if one.verdict == plain]
 
 
 def count(judgements: list[Judgement]) -> dict[str, int]:
@@ -69,13 +66,16 @@ def block(judgements: list[Judgement]) -> str:
 
 
 def _counted(judgements: list[Judgement]) -> list[str]:
-    words = [f"{len(judgements)} claim{'s' * (len(judgements) != 1)}"]
     undecided = sum(one.undecided for one in judgements)
-    for verdict, n in count(judgements).items():
-        more = f" ({undecided} undecided)" if verdict == "not reproduced" and undecided else ""
-        if n:
-            words.append(f"{n} {verdict}{'s' * (n > 1 and verdict.endswith('slip'))}{more}")
-    return words
+    more = {"not reproduced": f" ({undecided} undecided)" if undecided else ""}
+    return [
+        f"{len(judgements)} claim{'s' * (len(judgements) != 1)}",
+        *(
+            f"{n} {verdict}{'s' * (n > 1 and verdict.endswith('slip'))}{more.get(verdict, '')}"
+            for verdict, n in count(judgements).items()
+            if n
+        ),
+    ]
 
 
 def table(judgements: list[Judgement]) -> str:
@@ -97,27 +97,20 @@ def as_json(judgements: list[Judgement]) -> str:
     """{"counts", "claims"}: each claim with its fields, its verdict and what that rests on; numbers
     in the claim's unit."""
 
-    def flat(one: Judgement) -> dict[str, Any]:
-        claim = one.claim
-        return {
-            **_fields(claim, "id section claim paper kind unit"),
-            **_fields(one, "verdict undecided why"),
-            "here": one.shown,
-            "by_seed": one.values,
-            "mean": one.mean,
-            "half_width": one.half,
-            **_fields(one, "on profile"),
-            **_fields(claim, "test agree"),
-            "log": claim.logged(),
-            **_fields(claim, "source note chapter"),
-        }
+    def fields(thing: Any, names: str) -> dict[str, Any]:
+        return {name: getattr(thing, name) for name in names.split()}
 
-    whole = {"counts": count(judgements), "claims": [flat(one) for one in judgements]}
-    return json.dumps(whole, indent=1, ensure_ascii=False)
-
-
-def _fields(thing: Any, names: str) -> dict[str, Any]:
-    return {name: getattr(thing, name) for name in names.split()}
+    claims = [
+        fields(one.claim, "id section claim paper kind unit")
+        | fields(one, "verdict undecided why")
+        | {"here": one.shown, "by_seed": one.values, "mean": one.mean, "half_width": one.half}
+        | fields(one, "on profile")
+        | fields(one.claim, "test agree")
+        | {"log": one.claim.logged()}
+        | fields(one.claim, "source note chapter")
+        for one in judgements
+    ]
+    return json.dumps({"counts": count(judgements), "claims": claims}, indent=1, ensure_ascii=False)
 
 
 def draw(judgements: list[Judgement]) -> Any:
@@ -127,10 +120,11 @@ def draw(judgements: list[Judgement]) -> Any:
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
 
-    rows: dict[str, list[Judgement]] = {name: [] for name in contents()["sections"]}
-    for one in sorted(judgements, key=lambda one: VERDICTS.index(one.verdict)):
-        rows[one.claim.section].append(one)
-    rows = {name: row for name, row in rows.items() if row}
+    rows = {
+        name: sorted(row, key=lambda one: VERDICTS.index(one.verdict))
+        for name in contents()["sections"]
+        if (row := [one for one in judgements if one.claim.section == name])
+    }
     titles = 8.2  # widths of a square that the sections' titles take
     figure, axes = plt.subplots(figsize=(5.8, 0.26 * len(rows) + 0.8), dpi=110)
     figure.subplots_adjust(0.01, 0.15, 0.99, 0.99)
@@ -157,9 +151,8 @@ def _square(axes: Any, one: Judgement, x: float, y: float, side: float = 0.84) -
     from matplotlib.patches import Rectangle
 
     color = COLORS[one.verdict]
-    face, ink = color, "black" if one.verdict in VERDICTS[1::2] else "white"
-    if one.undecided:
-        face, ink = "white", color
+    ink = color if one.undecided else "black" if one.verdict in VERDICTS[1::2] else "white"
+    face = "white" if one.undecided else color
     place = (x, y - side / 2)
     axes.add_patch(Rectangle(place, side, side, facecolor=face, edgecolor=color, lw=1.1))
     middle = {"ha": "center", "va": "center"}
@@ -175,11 +168,11 @@ def title(section: str) -> str:
 def markdown(judgements: list[Judgement]) -> str:
     """Appendix D's table: a claim with a link to its chapter, the paper's number, that of its logs,
     ours, the verdict."""
-    head, rows = ("claim", "the paper", "its logs", "here", "verdict"), []
+    rows = [("claim", "the paper", "its logs", "here", "verdict")]
     for one in judgements:
         claim, text = one.claim, f"{one.claim.claim} {_link(one.claim.chapter)}"
         rows.append((text, claim.paper, claim.logged(), _on_data(one), _verdict(one)))
-    return tables.markdown(head, rows)
+    return tables.markdown(rows[0], rows[1:])
 
 
 def _on_data(one: Judgement) -> str:
@@ -208,8 +201,9 @@ def chapter(judgements: list[Judgement], name: str, page: Mapping[str, str] | No
             if claim.kind == "arithmetic":
                 archived, own = "", one.shown
             rows.append((claim.claim, claim.paper, claim.logged(), archived, own, _verdict(one)))
-    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-    head, *kept = zip(*columns, strict=True)
+    head, *kept = zip(
+        *(column for column in zip(*rows, strict=True) if any(column[1:])), strict=True
+    )
     return tables.markdown(head, kept)
 
 

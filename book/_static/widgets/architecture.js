@@ -2,8 +2,8 @@
 (function () {
   "use strict";
 
-  const NAMES = { relu: "ReLU", tanh: "tanh", sigmoid: "logistic function", lrn: "response normalization", same_map: "same-map normalization", pool: "max pooling", dropout: "dropout" };
-  const BADGES = { lrn: "N", same_map: "M", pool: "P", dropout: "D" };
+  const NAMES = { relu: "ReLU", tanh: "tanh", sigmoid: "logistic function", lrn: "response normalization", same_map_norm: "same-map normalization", pool: "max pooling", dropout: "dropout" };
+  const BADGES = { lrn: "N", same_map_norm: "M", pool: "P", dropout: "D" };
 
   /* What the marks of one kind say, all together. */
   function collected(layers, kind) {
@@ -36,7 +36,7 @@
     let current = 1;
 
     const describe = (op) => NAMES[op.kind] + (op.kind === "pool" ? ` ${op.size} × ${op.size}, ${op.stride} apart` : op.kind === "lrn" ? `: n = ${op.size}, k = ${op.k}, α = ${op.alpha}, β = ${op.beta}`
-      : op.kind === "same_map" ? `: ${op.size} × ${op.size}, α = ${op.alpha}` : op.kind === "dropout" ? `, keeps ${op.keep}` : "");
+      : op.kind === "same_map_norm" ? `: ${op.size} × ${op.size}, α = ${op.alpha}` : op.kind === "dropout" ? `, keeps ${op.keep}` : "");
 
     function draw() {
       const chosen = presets[net.value], layers = chosen.layers, tall = body.clientWidth > 0 && body.clientWidth < 560, plan = layout(tall), on = light.value;

@@ -37,6 +37,7 @@ def with_running_mean(net):
     def follow(stage, arguments):
         if stage.training:
             mean = arguments[0].detach().mean((0, 2, 3))
+            mean = mean.reshape(-1, 3).mean(0)  # where the input lies in blocks of pixels
             stage.running_mean.lerp_(mean.to(stage.running_mean.dtype), 0.5)
 
     for stage in net.stages("conv1"):

@@ -127,16 +127,14 @@ def differentiable(
         dy: The gradient of the result.
         weights: What has gradients too.
     """
-    references = dict.fromkeys(peer.reference for peer in peers)
+    references = {peer.reference for peer in peers}
     expected = {each: in_float64(each, x, dy, *weights) for each in references}
     entries = []
     for layout in case.layouts:
         form = LAYOUTS[layout]
         leaves = [t.detach().requires_grad_() for t in (x.contiguous(memory_format=form), *weights)]
         gradient = dy.contiguous(memory_format=form)
-        entries += [
-            _entry(peer, layout, leaves, gradient, expected[peer.reference]) for peer in peers
-        ]
+        entries += [_entry(one, layout, leaves, gradient, expected[one.reference]) for one in peers]
     return entries
 
 
@@ -198,46 +196,45 @@ def worst(errors: Iterable[float]) -> float:
 
 def poison(*like: Tensor) -> None:
     """Leave NaN in the memory that the allocator hands out next: an element nobody writes shows."""
-    trap = [torch.full_like(t, torch.nan) for t in like]
-    del trap
+    _ = [torch.full_like(t, torch.nan) for t in like]
 
 
 def saved_bytes(forward: Callable[[], Any]) -> int:
     """What autograd keeps for the backward pass, inputs included, each piece of memory once."""
-    kept: dict[int, Tensor] = {}
+    pieces: dict[int, int] = {}
 
     def pack(t: Tensor) -> Tensor:
-        kept[t.untyped_storage().data_ptr()] = t
+        pieces[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        y = forward()
-    del y
-    return sum(t.untyped_storage().nbytes() for t in kept.values())
+        _ = forward()
+    return sum(pieces.values())
 
 
 def copier(case: Case) -> Entry:
     """Copies, forward and backward, as many bytes as the operator must move: half read, half
     written."""
-    pairs = {
-        direction: case.integers(256, 2, count // 2, dtype=torch.uint8).unbind()
-        for direction, count in case.floor().items()
-        if direction != "both"
-    }
+    floor = case.operator.floor(case.dims, case.batch, DTYPES[case.dtype].itemsize)
+    halves = {way: case.integers(256, 2, floor[way] // 2, dtype=torch.uint8) for way in floor}
 
-    def copy(direction: str) -> None:
-        target, source = pairs[direction]
-        target.copy_(source)
+    def copy(way: str, _: Any = None) -> None:
+        halves[way][0].copy_(halves[way][1])
 
-    backward = (lambda _: copy("backward")) if "backward" in pairs else None
-    return Entry("copy", "", lambda: copy("forward"), backward)
+    backward = partial(copy, "backward") if "backward" in floor else None
+    return Entry("copy", "", partial(copy, "forward"), backward)
 
 
 # --- one case ---
 
 
-def measure(case: Case, clock: Clock, copy_gb_per_s: float, args: argparse.Namespace) -> list[Row]:
+def measure(
+    case: Case, clock: Clock, bandwidth: Callable[[], float], args: argparse.Namespace
+) -> list[Row]:
     """Check and time all implementations of a case.
+
+    Args:
+        bandwidth: Gives that of a large copy, in GB/s.
 
     Returns:
         A row for each implementation, layout, direction and method, and one with the reason for
@@ -247,23 +244,21 @@ def measure(case: Case, clock: Clock, copy_gb_per_s: float, args: argparse.Names
     if clock.cuda:
         gc.collect()  # the last case's tensors
         torch.cuda.empty_cache()
-    seed = args.seed if args.seed is not None else random.randrange(2**31)
-    case.generator.manual_seed(seed)
-    entries = [*case.operator.entries(case), copier(case)]
-    names = {*(args.implementations or [entry.implementation for entry in entries]), "copy"}
+    common = {"seed": random.randrange(2**31) if args.seed is None else args.seed}
+    common["copy_gb_per_s"] = bandwidth()
+    case.generator.manual_seed(common["seed"])
     skipped: list[Row] = []
     ready: list[tuple[Entry, Row]] = []
-    for entry in entries:
-        if entry.implementation not in names:
+    for entry in [*case.operator.entries(case), copier(case)]:
+        if args.implementations and entry.implementation not in (*args.implementations, "copy"):
             continue
         say(f"{case}: checking {entry.implementation}")
-        facts: Row = {"implementation": entry.implementation, "layout": entry.layout}
-        facts |= {"seed": seed, "copy_gb_per_s": copy_gb_per_s}
+        facts = common | {"implementation": entry.implementation, "layout": entry.layout}
         try:
             facts |= examine(entry, case)
         except Exception as problem:  # an implementation that cannot run is a finding
             facts["note"] = f"skipped: {first_line(problem)}"
-        if facts.get("note"):
+        if "note" in facts:
             skipped.append(facts)
         else:
             ready.append((entry, facts))
@@ -308,12 +303,12 @@ def timed(
     rows, floor = [], case.floor()
     for method, samples in methods.items():
         for (number, direction), times in samples.items():
-            facts = ready[number][1]
-            row = facts | {"direction": direction, "method": method, "sm_mhz": sm_mhz}
-            row |= quantiles(times) | {"floor_bytes": floor[direction]}
-            speed = floor[direction] / row["median_ms"] / 1e6
-            percent = 100 * speed / facts["copy_gb_per_s"]
-            rows.append(row | {"gb_per_s": speed, "percent_of_copy": percent})
+            row = ready[number][1] | quantiles(times)
+            row |= {"direction": direction, "method": method, "sm_mhz": sm_mhz}
+            row["floor_bytes"] = floor[direction]
+            row["gb_per_s"] = floor[direction] / row["median_ms"] / 1e6
+            row["percent_of_copy"] = 100 * row["gb_per_s"] / row["copy_gb_per_s"]
+            rows.append(row)
     return rows
 
 
@@ -348,9 +343,7 @@ def replays(
     pool = torch.cuda.graph_pool_handle()
     samplers: dict[tuple[int, str], Callable[[], float]] = {}
     for number, entry in enumerate(entries):
-        calls: dict[str, Callable[[], Any]] = {"forward": entry.forward}
-        if entry.backward:
-            calls["both"] = entry.once
+        calls = {"forward": entry.forward} | ({"both": entry.once} if entry.backward else {})
         for direction, call in calls.items() if entry.capture else ():
             say(f"{title}: capturing {entry.implementation}")
             graph = torch.cuda.CUDAGraph()
@@ -363,7 +356,7 @@ def replays(
                 pool = torch.cuda.graph_pool_handle()  # torch thinks the old one is in use
                 continue
             graph.replay()
-            alone = clock.time(graph.replay, cold=False)
-            repeat = max(1, min(50, math.ceil(1.0 / max(alone, 1e-3))))  # some 1 ms per sample
+            alone = max(clock.time(graph.replay, cold=False), 0.02)
+            repeat = math.ceil(1.0 / alone)  # some 1 ms per sample, 50 replays at most
             samplers[number, direction] = partial(clock.time, graph.replay, False, repeat)
     return take_turns(samplers, args.runs, args.seconds / 2, title)

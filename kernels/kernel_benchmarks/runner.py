@@ -69,8 +69,7 @@ class Clock:
 
     def median(self, call: Callable[[], object], runs: int, cold: bool = True) -> float:
         """The median in milliseconds of `runs` calls, after half as many that do not count."""
-        times = [self.time(call, cold) for _ in range(runs + runs // 2)]
-        return float(np.median(times[runs // 2 :]))
+        return float(np.median([self.time(call, cold) for _ in range(3 * runs // 2)][runs // 2 :]))
 
 
 def copy_bandwidth(clock: Clock, device: str, size: int) -> float:
@@ -118,8 +117,7 @@ def take_turns(
 def quantiles(samples: Sequence[float], names: Sequence[str] = QUANTILES) -> Row:
     """The columns of a row that hold how many samples there are, their median, and their 20 % and
     80 % quantiles."""
-    median, low, high = (float(q) for q in np.percentile(samples, [50, 20, 80]))
-    return dict(zip(names, (len(samples), median, low, high), strict=True))
+    return dict(zip(names, (len(samples), *map(float, np.percentile(samples, [50, 20, 80])))))
 
 
 def timed(
@@ -154,17 +152,15 @@ class Task:
     key: Row  # the columns that say what is measured
     measure: Callable[[], list[Row]]  # its rows, without `key` and where they were measured
     file: Path
-    kind: Hashable = ""  # tasks of one kind take about as long as each other
     needed: Collection[Row] = ({},)  # what rows the file must hold, each at least once
 
     def held(self, origin: Row, columns: Sequence[str]) -> list[Row]:
         """What the file holds of it, of this code on this machine; none unless it is all."""
         code = {name: origin[name] for name in ("source", *record.MACHINE)}
-        rows = record.held(self.file, code | self.key, columns)
-        kinds = [record.written(need).items() for need in self.needed]
-        if not all(any(kind <= row.items() for row in rows) for kind in kinds):
-            return []
-        return [row for row in rows if any(kind <= row.items() for kind in kinds)]
+        kinds = [record.written(code | self.key | need).items() for need in self.needed]
+        rows = record.read(self.file, columns)
+        each = [[row for row in rows if kind <= row.items()] for kind in kinds]
+        return [row for some in each for row in some] if all(each) else []
 
 
 def run(
@@ -175,44 +171,41 @@ def run(
     Args:
         tasks: In the order in which they matter.
         origin: Where they are measured, of `record.machine`.
-        args: `fresh` measures what the files hold as well; a task that might end after `budget`
-            seconds, for one of its kind took so long, is not begun.
+        args: `fresh` measures what the files hold as well; none is begun after `budget` seconds.
 
     Returns:
-        The new rows, and the titles of the tasks that are left, for lack of time or because they
+        All tasks' rows, and the titles of those that are left, for lack of time or because they
         failed.
     """
     for path in {task.file for task in tasks}:
-        record.check(path, columns)
-    todo = [task for task in tasks if args.fresh or not task.held(origin, columns)]
-    if done := len(tasks) - len(todo):
-        log(f"{done} of {len(tasks)} are in the files already; --fresh measures them again")
-    began, new, left = time.perf_counter(), list[Row](), list[str]()
-    longest: dict[Hashable, float] = {}
-    for number, task in enumerate(todo, 1):
-        start = time.perf_counter()
-        if start - began + longest.get(task.kind, 0.0) >= args.budget:
+        record.append(path, [], columns)
+    began, rows, left, known = time.perf_counter(), list[Row](), list[str](), 0
+    for number, task in enumerate(tasks, 1):
+        if held := [] if args.fresh else task.held(origin, columns):
+            rows, known = rows + held, known + 1
+            continue
+        if time.perf_counter() - began >= args.budget:
             left.append(task.title)
             continue
         say(task.title)
         torch.compiler.reset()  # otherwise a ninth shape would run uncompiled
         try:
             blank = dict.fromkeys(columns)
-            rows = [blank | origin | task.key | row for row in task.measure()]
-            record.append(task.file, rows, columns)
-            new += rows
+            new = [blank | origin | task.key | row for row in task.measure()]
+            rows += record.append(task.file, new, columns)
         except (RuntimeError, OSError, SubprocessError) as error:  # out of memory, say
             log(f"{task.title} failed: {first_line(error)}")
             left.append(task.title)
-        longest[task.kind] = max(longest.get(task.kind, 0.0), time.perf_counter() - start)
-        log(f"{time.perf_counter() - began:5.0f} s  {number} of {len(todo)}  {task.title}")
-    return new, left
+        log(f"{time.perf_counter() - began:5.0f} s  {number} of {len(tasks)}  {task.title}")
+    if known:
+        log(f"{known} of {len(tasks)} were in the files already; --fresh measures them again")
+    return rows, left
 
 
 def first_line(error: Exception) -> str:
     """The kind of an exception and the first line of its message."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
+    first, *_ = [*str(error).strip().splitlines(), ""]
+    return f"{type(error).__name__}: {first[:200]}"
 
 
 def say(text: str) -> None:

@@ -20,55 +20,52 @@ TINY_FOLDER = ROOT / "runs" / "benchmarks"
 class Parser(argparse.ArgumentParser):
     """A parser that complains in one line."""
 
+    def __init__(self, module: str, doc: str | None):
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(f"python -m {module}", description=doc, formatter_class=raw)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def parser(module: str, doc: str | None, out: Path) -> Parser:
     """The options that every benchmark has; `out` is the default of --out."""
-    raw = argparse.RawDescriptionHelpFormatter
-    form = Parser(f"python -m {module}", description=doc, formatter_class=raw)
-    add, kind = form.add_argument, "CSV" if out.suffix else "FOLDER"
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    add("--device", choices=("cpu", "cuda"), default=device, help="default: cuda if there is one")
+    form = Parser(module, doc)
+    add, devices = form.add_argument, ["cuda"] * torch.cuda.is_available() + ["cpu"]
+    add("--device", choices=devices, default=devices[0], help="default: cuda if there is one")
     add("--threads", type=positive, metavar="N", help="of the CPU (default: torch's own choice)")
     add("--commit", metavar="ID", help="what to write as commit where there is no git checkout")
-    add("--out", type=Path, metavar=kind, help=f"where rows go (default: {out.relative_to(ROOT)})")
+    add("--out", type=Path, help=f"where rows go (default: {out.relative_to(ROOT)})")
+    add("--fresh", action="store_true", help="measure again what the file holds already")
     form.set_defaults(default_out=out, budget=math.inf, tiny=False)
     return form
 
 
-def add_limits(
-    form: argparse.ArgumentParser, runs: int | None, time: float | None, budget: float = math.inf
-) -> None:
+def add_limits(form: argparse.ArgumentParser, runs: int | None, time: float | None) -> None:
     """Add the options of what is measured in rounds; None is a default that varies."""
     add = form.add_argument
     add("--runs", type=positive, default=runs, metavar="N", help="rounds at most")
     limit = f"begin no round of a case after this, once there are {FEWEST}"
     add("--seconds", type=seconds, default=time, metavar="S", help=limit)
-    limit = "begin no case that might end later (default: %(default)s)"
-    add("--budget", type=seconds, default=budget, metavar="S", help=limit)
-    add("--fresh", action="store_true", help="measure again what the file holds already")
+    limit = "begin no case after this (default: no limit)"
+    add("--budget", type=seconds, default=math.inf, metavar="S", help=limit)
     add("--tiny", action="store_true", help="sizes that mean nothing; rows go to runs/benchmarks/")
 
 
-def settle(args: argparse.Namespace) -> None:
-    """Check the device, set the threads, and fill in where rows go."""
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no CUDA device; use --device cpu")
+def run(
+    form: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    work: Callable[[argparse.Namespace], int],
+    *refused: type[Exception],
+) -> int:
+    """Run a program with its options, as `guarded`; threads are set and `out` is filled in."""
+    args = form.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.out is None:
         out = args.default_out
-        tiny = TINY_FOLDER / out.name if out.suffix else TINY_FOLDER
-        args.out = tiny if args.tiny else out
-
-
-def chosen(names: Sequence[str], known: Collection[str], default: Sequence[str]) -> list[str]:
-    """The names that a command gives, each once, or the default. Raises InputError."""
-    if unknown := sorted({*names} - {*known}):
-        raise InputError(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
-    return list(dict.fromkeys(names or default))
+        args.out = TINY_FOLDER / (out.name if out.suffix else "") if args.tiny else out
+    return guarded(lambda: work(args), *refused)
 
 
 def guarded(work: Callable[[], int], *refused: type[Exception]) -> int:
@@ -90,6 +87,18 @@ def guarded(work: Callable[[], int], *refused: type[Exception]) -> int:
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def one_of(names: Collection[str]) -> Callable[[str], str]:
+    """What reads an argument that is one of some names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            known = ", ".join(names)
+            raise argparse.ArgumentTypeError(f"there is no {text}; there are {known}")
+        return text
+
+    return parse
 
 
 def positive(text: str) -> int:

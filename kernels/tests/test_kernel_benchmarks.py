@@ -170,10 +170,12 @@ def test_everything_is_measured_and_told(tmp_path, capsys):
 
 def test_a_wrong_implementation_is_reported_and_not_timed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(kernels, "max_pool", torch.nn.functional.avg_pool2d)
-    assert run(tmp_path, "max_pool", "--shapes", "conv5", names=["ours"]) == 0
+    assert run(tmp_path, "max_pool", names=["ours"]) == 0
     rows = record.read(tmp_path / "max_pool.csv")
-    (row,) = (row for row in rows if row["implementation"] == "ours")
-    assert row["median_ms"] is None and row["note"].startswith("wrong, not timed")
+    wrong = [row for row in rows if row["implementation"] == "ours"]
+    assert [row["layer"] for row in wrong] == ["conv1", "conv2", "conv5"]
+    for row in wrong:
+        assert row["median_ms"] is None and row["note"].startswith("wrong, not timed")
     assert "wrong, not timed" in capsys.readouterr().out
 
 
@@ -182,7 +184,7 @@ def test_an_implementation_that_cannot_run_is_skipped_with_the_reason(tmp_path, 
         raise RuntimeError("no compiler\nand so on")
 
     monkeypatch.setattr(kernels, "max_pool", refuse)
-    assert run(tmp_path, "max_pool", "--shapes", "conv5", names=["ours", "torch"]) == 0
+    assert run(tmp_path, "max_pool", names=["ours", "torch"]) == 0
     rows = record.read(tmp_path / "max_pool.csv")
     notes = {row["note"] for row in rows if row["implementation"] == "ours"}
     assert notes == {"skipped: RuntimeError: no compiler"}
@@ -210,7 +212,7 @@ def test_a_run_goes_on_where_it_ended(tmp_path, capsys, monkeypatch):
     assert run(tmp_path, *some) == 0
     assert len(done) == 5 and not set(done[2:]) & set(first)
     captured = capsys.readouterr()
-    assert "2 of 5 are in the files already" in captured.err
+    assert "2 of 5 were in the files already" in captured.err
     assert captured.out.rstrip().splitlines()[-1].startswith("CPU")
     assert captured.out.count("not measured") == len(operators.GPU_TARGETS + operators.CPU_TARGETS)
     assert run(tmp_path, *some, "--fresh") == 0 and len(done) == 10
@@ -235,18 +237,16 @@ def test_a_failed_case_leaves_the_others_their_turn(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (
-            ["local_response_norm", "--shapes", "conv9"],
-            "--shapes conv9: give conv1, conv2 or a size such as 96x55x55",
-        ),
-        (["local_response_norm", "--shapes", "3x4"], "such as 96x55x55"),
-        (["--shapes", "conv1"], "--shapes are of one operator"),
         (["lunch"], "there is no lunch; there are local_response_norm, "),
+        (["--batch", "0"], "--batch: 0 is no whole number from 1 on"),
         (["local_response_norm", "--out", __file__], "cannot be written"),
     ],
 )
 def test_bad_input_is_one_line(argv, message, capsys):
-    assert operators.main([*argv, "--device", "cpu"]) == 2
+    try:
+        assert operators.main([*argv, "--device", "cpu"]) == 2
+    except SystemExit as ended:
+        assert ended.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
 
@@ -334,8 +334,11 @@ def test_a_file_that_is_not_ours_is_left_alone(tmp_path):
             "line 3: 19 fields of 40",
         ),
         (lambda text: text + "\n", "line 4: 0 fields of 40"),
-        (lambda text: text.replace(",2,", ",two,"), "line 3: 'two' is no number for median_ms"),
-        (lambda text: "\udcff\udcfe" + text, "cannot be read as a CSV (it is no text)"),
+        (
+            lambda text: text.replace(",2,", ",two,"),
+            "line 3: could not convert string to float: 'two'",
+        ),
+        (lambda text: "\udcff\udcfe" + text, "codec can't decode byte 0xff"),
     ],
 )
 def test_a_damaged_file_is_left_alone(tmp_path, damage, said):
@@ -549,13 +552,13 @@ def test_the_graph_path_on_a_pretended_gpu(monkeypatch):
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    options = ["--tiny", "--device", "cpu", "--seed", "1", "--implementations", "ours", "torch"]
-    args = operators.parser().parse_args(["max_pool", "--shapes", "conv5", *options])
-    operators.settle(args)
+    options = "--tiny --seed 1 --implementations ours torch --batch 2 --runs 2 --seconds 0.5"
+    options += " --device cpu --dtype fp32 --layouts nchw"
+    args = operators.parser().parse_args(["max_pool", *options.split()])
     clock = runner.Clock("cpu")
     clock.cuda, clock.flush, clock.start, clock.end = True, torch.zeros(1), Event(), Event()
-    (case,) = operators.cases(max_pool, args)
-    rows = measure.measure(case, clock, 100.0, args)
+    case, *_ = operators.plan(args)
+    rows = measure.measure(case, clock, lambda: 100.0, args)
     found = {(row["implementation"], row["direction"], row["method"]) for row in rows}
     assert found == {
         (name, direction, method)
@@ -574,4 +577,4 @@ def test_the_graph_path_on_a_pretended_gpu(monkeypatch):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(torch.cuda, "graph", fail)
-    assert {row["method"] for row in measure.measure(case, clock, 100.0, args)} == {"cold"}
+    assert {row["method"] for row in measure.measure(case, clock, lambda: 100.0, args)} == {"cold"}

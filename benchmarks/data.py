@@ -4,7 +4,6 @@
     python -m benchmarks.data tiny --images DIR     # all of Tiny ImageNet
     python -m benchmarks.data memory --images DIR   # peak memory at 10,000 and at 1,000,000 images,
                                                     # links to those in DIR; 13 GB of disk
-    python -m benchmarks.data gpu                   # augmentation, streaming, and both
 
 Images are compared before anything is timed. Rows go to results/data.csv.
 """
@@ -14,7 +13,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -69,10 +68,6 @@ def dataloader(folder: Path, crop: int, floats: bool, workers: int):
     return torch.utils.data.DataLoader(data, BATCH, shuffle=True, num_workers=workers, **more)
 
 
-def whole(loader) -> int:
-    return sum(len(labels) for _, labels in loader)
-
-
 def crops(pack: Pack, augment: Augment, threads: int, few: int = 16) -> Iterator[Tensor]:
     """uint8 crops (n, c, c, 3), mirrored by coins, as threads cut them where no device does: each
     gathers a few images at a time, so that they are cut while they are in its cache."""
@@ -106,37 +101,31 @@ def feeding(folder: Path, args: argparse.Namespace) -> list[Row]:
     raw = Pack.open(prepare(source, folder / "raw", size=size))
     jpeg = Pack.open(prepare(source, folder / "jpeg", size=size, encoding="jpeg"))
     files = as_files(jpeg, folder / "files")
-    rows = encodings(raw, jpeg)
-
-    ids, buffer = (
-        np.random.default_rng(0).permutation(len(raw)),
-        np.empty((BATCH, size, size, 3), np.uint8),
-    )
+    ids = np.random.default_rng(0).permutation(len(raw))
+    buffer = np.empty((BATCH, size, size, 3), np.uint8)
 
     def gather(pack: Pack, times: int) -> int:
-        for _ in range(times):
-            for at in range(0, len(ids), BATCH):
-                piece = ids[at : at + BATCH]
-                pack.gather(piece, buffer[: len(piece)])
+        for at in (*range(0, len(ids), BATCH),) * times:
+            piece = ids[at : at + BATCH]
+            pack.gather(piece, buffer[: len(piece)])
         return times * len(ids)
 
     contestants = {"raw": partial(gather, raw, 4), "jpeg": partial(gather, jpeg, 1)}
     facts = {"images": len(raw), "size": size, "workers": 1}
-    rows += rates("gather, one core", contestants, args, wanted={"raw": 15000}, **facts)
-    return rows + against_torchvision(raw, jpeg, files, args)
+    rows = rates("gather, one core", contestants, args, wanted={"raw": 15000}, **facts)
+    return encodings(raw, jpeg) + rows + against_torchvision(raw, jpeg, files, args)
 
 
 def as_files(jpeg: Pack, folder: Path) -> Path:
     """Write a pack's images as JPEG files, and compare them with the pack."""
     ends = zip(jpeg.labels.tolist(), jpeg._offsets[:-1], jpeg._offsets[1:], strict=True)
-    some: list[Path] = []
+    paths: list[Path] = []
     for i, (label, begin, end) in enumerate(ends):
-        place = folder / f"class{label}" / f"{i:06d}.jpg"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(bytes(jpeg._shards[0][begin:end]))
-        some += [place] * (i < 200)
-    pixels = [np.asarray(read(File(str(path)))) for path in some]
-    if not np.array_equal(jpeg.gather(np.arange(len(some))), pixels):
+        paths.append(folder / f"class{label}" / f"{i:06d}.jpg")
+        paths[i].parent.mkdir(parents=True, exist_ok=True)
+        paths[i].write_bytes(bytes(jpeg._shards[0][begin:end]))
+    pixels = [np.asarray(read(File(str(path)))) for path in paths[:200]]
+    if not np.array_equal(jpeg.gather(np.arange(len(pixels))), pixels):
         raise RuntimeError("the files hold other pixels than the pack")
     return folder
 
@@ -146,14 +135,12 @@ def encodings(raw: Pack, jpeg: Pack) -> list[Row]:
     some = np.arange(min(200, len(jpeg)))
     before, after = (pack.gather(some).astype(np.float64) for pack in (raw, jpeg))
     psnr = float(np.mean(10 * np.log10(255**2 / ((before - after) ** 2).mean((1, 2, 3)))))
-    facts = {"case": "encoding", "size": raw.size}
-    loss = {"implementation": "jpeg", "images": len(some), "value": psnr}
-    rows = [facts | loss | {"unit": "dB PSNR against raw"}]
+    values = [("jpeg", len(some), psnr, "dB PSNR against raw")]
     for pack in (raw, jpeg):
         each = sum(shard["bytes"] for shard in pack.manifest["shards"]) / len(pack)
-        kind = {"implementation": pack.encoding, "images": len(pack), "value": each}
-        rows.append(facts | kind | {"unit": "bytes an image"})
-    return rows
+        values.append((pack.encoding, len(pack), each, "bytes an image"))
+    columns = ("implementation", "images", "value", "unit")
+    return [{"case": "encoding", "size": raw.size} | dict(zip(columns, row)) for row in values]
 
 
 def against_torchvision(raw: Pack, jpeg: Pack, files: Path, args: argparse.Namespace) -> list[Row]:
@@ -176,99 +163,76 @@ def against_torchvision(raw: Pack, jpeg: Pack, files: Path, args: argparse.Names
         train = augments[pack].train
         return sum(len(train(images, ids, at, 0)) for images, _, ids, at in batches(pack))
 
-    of_uint8: dict[str, Callable[[], int]] = {
-        "ours, raw, whole images": partial(uint8, raw),
-        "ours, raw, crops": partial(cropped, raw),
-        "ours, jpeg, crops": partial(cropped, jpeg),
+    def theirs(loader) -> int:
+        return sum(len(labels) for _, labels in loader)
+
+    cases: dict[str, tuple[Mapping[str, Callable[[], int]], dict[str, float]]] = {
+        "uint8": (
+            {"ours, raw, whole images": partial(uint8, raw)}
+            | {f"ours, {p.encoding}, crops": partial(cropped, p) for p in augments},
+            {"ours, raw, crops": 10.0},
+        ),
+        "floats": (
+            {f"ours, {p.encoding}": partial(floats, p) for p in augments},
+            {"ours, raw": 2.0},
+        ),
     }
-    of_floats: dict[str, Callable[[], int]] = {
-        "ours, raw": partial(floats, raw),
-        "ours, jpeg": partial(floats, jpeg),
-    }
-    cases = (
-        ("uint8", of_uint8, {"ours, raw, crops": 10.0}),
-        ("floats", of_floats, {"ours, raw": 2.0}),
-    )
     rows: list[Row] = []
-    for case, contestants, wanted in cases:
+    for case, (contestants, wanted) in cases.items():
         trials: dict[int, float] = {}
         for workers in range(args.most_workers + 1):
             loader = dataloader(files, crop, case == "floats", workers)
-            whole(loader)  # the workers start
+            theirs(loader)  # the workers start
             began = time.perf_counter()
-            trials[workers] = whole(loader) / (time.perf_counter() - began)
+            trials[workers] = theirs(loader) / (time.perf_counter() - began)
             del loader
         best = max(trials, key=trials.__getitem__)
         peer, loader = (
             f"torchvision, {best} workers",
             dataloader(files, crop, case == "floats", best),
         )
-        everyone = {peer: partial(whole, loader), **contestants}
+        everyone: dict[str, Callable[[], int]] = {peer: partial(theirs, loader), **contestants}
         facts = {"images": len(raw), "size": crop}
         new = rates(f"feed {case}", everyone, args, peer, wanted, **facts)
         trial = ", ".join(f"{workers}: {rate:.0f}/s" for workers, rate in trials.items())
         new[0]["note"] = f"best of {trial}"
         rows += new
-        del loader
+        del loader, everyone
     return rows
 
 
-def gpu(folder: Path, args: argparse.Namespace) -> list[Row]:
-    """Images a second of augmentation alone, of streaming, and of both; training on what comes so
-    is `python -m benchmarks.step pack`. Without a GPU this only shows that it runs: nothing of it
-    is worth keeping."""
-    device, n = args.device, args.batch_size
-    source = photographs(folder / "photographs", args.count)
-    pack = Pack.open(prepare(source, folder / "raw", size=args.size))
-    crop = round(args.size * 7 / 64) * 8
-    augment = Augment(get("paper").recipe, pack.mean, crop, pack.color)
-    resident, streamed = (Loader(pack, n, 0, device, resident=kept) for kept in (True, False))
-    fixed = next(iter(resident.epoch(0)))
+# --- all of it ---
 
-    def augmented(batches) -> int:
-        count = sum(len(augment.train(images, ids, at, 0)) for images, _, ids, at in batches)
-        if device != "cpu":
-            torch.cuda.synchronize()
-        return count
-
-    def streaming() -> int:
-        count = sum(len(batch[0]) for batch in streamed.epoch(0))
-        if device != "cpu":
-            torch.cuda.synchronize()
-        return count
-
-    contestants = {
-        "augmentation alone": lambda: augmented([fixed] * (len(pack) // n)),
-        "streaming alone": streaming,
-        "streaming and augmentation": lambda: augmented(streamed.epoch(0)),
-        "resident and augmentation": lambda: augmented(resident.epoch(0)),
-    }
-    case, facts = "gpu" if device != "cpu" else "gpu, on a CPU", {"images": len(pack), "size": crop}
-    return rates(case, contestants, args, "augmentation alone", **facts)
-
-
-# --- shown, and all of it ---
-
-KINDS = {"prepare": preparing, "feed": feeding, "tiny": tiny, "memory": memory, "gpu": gpu}
+KINDS = {"prepare": preparing, "feed": feeding, "tiny": tiny, "memory": memory}
 NEED_IMAGES = {"tiny": "Tiny ImageNet's folder", "memory": "a folder of images of 64 x 64 pixels"}
 
 
 def table(rows: Sequence[Row]) -> str:
-    notes = [f"{r['case']}, {r['implementation']}: {r['note']}" for r in rows if r["note"]]
     names = ("case", "implementation", "images", "size", "images_per_s", "ratio", "wanted")
-    text = report.listing(rows, (*names, "value", "unit"))
-    return "\n".join([report.where(rows[0]), "", text, *notes])
+    return report.page(rows, (*names, "value", "unit"))
 
 
-def measured(kind: str, args: argparse.Namespace) -> list[Row]:
-    with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        return KINDS[kind](Path(folder), args)
+def work(args: argparse.Namespace) -> int:
+    for kind in NEED_IMAGES.keys() & {*args.what}:
+        if args.images is None:
+            raise InputError(f"name {NEED_IMAGES[kind]} by --images")
+
+    def measured(kind: str) -> list[Row]:
+        with tempfile.TemporaryDirectory(dir=args.work) as folder:
+            return KINDS[kind](Path(folder), args)
+
+    origin = record.machine("cpu", args.commit, SOURCES) | {"pillow": version("pillow")}
+    tasks = [runner.Task(kind, {}, partial(measured, kind), args.out) for kind in args.what]
+    rows, left = runner.run(tasks, COLUMNS, origin, args)
+    print(table(rows))
+    return int(bool(left))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     form = script.parser("benchmarks.data", __doc__, FILE)
-    add = form.add_argument
-    add("what", nargs="*", help=f"{', '.join(KINDS)} (default: prepare feed)")
+    add, kinds = form.add_argument, f"{', '.join(KINDS)} (default: prepare feed)"
+    default = ["prepare", "feed"]
+    add("what", nargs="*", type=script.one_of(KINDS), default=default, help=kinds)
     add("--images", type=Path, metavar="DIR", help="images for tiny and memory")
     add("--count", type=script.positive, default=4000, help="photographs")
     counts = [10_000, 1_000_000]
@@ -276,27 +240,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--size", type=script.positive, default=256, help="of the packs' images")
     add("--most-workers", type=int, default=2 * cores(), help="of torch's DataLoader, to try")
     add("--runs", type=script.positive, default=3, help="rounds that are kept")
-    add("--batch-size", type=script.positive, default=128, help="for gpu")
     add("--work", type=Path, help="folder for the images and packs (default: a temporary one)")
     form.set_defaults(fresh=True)
-    args = form.parse_args(argv)
-
-    def work() -> int:
-        script.settle(args)
-        kinds = script.chosen(args.what, KINDS, ["prepare", "feed"])
-        for kind in kinds:
-            if kind in NEED_IMAGES and args.images is None:
-                raise InputError(f"name {NEED_IMAGES[kind]} by --images")
-        device = args.device if "gpu" in kinds else "cpu"
-        origin = record.machine(device, args.commit, SOURCES)
-        # one time for all that is measured now
-        origin |= {"pillow": version("pillow"), "time": record.now()}
-        tasks = [runner.Task(kind, {}, partial(measured, kind, args), args.out) for kind in kinds]
-        rows, left = runner.run(tasks, COLUMNS, origin, args)
-        print(table(rows) if rows else "Nothing was measured.")
-        return 1 if left else 0
-
-    return script.guarded(work, InputError)
+    return script.run(form, argv, work, InputError)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,8 @@ def all_parts(case: Case, device: str) -> Iterator[Part]:
             p.grad = grad
         learner.update([1e-6] * len(grads))
 
-    # w and v read and written, g read; and the copies in bf16 that the net computes with
-    moved = 4 * 4 + (2 + 2 if learner.dtype == torch.bfloat16 else 4)
-    yield "update", update, sum(grad.numel() for grad in grads) * moved / copy
+    # 4 bytes each: w and v read and written, g read; or in bf16 g and the net's copy, 2 each
+    yield "update", update, sum(grad.numel() for grad in grads) * 20 / copy
 
     augment, images, ids = case.augment(), case.noise(device), torch.arange(case.batch)
     floor = case.batch * 3 * case.image_size**2 * 5 / copy

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +23,12 @@ from benchmarks import ROOT
 from kernel_benchmarks import runner
 from kernel_benchmarks.record import Row
 
+NOTHING: Mapping[str, float] = {}
 WARM_UP = 1  # rounds that are not kept
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
 
 
-def photographs(folder: Path, count: int, classes: int = 4) -> Path:
+def photographs(folder: Path, count: int) -> Path:
     """Write JPEG files as ImageNet's are, 500 x 375 in the middle, of patches of the photographs
     that the dependencies ship."""
     rng = np.random.default_rng(0)
@@ -37,9 +39,8 @@ def photographs(folder: Path, count: int, classes: int = 4) -> Path:
         zoom = rng.uniform(0.5, 1.0) * min(picture.width / size[0], picture.height / size[1])
         width, height = size[0] * zoom, size[1] * zoom
         left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - height)
-        place = _place(folder, i, classes)
         box = (left, top, left + width, top + height)
-        picture.resize(size, Image.Resampling.BICUBIC, box).save(place, quality=92)
+        picture.resize(size, Image.Resampling.BICUBIC, box).save(_place(folder, i), quality=92)
     return folder
 
 
@@ -53,12 +54,11 @@ def small_photographs(folder: Path, photographs: Path, count: int) -> Path:
     """Write JPEG files of 64 pixels, as Tiny ImageNet's, which are taken as they are."""
     originals = sorted(photographs.rglob("*.jpg"), key=lambda path: path.name)
     for i in range(count):
-        place = _place(folder, i)
         if i < 500:
             small = Image.open(originals[i % len(originals)]).resize((64, 64))
-            small.save(place, quality=90)
+            small.save(_place(folder, i), quality=90)
         else:
-            place.hardlink_to(_place(folder, i % 500))
+            _place(folder, i).hardlink_to(_place(folder, i % 500))
     return folder
 
 
@@ -66,13 +66,12 @@ def program(*command: object) -> str:
     """Run a Python program of its own, as a user does (starting it counts), and return what it
     prints."""
     words = [sys.executable, *map(str, command)]
-    done = subprocess.run(words, env=ENVIRONMENT, check=True, stdout=subprocess.PIPE, text=True)
-    return done.stdout
+    return subprocess.check_output(words, env=ENVIRONMENT, text=True)
 
 
 def rates(
-    case: str, contestants: dict, args: argparse.Namespace, against: str = "",
-    wanted: dict[str, float] | None = None, **facts,
+    case: str, contestants: Mapping[str, Callable[[], int]], args: argparse.Namespace,
+    against: str = "", wanted: Mapping[str, float] = NOTHING, **facts,
 ) -> list[Row]:  # fmt: skip
     """Images a second.
 
@@ -88,10 +87,9 @@ def rates(
 
     samplers = {name: partial(sample, name) for name in contestants}
     samples = runner.take_turns(samplers, args.runs, title=case, warm_up=WARM_UP)
-    names = ("runs", "images_per_s", "p20", "p80")
     rows = [
-        {"case": case, "implementation": name, "wanted": (wanted or {}).get(name)}
-        | (runner.quantiles(each, names) | facts)
+        {"case": case, "implementation": name, "wanted": wanted.get(name)}
+        | (runner.quantiles(each, ("runs", "images_per_s", "p20", "p80")) | facts)
         for name, each in samples.items()
     ]
     runner.times_of(rows, against)
@@ -102,35 +100,32 @@ def preparing(folder: Path, args: argparse.Namespace) -> list[Row]:
     """Two workers against one process that does nothing but Pillow's work, to the same pixels. Ours
     also sums up the mean and the colors, and digests."""
     large, many = photographs(folder / "photographs", args.count), 12 * args.count
-    rows, out, array = [], folder / "out", folder / "array.npy"
+    rows, out, array = list[Row](), folder / "out", folder / "array.npy"
     small = small_photographs(folder / "small", large, many)
-    for source, size, count in ((large, args.size, args.count), (small, 64, many)):
 
-        def ours(workers: int, encoding: str = "raw", source=source, size=size, count=count) -> int:
-            shutil.rmtree(out, ignore_errors=True)
-            options = ("--size", size, "--workers", workers, "--encoding", encoding)
-            program("-m", "alexnet", "prepare", source, out, *options)
-            return count
+    def ours(workers: int, encoding: str, source: Path, size: int, count: int) -> int:
+        shutil.rmtree(out, ignore_errors=True)
+        options = ("--size", size, "--workers", workers, "--encoding", encoding)
+        program("-m", "alexnet", "prepare", source, out, *options)
+        return count
 
-        def theirs(source=source, size=size, count=count) -> int:
-            array.unlink(missing_ok=True)
-            program("-m", "benchmarks.pillow_loop", source, array, size)
-            return count
+    def theirs(source: Path, size: int, count: int) -> int:
+        array.unlink(missing_ok=True)
+        program("-m", "benchmarks.pillow_loop", source, array, size)
+        return count
 
-        ours(2)
-        theirs()
-        pixels = Pack.open(out).gather(np.arange(count))
-        if not np.array_equal(pixels, np.load(array, mmap_mode="r")):
+    for job in ((large, args.size, args.count), (small, 64, many)):
+        count = ours(2, "raw", *job) and theirs(*job)
+        if not np.array_equal(Pack.open(out).gather(np.arange(count)), np.load(array, "r")):
             raise RuntimeError("the two ways make different pixels")
-        peer = "Pillow, one process"
         contestants = {
-            peer: theirs,
-            "ours, 2 workers": partial(ours, 2),
-            "ours, 1 worker": partial(ours, 1),
-            "ours, 2 workers, jpeg": partial(ours, 2, "jpeg"),
+            "Pillow, one process": partial(theirs, *job),
+            "ours, 2 workers": partial(ours, 2, "raw", *job),
+            "ours, 1 worker": partial(ours, 1, "raw", *job),
+            "ours, 2 workers, jpeg": partial(ours, 2, "jpeg", *job),
         }
-        wanted = {"ours, 2 workers": 1.7}
-        rows += rates("prepare", contestants, args, peer, wanted, images=count, size=size)
+        peer, facts = "Pillow, one process", {"images": count, "size": job[1]}
+        rows += rates("prepare", contestants, args, peer, {"ours, 2 workers": 1.7}, **facts)
     return rows
 
 
@@ -138,63 +133,66 @@ def tiny(folder: Path, args: argparse.Namespace) -> list[Row]:
     """Tiny ImageNet, whole: prepared, verified, loaded."""
     rows: list[Row] = []
     for encoding in ("raw", "jpeg"):
-        times = [time.perf_counter()]
-        out = prepare(
-            args.images, folder / encoding, size="native", encoding=encoding, skip_bad=True
-        )
-        times.append(time.perf_counter())
+        times, out = [time.perf_counter()], folder / encoding
+        prepare(args.images, out, size="native", encoding=encoding, skip_bad=True)
         packs = open_splits(out)
+        times.append(time.perf_counter())
         for pack in packs.values():
             pack.verify()
         times.append(time.perf_counter())
         loaders = [Loader(pack, 128, 0, threads=cores()) for pack in packs.values()]
         count = sum(len(labels) for loader in loaders for _, labels, _, _ in loader.epoch(0))
         times.append(time.perf_counter())
-        images = sum(map(len, packs.values()))
-        if count != images:
+        if count != (images := sum(map(len, packs.values()))):
             raise RuntimeError(f"{count} images came, of {images}")
-        for step, begin, end in zip(("prepare", "verify", "load"), times, times[1:]):
-            facts = {"images": images, "size": pack.size, "images_per_s": images / (end - begin)}
-            what = {"case": f"Tiny ImageNet, {step}", "implementation": encoding}
-            rows.append(what | facts | {"value": end - begin, "unit": "s"})
         strays = sum(pack.manifest["rejected"] for pack in packs.values())
         digests = ", ".join(f"{split} {pack.digest[:16]}" for split, pack in packs.items())
-        rows[-3]["note"] = f"{strays} rejected; {digests}"
+        note = f"{strays} rejected; {digests}"
+        for step, seconds in zip(("prepare", "verify", "load"), np.diff(times).tolist()):
+            what = {"case": f"Tiny ImageNet, {step}", "implementation": encoding, "note": note}
+            facts = {"images": images, "size": pack.size, "images_per_s": images / seconds}
+            rows.append(what | facts | {"value": seconds, "unit": "s"})
+            note = ""
     return rows
+
+
+OPENING = (
+    "import sys, time; from alexnet.data.pack import Pack; began = time.perf_counter(); "
+    "pack = Pack.open(sys.argv[1]); pack.gather([len(pack) - 1]); "
+    "print(time.perf_counter() - began)"
+)
 
 
 def memory(folder: Path, args: argparse.Namespace) -> list[Row]:
     """Peak memory of preparing, in processes of their own, and how long a pack of a million takes
     to open."""
-    kinds = (".jpg", ".jpeg", ".png")
+    kinds, tree, out = (".jpg", ".jpeg", ".png"), folder / "tree", folder / "pack"
     paths = sorted(path for path in args.images.rglob("*") if path.suffix.lower() in kinds)[:2000]
-    rows: list[Row] = []
-    peaks: dict[int, float] = {}
-    for count in args.counts:
-        tree, out = folder / f"tree {count}", folder / f"pack {count}"
-        for i in tqdm(
-            range(count), f"linking {count:,}", unit=" images", leave=False, disable=None
-        ):
+    rows, peaks = list[Row](), list[float]()
+    for count in sorted(args.counts):
+        title = f"linking {count:,}"
+        for i in tqdm(range(count), title, unit=" images", leave=False, disable=None):
             os.link(paths[i % len(paths)], _place(tree, i, classes=200))
         seconds, parent, worker = map(float, program("-m", "benchmarks.memory", tree, out).split())
-        peaks[count] = parent
-        code = (
-            "import sys, time; from alexnet.data.pack import Pack; began = time.perf_counter(); "
-            "pack = Pack.open(sys.argv[1]); pack.gather([len(pack) - 1]); "
-            "print(time.perf_counter() - began)"
-        )
-        opened = float(np.median([float(program("-c", code, out)) for _ in range(5)]))
-        facts = {"case": "memory", "images": count, "size": 64, "workers": 2, "unit": "MB at most"}
-        rate = {"images_per_s": count / seconds}
-        rows += [
-            facts | {"implementation": "preparing, parent", "value": parent} | rate,
-            facts | {"implementation": "preparing, largest worker", "value": worker},
-            facts
-            | {"implementation": "opening a pack, first image", "value": opened, "unit": "s"}
+        peaks.append(parent)
+        opened = float(np.median([float(program("-c", OPENING, out)) for _ in range(5)]))
+        each: list[Row] = [
+            {
+                "implementation": "preparing, parent",
+                "value": parent,
+                "images_per_s": count / seconds,
+            },
+            {"implementation": "preparing, largest worker", "value": worker},
+            {"implementation": "opening a pack, first image", "value": opened, "unit": "s"}
             | {"wanted": 2.0, "runs": 5},
         ]
+        facts = {"case": "memory", "images": count, "size": 64, "workers": 2, "unit": "MB at most"}
+        rows += [facts | row for row in each]
         shutil.rmtree(tree)
         shutil.rmtree(out)
-    growth = peaks[max(peaks)] - peaks[min(peaks)]
-    what = {"case": "memory", "implementation": "preparing, parent", "value": growth}
-    return [*rows, what | {"unit": "MB between fewest and most images"}]
+    growth = {
+        "case": "memory",
+        "implementation": "preparing, parent",
+        "value": peaks[-1] - peaks[0],
+    }
+    return [*rows, growth | {"unit": "MB between fewest and most images"}]

@@ -20,20 +20,7 @@ def brief(monkeypatch):
 
 def run(tmp_path, *arguments, status=0):
     out = tmp_path / "data.csv"
-    sizes = [
-        "--count",
-        12,
-        "--size",
-        32,
-        "--runs",
-        1,
-        "--most-workers",
-        0,
-        "--batch-size",
-        8,
-        "--device",
-        "cpu",
-    ]
+    sizes = "--count 12 --size 32 --runs 1 --most-workers 0 --device cpu".split()
     words = (*sizes, "--out", out, "--work", tmp_path, *arguments)
     assert data.main(list(map(str, words))) == status
     assert list(tmp_path.glob("tmp*")) == []
@@ -73,11 +60,6 @@ def test_memory(tmp_path):
     rows = run(tmp_path, "memory", "--images", tmp_path / "images", "--counts", 200, 230)
     assert [row["images"] for row in rows] == ["200"] * 3 + ["230"] * 3 + [""]
     assert 20 < float(rows[0]["value"]) < 300 and float(rows[1]["value"]) > 20
-
-
-def test_what_a_gpu_would_be_asked(tmp_path):
-    rows = run(tmp_path, "gpu", "--size", 72)
-    assert {row["case"] for row in rows} == {"gpu, on a CPU"} and len(rows) == 4
 
 
 def test_pixels_are_compared_first(tmp_path, capsys, monkeypatch):

@@ -94,8 +94,6 @@ def pretended(monkeypatch):
         for preset, batch in (("paper", 1), ("paper", 2), ("source", 1))
     )
     monkeypatch.setattr(step, "CPU", cases)
-    monkeypatch.setattr(step, "compiles", lambda case, device: case.preset == "paper")
-    monkeypatch.setattr(contestants, "compiles", step.compiles)
     found = SimpleNamespace(done=[], seconds={}, now=0.0)
     monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=lambda: found.now))
 
@@ -116,15 +114,10 @@ def again(tmp_path, *arguments):
 
 
 def test_what_the_file_holds_is_not_measured_again(pretended, tmp_path, capsys):
-    assert (
-        again(tmp_path, "steps", "pack", "--implementations", "ours") == 0
-        and len(pretended.done) == 6
-    )
-    assert (
-        again(tmp_path, "steps", "pack", "--implementations", "ours") == 0
-        and len(pretended.done) == 6
-    )
-    assert "6 of 6 are in" in capsys.readouterr().err
+    for _ in range(2):
+        assert again(tmp_path, "steps", "pack", "--implementations", "ours") == 0
+        assert len(pretended.done) == 6
+    assert "6 of 6 were in" in capsys.readouterr().err
     assert again(tmp_path, "steps", "pack") == 0  # more contestants
     assert pretended.done[6:] == [
         ("steps", "paper", 1),
@@ -134,26 +127,20 @@ def test_what_the_file_holds_is_not_measured_again(pretended, tmp_path, capsys):
     assert again(tmp_path, "pack", "--fresh") == 0 and len(pretended.done) == 12
 
 
-def test_a_long_case_keeps_neither_other_kinds_nor_shorter_cases_from_their_turn(
-    pretended, tmp_path, capsys
-):
-    pretended.seconds = {("steps", "paper"): 100}
-    assert again(tmp_path, "steps", "pack", "parts", "--budget", "150") == 1
-    assert "run again to go on: steps of full net, paper, batch 2, fp32" in capsys.readouterr().out
-    everything = {
-        (kind, *case)
-        for kind in ("steps", "pack", "parts")
-        for case in (("paper", 1), ("paper", 2), ("source", 1))
-    }
-    assert pretended.done[:3] == [
+def test_what_the_budget_does_not_hold_is_left(pretended, tmp_path, capsys):
+    pretended.seconds = {("pack", "paper"): 100}
+    assert again(tmp_path, "steps", "pack", "--budget", "150") == 1
+    left = "run again to go on: steps of full net, source, batch 1, fp32; pack of full net, source"
+    assert left in capsys.readouterr().out
+    both = [
         ("steps", "paper", 1),
         ("pack", "paper", 1),
-        ("parts", "paper", 1),
+        ("steps", "paper", 2),
+        ("pack", "paper", 2),
     ]
-    assert set(pretended.done) == everything - {("steps", "paper", 2)}
-    assert again(tmp_path, "steps", "pack", "parts", "--budget", "150") == 0 and pretended.done[
-        8:
-    ] == [("steps", "paper", 2)]
+    assert pretended.done == both  # of each kind some
+    assert again(tmp_path, "steps", "pack", "--budget", "150") == 0
+    assert pretended.done[4:] == [("steps", "source", 1), ("pack", "source", 1)]
 
 
 def test_no_gradient_stays_for_the_next_call():
@@ -210,18 +197,28 @@ def test_a_table_tells_of_another_commit():
     )
 
 
-def test_a_contestants_process_ends_quietly_when_all_is_stopped(monkeypatch):
-    def stopped(*rest):
-        raise KeyboardInterrupt
+def test_a_contestant_that_dies_or_fails_is_a_finding(monkeypatch, tmp_path):
+    def refused(case, name, stack):
+        raise RuntimeError(f"no {name}\nand so on")
 
-    monkeypatch.setattr(contestants, "contestants", stopped)
-    contestants.serve(step.TINY, "ours", torch.get_num_threads(), None)
+    monkeypatch.setattr(step, "on_cpu", refused)
+    assert again(tmp_path, "--tiny", "--implementations", "ours", "--runs", "1") == 0
+    notes = {
+        row["implementation"]: row["note"]
+        for row in step.latest("steps", False, tmp_path / "step.csv")
+    }
+    assert notes == {name: f"skipped: RuntimeError: no {name}" for name in ("ours", PEER)}
 
 
-def test_all_names_are_known():
-    for case in (*step.CPU, *step.GPU):
-        for device in ("cpu", "cuda"):
-            assert set(step.names(case, device, None)) <= set(step.IMPLEMENTATIONS)
+def test_who_takes_part():
+    peers = [PEER, "torchvision"]
+    compiled = [f"{name}, compiled" for name in ("ours", *peers)]
+    ours = ["ours", "ours, again", "ours, no compiler"]
+    assert step.names(step.CPU[1], "cpu") == [*ours, *peers, *compiled]
+    assert step.names(step.CPU[0], "cpu") == [*ours, PEER, *compiled[:2]]
+    assert step.names(step.GPU[0], "cuda") == [*ours[:2], "ours, graph", *peers, *compiled]
+    assert step.names(step.GPU[2], "cuda") == [*ours[:2], "ours, graph", *peers]
+    assert step.names(step.CPU[1], "cpu", ["ours"]) == ["ours", PEER]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +230,7 @@ def test_all_names_are_known():
         (["--runs", "0"], "--runs: 0 is no whole number"),
         (["--seconds", "nan"], "--seconds: nan is no number of seconds"),
         (["--budget", "-1"], "--budget"),
-        (["--implementations", "nosuch"], "invalid choice: 'nosuch'"),
+        (["--implementations", "nosuch"], "there is no nosuch; there are ours, "),
     ],
 )
 def test_bad_input(arguments, said, capsys):

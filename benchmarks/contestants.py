@@ -187,7 +187,6 @@ CONTESTANTS: dict[str, tuple[Callable[[Case, str], Step], Callable[[Case, str], 
         lambda case, device: case.image_size == 224 and compiles(case, device),
     ),
 }
-OURS = [name for name in CONTESTANTS if name.startswith("ours") and name != "ours, again"]
 
 
 def names(case: Case, device: str, only: Sequence[str] = ()) -> list[str]:

@@ -2,8 +2,6 @@
 
     python -m benchmarks.data                       # prepare, gather, feed: some minutes
     python -m benchmarks.data tiny --images DIR     # all of Tiny ImageNet
-    python -m benchmarks.data memory --images DIR   # peak memory at 10,000 and at 1,000,000 images,
-                                                    # links to those in DIR; 13 GB of disk
 
 Images are compared before anything is timed. Rows go to results/data.csv.
 """
@@ -34,7 +32,7 @@ from alexnet.errors import InputError
 from alexnet.presets import get
 from alexnet.processes import cores
 from benchmarks import ARCHIVE, ROOT
-from benchmarks.preparing import memory, photographs, preparing, rates, tiny
+from benchmarks.preparing import photographs, preparing, rates, tiny
 from kernel_benchmarks import record, report, runner, script
 from kernel_benchmarks.record import Row
 
@@ -68,29 +66,23 @@ def dataloader(folder: Path, crop: int, floats: bool, workers: int):
     return torch.utils.data.DataLoader(data, BATCH, shuffle=True, num_workers=workers, **more)
 
 
-def crops(pack: Pack, augment: Augment, threads: int, few: int = 16) -> Iterator[Tensor]:
+def crops(pack: Pack, augment: Augment, threads: int) -> Iterator[Tensor]:
     """uint8 crops (n, c, c, 3), mirrored by coins, as threads cut them where no device does: each
     gathers a few images at a time, so that they are cut while they are in its cache."""
     size, rng = augment.size, np.random.default_rng(0)
-    buffers = [torch.empty(few, pack.size, pack.size, 3, dtype=torch.uint8) for _ in range(threads)]
 
-    def cut(part: int, ids: np.ndarray, out: Tensor, corners: list, flips: list) -> None:
-        begin, end = (len(ids) * i // threads for i in (part, part + 1))
-        for at in range(begin, end, few):
-            images = buffers[part][: min(few, end - at)]
-            pack.gather(ids[at : at + len(images)], images.numpy())
-            for i, image in enumerate(images, at):
-                top, left = corners[i]
-                crop = image[top : top + size, left : left + size]
-                out[i] = crop.flip(1) if flips[i] else crop
+    def cut(out: Tensor, ids: Tensor, corners: Tensor, flips: Tensor) -> None:
+        images = torch.from_numpy(pack.gather(ids.numpy()))
+        for place, image, (top, left), flip in zip(out, images, corners.tolist(), flips):
+            crop = image[top : top + size, left : left + size]
+            place.copy_(crop.flip(1) if flip else crop)
 
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for chosen, _ in order(pack, BATCH, 0, 0):
-            ids = chosen.numpy()
+        for ids, _ in order(pack, BATCH, 0, 0):
             out = torch.empty(len(ids), size, size, 3, dtype=torch.uint8)
-            corners = rng.integers(0, augment.margin + 1, (len(ids), 2)).tolist()
-            flips = (rng.random(len(ids)) < 0.5).tolist()
-            list(pool.map(lambda part: cut(part, ids, out, corners, flips), range(threads)))  # noqa: B023
+            corners = torch.from_numpy(rng.integers(0, augment.margin + 1, (len(ids), 2)))
+            flips = torch.from_numpy(rng.random(len(ids)) < 0.5)
+            list(pool.map(cut, *(t.split(16) for t in (out, ids, corners, flips))))
             yield out
 
 
@@ -203,8 +195,7 @@ def against_torchvision(raw: Pack, jpeg: Pack, files: Path, args: argparse.Names
 
 # --- all of it ---
 
-KINDS = {"prepare": preparing, "feed": feeding, "tiny": tiny, "memory": memory}
-NEED_IMAGES = {"tiny": "Tiny ImageNet's folder", "memory": "a folder of images of 64 x 64 pixels"}
+KINDS = {"prepare": preparing, "feed": feeding, "tiny": tiny}
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -213,9 +204,8 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def work(args: argparse.Namespace) -> int:
-    for kind in NEED_IMAGES.keys() & {*args.what}:
-        if args.images is None:
-            raise InputError(f"name {NEED_IMAGES[kind]} by --images")
+    if "tiny" in args.what and args.images is None:
+        raise InputError("name Tiny ImageNet's folder by --images")
 
     def measured(kind: str) -> list[Row]:
         with tempfile.TemporaryDirectory(dir=args.work) as folder:
@@ -223,9 +213,9 @@ def work(args: argparse.Namespace) -> int:
 
     origin = record.machine("cpu", args.commit, SOURCES) | {"pillow": version("pillow")}
     tasks = [runner.Task(kind, {}, partial(measured, kind), args.out) for kind in args.what]
-    rows, left = runner.run(tasks, COLUMNS, origin, args)
+    rows, failed = runner.run(tasks, COLUMNS, origin, args)
     print(table(rows))
-    return int(bool(left))
+    return int(bool(failed))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -233,10 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add, kinds = form.add_argument, f"{', '.join(KINDS)} (default: prepare feed)"
     default = ["prepare", "feed"]
     add("what", nargs="*", type=script.one_of(KINDS), default=default, help=kinds)
-    add("--images", type=Path, metavar="DIR", help="images for tiny and memory")
+    add("--images", type=Path, metavar="DIR", help="images for tiny")
     add("--count", type=script.positive, default=4000, help="photographs")
-    counts = [10_000, 1_000_000]
-    add("--counts", type=script.positive, nargs="+", default=counts, help="images for memory")
     add("--size", type=script.positive, default=256, help="of the packs' images")
     add("--most-workers", type=int, default=2 * cores(), help="of torch's DataLoader, to try")
     add("--runs", type=script.positive, default=3, help="rounds that are kept")

@@ -25,7 +25,7 @@ def parts(case: Case, args: argparse.Namespace) -> list[Row]:
     of a large matrix product and a large copy, measured in the same run."""
     with using_precision(case.precision, torch.device(args.device)):
         own = list(all_parts(case, args.device))
-        rows = timed({name: call for name, call, _ in own}, args, f"parts of {case}")
+        rows = timed({name: call for name, call, _ in own}, args)
     floors = {name: floor for name, _, floor in own}
     return [row | {"floor_ms": floors[row["implementation"]]} for row in rows]
 

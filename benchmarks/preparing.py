@@ -1,7 +1,6 @@
-"""Preparing packs, timed: whole commands, all of Tiny ImageNet, and what memory it takes."""
+"""Preparing packs, timed: whole commands, and all of Tiny ImageNet."""
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -12,20 +11,18 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from alexnet.data import pictographs
 from alexnet.data.loader import Loader
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.prepare import prepare
 from alexnet.processes import cores
-from benchmarks import ROOT
+from benchmarks import environment
 from kernel_benchmarks import runner
 from kernel_benchmarks.record import Row
 
 NOTHING: Mapping[str, float] = {}
 WARM_UP = 1  # rounds that are not kept
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
 
 
 def photographs(folder: Path, count: int) -> Path:
@@ -44,8 +41,8 @@ def photographs(folder: Path, count: int) -> Path:
     return folder
 
 
-def _place(folder: Path, number: int, classes: int = 4) -> Path:
-    place = folder / f"class{number % classes:03d}" / f"{number:07d}.jpg"
+def _place(folder: Path, number: int) -> Path:
+    place = folder / f"class{number % 4:03d}" / f"{number:07d}.jpg"
     place.parent.mkdir(parents=True, exist_ok=True)
     return place
 
@@ -66,7 +63,7 @@ def program(*command: object) -> str:
     """Run a Python program of its own, as a user does (starting it counts), and return what it
     prints."""
     words = [sys.executable, *map(str, command)]
-    return subprocess.check_output(words, env=ENVIRONMENT, text=True)
+    return subprocess.check_output(words, env=environment(), text=True)
 
 
 def rates(
@@ -86,7 +83,7 @@ def rates(
         return contestants[name]() / (time.perf_counter() - began)
 
     samplers = {name: partial(sample, name) for name in contestants}
-    samples = runner.take_turns(samplers, args.runs, title=case, warm_up=WARM_UP)
+    samples = runner.take_turns(samplers, args.runs, warm_up=WARM_UP)
     rows = [
         {"case": case, "implementation": name, "wanted": wanted.get(name)}
         | (runner.quantiles(each, ("runs", "images_per_s", "p20", "p80")) | facts)
@@ -154,45 +151,3 @@ def tiny(folder: Path, args: argparse.Namespace) -> list[Row]:
             rows.append(what | facts | {"value": seconds, "unit": "s"})
             note = ""
     return rows
-
-
-OPENING = (
-    "import sys, time; from alexnet.data.pack import Pack; began = time.perf_counter(); "
-    "pack = Pack.open(sys.argv[1]); pack.gather([len(pack) - 1]); "
-    "print(time.perf_counter() - began)"
-)
-
-
-def memory(folder: Path, args: argparse.Namespace) -> list[Row]:
-    """Peak memory of preparing, in processes of their own, and how long a pack of a million takes
-    to open."""
-    kinds, tree, out = (".jpg", ".jpeg", ".png"), folder / "tree", folder / "pack"
-    paths = sorted(path for path in args.images.rglob("*") if path.suffix.lower() in kinds)[:2000]
-    rows, peaks = list[Row](), list[float]()
-    for count in sorted(args.counts):
-        title = f"linking {count:,}"
-        for i in tqdm(range(count), title, unit=" images", leave=False, disable=None):
-            os.link(paths[i % len(paths)], _place(tree, i, classes=200))
-        seconds, parent, worker = map(float, program("-m", "benchmarks.memory", tree, out).split())
-        peaks.append(parent)
-        opened = float(np.median([float(program("-c", OPENING, out)) for _ in range(5)]))
-        each: list[Row] = [
-            {
-                "implementation": "preparing, parent",
-                "value": parent,
-                "images_per_s": count / seconds,
-            },
-            {"implementation": "preparing, largest worker", "value": worker},
-            {"implementation": "opening a pack, first image", "value": opened, "unit": "s"}
-            | {"wanted": 2.0, "runs": 5},
-        ]
-        facts = {"case": "memory", "images": count, "size": 64, "workers": 2, "unit": "MB at most"}
-        rows += [facts | row for row in each]
-        shutil.rmtree(tree)
-        shutil.rmtree(out)
-    growth = {
-        "case": "memory",
-        "implementation": "preparing, parent",
-        "value": peaks[-1] - peaks[0],
-    }
-    return [*rows, growth | {"unit": "MB between fewest and most images"}]

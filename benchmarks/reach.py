@@ -47,7 +47,7 @@ RUN = ("profile", "data", "preset", "width", "image_size", "batch", "precision",
 ONE = ("implementation", "seed", "error")  # the columns that tell rows of a run apart
 COLUMNS = (*(*record.ORIGIN, *RUN, *ONE, "reached", "epochs", "seconds", "images_per_s", "note"),)
 FILE = ARCHIVE / "reach.csv"
-SHARE = script.between(0, 1, "share of images; give a number from 0 to 1")
+SHARE = script.checked(float, lambda x: 0 <= x <= 1, "no share of images, from 0 to 1")
 
 # after each epoch: epochs, seconds of steps so far, error on the validation images
 Curve = list[tuple[float, float, float]]
@@ -177,9 +177,9 @@ def work(args: argparse.Namespace) -> int:
             measure = partial(trained, each, replace(config, seed=seed), splits, args)
             tasks.append(runner.Task(f"{each}, seed {seed}", what, measure, args.out, needed))
     origin = record.machine(args.device, args.commit, SOURCES)
-    rows, left = runner.run(tasks, COLUMNS, origin, args)
+    rows, failed = runner.run(tasks, COLUMNS, origin, args)
     print(f"{table(report.latest(rows, ONE))}\n\nrows: {args.out}")
-    return int(bool(left))
+    return int(bool(failed))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

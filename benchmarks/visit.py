@@ -26,49 +26,42 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import torch
 
-from benchmarks import ROOT
+from benchmarks import ROOT, environment
 from kernel_benchmarks import report, script
 from kernel_benchmarks.record import InputError
 
 RESERVE = 20  # seconds of a limit that a program has to end by itself
+IMAGES = ("figure3", "figure4", "ablations")
 OUT_OF_TIME = "out of time: ask for it again"
 
 
-def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
+def parts(tiny: bool) -> dict[str, list[list[str]]]:
     """Commands of each part."""
-    limit = f"--budget {budget - RESERVE}" + " --tiny" * tiny
-    short = "--seconds 1 --runs 1" if tiny else "--seconds 6"
-    goal = "--mode graph --epochs 20 --error 0.8 0.7"
-    if tiny:
-        goal = f"--epochs 1 --out {script.TINY_FOLDER / 'reach.csv'}"
-    small, large = ("visit", "visit") if tiny else ("embedded", "tiny-imagenet")
+    short = "--tiny --seconds 1 --runs 1" if tiny else "--seconds 6"
+    goal = "--tiny --epochs 1" if tiny else "--mode graph --epochs 20 --error 0.8 0.7"
+    small, large = ("visit", "visit") if tiny else ("embedded", "tiny-imagenet --archive")
     reproduce = "alexnet reproduce --profile"
     plan = {
         "check": ["pytest -q -x -m gpu kernels/tests" + " tests" * (not tiny)],
-        "operators": [f"kernel_benchmarks.operators {limit}"],
-        "steps": [f"benchmarks.step steps pack parts {short} {limit}"],
+        "operators": ["kernel_benchmarks.operators" + " --tiny" * tiny],
+        "steps": [f"benchmarks.step steps pack parts {short}"],
         "ranks": [f"{reproduce} {small} --only devices"],
-        "images": [
-            f"{reproduce} {large} --only {what}" + " --archive" * (not tiny)
-            for what in ("figure3", "figure4", "ablations")
-        ],
-        "reach": [f"benchmarks.reach --profile {large} {goal}"],
+        "images": [f"{reproduce} {large} --only {what}" for what in IMAGES],
+        "reach": [f"benchmarks.reach --profile {large.split()[0]} {goal}"],
     }
-    commands = {
-        part: [[sys.executable, "-m", *words.split()] for words in lines]
-        for part, lines in plan.items()
-    }
+    python = [sys.executable, "-m"]
+    commands = {part: [python + words.split() for words in each] for part, each in plan.items()}
     if sanitizer := shutil.which("compute-sanitizer"):
         some = "kernel_benchmarks.operators local_response_norm max_pool response_norm_pool"
-        some += " --tiny --fresh"
-        commands["check"].append([sanitizer, sys.executable, "-m", *some.split()])
+        commands["check"].append([sanitizer, *python, *some.split(), "--tiny", "--fresh"])
     return commands
 
 
-def run(command: list[str], seconds: float, environment: dict[str, str]) -> str:
+def run(command: list[str], seconds: float, variables: dict[str, str]) -> str:
     """Run one program, and what it starts, for at most so long.
 
     When its time is over all of it is asked to end, as by Ctrl-C, and keeps what it has. Nothing of
@@ -80,35 +73,27 @@ def run(command: list[str], seconds: float, environment: dict[str, str]) -> str:
     print(f"\n$ {' '.join(command)}", flush=True)
     # a shell has what it starts with & ignore Ctrl-C
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=listen
-    )
+    options: dict[str, Any] = {"start_new_session": True, "preexec_fn": listen}
+    process = subprocess.Popen(command, cwd=ROOT, env=variables, **options)
     try:
         # pytest's 5: no test for this machine
         return "done" if process.wait(seconds) in (0, 5) else "failed"
     except subprocess.TimeoutExpired:
         return OUT_OF_TIME
     finally:
-        try:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired, KeyboardInterrupt):
+                os.killpg(process.pid, number)
                 process.wait(RESERVE)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 def work(args: argparse.Namespace) -> int:
     if not args.tiny and not torch.cuda.is_available():
         raise InputError("there is no CUDA device; --tiny rehearses without one")
-    paths = [str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    variables = environment()
     if args.tiny:
         variables["ALEXNET_PROFILES"] = str(ROOT / "benchmarks" / "profiles")
-    plan = parts(args.tiny, args.budget)
+    plan = parts(args.tiny)
     lines = [["part ", "seconds", "outcome "]]
     for name in args.parts:
         began, outcomes = time.monotonic(), list[str]()
@@ -123,7 +108,7 @@ def work(args: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     form = script.Parser("benchmarks.visit", __doc__)
-    add, names = form.add_argument, list(parts(True, 60))
+    add, names = form.add_argument, list(parts(True))
     what = f"default: {' '.join(names)}"
     add("parts", nargs="*", type=script.one_of(names), default=names, metavar="PART", help=what)
     limit = "seconds for each part (default: %(default)s)"

@@ -8,7 +8,6 @@ import pytest
 
 from benchmarks import data, preparing
 from kernel_benchmarks import record, runner
-from tests.hostile import photograph
 from tests.test_sources import tiny_imagenet
 
 
@@ -51,15 +50,6 @@ def test_the_real_case_in_small(tmp_path):
     assert {row["images"] for row in rows} == {"5"} and rows[0]["note"].startswith(
         "0 rejected; train "
     )
-
-
-def test_memory(tmp_path):
-    (tmp_path / "images").mkdir()
-    for i in range(3):
-        photograph(64, 64, i).save(tmp_path / "images" / f"{i}.jpg")
-    rows = run(tmp_path, "memory", "--images", tmp_path / "images", "--counts", 200, 230)
-    assert [row["images"] for row in rows] == ["200"] * 3 + ["230"] * 3 + [""]
-    assert 20 < float(rows[0]["value"]) < 300 and float(rows[1]["value"]) > 20
 
 
 def test_pixels_are_compared_first(tmp_path, capsys, monkeypatch):

@@ -87,7 +87,7 @@ def test_nothing_outlives_a_visit_that_is_stopped(tmp_path):
 def test_a_part_that_is_not_there_and_a_gpu_that_is_not(capsys):
     with pytest.raises(SystemExit, match="2"):
         visit.main(["lunch", "--tiny"])
-    known = "there is no lunch; there are check, operators, steps, ranks, images, reach"
+    known = "lunch is none of check, operators, steps, ranks, images, reach"
     assert known in capsys.readouterr().err
     if not visit.torch.cuda.is_available():
         assert (

@@ -23,7 +23,7 @@ from torch import Tensor
 import alexnet_kernels as kernels
 from kernel_benchmarks import record
 from kernel_benchmarks.record import Row
-from kernel_benchmarks.runner import Clock, first_line, log, quantiles, say, take_turns
+from kernel_benchmarks.runner import Clock, first_line, log, quantiles, take_turns
 
 LAYOUTS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -102,17 +102,17 @@ class Entry:
 @dataclass(frozen=True)
 class Peer:
     name: str
-    call: Callable[..., Tensor]
-    reference: Callable[..., Tensor]  # what it should compute; run in float64
+    call: Callable[..., Any]
+    reference: Callable[..., Any]  # what it should compute; run in float64
     mode: str | None = None  # of kernels.using
 
 
-def ours(call: Callable[..., Tensor], reference: Callable[..., Tensor]) -> list[Peer]:
+def ours(call: Callable[..., Any], reference: Callable[..., Any]) -> list[Peer]:
     modes = {"ours": "auto", "ours, again": "auto", "ours, composite": "composite"}
     return [Peer(name, call, reference, mode) for name, mode in modes.items()]
 
 
-def torchs(eager: Callable[..., Tensor], reference: Callable[..., Tensor]) -> list[Peer]:
+def torchs(eager: Callable[..., Any], reference: Callable[..., Any]) -> list[Peer]:
     compiled = torch.compile(eager, dynamic=False, fullgraph=True)
     return [Peer("torch", eager, reference), Peer("torch.compile", compiled, reference)]
 
@@ -240,7 +240,6 @@ def measure(
         A row for each implementation, layout, direction and method, and one with the reason for
         each implementation that is wrong or cannot run; without the columns that all have alike.
     """
-    say(f"{case}: inputs and float64 reference")
     if clock.cuda:
         gc.collect()  # the last case's tensors
         torch.cuda.empty_cache()
@@ -252,7 +251,6 @@ def measure(
     for entry in [*case.operator.entries(case), copier(case)]:
         if args.implementations and entry.implementation not in (*args.implementations, "copy"):
             continue
-        say(f"{case}: checking {entry.implementation}")
         facts = common | {"implementation": entry.implementation, "layout": entry.layout}
         try:
             facts |= examine(entry, case)
@@ -293,9 +291,9 @@ def timed(
     gc.collect()
     gc.disable()
     try:
-        methods = {"cold" if clock.cuda else "wall": single_calls(entries, clock, args, str(case))}
+        methods = {"cold" if clock.cuda else "wall": single_calls(entries, clock, args)}
         if clock.cuda:
-            methods["graph"] = replays(entries, clock, args, str(case))
+            methods["graph"] = replays(entries, clock, args)
     finally:
         gc.enable()
     # at once, while the clocks are still those of the work
@@ -315,9 +313,7 @@ def timed(
 Samples = dict[tuple[int, str], list[float]]  # milliseconds by the entry's number and direction
 
 
-def single_calls(
-    entries: Sequence[Entry], clock: Clock, args: argparse.Namespace, title: str
-) -> Samples:
+def single_calls(entries: Sequence[Entry], clock: Clock, args: argparse.Namespace) -> Samples:
     def sample(entry: Entry) -> dict[str, float]:
         forward, state = clock.sample(entry.forward)
         if not entry.backward:
@@ -326,7 +322,7 @@ def single_calls(
         return {"forward": forward, "backward": backward, "both": forward + backward}
 
     samplers = {number: partial(sample, entry) for number, entry in enumerate(entries)}
-    turns = take_turns(samplers, args.runs, args.seconds, title)
+    turns = take_turns(samplers, args.runs, args.seconds)
     return {
         (number, direction): [each[direction] for each in samples]
         for number, samples in turns.items()
@@ -334,9 +330,7 @@ def single_calls(
     }
 
 
-def replays(
-    entries: Sequence[Entry], clock: Clock, args: argparse.Namespace, title: str
-) -> Samples:
+def replays(entries: Sequence[Entry], clock: Clock, args: argparse.Namespace) -> Samples:
     """The same for CUDA graphs of the forward pass, and of forward and backward. What cannot be
     captured is left out."""
     # one pool for all: they never run at once, and nobody reads their results
@@ -345,7 +339,6 @@ def replays(
     for number, entry in enumerate(entries):
         calls = {"forward": entry.forward} | ({"both": entry.once} if entry.backward else {})
         for direction, call in calls.items() if entry.capture else ():
-            say(f"{title}: capturing {entry.implementation}")
             graph = torch.cuda.CUDAGraph()
             try:
                 with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()):
@@ -359,4 +352,4 @@ def replays(
             alone = max(clock.time(graph.replay, cold=False), 0.02)
             repeat = math.ceil(1.0 / alone)  # some 1 ms per sample, 50 replays at most
             samplers[number, direction] = partial(clock.time, graph.replay, False, repeat)
-    return take_turns(samplers, args.runs, args.seconds / 2, title)
+    return take_turns(samplers, args.runs, args.seconds / 2)

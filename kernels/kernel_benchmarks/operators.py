@@ -4,7 +4,7 @@
     python -m kernel_benchmarks.operators local_response_norm --batch 64
 
 What matters most comes first, each case's rows are in results/ as soon as it is done, and a run
-that was stopped, or whose budget was spent, goes on where it ended. README.md says more.
+that was stopped goes on where it ended. README.md says more.
 """
 
 import argparse
@@ -163,12 +163,9 @@ def work(args: argparse.Namespace) -> int:
             file = args.out / f"{case.operator.NAME}.csv"
             tasks.append(runner.Task(str(case), case.key(), measured, file))
         origin = record.machine(args.device, args.commit)
-        rows, left = runner.run(tasks, record.COLUMNS, origin, args)
-    print(f"{report.summary(rows)}\n\nrows: {args.out}\n")
-    if left:
-        print(f"not measured, run again to go on: {', '.join(left)}\n")
-    print(verdicts([] if args.tiny else rows))
-    return int(bool(left))
+        rows, failed = runner.run(tasks, record.COLUMNS, origin, args)
+    print(f"{report.summary(rows)}\n\nrows: {args.out}\n\n{verdicts([] if args.tiny else rows)}")
+    return int(bool(failed))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

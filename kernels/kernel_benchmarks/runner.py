@@ -86,7 +86,6 @@ def take_turns(
     samplers: Mapping[K, Callable[[], S]],
     runs: int,
     seconds: float = math.inf,
-    title: str = "",
     warm_up: int = WARM_UP,
 ) -> dict[K, list[S]]:
     """Take a sample of each, round by round, in a new order each.
@@ -95,7 +94,6 @@ def take_turns(
         samplers: What gives a sample, by name.
         runs: Rounds that are kept at most.
         seconds: Begin no round after so long, once FEWEST are kept.
-        title: What to say on the terminal meanwhile.
         warm_up: Rounds that are not kept at least.
 
     Returns:
@@ -106,7 +104,6 @@ def take_turns(
     while kept < runs and (kept < FEWEST or time.perf_counter() - began <= seconds):
         warming = rounds < warm_up or time.perf_counter() - began < WARM_SECONDS
         rounds, kept = rounds + 1, kept + (not warming)
-        say(f"{title}: {'warming up' if warming else f'round {kept} of {runs}'}")
         for name in random.sample(list(samplers), len(samplers)):
             sample = samplers[name]()
             if not warming:
@@ -121,12 +118,12 @@ def quantiles(samples: Sequence[float], names: Sequence[str] = QUANTILES) -> Row
 
 
 def timed(
-    calls: Mapping[str, Callable[[], object]], args: argparse.Namespace, title: str, steps: int = 1
+    calls: Mapping[str, Callable[[], object]], args: argparse.Namespace, steps: int = 1
 ) -> list[Row]:
     """A row for each call with the times of one of the `steps` that it does."""
     clock = Clock(args.device)
     samplers = {name: partial(clock.time, call) for name, call in calls.items()}
-    turns = take_turns(samplers, args.runs, args.seconds, title)
+    turns = take_turns(samplers, args.runs, args.seconds)
     return [
         {"implementation": name} | quantiles([ms / steps for ms in times])
         for name, times in turns.items()
@@ -171,23 +168,18 @@ def run(
     Args:
         tasks: In the order in which they matter.
         origin: Where they are measured, of `record.machine`.
-        args: `fresh` measures what the files hold as well; none is begun after `budget` seconds.
+        args: `fresh` measures what the files hold as well.
 
     Returns:
-        All tasks' rows, and the titles of those that are left, for lack of time or because they
-        failed.
+        All tasks' rows, and the titles of those that failed.
     """
     for path in {task.file for task in tasks}:
         record.append(path, [], columns)
-    began, rows, left, known = time.perf_counter(), list[Row](), list[str](), 0
+    began, rows, failed, known = time.perf_counter(), list[Row](), list[str](), 0
     for number, task in enumerate(tasks, 1):
         if held := [] if args.fresh else task.held(origin, columns):
             rows, known = rows + held, known + 1
             continue
-        if time.perf_counter() - began >= args.budget:
-            left.append(task.title)
-            continue
-        say(task.title)
         torch.compiler.reset()  # otherwise a ninth shape would run uncompiled
         try:
             blank = dict.fromkeys(columns)
@@ -195,11 +187,11 @@ def run(
             rows += record.append(task.file, new, columns)
         except (RuntimeError, OSError, SubprocessError) as error:  # out of memory, say
             log(f"{task.title} failed: {first_line(error)}")
-            left.append(task.title)
+            failed.append(task.title)
         log(f"{time.perf_counter() - began:5.0f} s  {number} of {len(tasks)}  {task.title}")
     if known:
         log(f"{known} of {len(tasks)} were in the files already; --fresh measures them again")
-    return rows, left
+    return rows, failed
 
 
 def first_line(error: Exception) -> str:
@@ -208,13 +200,6 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {first[:200]}"
 
 
-def say(text: str) -> None:
-    """Show a line of progress on a terminal, in the place of the last one."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text[:100]}", end="", file=sys.stderr, flush=True)
-
-
 def log(text: str) -> None:
     """Print a line on standard error."""
-    say("")
     print(text, file=sys.stderr)

@@ -1,12 +1,12 @@
 """The command line that the benchmarks share."""
 
 import argparse
-import math
 import signal
 import sys
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -15,6 +15,8 @@ from kernel_benchmarks.runner import FEWEST
 
 ROOT = HERE.parents[1]
 TINY_FOLDER = ROOT / "runs" / "benchmarks"
+
+Reader = Callable[[str], Any]  # of an option's text
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,7 +39,8 @@ def parser(module: str, doc: str | None, out: Path) -> Parser:
     add("--commit", metavar="ID", help="what to write as commit where there is no git checkout")
     add("--out", type=Path, help=f"where rows go (default: {out.relative_to(ROOT)})")
     add("--fresh", action="store_true", help="measure again what the file holds already")
-    form.set_defaults(default_out=out, budget=math.inf, tiny=False)
+    add("--tiny", action="store_true", help="a rehearsal; rows go to runs/benchmarks/")
+    form.set_defaults(default_out=out)
     return form
 
 
@@ -47,9 +50,6 @@ def add_limits(form: argparse.ArgumentParser, runs: int | None, time: float | No
     add("--runs", type=positive, default=runs, metavar="N", help="rounds at most")
     limit = f"begin no round of a case after this, once there are {FEWEST}"
     add("--seconds", type=seconds, default=time, metavar="S", help=limit)
-    limit = "begin no case after this (default: no limit)"
-    add("--budget", type=seconds, default=math.inf, metavar="S", help=limit)
-    add("--tiny", action="store_true", help="sizes that mean nothing; rows go to runs/benchmarks/")
 
 
 def run(
@@ -89,38 +89,22 @@ def guarded(work: Callable[[], int], *refused: type[Exception]) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-def one_of(names: Collection[str]) -> Callable[[str], str]:
+def checked(read: Callable[[str], Any], holds: Callable[[Any], bool], what: str) -> Reader:
+    """What reads an option: `read` of its text, where `holds` is true of that."""
+
+    def parse(text: str) -> Any:
+        with suppress(ValueError):
+            if holds(value := read(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"{text} is {what}")
+
+    return parse
+
+
+def one_of(names: Collection[str]) -> Reader:
     """What reads an argument that is one of some names."""
-
-    def parse(text: str) -> str:
-        if text not in names:
-            known = ", ".join(names)
-            raise argparse.ArgumentTypeError(f"there is no {text}; there are {known}")
-        return text
-
-    return parse
+    return checked(str, names.__contains__, f"none of {', '.join(names)}")
 
 
-def positive(text: str) -> int:
-    """An option's whole number."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 on")
-    return int(text)
-
-
-def between(low: float, high: float, what: str) -> Callable[[str], float]:
-    """What reads an option's number."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is no {what}")
-        return value
-
-    return parse
-
-
-seconds = between(0, math.inf, "number of seconds from 0 on")
+positive = checked(int, lambda n: n > 0, "no whole number from 1 on")
+seconds = checked(float, lambda s: s >= 0, "no number of seconds from 0 on")

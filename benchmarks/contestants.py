@@ -5,9 +5,10 @@ import gc
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from alexnet.training.learner import Learner
 from alexnet.training.precision import PRECISIONS
 from alexnet.training.ranks import Ranks
 from alexnet.training.steps import GraphStep, StepInput
-from benchmarks.memory import forget_peak, resident
 from benchmarks.plain import Plain, sgd
 from kernel_benchmarks.measure import using
 from kernel_benchmarks.record import Row
@@ -252,3 +252,22 @@ def begin(case: Case, name: str, threads: int) -> float | None:
 def turn(steps: int) -> None:
     for _ in range(steps):
         READY[0]()
+
+
+def resident(which: str) -> float | None:
+    """MiB; None on systems without /proc.
+
+    Args:
+        which: "VmRSS" for what it is now, "VmHWM" for the most that it was.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(which)), None)
+
+
+def forget_peak() -> None:
+    """Let "VmHWM" begin anew, with what there is now."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

@@ -43,19 +43,12 @@ class Plain(nn.Sequential):
 
 
 def module(operation: Operation, columns: int) -> nn.Module:
-    match operation:
-        case Activation():
-            return {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[operation.kind]()
-        case LRN():
-            return ResponseNorm(operation, columns)
-        case SameMapNorm():
-            return MapNorm(operation)
-        case Pool():
-            return nn.MaxPool2d(operation.size, operation.stride, ceil_mode=operation.ceil)
-        case Dropout():
-            return Drop(operation)
-        case _:
-            raise NotImplementedError(f"{operation} has no form here")
+    if isinstance(operation, Activation):
+        return {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[operation.kind]()
+    if isinstance(operation, Pool):
+        return nn.MaxPool2d(operation.size, operation.stride, ceil_mode=operation.ceil)
+    forms = {LRN: ResponseNorm, SameMapNorm: MapNorm, Dropout: Drop}
+    return forms[type(operation)](operation, columns)
 
 
 class Of(nn.Module):

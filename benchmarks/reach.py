@@ -14,7 +14,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -40,14 +40,14 @@ from benchmarks import ARCHIVE
 from benchmarks.contestants import PEER
 from benchmarks.plain import Plain, sgd
 from benchmarks.step import SOURCES
-from kernel_benchmarks import record, report, runner, script
+from kernel_benchmarks import record, report, runner
 from kernel_benchmarks.record import Row
 
 RUN = ("profile", "data", "preset", "width", "image_size", "batch", "precision", "budget")
 ONE = ("implementation", "seed", "error")  # the columns that tell rows of a run apart
 COLUMNS = (*(*record.ORIGIN, *RUN, *ONE, "reached", "epochs", "seconds", "images_per_s", "note"),)
 FILE = ARCHIVE / "reach.csv"
-SHARE = script.checked(float, lambda x: 0 <= x <= 1, "no share of images, from 0 to 1")
+SHARE = runner.checked(float, lambda x: 0 <= x <= 1, "no share of images, from 0 to 1")
 
 # after each epoch: epochs, seconds of steps so far, error on the validation images
 Curve = list[tuple[float, float, float]]
@@ -102,27 +102,24 @@ def theirs(config: Config, splits: dict[str, Pack], device: str) -> Curve:
     return curve
 
 
-def points(curve: Curve, errors: Sequence[float], images: int) -> Iterator[Row]:
-    """What a row says of each stated error: the first point of the curve at which the error is at
-    most that."""
-    epochs, seconds, _ = curve[-1]
-    for error in errors:
-        row: Row = {"error": error, "images_per_s": epochs * images / seconds}
-        if point := next((point for point in curve if point[2] <= error), None):
-            row["epochs"], row["seconds"], row["reached"] = point
-        else:
-            best = min(error for _, _, error in curve)
-            row["note"] = f"not within {epochs:g} epochs; {best:.3f} at best"
-        yield row
-
-
 def trained(
     name: str, config: Config, splits: dict[str, Pack], args: argparse.Namespace
 ) -> list[Row]:
-    """Train one contestant from one seed."""
+    """Train one contestant from one seed: for each stated error a row of the first point of its
+    curve at which the error is at most that."""
     with using_precision(config.precision, torch.device(args.device)):
         curve = (theirs if name == PEER else ours)(config, splits, args.device)
-    return list(points(curve, args.error, len(splits["train"])))
+    epochs, seconds, _ = curve[-1]
+    rate, best = epochs * len(splits["train"]) / seconds, min(error for _, _, error in curve)
+    rows: list[Row] = []
+    for error in args.error:
+        row: Row = {"error": error, "images_per_s": rate}
+        if best <= error:
+            row["epochs"], row["seconds"], row["reached"] = next(p for p in curve if p[2] <= error)
+        else:
+            row["note"] = f"not within {epochs:g} epochs; {best:.3f} at best"
+        rows.append(row)
+    return rows
 
 
 def latest(cuda: bool, path: Path = FILE) -> list[Row]:
@@ -137,23 +134,18 @@ def latest(cuda: bool, path: Path = FILE) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """A table for each profile."""
-    profiles: dict[str, list[Row]] = {}
-    for row in rows:
-        profiles.setdefault(row["profile"], []).append(row)
-    return "\n\n".join(map(_one_table, profiles.values()))
-
-
-def _one_table(rows: Sequence[Row]) -> str:
-    peers = {(r["seed"], r["error"]): r["seconds"] for r in rows if r["implementation"] == PEER}
-    shown, first = [], rows[0]
-    for row in rows:
-        peer = peers.get((row["seed"], row["error"])) if row["implementation"] != PEER else None
-        ratio = peer / row["seconds"] if peer and row["seconds"] else None
-        shown.append(row | {"ratio": ratio})
-    names = (*ONE, "epochs", "seconds", "ratio", "images_per_s", "note")
-    net = f"width {first['width']:g}, batch {first['batch']:.0f}, {first['precision']}"
-    what = f"{first['data']}: {first['preset']}, {net}"
-    return "\n".join([report.where(first), what, "", report.listing(shown, names)])
+    pages = []
+    for profile in dict.fromkeys(row["profile"] for row in rows):
+        own = [row for row in rows if row["profile"] == profile]
+        peers = {(r["seed"], r["error"]): r["seconds"] for r in own if r["implementation"] == PEER}
+        for i, row in enumerate(own):
+            peer = peers.get((row["seed"], row["error"])) if row["implementation"] != PEER else None
+            own[i] = row | {"ratio": peer / row["seconds"] if peer and row["seconds"] else None}
+        first, names = own[0], (*ONE, "epochs", "seconds", "ratio", "images_per_s", "note")
+        net = f"width {first['width']:g}, batch {first['batch']:.0f}, {first['precision']}"
+        what = f"{first['data']}: {first['preset']}, {net}"
+        pages.append("\n".join([report.where(first), what, "", report.listing(own, names)]))
+    return "\n\n".join(pages)
 
 
 def work(args: argparse.Namespace) -> int:
@@ -183,16 +175,16 @@ def work(args: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    form = script.parser("benchmarks.reach", __doc__, FILE)
+    form = runner.parser("benchmarks.reach", __doc__, FILE)
     add, shown = form.add_argument, "(default: %(default)s)"
     profiles = f"whose images, net, rate and epochs {shown}"
     add("--profile", default="embedded", metavar="P", help=profiles)
     errors = "stated, of the validation images, 0 to 1 (default: 0.7 0.6)"
     add("--error", type=SHARE, nargs="+", default=[0.7, 0.6], metavar="E", help=errors)
-    add("--epochs", type=script.positive, metavar="N", help="the budget (default: the profile's)")
+    add("--epochs", type=runner.positive, metavar="N", help="the budget (default: the profile's)")
     add("--mode", choices=MODES, default="plain", help=f"of our trainer {shown}")
-    add("--seeds", type=script.positive, default=1, metavar="N", help=f"from 0 on {shown}")
-    return script.run(form, argv, work, InputError)
+    add("--seeds", type=runner.positive, default=1, metavar="N", help=f"from 0 on {shown}")
+    return runner.main(form, argv, work, InputError)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from typing import Any
 import torch
 
 from benchmarks import ROOT, environment
-from kernel_benchmarks import report, script
+from kernel_benchmarks import report, runner
 from kernel_benchmarks.record import InputError
 
 RESERVE = 20  # seconds of a limit that a program has to end by itself
@@ -107,15 +107,15 @@ def work(args: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    form = script.Parser("benchmarks.visit", __doc__)
+    form = runner.Parser("benchmarks.visit", __doc__)
     add, names = form.add_argument, list(parts(True))
     what = f"default: {' '.join(names)}"
-    add("parts", nargs="*", type=script.one_of(names), default=names, metavar="PART", help=what)
+    add("parts", nargs="*", type=runner.one_of(names), default=names, metavar="PART", help=what)
     limit = "seconds for each part (default: %(default)s)"
-    add("--budget", type=script.positive, default=470, metavar="S", help=limit)
+    add("--budget", type=runner.positive, default=470, metavar="S", help=limit)
     add("--tiny", action="store_true", help="a rehearsal, on a CPU as well")
     args = form.parse_args(argv)
-    return script.guarded(lambda: work(args))
+    return runner.guarded(lambda: work(args))
 
 
 if __name__ == "__main__":

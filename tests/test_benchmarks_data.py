@@ -6,14 +6,14 @@ from collections import Counter
 
 import pytest
 
-from benchmarks import data, preparing
+from benchmarks import data
 from kernel_benchmarks import record, runner
 from tests.test_sources import tiny_imagenet
 
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
-    monkeypatch.setattr(preparing, "WARM_UP", 0)
+    monkeypatch.setattr(data, "WARM_UP", 0)
     monkeypatch.setattr(runner, "WARM_SECONDS", 0)
 
 
@@ -57,8 +57,8 @@ def test_pixels_are_compared_first(tmp_path, capsys, monkeypatch):
         smaller = "benchmarks.pillow_loop" in command
         program(*(16 if smaller and word == 32 else word for word in command))
 
-    program = preparing.program
-    monkeypatch.setattr(preparing, "program", other)
+    program = data.program
+    monkeypatch.setattr(data, "program", other)
     run(tmp_path, "prepare", status=1)
     assert "different pixels" in capsys.readouterr().err
     assert record.read(tmp_path / "data.csv", data.COLUMNS) == []

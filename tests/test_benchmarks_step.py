@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks import contestants, memory, parts, step
+from benchmarks import contestants, parts, step
 from benchmarks.contestants import PEER
 from kernel_benchmarks import record
 
@@ -65,17 +65,17 @@ def test_the_last_rows_are_shown(run, tmp_path):
     assert step.latest("steps", True, path) == []
 
 
-@pytest.mark.skipif(memory.resident("VmHWM") is None, reason="the system does not tell")
+@pytest.mark.skipif(contestants.resident("VmHWM") is None, reason="the system does not tell")
 def test_the_most_memory_is_told_also_when_it_is_gone():
-    memory.forget_peak()
-    before, piece = memory.resident("VmRSS"), b"x" * 2**20
+    contestants.forget_peak()
+    before, piece = contestants.resident("VmRSS"), b"x" * 2**20
     # given back at once, whatever the allocator keeps; the system counts to some pages
     with mmap.mmap(-1, 72 * len(piece)) as pages:
         for _ in range(72):
             pages.write(piece)
-    assert 64 <= memory.resident("VmHWM") - before < 64 + 16
-    memory.forget_peak()
-    assert memory.resident("VmHWM") - before < 64
+    assert 64 <= contestants.resident("VmHWM") - before < 64 + 16
+    contestants.forget_peak()
+    assert contestants.resident("VmHWM") - before < 64
 
 
 def test_the_nets_are_compared_first(tmp_path, capsys, monkeypatch):

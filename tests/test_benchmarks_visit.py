@@ -11,7 +11,7 @@ import time
 import pytest
 
 from benchmarks import visit
-from kernel_benchmarks import script
+from kernel_benchmarks import runner
 
 PATIENT = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: open({!r}, 'w').close()"
 
@@ -73,7 +73,7 @@ def test_nothing_outlives_a_visit_that_is_stopped(tmp_path):
 
     threading.Thread(target=stop, daemon=True).start()
     assert (
-        script.guarded(
+        runner.guarded(
             lambda: visit.run([sys.executable, "-c", code], 60, dict(os.environ)) == "done"
         )
         == 130
@@ -104,9 +104,9 @@ def test_what_has_no_time_left_is_not_begun(capsys, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", visit.parts(True, 60))
+@pytest.mark.parametrize("part", visit.parts(True))
 def test_each_part_runs_to_its_end(part, capfd, monkeypatch, tmp_path):
-    monkeypatch.setattr(script, "TINY_FOLDER", tmp_path)
+    monkeypatch.setattr(runner, "TINY_FOLDER", tmp_path)
     monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "1")

@@ -38,7 +38,7 @@ from alexnet_kernels.gpu import (
 from alexnet_kernels.gpu import response_norm_pool as block
 from kernel_benchmarks.measure import DTYPES, LAYOUTS
 from kernel_benchmarks.momentum_step import shapes
-from kernel_benchmarks.script import Parser
+from kernel_benchmarks.runner import Parser
 
 SHAPES = {"conv1": (128, 96, 55, 55), "conv2": (128, 256, 27, 27), "conv5": (128, 256, 13, 13)}
 

@@ -61,9 +61,8 @@ class Case:
         return dict(zip(record.CASE, (*named, self.batch, self.dtype), strict=True))
 
     def floor(self) -> dict[str, int]:
-        """The fewest bytes that each direction must move."""
-        one_way = self.operator.floor(self.dims, self.batch, DTYPES[self.dtype].itemsize)
-        return one_way | ({"both": sum(one_way.values())} if "backward" in one_way else {})
+        """The fewest bytes that each direction must move, forward and maybe backward."""
+        return self.operator.floor(self.dims, self.batch, DTYPES[self.dtype].itemsize)
 
     def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
         """Random numbers of the case's type."""
@@ -215,7 +214,7 @@ def saved_bytes(forward: Callable[[], Any]) -> int:
 def copier(case: Case) -> Entry:
     """Copies, forward and backward, as many bytes as the operator must move: half read, half
     written."""
-    floor = case.operator.floor(case.dims, case.batch, DTYPES[case.dtype].itemsize)
+    floor = case.floor()
     halves = {way: case.integers(256, 2, floor[way] // 2, dtype=torch.uint8) for way in floor}
 
     def copy(way: str, _: Any = None) -> None:
@@ -299,6 +298,7 @@ def timed(
     # at once, while the clocks are still those of the work
     sm_mhz = record.nvidia_smi("clocks.sm") if clock.cuda else ""
     rows, floor = [], case.floor()
+    floor["both"] = sum(floor.values())
     for method, samples in methods.items():
         for (number, direction), times in samples.items():
             row = ready[number][1] | quantiles(times)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from kernel_benchmarks import chart, measure, record, report, runner, script
+from kernel_benchmarks import chart, measure, record, report, runner
 from kernel_benchmarks.measure import Case
 from kernel_benchmarks.record import Row
 
@@ -135,16 +135,16 @@ def plan(args: argparse.Namespace) -> list[Case]:
 
 
 def parser() -> argparse.ArgumentParser:
-    form = script.parser("kernel_benchmarks.operators", __doc__, record.ARCHIVE)
+    form = runner.parser("kernel_benchmarks.operators", __doc__, record.ARCHIVE)
     add = form.add_argument
-    names = script.one_of(OPERATORS)
+    names = runner.one_of(OPERATORS)
     add("operators", nargs="*", type=names, default=list(OPERATORS), help=", ".join(OPERATORS))
-    add("--batch", type=script.positive, nargs="+", metavar="N", help="images")
+    add("--batch", type=runner.positive, nargs="+", metavar="N", help="images")
     add("--dtype", choices=tuple(measure.DTYPES), nargs="+")
     add("--layouts", choices=tuple(measure.LAYOUTS), nargs="+", help="ratios are to the first")
     add("--implementations", nargs="+", metavar="NAME", help='as "ours, composite" torch')
     add("--seed", type=int, help="of the random inputs (default: a new one for each case)")
-    script.add_limits(form, runs=None, time=None)
+    runner.add_limits(form, runs=None, time=None)
     return form
 
 
@@ -169,7 +169,7 @@ def work(args: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return script.run(parser(), argv, work)
+    return runner.main(parser(), argv, work)
 
 
 if __name__ == "__main__":

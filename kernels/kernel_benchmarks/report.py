@@ -92,7 +92,8 @@ def summary(rows: Sequence[Row]) -> str:
         group, ms = (case, row["direction"], row["method"]), row["median_ms"]
         if row["implementation"] == "ours" and ms:
             ours.setdefault(group, ms)
-        shown.append(row | {"case": case, "ratio": ours[group] / ms if group in ours else None})
+        ratio = ours[group] / ms if ms and group in ours else None
+        shown.append(row | {"case": case, "ratio": ratio})
     names = ("case", "implementation", "layout", "direction", "method", "median_ms")
     more = ("percent_of_copy", "ratio", "saved_bytes", "error")
     copy = [f"copy: {row['copy_gb_per_s']:.4g} GB/s" for row in rows[:1]]

@@ -46,7 +46,7 @@ COLUMNS = (
 FILE = ARCHIVE / "data.csv"
 SOURCES = (ROOT / "alexnet" / "data", ROOT / "benchmarks")
 
-
+Feeds = Mapping[str, Callable[[], int]]
 NOTHING: Mapping[str, float] = {}
 WARM_UP = 1  # rounds that are not kept
 BATCH = 128
@@ -97,29 +97,33 @@ def program(*command: object) -> str:
 
 
 def rates(
-    case: str, contestants: Mapping[str, Callable[[], int]], args: argparse.Namespace,
-    against: str = "", wanted: Mapping[str, float] = NOTHING, **facts,
-) -> list[Row]:  # fmt: skip
+    case: str,
+    feeds: Feeds,
+    args: argparse.Namespace,
+    against: str = "",
+    targets: Mapping[str, float] = NOTHING,
+    **facts,
+) -> list[Row]:
     """Images a second.
 
     Args:
-        contestants: By name, what does its work once and returns how many images that was.
+        feeds: By name, what does its work once and returns how many images that was.
         against: The contestant that the others' ratios refer to.
-        wanted: The least ratio, or rate, of some.
+        targets: The least ratio, or rate, of some.
     """
 
     def sample(name: str) -> float:
         began = time.perf_counter()
-        return contestants[name]() / (time.perf_counter() - began)
+        return feeds[name]() / (time.perf_counter() - began)
 
-    samplers = {name: partial(sample, name) for name in contestants}
+    samplers = {name: partial(sample, name) for name in feeds}
     samples = runner.take_turns(samplers, args.runs, warm_up=WARM_UP)
     columns, facts = ("runs", "images_per_s", "p20", "p80"), facts | {"case": case}
     rows = [
         {"implementation": name} | runner.quantiles(each, columns) | facts
         for name, each in samples.items()
     ]
-    return runner.times_of(rows, against, wanted)
+    return runner.times_of(rows, against, targets)
 
 
 # --- preparing ---
@@ -243,7 +247,7 @@ def feeding(folder: Path, args: argparse.Namespace) -> list[Row]:
 
     contestants = {"raw": partial(gather, raw, 4), "jpeg": partial(gather, jpeg, 1)}
     facts = {"images": len(raw), "size": size, "workers": 1}
-    rows = rates("gather, one core", contestants, args, wanted={"raw": 15000}, **facts)
+    rows = rates("gather, one core", contestants, args, targets={"raw": 15000}, **facts)
     return encodings(raw, jpeg) + rows + against_torchvision(raw, jpeg, files, args)
 
 
@@ -297,7 +301,7 @@ def against_torchvision(raw: Pack, jpeg: Pack, files: Path, args: argparse.Names
     def theirs(loader) -> int:
         return sum(len(labels) for _, labels in loader)
 
-    cases: dict[str, tuple[Mapping[str, Callable[[], int]], dict[str, float]]] = {
+    cases: dict[str, tuple[Feeds, dict[str, float]]] = {
         "uint8": (
             {"ours, raw, whole images": partial(uint8, raw)}
             | {f"ours, {p.encoding}, crops": partial(cropped, p) for p in augments},
@@ -309,7 +313,7 @@ def against_torchvision(raw: Pack, jpeg: Pack, files: Path, args: argparse.Names
         ),
     }
     rows: list[Row] = []
-    for case, (contestants, wanted) in cases.items():
+    for case, (contestants, targets) in cases.items():
         trials: dict[int, float] = {}
         for workers in range(args.most_workers + 1):
             loader = dataloader(files, crop, case == "floats", workers)
@@ -322,9 +326,9 @@ def against_torchvision(raw: Pack, jpeg: Pack, files: Path, args: argparse.Names
             f"torchvision, {best} workers",
             dataloader(files, crop, case == "floats", best),
         )
-        everyone: dict[str, Callable[[], int]] = {peer: partial(theirs, loader), **contestants}
+        everyone: Feeds = {peer: partial(theirs, loader), **contestants}
         facts = {"images": len(raw), "size": crop}
-        new = rates(f"feed {case}", everyone, args, peer, wanted, **facts)
+        new = rates(f"feed {case}", everyone, args, peer, targets, **facts)
         trial = ", ".join(f"{workers}: {rate:.0f}/s" for workers, rate in trials.items())
         new[0]["note"] = f"best of {trial}"
         rows += new

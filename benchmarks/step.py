@@ -58,7 +58,7 @@ FILE = ARCHIVE / "step.csv"
 SOURCES = (*record.SOURCES, ROOT / "alexnet", ROOT / "benchmarks")  # what a time depends on
 
 # how many times as fast as the peer the paper's net is to be
-WANTED = {"cpu": {"ours": 1.5, "ours, no compiler": 1.0}, "cuda": {"ours, graph": 3.0}}
+TARGETS = {"cpu": {"ours": 1.5, "ours, no compiler": 1.0}, "cuda": {"ours, graph": 3.0}}
 
 
 # --- a step ---
@@ -79,17 +79,17 @@ def steps(case: Case, args: argparse.Namespace) -> list[Row]:
                 note = f"skipped: {runner.first_line(error)}"
                 rows.append({"implementation": name, "note": note})
         times = runner.timed(ready, args, case.repeat)
-    wanted = WANTED[args.device] if case in CPU[:2] + GPU[:2] else {}
+    targets = TARGETS[args.device] if case in CPU[:2] + GPU[:2] else {}
     for row in times:
         row["peak_mb"] = peaks[row["implementation"]]
-    return rows + with_rates(times, case, PEER, wanted)
+    return rows + with_rates(times, case, PEER, targets)
 
 
-def with_rates(rows: list[Row], case: Case, peer: str, wanted: Mapping[str, float]) -> list[Row]:
+def with_rates(rows: list[Row], case: Case, peer: str, targets: Mapping[str, float]) -> list[Row]:
     """Fill in images a second, and the ratios to a peer that there are and that are wanted."""
     for row in rows:
         row["images_per_s"] = 1e3 * case.batch / row["median_ms"]
-    return runner.times_of(rows, peer, wanted)
+    return runner.times_of(rows, peer, targets)
 
 
 # --- end to end ---

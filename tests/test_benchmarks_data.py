@@ -64,6 +64,6 @@ def test_pixels_are_compared_first(tmp_path, capsys, monkeypatch):
     assert record.read(tmp_path / "data.csv", data.COLUMNS) == []
 
 
-def test_images_are_asked_for(tmp_path, capsys):
+def test_images_are_needed(tmp_path, capsys):
     run(tmp_path, "tiny", status=2)
     assert "name Tiny ImageNet's folder by --images" in capsys.readouterr().err

@@ -66,7 +66,7 @@ def test_the_last_rows_are_shown(run, tmp_path):
 
 
 @pytest.mark.skipif(contestants.resident("VmHWM") is None, reason="the system does not tell")
-def test_the_most_memory_is_told_also_when_it_is_gone():
+def test_the_most_memory_is_known_also_when_it_is_gone():
     contestants.forget_peak()
     before, piece = contestants.resident("VmRSS"), b"x" * 2**20
     # given back at once, whatever the allocator keeps; the system counts to some pages

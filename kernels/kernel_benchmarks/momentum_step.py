@@ -61,9 +61,13 @@ def entries(case: Case) -> list[Entry]:
     decays = [DECAY if w.dim() > 1 else 0.0 for w in weights]
 
     def entry(
-        name: str, step: Callable, params: list[Tensor], velocities: list[Tensor], scale: float,
+        name: str,
+        step: Callable,
+        params: list[Tensor],
+        velocities: list[Tensor],
+        scale: float,
         capture: bool = True,
-    ) -> Entry:  # fmt: skip
+    ) -> Entry:
         """scale: what turns `velocities` into the paper's."""
 
         def check() -> float:

@@ -137,12 +137,12 @@ def timed(
     ]
 
 
-def times_of(rows: list[Row], peer: str, wanted: Mapping[str, float]) -> list[Row]:
-    """Fill in how many times as many images a second each contestant does as its peer, and what is
-    wanted."""
+def times_of(rows: list[Row], peer: str, targets: Mapping[str, float]) -> list[Row]:
+    """Fill in how many times as many images a second each contestant does as its peer, and its
+    target."""
     rates = {row["implementation"]: row["images_per_s"] for row in rows}
     for row in rows:
-        row["wanted"] = wanted.get(row["implementation"])
+        row["wanted"] = targets.get(row["implementation"])
         if peer in rates and row["implementation"] != peer:
             row |= {"against": peer, "ratio": row["images_per_s"] / rates[peer]}
     return rows

@@ -142,7 +142,7 @@ def run(out, *words, names=SOME):
     )
 
 
-def test_everything_is_measured_and_told(tmp_path, capsys):
+def test_everything_is_measured_and_shown(tmp_path, capsys):
     assert run(tmp_path, "--seed", "3") == 0
     out = capsys.readouterr().out
     for name, operator in operators.OPERATORS.items():
@@ -305,14 +305,14 @@ def test_rows_come_back_as_they_were_written(tmp_path):
 
 def test_the_machine_is_named_without_git_and_without_a_driver(monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
-    found = record.machine("cpu")
+    machine = record.machine("cpu")
     assert (
-        (found["commit"], found["dirty"]) == ("unknown", "unknown")
-        and found["processor"]
+        (machine["commit"], machine["dirty"]) == ("unknown", "unknown")
+        and machine["processor"]
         and record.nvidia_smi("clocks.sm") == ""
     )
     assert record.machine("cpu", "abc")["commit"] == "abc"
-    assert len(found["source"]) == 12
+    assert len(machine["source"]) == 12
 
 
 def test_a_file_that_is_not_ours_is_left_alone(tmp_path):
@@ -350,7 +350,7 @@ def test_a_damaged_file_is_left_alone(tmp_path, damage, said):
     assert path.read_text(errors="surrogateescape") == broken
 
 
-def test_a_full_disk_is_told_and_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_and_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "rows.csv"
     record.append(path, [row(median_ms=1.0)])
     before = path.read_text()
@@ -489,7 +489,7 @@ def test_cudnn_descriptors():
     try:
         cudnn_lrn.library()
     except OSError:
-        pytest.skip("no libcudnn.so.9 here")
+        pytest.skip("no libcudnn.so.9")
     assert cudnn_lrn.norm_descriptor(5, 5e-4, 0.75, 2.0).value
     for dtype in cudnn_lrn.TYPES:
         for form in (cudnn_lrn.NCHW, cudnn_lrn.NHWC):
@@ -557,8 +557,8 @@ def test_the_graph_path_on_a_pretended_gpu(monkeypatch):
     clock.cuda, clock.flush, clock.start, clock.end = True, torch.zeros(1), Event(), Event()
     case, *_ = operators.plan(args)
     rows = measure.measure(case, clock, lambda: 100.0, args)
-    found = {(row["implementation"], row["direction"], row["method"]) for row in rows}
-    assert found == {
+    kinds = {(row["implementation"], row["direction"], row["method"]) for row in rows}
+    assert kinds == {
         (name, direction, method)
         for name in ("ours", "torch", "copy")
         for direction, method in [

@@ -23,7 +23,6 @@ digest, `alexnet.files.file_digest`, says whether it is still what it was. This 
                                                                     processor
     fastest GPU form      ~/.cache/alexnet-kernels/choices.json     GPU, versions, shapes
     Triton's binaries     ~/.triton/cache                           Triton's own
-    unfinished benchmark  runs/P/benchmarks/                        machine, code, contestant
 
 P is a profile. ALEXNET_RUNS moves runs/, ALEXNET_CACHE ~/.cache/alexnet-kernels, TRITON_CACHE_DIR
 ~/.triton/cache. All but results/ may be deleted at any time: it is made anew when it is needed.

@@ -4,6 +4,7 @@ The package runs in a checkout and is not installed; its runner is that of the o
 benchmarks, the package `kernel_benchmarks` in kernels/.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,3 +13,8 @@ ARCHIVE = ROOT / "benchmarks" / "results"
 
 if str(ROOT / "kernels") not in sys.path:
     sys.path.append(str(ROOT / "kernels"))
+
+
+def environment() -> dict[str, str]:
+    """Of programs that find what this one does."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}

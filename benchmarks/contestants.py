@@ -1,13 +1,14 @@
-"""Who takes part in the benchmark of a training step: each is built once, and then called for a
-step."""
+"""Who takes part in the benchmark of a training step: a row of CONTESTANTS each, built once and
+then called for a step."""
 
 import gc
 import multiprocessing
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,19 +17,16 @@ from torch import Tensor, nn
 
 from alexnet import AlexNet, presets, rng
 from alexnet.data.augment import Augment
+from alexnet.processes import follow_parent
 from alexnet.training.learner import Learner
 from alexnet.training.precision import PRECISIONS
 from alexnet.training.ranks import Ranks
 from alexnet.training.steps import GraphStep, StepInput
-from benchmarks.memory import forget_peak, resident
 from benchmarks.plain import Plain, sgd
 from kernel_benchmarks.measure import using
 from kernel_benchmarks.record import Row
-from kernel_benchmarks.runner import first_line
 
 PEER = "torch layers"  # what ratios refer to
-OURS = ("ours", "ours, again", "ours, no compiler", "ours, graph", "ours, compiled")
-IMPLEMENTATIONS = (*OURS, PEER, f"{PEER}, compiled", "torchvision", "torchvision, compiled")
 
 Step = Callable[[], object]
 
@@ -41,8 +39,6 @@ class Case:
     image_size: int
     batch: int
     precision: str
-    # how many times as fast as its peer an implementation is to be
-    wanted: tuple[tuple[str, float], ...] = ()
     repeat: int = 1  # steps of a turn
 
     @property
@@ -55,7 +51,7 @@ class Case:
         """The side of the images that crops are cut from."""
         return round(self.image_size * 8 / 7)
 
-    def key(self, kind: str) -> Row:
+    def key(self, kind: str = "steps") -> Row:
         """The columns that say what is measured. kind: "steps", "parts" or "pack"."""
         name = self.name if kind == "steps" else kind
         net = {"preset": self.preset, "width": self.width, "image_size": self.image_size}
@@ -84,43 +80,41 @@ class Case:
         shape = (self.batch, 3, self.image_size, self.image_size)
         x = 50 * torch.randn(shape, generator=generator)
         labels = torch.randint(self.sizes[0], (self.batch,), generator=generator)
-        return x.to(device), labels.to(device)
+        return in_form(x.to(device)), labels.to(device)
 
     def __str__(self) -> str:
         return f"{self.name}, {self.preset}, batch {self.batch}, {self.precision}"
 
 
-WANTED = (("ours", 1.5), ("ours, no compiler", 1.0))
 CPU = (
-    Case("default profile", "paper", 1 / 4, 64, 64, "fp32", WANTED, repeat=40),
-    Case("full net", "paper", 1.0, 224, 16, "fp32", WANTED, repeat=3),
+    Case("default profile", "paper", 1 / 4, 64, 64, "fp32", repeat=40),
+    Case("full net", "paper", 1.0, 224, 16, "fp32", repeat=3),
     Case("default profile", "source", 1 / 4, 64, 64, "fp32", repeat=40),
     Case("full net", "source", 1.0, 224, 16, "fp32", repeat=3),
 )
-GPU = tuple(  # what matters most first; compiled peers, which take minutes, in the first two alone
-    Case("full net", preset, 1.0, 224, batch, precision)
-    for precision, presets_, batches in (
-        ("bf16", ("paper", "source"), (128, 1024)),
-        ("tf32", ("paper",), (128, 1024)),
-        ("fp32", ("paper",), (128,)),
-    )
-    for preset in presets_
-    for batch in batches
+GPU = (  # what matters most first
+    Case("full net", "paper", 1.0, 224, 128, "bf16"),
+    Case("full net", "paper", 1.0, 224, 1024, "bf16"),
+    Case("full net", "source", 1.0, 224, 128, "bf16"),
+    Case("full net", "source", 1.0, 224, 1024, "bf16"),
+    Case("full net", "paper", 1.0, 224, 128, "tf32"),
+    Case("full net", "paper", 1.0, 224, 1024, "tf32"),
+    Case("full net", "paper", 1.0, 224, 128, "fp32"),
 )
 TINY = Case("tiny", "paper", 1 / 16, 64, 2, "fp32")
 
 
-def compiles(case: Case, device: str) -> bool:
-    """Whether compiled contestants take part."""
-    return device == "cpu" or (case.preset == "paper" and case.precision == "bf16")
+def in_form(x: Tensor) -> Tensor:
+    """Maps in the layout that a device likes."""
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cuda else x
 
 
-def ours(
-    case: Case, device: str, x: Tensor, labels: Tensor, mode: str | None = None,
-    compiled: bool = False,
-) -> Step:  # fmt: skip
+# --- the contestants ---
+
+
+def ours(case: Case, device: str, mode: str | None = None, compiled: bool = False) -> Step:
     """A step as the trainer does it. mode: of kernels.using."""
-    learner = case.learner(device, compiled)
+    (x, labels), learner = case.inputs(device), case.learner(device, compiled)
     rates = [1e-4] * len(learner.parameters)
     keys = rng.key(rng.DROPOUT, 0, 0, torch.arange(case.batch))
 
@@ -132,21 +126,21 @@ def ours(
     return step
 
 
-def graph(case: Case, device: str, labels: Tensor) -> Step:
+def graph(case: Case, device: str) -> Step:
     """A step as the trainer does it in the mode graph: from bytes, augmentation included."""
     learner, augment, images = case.learner(device), case.augment(), case.noise(device)
     whole = GraphStep(learner, augment, case.batch)
     ids, rates = torch.arange(case.batch), [1e-4] * len(learner.parameters)
     keys, draw = rng.key(rng.DROPOUT, 0, 0, ids), augment.draw(ids, ids, 0)
-    return lambda: whole.send(StepInput(images, draw, labels, keys, rates, case.batch))
+    batch = StepInput(images, draw, case.inputs(device)[1], keys, rates, case.batch)
+    return lambda: whole.send(batch)
 
 
 def torchs(
-    build: Callable[[], nn.Module], case: Case, device: str, x: Tensor, labels: Tensor,
-    compiled: bool = False,
-) -> Step:  # fmt: skip
+    build: Callable[[Case], nn.Module], case: Case, device: str, compiled: bool = False
+) -> Step:
     """Any net, torch's loss and torch's SGD; bf16 by autocast, as is usual."""
-    net = build().to(device).train()
+    (x, labels), net = case.inputs(device), build(case).to(device).train()
     if device == "cuda":
         net = net.to(memory_format=torch.channels_last)
     optimizer = sgd(net)
@@ -163,113 +157,117 @@ def torchs(
     return step
 
 
-def contestants(
-    case: Case, device: str, x: Tensor, labels: Tensor
-) -> dict[str, Callable[[], Step]]:
-    """What builds each contestant, by name."""
-    if device == "cuda":
-        x = x.contiguous(memory_format=torch.channels_last)
-    rest = (case, device, x, labels)
-    builders: dict[str, Callable[[], Step]] = dict.fromkeys(OURS[:2], partial(ours, *rest))
-    if device == "cpu":
-        builders["ours, no compiler"] = partial(ours, *rest, mode="composite")
-    else:
-        builders["ours, graph"] = partial(graph, case, device, labels)
-    nets: dict[str, Callable[[], nn.Module]] = {PEER: partial(Plain, case.preset, *case.sizes)}
-    if case.image_size == 224:
-        from torchvision.models import alexnet
-
-        nets["torchvision"] = partial(alexnet, num_classes=case.sizes[0])
-    builders |= {name: partial(torchs, net, *rest) for name, net in nets.items()}
-    if compiles(case, device):
-        builders["ours, compiled"] = partial(ours, *rest, compiled=True)
-        for name, net in nets.items():
-            builders[f"{name}, compiled"] = partial(torchs, net, *rest, compiled=True)
-    return builders
+def plain(case: Case) -> nn.Module:
+    return Plain(case.preset, *case.sizes)
 
 
-def names(case: Case, device: str, only: list[str] | None) -> set[str]:
+def torchvision(case: Case) -> nn.Module:
+    from torchvision.models import alexnet
+
+    return alexnet(num_classes=case.sizes[0])
+
+
+def compiles(case: Case, device: str) -> bool:
+    """Whether compiled contestants, which take minutes on a GPU, take part."""
+    return device == "cpu" or (case.preset == "paper" and case.precision == "bf16")
+
+
+# What builds each, and the cases and devices that it takes part in.
+CONTESTANTS: dict[str, tuple[Callable[[Case, str], Step], Callable[[Case, str], bool]]] = {
+    "ours": (ours, lambda case, device: True),
+    "ours, again": (ours, lambda case, device: True),
+    "ours, no compiler": (partial(ours, mode="composite"), lambda case, device: device == "cpu"),
+    "ours, graph": (graph, lambda case, device: device == "cuda"),
+    PEER: (partial(torchs, plain), lambda case, device: True),
+    "torchvision": (partial(torchs, torchvision), lambda case, device: case.image_size == 224),
+    "ours, compiled": (partial(ours, compiled=True), compiles),
+    f"{PEER}, compiled": (partial(torchs, plain, compiled=True), compiles),
+    "torchvision, compiled": (
+        partial(torchs, torchvision, compiled=True),
+        lambda case, device: case.image_size == 224 and compiles(case, device),
+    ),
+}
+
+
+def names(case: Case, device: str, only: Sequence[str] = ()) -> list[str]:
     """The names of those that take part; only: those of an option, beside whom the peer is."""
-    everyone = set(contestants(case, device, torch.empty(0, 3, 1, 1), torch.empty(0)))
-    return everyone & {*only, PEER} if only else everyone
+    everyone = [name for name, (_, takes_part) in CONTESTANTS.items() if takes_part(case, device)]
+    return [name for name in everyone if not only or name in (*only, PEER)]
 
 
-def compare(case: Case, device: str, x: Tensor) -> None:
+def compare(case: Case, device: str) -> None:
     """Raise RuntimeError where our net and torch's layers do not give the same outputs from the
     same weights."""
-    net = AlexNet(case.preset, *case.sizes).to(device).eval()
-    plain = Plain(case.preset, *case.sizes).eval()
-    plain.load_state_dict(net.export_merged())
+    net, x = AlexNet(case.preset, *case.sizes).to(device).eval(), case.inputs(device)[0][:4]
+    peer = plain(case).eval()
+    peer.load_state_dict(net.export_merged())
     with torch.no_grad():
-        outputs, expected = net(x[:4]), plain.to(device)(x[:4])
+        outputs, expected = net(x), peer.to(device)(x)
     if not torch.allclose(outputs, expected, 1e-3, 1e-3 * float(expected.abs().max())):
         off = float((outputs - expected).abs().max())
         raise RuntimeError(f"{case}: the nets' outputs differ by {off:.2g}")
 
 
-# --- on a CPU: in a process of its own ---
+# --- ready to be timed: a call that is a turn, and the MiB that a step needs at most ---
 
 
-class Apart:
-    """A contestant in a process of its own; a call is a turn.
-
-    Attributes:
-        peak: What memory a step needs at most, in MiB, where the system tells.
-
-    Raises:
-        RuntimeError: Something went wrong in the process; the message says what.
-    """
-
-    def __init__(self, case: Case, name: str):
-        context = multiprocessing.get_context("spawn")
-        self.pipe, end = context.Pipe()
-        arguments = (case, name, torch.get_num_threads(), end)
-        self.process = context.Process(target=serve, args=arguments, daemon=True)
-        self.process.start()
-        end.close()
-        self.peak = self.answer()
-
-    def answer(self) -> float | None:
-        try:
-            answer = self.pipe.recv()
-        except EOFError:
-            answer = "its process died; is there too little memory?"
-        if isinstance(answer, str):
-            raise RuntimeError(answer)
-        return answer
-
-    def __call__(self) -> None:
-        self.pipe.send("step")
-        self.answer()
-
-    def stop(self) -> None:
-        self.pipe.close()
-        self.process.join()
+def on_gpu(case: Case, name: str, stack: ExitStack) -> tuple[Step, float | None]:
+    torch.manual_seed(0)
+    step = CONTESTANTS[name][0](case, "cuda")
+    for _ in range(2):  # compiles
+        step()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return step, torch.cuda.max_memory_allocated() / 2**20
 
 
-def serve(case: Case, name: str, threads: int, pipe: Connection) -> None:
-    """In the process: build the contestant, answer with the memory that a step needs, and do a turn
-    at each word. What goes wrong is an answer, too."""
+def on_cpu(case: Case, name: str, stack: ExitStack) -> tuple[Step, float | None]:
+    """In a process of its own, which lives as long as `stack`; memory where the system tells."""
+    context = multiprocessing.get_context("spawn")
+    pool = stack.enter_context(ProcessPoolExecutor(1, context, follow_parent))
+    peak = pool.submit(begin, case, name, torch.get_num_threads()).result()
+    return lambda: pool.submit(turn, case.repeat).result(), peak
+
+
+READY: list[Step] = []  # the contestant of a process
+
+
+def begin(case: Case, name: str, threads: int) -> float | None:
+    """In the process: build the contestant, and return the memory that a step needs."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    CONTESTANTS[name.replace("torchvision", PEER)][0](TINY, "cpu")()  # libraries count for nobody
+    gc.collect()
+    torch.compiler.reset()
+    before = resident("VmRSS")
+    READY.append(CONTESTANTS[name][0](case, "cpu"))
+    turn(2)  # compiles
+    forget_peak()
+    turn(1)
+    peak = resident("VmHWM")
+    return None if peak is None or before is None else peak - before
+
+
+def turn(steps: int) -> None:
+    for _ in range(steps):
+        READY[0]()
+
+
+def resident(which: str) -> float | None:
+    """MiB; None on systems without /proc.
+
+    Args:
+        which: "VmRSS" for what it is now, "VmHWM" for the most that it was.
+    """
     try:
-        # libraries are no step's memory
-        contestants(TINY, "cpu", *TINY.inputs("cpu"))[name.replace("torchvision", PEER)]()()
-        gc.collect()
-        torch.compiler.reset()
-        before = resident("VmRSS")
-        step = contestants(case, "cpu", *case.inputs("cpu"))[name]()
-        for _ in range(2):  # compiles
-            step()
-        forget_peak()
-        step()
-        peak = resident("VmHWM")
-        pipe.send(None if peak is None or before is None else peak - before)
-        while pipe.recv():
-            for _ in range(case.repeat):
-                step()
-            pipe.send(None)
-    except (EOFError, KeyboardInterrupt):  # that was all, or the whole program was stopped
-        pass
-    except Exception as error:  # what cannot run is a finding
-        pipe.send(first_line(error))
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(which)), None)
+
+
+def forget_peak() -> None:
+    """Let "VmHWM" begin anew, with what there is now."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

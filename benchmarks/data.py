@@ -2,19 +2,18 @@
 
     python -m benchmarks.data                       # prepare, gather, feed: some minutes
     python -m benchmarks.data tiny --images DIR     # all of Tiny ImageNet
-    python -m benchmarks.data memory --images DIR   # peak memory at 10,000 and at 1,000,000 images,
-                                                    # links to those in DIR; 13 GB of disk
-    python -m benchmarks.data gpu                   # augmentation, streaming, and both
 
 Images are compared before anything is timed. Rows go to results/data.csv.
 """
 
 import argparse
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -23,20 +22,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from alexnet.data import pictographs
 from alexnet.data.augment import Augment
 from alexnet.data.decode import read
 from alexnet.data.listing import File
 from alexnet.data.loader import Loader, order
-from alexnet.data.pack import Pack
+from alexnet.data.pack import Pack, open_splits
 from alexnet.data.prepare import prepare
 from alexnet.errors import InputError
 from alexnet.presets import get
 from alexnet.processes import cores
-from benchmarks import ARCHIVE, ROOT
-from benchmarks.preparing import memory, photographs, preparing, rates, tiny
-from kernel_benchmarks import record, report, runner, script
+from benchmarks import ARCHIVE, ROOT, environment
+from kernel_benchmarks import record, report, runner
 from kernel_benchmarks.record import Row
 
 COLUMNS = (
@@ -46,10 +46,150 @@ COLUMNS = (
 FILE = ARCHIVE / "data.csv"
 SOURCES = (ROOT / "alexnet" / "data", ROOT / "benchmarks")
 
+Feeds = Mapping[str, Callable[[], int]]
+NOTHING: Mapping[str, float] = {}
+WARM_UP = 1  # rounds that are not kept
+BATCH = 128
+
+
+# --- images, and rates ---
+
+
+def photographs(folder: Path, count: int) -> Path:
+    """Write JPEG files as ImageNet's are, 500 x 375 in the middle, of patches of the photographs
+    that the dependencies ship."""
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(one.pixels) for one in pictographs.photographs().values()]
+    for i in range(count):
+        picture = pictures[int(rng.integers(len(pictures)))]
+        size = (500, 375) if rng.random() < 0.7 else (375, 500)
+        zoom = rng.uniform(0.5, 1.0) * min(picture.width / size[0], picture.height / size[1])
+        width, height = size[0] * zoom, size[1] * zoom
+        left, top = rng.uniform(0, picture.width - width), rng.uniform(0, picture.height - height)
+        box = (left, top, left + width, top + height)
+        picture.resize(size, Image.Resampling.BICUBIC, box).save(_place(folder, i), quality=92)
+    return folder
+
+
+def _place(folder: Path, number: int) -> Path:
+    place = folder / f"class{number % 4:03d}" / f"{number:07d}.jpg"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def small_photographs(folder: Path, photographs: Path, count: int) -> Path:
+    """Write JPEG files of 64 pixels, as Tiny ImageNet's, which are taken as they are."""
+    originals = sorted(photographs.rglob("*.jpg"), key=lambda path: path.name)
+    for i in range(count):
+        if i < 500:
+            small = Image.open(originals[i % len(originals)]).resize((64, 64))
+            small.save(_place(folder, i), quality=90)
+        else:
+            _place(folder, i).hardlink_to(_place(folder, i % 500))
+    return folder
+
+
+def program(*command: object) -> str:
+    """Run a Python program of its own, as a user does (starting it counts), and return what it
+    prints."""
+    words = [sys.executable, *map(str, command)]
+    return subprocess.check_output(words, env=environment(), text=True)
+
+
+def rates(
+    case: str,
+    feeds: Feeds,
+    args: argparse.Namespace,
+    against: str = "",
+    targets: Mapping[str, float] = NOTHING,
+    **facts,
+) -> list[Row]:
+    """Images a second.
+
+    Args:
+        feeds: By name, what does its work once and returns how many images that was.
+        against: The contestant that the others' ratios refer to.
+        targets: The least ratio, or rate, of some.
+    """
+
+    def sample(name: str) -> float:
+        began = time.perf_counter()
+        return feeds[name]() / (time.perf_counter() - began)
+
+    samplers = {name: partial(sample, name) for name in feeds}
+    samples = runner.take_turns(samplers, args.runs, warm_up=WARM_UP)
+    columns, facts = ("runs", "images_per_s", "p20", "p80"), facts | {"case": case}
+    rows = [
+        {"implementation": name} | runner.quantiles(each, columns) | facts
+        for name, each in samples.items()
+    ]
+    return runner.times_of(rows, against, targets)
+
+
+# --- preparing ---
+
+
+def preparing(folder: Path, args: argparse.Namespace) -> list[Row]:
+    """Two workers against one process that does nothing but Pillow's work, to the same pixels. Ours
+    also sums up the mean and the colors, and digests."""
+    large, many = photographs(folder / "photographs", args.count), 12 * args.count
+    rows, out, array = list[Row](), folder / "out", folder / "array.npy"
+    small = small_photographs(folder / "small", large, many)
+
+    def ours(workers: int, encoding: str, source: Path, size: int, count: int) -> int:
+        shutil.rmtree(out, ignore_errors=True)
+        options = ("--size", size, "--workers", workers, "--encoding", encoding)
+        program("-m", "alexnet", "prepare", source, out, *options)
+        return count
+
+    def theirs(source: Path, size: int, count: int) -> int:
+        array.unlink(missing_ok=True)
+        program("-m", "benchmarks.pillow_loop", source, array, size)
+        return count
+
+    for job in ((large, args.size, args.count), (small, 64, many)):
+        count = ours(2, "raw", *job) and theirs(*job)
+        if not np.array_equal(Pack.open(out).gather(np.arange(count)), np.load(array, "r")):
+            raise RuntimeError("the two ways make different pixels")
+        contestants = {
+            "Pillow, one process": partial(theirs, *job),
+            "ours, 2 workers": partial(ours, 2, "raw", *job),
+            "ours, 1 worker": partial(ours, 1, "raw", *job),
+            "ours, 2 workers, jpeg": partial(ours, 2, "jpeg", *job),
+        }
+        peer, facts = "Pillow, one process", {"images": count, "size": job[1]}
+        rows += rates("prepare", contestants, args, peer, {"ours, 2 workers": 1.7}, **facts)
+    return rows
+
+
+def tiny(folder: Path, args: argparse.Namespace) -> list[Row]:
+    """Tiny ImageNet, whole: prepared, verified, loaded."""
+    rows: list[Row] = []
+    for encoding in ("raw", "jpeg"):
+        times, out = [time.perf_counter()], folder / encoding
+        prepare(args.images, out, size="native", encoding=encoding, skip_bad=True)
+        packs = open_splits(out)
+        times.append(time.perf_counter())
+        for pack in packs.values():
+            pack.verify()
+        times.append(time.perf_counter())
+        loaders = [Loader(pack, 128, 0, threads=cores()) for pack in packs.values()]
+        count = sum(len(labels) for loader in loaders for _, labels, _, _ in loader.epoch(0))
+        times.append(time.perf_counter())
+        if count != (images := sum(map(len, packs.values()))):
+            raise RuntimeError(f"{count} images came, of {images}")
+        strays = sum(pack.manifest["rejected"] for pack in packs.values())
+        digests = ", ".join(f"{split} {pack.digest[:16]}" for split, pack in packs.items())
+        note = f"{strays} rejected; {digests}"
+        for step, seconds in zip(("prepare", "verify", "load"), np.diff(times).tolist()):
+            what = {"case": f"Tiny ImageNet, {step}", "implementation": encoding, "note": note}
+            facts = {"images": images, "size": pack.size, "images_per_s": images / seconds}
+            rows.append(what | facts | {"value": seconds, "unit": "s"})
+            note = ""
+    return rows
+
 
 # --- feeding ---
-
-BATCH = 128
 
 
 def dataloader(folder: Path, crop: int, floats: bool, workers: int):
@@ -69,33 +209,23 @@ def dataloader(folder: Path, crop: int, floats: bool, workers: int):
     return torch.utils.data.DataLoader(data, BATCH, shuffle=True, num_workers=workers, **more)
 
 
-def whole(loader) -> int:
-    return sum(len(labels) for _, labels in loader)
-
-
-def crops(pack: Pack, augment: Augment, threads: int, few: int = 16) -> Iterator[Tensor]:
+def crops(pack: Pack, augment: Augment, threads: int) -> Iterator[Tensor]:
     """uint8 crops (n, c, c, 3), mirrored by coins, as threads cut them where no device does: each
     gathers a few images at a time, so that they are cut while they are in its cache."""
     size, rng = augment.size, np.random.default_rng(0)
-    buffers = [torch.empty(few, pack.size, pack.size, 3, dtype=torch.uint8) for _ in range(threads)]
 
-    def cut(part: int, ids: np.ndarray, out: Tensor, corners: list, flips: list) -> None:
-        begin, end = (len(ids) * i // threads for i in (part, part + 1))
-        for at in range(begin, end, few):
-            images = buffers[part][: min(few, end - at)]
-            pack.gather(ids[at : at + len(images)], images.numpy())
-            for i, image in enumerate(images, at):
-                top, left = corners[i]
-                crop = image[top : top + size, left : left + size]
-                out[i] = crop.flip(1) if flips[i] else crop
+    def cut(out: Tensor, ids: Tensor, corners: Tensor, flips: Tensor) -> None:
+        images = torch.from_numpy(pack.gather(ids.numpy()))
+        for place, image, (top, left), flip in zip(out, images, corners.tolist(), flips):
+            crop = image[top : top + size, left : left + size]
+            place.copy_(crop.flip(1) if flip else crop)
 
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for chosen, _ in order(pack, BATCH, 0, 0):
-            ids = chosen.numpy()
+        for ids, _ in order(pack, BATCH, 0, 0):
             out = torch.empty(len(ids), size, size, 3, dtype=torch.uint8)
-            corners = rng.integers(0, augment.margin + 1, (len(ids), 2)).tolist()
-            flips = (rng.random(len(ids)) < 0.5).tolist()
-            list(pool.map(lambda part: cut(part, ids, out, corners, flips), range(threads)))  # noqa: B023
+            corners = torch.from_numpy(rng.integers(0, augment.margin + 1, (len(ids), 2)))
+            flips = torch.from_numpy(rng.random(len(ids)) < 0.5)
+            list(pool.map(cut, *(t.split(16) for t in (out, ids, corners, flips))))
             yield out
 
 
@@ -106,37 +236,31 @@ def feeding(folder: Path, args: argparse.Namespace) -> list[Row]:
     raw = Pack.open(prepare(source, folder / "raw", size=size))
     jpeg = Pack.open(prepare(source, folder / "jpeg", size=size, encoding="jpeg"))
     files = as_files(jpeg, folder / "files")
-    rows = encodings(raw, jpeg)
-
-    ids, buffer = (
-        np.random.default_rng(0).permutation(len(raw)),
-        np.empty((BATCH, size, size, 3), np.uint8),
-    )
+    ids = np.random.default_rng(0).permutation(len(raw))
+    buffer = np.empty((BATCH, size, size, 3), np.uint8)
 
     def gather(pack: Pack, times: int) -> int:
-        for _ in range(times):
-            for at in range(0, len(ids), BATCH):
-                piece = ids[at : at + BATCH]
-                pack.gather(piece, buffer[: len(piece)])
+        for at in (*range(0, len(ids), BATCH),) * times:
+            piece = ids[at : at + BATCH]
+            pack.gather(piece, buffer[: len(piece)])
         return times * len(ids)
 
     contestants = {"raw": partial(gather, raw, 4), "jpeg": partial(gather, jpeg, 1)}
     facts = {"images": len(raw), "size": size, "workers": 1}
-    rows += rates("gather, one core", contestants, args, wanted={"raw": 15000}, **facts)
-    return rows + against_torchvision(raw, jpeg, files, args)
+    rows = rates("gather, one core", contestants, args, targets={"raw": 15000}, **facts)
+    return encodings(raw, jpeg) + rows + against_torchvision(raw, jpeg, files, args)
 
 
 def as_files(jpeg: Pack, folder: Path) -> Path:
     """Write a pack's images as JPEG files, and compare them with the pack."""
     ends = zip(jpeg.labels.tolist(), jpeg._offsets[:-1], jpeg._offsets[1:], strict=True)
-    some: list[Path] = []
+    paths: list[Path] = []
     for i, (label, begin, end) in enumerate(ends):
-        place = folder / f"class{label}" / f"{i:06d}.jpg"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(bytes(jpeg._shards[0][begin:end]))
-        some += [place] * (i < 200)
-    pixels = [np.asarray(read(File(str(path)))) for path in some]
-    if not np.array_equal(jpeg.gather(np.arange(len(some))), pixels):
+        paths.append(folder / f"class{label}" / f"{i:06d}.jpg")
+        paths[i].parent.mkdir(parents=True, exist_ok=True)
+        paths[i].write_bytes(bytes(jpeg._shards[0][begin:end]))
+    pixels = [np.asarray(read(File(str(path)))) for path in paths[:200]]
+    if not np.array_equal(jpeg.gather(np.arange(len(pixels))), pixels):
         raise RuntimeError("the files hold other pixels than the pack")
     return folder
 
@@ -146,14 +270,12 @@ def encodings(raw: Pack, jpeg: Pack) -> list[Row]:
     some = np.arange(min(200, len(jpeg)))
     before, after = (pack.gather(some).astype(np.float64) for pack in (raw, jpeg))
     psnr = float(np.mean(10 * np.log10(255**2 / ((before - after) ** 2).mean((1, 2, 3)))))
-    facts = {"case": "encoding", "size": raw.size}
-    loss = {"implementation": "jpeg", "images": len(some), "value": psnr}
-    rows = [facts | loss | {"unit": "dB PSNR against raw"}]
+    values = [("jpeg", len(some), psnr, "dB PSNR against raw")]
     for pack in (raw, jpeg):
         each = sum(shard["bytes"] for shard in pack.manifest["shards"]) / len(pack)
-        kind = {"implementation": pack.encoding, "images": len(pack), "value": each}
-        rows.append(facts | kind | {"unit": "bytes an image"})
-    return rows
+        values.append((pack.encoding, len(pack), each, "bytes an image"))
+    columns = ("implementation", "images", "value", "unit")
+    return [{"case": "encoding", "size": raw.size} | dict(zip(columns, row)) for row in values]
 
 
 def against_torchvision(raw: Pack, jpeg: Pack, files: Path, args: argparse.Namespace) -> list[Row]:
@@ -176,127 +298,82 @@ def against_torchvision(raw: Pack, jpeg: Pack, files: Path, args: argparse.Names
         train = augments[pack].train
         return sum(len(train(images, ids, at, 0)) for images, _, ids, at in batches(pack))
 
-    of_uint8: dict[str, Callable[[], int]] = {
-        "ours, raw, whole images": partial(uint8, raw),
-        "ours, raw, crops": partial(cropped, raw),
-        "ours, jpeg, crops": partial(cropped, jpeg),
+    def theirs(loader) -> int:
+        return sum(len(labels) for _, labels in loader)
+
+    cases: dict[str, tuple[Feeds, dict[str, float]]] = {
+        "uint8": (
+            {"ours, raw, whole images": partial(uint8, raw)}
+            | {f"ours, {p.encoding}, crops": partial(cropped, p) for p in augments},
+            {"ours, raw, crops": 10.0},
+        ),
+        "floats": (
+            {f"ours, {p.encoding}": partial(floats, p) for p in augments},
+            {"ours, raw": 2.0},
+        ),
     }
-    of_floats: dict[str, Callable[[], int]] = {
-        "ours, raw": partial(floats, raw),
-        "ours, jpeg": partial(floats, jpeg),
-    }
-    cases = (
-        ("uint8", of_uint8, {"ours, raw, crops": 10.0}),
-        ("floats", of_floats, {"ours, raw": 2.0}),
-    )
     rows: list[Row] = []
-    for case, contestants, wanted in cases:
+    for case, (contestants, targets) in cases.items():
         trials: dict[int, float] = {}
         for workers in range(args.most_workers + 1):
             loader = dataloader(files, crop, case == "floats", workers)
-            whole(loader)  # the workers start
+            theirs(loader)  # the workers start
             began = time.perf_counter()
-            trials[workers] = whole(loader) / (time.perf_counter() - began)
+            trials[workers] = theirs(loader) / (time.perf_counter() - began)
             del loader
         best = max(trials, key=trials.__getitem__)
         peer, loader = (
             f"torchvision, {best} workers",
             dataloader(files, crop, case == "floats", best),
         )
-        everyone = {peer: partial(whole, loader), **contestants}
+        everyone: Feeds = {peer: partial(theirs, loader), **contestants}
         facts = {"images": len(raw), "size": crop}
-        new = rates(f"feed {case}", everyone, args, peer, wanted, **facts)
+        new = rates(f"feed {case}", everyone, args, peer, targets, **facts)
         trial = ", ".join(f"{workers}: {rate:.0f}/s" for workers, rate in trials.items())
         new[0]["note"] = f"best of {trial}"
         rows += new
-        del loader
+        del loader, everyone
     return rows
 
 
-def gpu(folder: Path, args: argparse.Namespace) -> list[Row]:
-    """Images a second of augmentation alone, of streaming, and of both; training on what comes so
-    is `python -m benchmarks.step pack`. Without a GPU this only shows that it runs: nothing of it
-    is worth keeping."""
-    device, n = args.device, args.batch_size
-    source = photographs(folder / "photographs", args.count)
-    pack = Pack.open(prepare(source, folder / "raw", size=args.size))
-    crop = round(args.size * 7 / 64) * 8
-    augment = Augment(get("paper").recipe, pack.mean, crop, pack.color)
-    resident, streamed = (Loader(pack, n, 0, device, resident=kept) for kept in (True, False))
-    fixed = next(iter(resident.epoch(0)))
+# --- all of it ---
 
-    def augmented(batches) -> int:
-        count = sum(len(augment.train(images, ids, at, 0)) for images, _, ids, at in batches)
-        if device != "cpu":
-            torch.cuda.synchronize()
-        return count
-
-    def streaming() -> int:
-        count = sum(len(batch[0]) for batch in streamed.epoch(0))
-        if device != "cpu":
-            torch.cuda.synchronize()
-        return count
-
-    contestants = {
-        "augmentation alone": lambda: augmented([fixed] * (len(pack) // n)),
-        "streaming alone": streaming,
-        "streaming and augmentation": lambda: augmented(streamed.epoch(0)),
-        "resident and augmentation": lambda: augmented(resident.epoch(0)),
-    }
-    case, facts = "gpu" if device != "cpu" else "gpu, on a CPU", {"images": len(pack), "size": crop}
-    return rates(case, contestants, args, "augmentation alone", **facts)
-
-
-# --- shown, and all of it ---
-
-KINDS = {"prepare": preparing, "feed": feeding, "tiny": tiny, "memory": memory, "gpu": gpu}
-NEED_IMAGES = {"tiny": "Tiny ImageNet's folder", "memory": "a folder of images of 64 x 64 pixels"}
+KINDS = {"prepare": preparing, "feed": feeding, "tiny": tiny}
 
 
 def table(rows: Sequence[Row]) -> str:
-    notes = [f"{r['case']}, {r['implementation']}: {r['note']}" for r in rows if r["note"]]
     names = ("case", "implementation", "images", "size", "images_per_s", "ratio", "wanted")
-    text = report.listing(rows, (*names, "value", "unit"))
-    return "\n".join([report.where(rows[0]), "", text, *notes])
+    return report.page(rows, (*names, "value", "unit"))
 
 
-def measured(kind: str, args: argparse.Namespace) -> list[Row]:
-    with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        return KINDS[kind](Path(folder), args)
+def work(args: argparse.Namespace) -> int:
+    if "tiny" in args.what and args.images is None:
+        raise InputError("name Tiny ImageNet's folder by --images")
+
+    def measured(kind: str) -> list[Row]:
+        with tempfile.TemporaryDirectory(dir=args.work) as folder:
+            return KINDS[kind](Path(folder), args)
+
+    origin = record.machine("cpu", args.commit, SOURCES) | {"pillow": version("pillow")}
+    tasks = [runner.Task(kind, {}, partial(measured, kind), args.out) for kind in args.what]
+    rows, failed = runner.run(tasks, COLUMNS, origin, args)
+    print(table(rows))
+    return int(bool(failed))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    form = script.parser("benchmarks.data", __doc__, FILE)
-    add = form.add_argument
-    add("what", nargs="*", help=f"{', '.join(KINDS)} (default: prepare feed)")
-    add("--images", type=Path, metavar="DIR", help="images for tiny and memory")
-    add("--count", type=script.positive, default=4000, help="photographs")
-    counts = [10_000, 1_000_000]
-    add("--counts", type=script.positive, nargs="+", default=counts, help="images for memory")
-    add("--size", type=script.positive, default=256, help="of the packs' images")
+    form = runner.parser("benchmarks.data", __doc__, FILE)
+    add, kinds = form.add_argument, f"{', '.join(KINDS)} (default: prepare feed)"
+    default = ["prepare", "feed"]
+    add("what", nargs="*", type=runner.one_of(KINDS), default=default, help=kinds)
+    add("--images", type=Path, metavar="DIR", help="images for tiny")
+    add("--count", type=runner.positive, default=4000, help="photographs")
+    add("--size", type=runner.positive, default=256, help="of the packs' images")
     add("--most-workers", type=int, default=2 * cores(), help="of torch's DataLoader, to try")
-    add("--runs", type=script.positive, default=3, help="rounds that are kept")
-    add("--batch-size", type=script.positive, default=128, help="for gpu")
+    add("--runs", type=runner.positive, default=3, help="rounds that are kept")
     add("--work", type=Path, help="folder for the images and packs (default: a temporary one)")
     form.set_defaults(fresh=True)
-    args = form.parse_args(argv)
-
-    def work() -> int:
-        script.settle(args)
-        kinds = script.chosen(args.what, KINDS, ["prepare", "feed"])
-        for kind in kinds:
-            if kind in NEED_IMAGES and args.images is None:
-                raise InputError(f"name {NEED_IMAGES[kind]} by --images")
-        device = args.device if "gpu" in kinds else "cpu"
-        origin = record.machine(device, args.commit, SOURCES)
-        # one time for all that is measured now
-        origin |= {"pillow": version("pillow"), "time": record.now()}
-        tasks = [runner.Task(kind, {}, partial(measured, kind, args), args.out) for kind in kinds]
-        rows, left = runner.run(tasks, COLUMNS, origin, args)
-        print(table(rows) if rows else "Nothing was measured.")
-        return 1 if left else 0
-
-    return script.guarded(work, InputError)
+    return runner.main(form, argv, work, InputError)
 
 
 if __name__ == "__main__":

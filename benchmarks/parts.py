@@ -1,7 +1,7 @@
 """What a training step is made of, each part alone, beside its floor."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 
@@ -10,11 +10,13 @@ from torch import Tensor
 
 from alexnet import rng
 from alexnet.network import Stage
-from alexnet.presets import Shape
+from alexnet.training.learner import Learner
 from alexnet.training.precision import using_precision
-from benchmarks.contestants import TINY, Case, Step
+from benchmarks.contestants import TINY, Case, Step, in_form
 from kernel_benchmarks.record import Row
 from kernel_benchmarks.runner import Clock, copy_bandwidth, timed
+
+Part = tuple[str, Step, float]  # a name, a call, the least milliseconds that it can take
 
 
 def parts(case: Case, args: argparse.Namespace) -> list[Row]:
@@ -22,83 +24,66 @@ def parts(case: Case, args: argparse.Namespace) -> list[Row]:
     augmentation. Beside each the least time that its multiplications or its bytes take at the rates
     of a large matrix product and a large copy, measured in the same run."""
     with using_precision(case.precision, torch.device(args.device)):
-        step = Parts(case, args.device)
-        for row in step.learner.net.table:
-            step.add_layer(row)
-        step.add_update()
-        step.add_augmentation()
-        rows = timed(step.calls, args, f"parts of {case}")
-    return [row | {"floor_ms": step.floors[row["implementation"]]} for row in rows]
+        own = list(all_parts(case, args.device))
+        rows = timed({name: call for name, call, _ in own}, args)
+    floors = {name: floor for name, _, floor in own}
+    return [row | {"floor_ms": floors[row["implementation"]]} for row in rows]
 
 
-class Parts:
-    """The calls of a step's parts, and the least milliseconds that each can take, by name."""
+def all_parts(case: Case, device: str) -> Iterator[Part]:
+    learner, gpu, clock = case.learner(device), device == "cuda", Clock(device)
+    size = 2**30 if gpu else 2**23 if case is TINY else 2**28
+    copy = copy_bandwidth(clock, device, size) * 1e6  # bytes a ms
+    side = 8192 if gpu else 256 if case is TINY else 1024
+    a, b = (torch.randn(side, side, device=device, dtype=learner.dtype) for _ in range(2))
+    product = 2 * side**3 / clock.median(lambda: a @ b, 7, cold=False)  # FLOP a ms
+    yield from layers(case, learner, copy, product)
 
-    def __init__(self, case: Case, device: str):
-        self.case, self.device = case, device
-        self.learner = case.learner(device)
-        self.dtype, gpu, clock = self.learner.dtype, device == "cuda", Clock(device)
-        size = 2**30 if gpu else 2**23 if case is TINY else 2**28
-        self.copy = copy_bandwidth(clock, device, size) * 1e6  # bytes a ms
-        side = 8192 if gpu else 256 if case is TINY else 1024
-        a, b = (torch.randn(side, side, device=device, dtype=self.dtype) for _ in range(2))
-        self.product = 2 * side**3 / clock.median(lambda: a @ b, 7, cold=False)  # FLOP a ms
-        self.keys = rng.key(rng.DROPOUT, 0, 0, torch.arange(case.batch)).to(device)
-        self.calls: dict[str, Step] = {}
-        self.floors: dict[str, float] = {}
+    grads = [torch.zeros_like(p) for p in learner.parameters.values()]
 
-    def given(self, shape: Sequence[int], wants_gradient: bool = True) -> Tensor:
-        x = torch.randn(shape, device=self.device, dtype=self.dtype)
-        if x.dim() == 4 and self.device == "cuda":
-            x = x.contiguous(memory_format=torch.channels_last)
-        return x.requires_grad_(wants_gradient)
+    def update() -> None:
+        for p, grad in zip(learner.parameters.values(), grads):
+            p.grad = grad
+        learner.update([1e-6] * len(grads))
 
-    def add_layer(self, row: Shape) -> None:
-        name, batch, stages = (
-            row.layer.name,
-            self.case.batch,
-            self.learner.net.stages(row.layer.name),
-        )
-        is_first, is_convolution = row is self.learner.net.table[0], bool(row.layer.kernel)
+    # 4 bytes each: w and v read and written, g read; or in bf16 g and the net's copy, 2 each
+    yield "update", update, sum(grad.numel() for grad in grads) * 20 / copy
+
+    augment, images, ids = case.augment(), case.noise(device), torch.arange(case.batch)
+    floor = case.batch * 3 * case.image_size**2 * 5 / copy
+    yield "augmentation", lambda: augment.train(images, ids, ids, 0), floor
+
+
+def layers(case: Case, learner: Learner, copy: float, product: float) -> Iterator[Part]:
+    """Two parts of each layer. copy: bytes a ms; product: FLOP a ms."""
+    device, batch = learner.ranks.device, case.batch
+    keys = rng.key(rng.DROPOUT, 0, 0, torch.arange(batch)).to(device)
+
+    def given(*shape: int, wants_gradient: bool = True) -> Tensor:
+        x = torch.randn(shape, device=device, dtype=learner.dtype)
+        return (in_form(x) if len(shape) == 4 else x).requires_grad_(wants_gradient)
+
+    for row in learner.net.table:
+        name, stages = row.layer.name, learner.net.stages(row.layer.name)
+        is_first, is_convolution = row is learner.net.table[0], bool(row.layer.kernel)
         shape = (row.in_maps, row.in_size, row.in_size) if is_convolution else (row.fan_in,)
         count = 1 if is_first or row.layer.reads == "both" else len(stages)
-        xs = [self.given((batch, *shape), not is_first) for _ in range(count)]
+        xs = [given(batch, *shape, wants_gradient=not is_first) for _ in range(count)]
         xs *= len(stages) // count
         sums = [partial(s.weighted_sums, x, None) for s, x in zip(stages, xs, strict=True)]
-        self.calls[f"{name}, sums"] = partial(both, sums, leaves(xs, stages))
         passes = 2 if is_first else 3  # no gradient for the image
-        self.floors[f"{name}, sums"] = passes * 2 * row.macs * batch / self.product
+        floor = passes * 2 * row.macs * batch / product
+        yield f"{name}, sums", partial(both, sums, leaves(xs, stages)), floor
         if not row.layer.then:
-            return
+            continue
         shape = (row.maps, row.size, row.size) if is_convolution else (row.maps,)
-        outs = [self.given((batch, *shape)) for _ in stages]
-        rest = [partial(after, s, out, self.keys) for s, out in zip(stages, outs, strict=True)]
-        self.calls[f"{name}, rest"] = partial(both, rest, leaves(outs, stages))
+        outs = [given(batch, *shape) for _ in stages]
+        rest = [partial(after, s, out, keys) for s, out in zip(stages, outs, strict=True)]
         # forward reads x and writes y and a byte each; backward reads both and writes dx
         kept = row.out_size**2 / row.size**2
         moved = outs[0].element_size() * (3 + 2 * kept) + 2 * kept
-        self.floors[f"{name}, rest"] = outs[0].numel() * len(stages) * moved / self.copy
-
-    def add_update(self) -> None:
-        named = dict(self.learner.net.named_parameters())
-        grads = {name: torch.zeros_like(p) for name, p in named.items()}
-
-        def update() -> None:
-            for name, p in named.items():
-                p.grad = grads[name]
-            self.learner.update([1e-6] * len(grads))
-
-        self.calls["update"] = update
-        # w and v read and written, g read; and the copies in bf16 that the net computes with
-        half = 2 if self.dtype == torch.bfloat16 else 0
-        moved = 4 * 4 + (half or 4) + half
-        self.floors["update"] = sum(p.numel() for p in named.values()) * moved / self.copy
-
-    def add_augmentation(self) -> None:
-        case, augment, ids = self.case, self.case.augment(), torch.arange(self.case.batch)
-        images = case.noise(self.device)
-        self.calls["augmentation"] = lambda: augment.train(images, ids, ids, 0)
-        self.floors["augmentation"] = case.batch * 3 * case.image_size**2 * 5 / self.copy
+        floor = outs[0].numel() * len(stages) * moved / copy
+        yield f"{name}, rest", partial(both, rest, leaves(outs, stages)), floor
 
 
 def after(stage: Stage, sums: Tensor, keys: Tensor) -> Tensor:

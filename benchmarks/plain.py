@@ -6,6 +6,7 @@ weights it gives the same numbers.
 """
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +19,7 @@ class Plain(nn.Sequential):
     """A preset's net in the layout of one device: its state_dict is what `AlexNet.export_merged`
     gives."""
 
-    def __init__(
-        self,
-        preset: str = "paper",
-        num_classes: int = 1000,
-        width: float = 1.0,
-        image_size: int = 224,
-    ):
+    def __init__(self, preset: str, num_classes: int, width: float, image_size: int):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         maps = 3
         for row in shapes(get(preset), num_classes, width, image_size):
@@ -48,66 +43,57 @@ class Plain(nn.Sequential):
 
 
 def module(operation: Operation, columns: int) -> nn.Module:
-    match operation:
-        case Activation():
-            return {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[operation.kind]()
-        case LRN():
-            return ResponseNorm(operation, columns)
-        case SameMapNorm():
-            return MapNorm(operation)
-        case Pool():
-            return nn.MaxPool2d(operation.size, operation.stride, ceil_mode=operation.ceil)
-        case Dropout():
-            return Drop(operation)
-        case _:
-            raise NotImplementedError(f"{operation} has no form here")
+    if isinstance(operation, Activation):
+        return {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[operation.kind]()
+    if isinstance(operation, Pool):
+        return nn.MaxPool2d(operation.size, operation.stride, ceil_mode=operation.ceil)
+    forms = {LRN: ResponseNorm, SameMapNorm: MapNorm, Dropout: Drop}
+    return forms[type(operation)](operation, columns)
 
 
-class ResponseNorm(nn.Module):
+class Of(nn.Module):
+    """What one operation of the preset does."""
+
+    def __init__(self, settings: Any, columns: int = 1):
+        super().__init__()
+        self.settings, self.columns = settings, columns
+
+
+class ResponseNorm(Of):
     """torch's alpha is divided by the window's size; the paper's is per term."""
 
-    def __init__(self, norm: LRN, columns: int):
-        super().__init__()
-        self.norm, self.columns = norm, columns
-
     def forward(self, x: Tensor) -> Tensor:
-        norm = self.norm
+        norm = self.settings
         apart = x.unflatten(1, (self.columns, -1)).flatten(0, 1)  # windows stay within a column
         y = F.local_response_norm(apart, norm.size, norm.alpha * norm.size, norm.beta, norm.k)
         return y.unflatten(0, (-1, self.columns)).flatten(1, 2)
 
 
-class MapNorm(nn.Module):
-    def __init__(self, norm: SameMapNorm):
-        super().__init__()
-        self.norm = norm
-
+class MapNorm(Of):
     def forward(self, x: Tensor) -> Tensor:
-        norm = self.norm
+        norm = self.settings
         squares = F.avg_pool2d(x * x, norm.size, 1, norm.size // 2) * norm.size**2
         return x * (norm.k + norm.alpha * squares) ** -norm.beta
 
 
-class Drop(nn.Module):
+class Drop(Of):
     """The paper's form, unscaled in training, by torch's, which scales."""
 
-    def __init__(self, dropout: Dropout):
-        super().__init__()
-        self.dropout = dropout
-
     def forward(self, x: Tensor) -> Tensor:
-        keep = self.dropout.keep
+        keep = self.settings.keep
         x = F.dropout(x, 1 - keep, self.training)
-        return x if self.dropout.inverted else x * keep
+        return x if self.settings.inverted else x * keep
 
 
 def sgd(
     net: nn.Module, rate: float = 1e-4, momentum: float = 0.9, weight_decay: float = 5e-4
 ) -> torch.optim.SGD:
     """torch's SGD over weights and, without decay, biases."""
-    named = list(net.named_parameters())
-    groups = [
-        {"params": [p for name, p in named if name.endswith("bias") is bias], "weight_decay": decay}
-        for bias, decay in ((False, weight_decay), (True, 0.0))
+    weights, biases = (
+        [p for p in net.parameters() if (p.dim() > 1) is big] for big in (True, False)
+    )
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": biases},
     ]
     return torch.optim.SGD(groups, lr=rate, momentum=momentum)

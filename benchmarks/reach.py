@@ -11,10 +11,10 @@ validation. Rows go to results/reach.csv; README.md says more.
 
 import argparse
 import math
-import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -30,8 +30,7 @@ from alexnet.data.loader import Loader
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError
 from alexnet.experiments import jobs
-from alexnet.keys import key
-from alexnet.profiles import Profile, load
+from alexnet.profiles import load
 from alexnet.training import Config, log, train
 from alexnet.training.config import MODES
 from alexnet.training.precision import using_precision
@@ -41,31 +40,29 @@ from benchmarks import ARCHIVE
 from benchmarks.contestants import PEER
 from benchmarks.plain import Plain, sgd
 from benchmarks.step import SOURCES
-from kernel_benchmarks import record, report, runner, script
+from kernel_benchmarks import record, report, runner
 from kernel_benchmarks.record import Row
 
 RUN = ("profile", "data", "preset", "width", "image_size", "batch", "precision", "budget")
-COLUMNS = (
-    *(*record.ORIGIN, *RUN, "implementation", "seed", "error"),
-    *("reached", "epochs", "seconds", "images_per_s", "note"),
-)
+ONE = ("implementation", "seed", "error")  # the columns that tell rows of a run apart
+COLUMNS = (*(*record.ORIGIN, *RUN, *ONE, "reached", "epochs", "seconds", "images_per_s", "note"),)
 FILE = ARCHIVE / "reach.csv"
-SHARE = script.between(0, 1, "share of images; give a number from 0 to 1")
+SHARE = runner.checked(float, lambda x: 0 <= x <= 1, "no share of images, from 0 to 1")
 
 # after each epoch: epochs, seconds of steps so far, error on the validation images
-Point = tuple[float, float, float]
-Curve = list[Point]
+Curve = list[tuple[float, float, float]]
 
 
-def ours(config: Config, splits: dict[str, Pack], device: str, folder: Path) -> Curve:
-    """What a run's log says of a training that goes on where it was stopped."""
-    train(config, splits, folder, resume=True, ranks=Ranks(device))
+def ours(config: Config, splits: dict[str, Pack], device: str) -> Curve:
+    """What a run's log says."""
     curve, seconds = Curve(), 0.0
-    for row in log.read(folder):
-        if row["kind"] == "step":
-            seconds += row["seconds_data"] + row["seconds_compute"] + row["seconds_exchange"]
-        else:
-            curve.append((row["epoch"], seconds, row["val_top1"]))
+    with tempfile.TemporaryDirectory() as folder:
+        train(config, splits, Path(folder) / "run", ranks=Ranks(device))
+        for row in log.read(Path(folder) / "run"):
+            if row["kind"] == "step":
+                seconds += row["seconds_data"] + row["seconds_compute"] + row["seconds_exchange"]
+            else:
+                curve.append((row["epoch"], seconds, row["val_top1"]))
     return curve
 
 
@@ -105,137 +102,89 @@ def theirs(config: Config, splits: dict[str, Pack], device: str) -> Curve:
     return curve
 
 
-def points(curve: Curve, errors: Sequence[float], images: int) -> Iterator[Row]:
-    """What a row says of each stated error: the first point of the curve at which the error is at
-    most that."""
+def trained(
+    name: str, config: Config, splits: dict[str, Pack], args: argparse.Namespace
+) -> list[Row]:
+    """Train one contestant from one seed: for each stated error a row of the first point of its
+    curve at which the error is at most that."""
+    with using_precision(config.precision, torch.device(args.device)):
+        curve = (theirs if name == PEER else ours)(config, splits, args.device)
     epochs, seconds, _ = curve[-1]
-    for error in errors:
-        row: Row = {"error": error, "images_per_s": epochs * images / seconds}
-        if point := next((point for point in curve if point[2] <= error), None):
-            row["epochs"], row["seconds"], row["reached"] = point
+    rate, best = epochs * len(splits["train"]) / seconds, min(error for _, _, error in curve)
+    rows: list[Row] = []
+    for error in args.error:
+        row: Row = {"error": error, "images_per_s": rate}
+        if best <= error:
+            row["epochs"], row["seconds"], row["reached"] = next(p for p in curve if p[2] <= error)
         else:
-            best = min(error for _, _, error in curve)
             row["note"] = f"not within {epochs:g} epochs; {best:.3f} at best"
-        yield row
-
-
-def measure(profile: Profile, config: Config, args: argparse.Namespace) -> tuple[list[Row], int]:
-    """Train each contestant from each seed, unless the file holds its rows.
-
-    Returns:
-        All rows of this run (of this code, machine, net and budget; they share one time), and how
-        many trainings failed.
-    """
-    splits, folder = profile.splits(), profile.runs / "benchmarks" / "reach"
-    net = (profile.name, profile.title(), config.preset, config.width, config.image_size)
-    values = (*net, config.batch_size, config.precision, config.epochs)
-    origin = record.machine(args.device, args.commit, SOURCES)
-    run = dict(zip(RUN, values, strict=True))
-    run |= {name: origin[name] for name in ("source", *record.MACHINE)}
-    key_of_run = key(sorted(run.items()))
-    if args.fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    held = [] if args.fresh else record.held(args.out, run, COLUMNS)
-    run["time"] = held[-1]["time"] if held else record.now()
-
-    def trained(name: str, seed: int) -> list[Row]:
-        own = run | {"implementation": name, "seed": seed}
-        missing = [
-            error
-            for error in args.error
-            if not record.held(args.out, own | {"error": error}, COLUMNS)
-        ]
-        seeded = replace(config, seed=seed)
-        place = folder / key([seeded.identity, key_of_run])
-        contestant = theirs if name == PEER else partial(ours, folder=place)
-        with using_precision(config.precision, torch.device(args.device)):
-            curve = contestant(seeded, splits, args.device)
-        shutil.rmtree(place, ignore_errors=True)
-        return list(points(curve, missing, len(splits["train"])))
-
-    name = "ours" if config.mode == "plain" else f"ours, {config.mode}"
-    needed: list[Row] = [{"error": error} for error in args.error]
-    tasks = []
-    for seed in range(args.seeds):
-        for each in sorted((name, PEER), reverse=seed % 2 == 1):  # who begins
-            what = run | {"implementation": each, "seed": seed}
-            work = partial(trained, each, seed)
-            title = f"{each}, seed {seed}"
-            tasks.append(runner.Task(title, what, work, args.out, needed=needed))
-    args.fresh = False  # the new time tells new rows from old ones
-    _, left = runner.run(tasks, COLUMNS, origin, args)
-    shutil.rmtree(folder, ignore_errors=True)  # also what other code began and did not end
-    return record.held(args.out, run, COLUMNS), len(left)
+        rows.append(row)
+    return rows
 
 
 def latest(cuda: bool, path: Path = FILE) -> list[Row]:
-    """The rows of each profile's last run on a device of that kind; none where nothing was
-    measured."""
+    """The rows of each profile's last run (of one code, machine, net and budget) on a device of
+    that kind; none where nothing was measured."""
     rows = [row for row in record.read(path, COLUMNS) if bool(row["cuda"]) is cuda]
-    last = {row["profile"]: row["time"] for row in rows}
-    return [row for row in rows if row["time"] == last[row["profile"]]]
+    last = {row["profile"]: row for row in rows}
+    alike = ("source", *record.MACHINE, *RUN)
+    own = [r for r in rows if all(r[name] == last[r["profile"]][name] for name in alike)]
+    return report.latest(own, ("profile", *ONE))
 
 
 def table(rows: Sequence[Row]) -> str:
     """A table for each profile."""
-    profiles: dict[str, list[Row]] = {}
-    for row in rows:
-        profiles.setdefault(row["profile"], []).append(row)
-    return "\n\n".join(map(_one_table, profiles.values()))
+    pages = []
+    for profile in dict.fromkeys(row["profile"] for row in rows):
+        own = [row for row in rows if row["profile"] == profile]
+        peers = {(r["seed"], r["error"]): r["seconds"] for r in own if r["implementation"] == PEER}
+        for i, row in enumerate(own):
+            peer = peers.get((row["seed"], row["error"])) if row["implementation"] != PEER else None
+            own[i] = row | {"ratio": peer / row["seconds"] if peer and row["seconds"] else None}
+        first, names = own[0], (*ONE, "epochs", "seconds", "ratio", "images_per_s", "note")
+        net = f"width {first['width']:g}, batch {first['batch']:.0f}, {first['precision']}"
+        what = f"{first['data']}: {first['preset']}, {net}"
+        pages.append("\n".join([report.where(first), what, "", report.listing(own, names)]))
+    return "\n\n".join(pages)
 
 
-def _one_table(rows: Sequence[Row]) -> str:
-    peers = {(r["seed"], r["error"]): r["seconds"] for r in rows if r["implementation"] == PEER}
-    shown, first = [], rows[0]
-    for row in rows:
-        peer = peers.get((row["seed"], row["error"])) if row["implementation"] != PEER else None
-        ratio = peer / row["seconds"] if peer and row["seconds"] else None
-        shown.append(row | {"ratio": ratio})
-    names = (
-        "implementation",
-        "seed",
-        "error",
-        "epochs",
-        "seconds",
-        "ratio",
-        "images_per_s",
-        "note",
-    )
-    net = f"width {first['width']:g}, batch {first['batch']:.0f}, {first['precision']}"
-    what = f"{first['data']}: {first['preset']}, {net}"
-    return "\n".join([report.where(first), what, "", report.listing(shown, names)])
+def work(args: argparse.Namespace) -> int:
+    record.append(args.out, [], COLUMNS)  # before images are prepared
+    profile = load(args.profile)
+    splits, config = profile.splits(), jobs.base(profile)
+    if "val" not in splits:
+        raise InputError(f"profile {args.profile!r} has no validation images")
+    config = replace(config, mode=args.mode, epochs=args.epochs or config.epochs)
+    if config.epochs != int(config.epochs):
+        budget = f"{config.epochs:g} epochs, and whole ones are compared; give --epochs N"
+        raise InputError(f"profile {args.profile!r} has {budget}")
+    net = (profile.name, profile.title(), config.preset, config.width, config.image_size)
+    values = (*net, config.batch_size, config.precision, config.epochs)
+    run, name = dict(zip(RUN, values, strict=True)), "ours"
+    name += "" if config.mode == "plain" else f", {config.mode}"
+    tasks, needed = [], [{"error": error} for error in args.error]
+    for seed in range(args.seeds):
+        for each in sorted((name, PEER), reverse=seed % 2 == 1):  # who begins
+            what = run | {"implementation": each, "seed": seed}
+            measure = partial(trained, each, replace(config, seed=seed), splits, args)
+            tasks.append(runner.Task(f"{each}, seed {seed}", what, measure, args.out, needed))
+    origin = record.machine(args.device, args.commit, SOURCES)
+    rows, failed = runner.run(tasks, COLUMNS, origin, args)
+    print(f"{table(report.latest(rows, ONE))}\n\nrows: {args.out}")
+    return int(bool(failed))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    form = script.parser("benchmarks.reach", __doc__, FILE)
+    form = runner.parser("benchmarks.reach", __doc__, FILE)
     add, shown = form.add_argument, "(default: %(default)s)"
     profiles = f"whose images, net, rate and epochs {shown}"
     add("--profile", default="embedded", metavar="P", help=profiles)
     errors = "stated, of the validation images, 0 to 1 (default: 0.7 0.6)"
     add("--error", type=SHARE, nargs="+", default=[0.7, 0.6], metavar="E", help=errors)
-    add("--epochs", type=script.positive, metavar="N", help="the budget (default: the profile's)")
+    add("--epochs", type=runner.positive, metavar="N", help="the budget (default: the profile's)")
     add("--mode", choices=MODES, default="plain", help=f"of our trainer {shown}")
-    add("--seeds", type=script.positive, default=1, metavar="N", help=f"from 0 on {shown}")
-    add("--fresh", action="store_true", help="begin anew, whatever the file holds")
-    args = form.parse_args(argv)
-
-    def work() -> int:
-        script.settle(args)
-        record.check(args.out, COLUMNS)
-        profile = load(args.profile)
-        named = f"profile {args.profile!r}"
-        if "val" not in profile.splits():
-            raise InputError(f"{named} has no validation images, whose error is to be reached")
-        config = jobs.base(profile)
-        config = replace(config, mode=args.mode, epochs=args.epochs or config.epochs)
-        if config.epochs != int(config.epochs):
-            budget = f"{config.epochs:g} epochs, and whole ones are compared; give --epochs N"
-            raise InputError(f"{named} has {budget}")
-        rows, failed = measure(profile, config, args)
-        print(f"{table(rows)}\n\nrows: {args.out}")
-        return 1 if failed else 0
-
-    return script.guarded(work, InputError)
+    add("--seeds", type=runner.positive, default=1, metavar="N", help=f"from 0 on {shown}")
+    return runner.main(form, argv, work, InputError)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ README.md says how. Rows go to results/step.csv.
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from itertools import chain, count, islice, repeat, tee
@@ -21,6 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from alexnet import rng
 from alexnet.data.loader import Batch, Images, Loader, order
@@ -28,25 +30,23 @@ from alexnet.data.pack import Pack
 from alexnet.data.pack_writer import PackWriter
 from alexnet.errors import InputError
 from alexnet.training.precision import using_precision
-from alexnet.training.steps import GraphStep, StepInput
+from alexnet.training.steps import EagerStep, GraphStep, StepInput
 from benchmarks import ARCHIVE, ROOT
 from benchmarks.contestants import (
+    CONTESTANTS,
     CPU,
     GPU,
-    IMPLEMENTATIONS,
-    OURS,
     PEER,
     TINY,
-    Apart,
     Case,
     Step,
     compare,
-    compiles,
-    contestants,
     names,
+    on_cpu,
+    on_gpu,
 )
 from benchmarks.parts import parts
-from kernel_benchmarks import record, report, runner, script
+from kernel_benchmarks import record, report, runner
 from kernel_benchmarks.record import Row
 
 COLUMNS = (
@@ -57,53 +57,39 @@ COLUMNS = (
 FILE = ARCHIVE / "step.csv"
 SOURCES = (*record.SOURCES, ROOT / "alexnet", ROOT / "benchmarks")  # what a time depends on
 
+# how many times as fast as the peer the paper's net is to be
+TARGETS = {"cpu": {"ours": 1.5, "ours, no compiler": 1.0}, "cuda": {"ours, graph": 3.0}}
+
 
 # --- a step ---
 
 
 def steps(case: Case, args: argparse.Namespace) -> list[Row]:
     """Every contestant's step, and its peak memory."""
-    x, labels = case.inputs(args.device)
     rows: list[Row] = []
     ready: dict[str, Step] = {}
     peaks: dict[str, float | None] = {}
-    with using_precision(case.precision, torch.device(args.device)):
-        compare(case, args.device, x)
-        taking_part = names(case, args.device, args.implementations)
-        for name, build in contestants(case, args.device, x, labels).items():
-            if name not in taking_part:
-                continue
+    begin = on_cpu if args.device == "cpu" else on_gpu
+    with using_precision(case.precision, torch.device(args.device)), ExitStack() as stack:
+        compare(case, args.device)
+        for name in names(case, args.device, args.implementations):
             try:
-                if args.device == "cpu":
-                    ready[name] = apart = Apart(case, name)
-                    peaks[name] = apart.peak
-                else:
-                    ready[name], peaks[name] = on_gpu(build)
+                ready[name], peaks[name] = begin(case, name, stack)
             except Exception as error:  # what cannot run is a finding
                 note = f"skipped: {runner.first_line(error)}"
                 rows.append({"implementation": name, "note": note})
-        times = runner.timed(ready, args, str(case), case.repeat)
-    for step in ready.values():
-        if isinstance(step, Apart):
-            step.stop()
+        times = runner.timed(ready, args, case.repeat)
+    targets = TARGETS[args.device] if case in CPU[:2] + GPU[:2] else {}
     for row in times:
-        name = row["implementation"]
-        row |= {"peak_mb": peaks[name], "wanted": dict(case.wanted).get(name)}
+        row["peak_mb"] = peaks[row["implementation"]]
+    return rows + with_rates(times, case, PEER, targets)
+
+
+def with_rates(rows: list[Row], case: Case, peer: str, targets: Mapping[str, float]) -> list[Row]:
+    """Fill in images a second, and the ratios to a peer that there are and that are wanted."""
+    for row in rows:
         row["images_per_s"] = 1e3 * case.batch / row["median_ms"]
-    runner.times_of(times, PEER)
-    return rows + times
-
-
-def on_gpu(build: Callable[[], Step]) -> tuple[Step, float]:
-    """A contestant, once it is compiled, and the MiB that a step needs at most."""
-    torch.manual_seed(0)
-    step = build()
-    for _ in range(2):  # compiles
-        step()
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    return step, torch.cuda.max_memory_allocated() / 2**20
+    return runner.times_of(rows, peer, targets)
 
 
 # --- end to end ---
@@ -132,12 +118,8 @@ def pack(case: Case, args: argparse.Namespace) -> list[Row]:
                 step(*batch)
 
         turns = {name: partial(turn, name) for name in (one, *fed)}
-        rows = runner.timed(turns, args, f"pack of {case}", per_turn)
-    for row in rows:
-        row["images_per_s"] = 1e3 * case.batch / row["median_ms"]
-        row["wanted"] = 0.95 if is_gpu and row["implementation"] != one else None
-    runner.times_of(rows, one)
-    return rows
+        rows = runner.timed(turns, args, per_turn)
+    return with_rates(rows, case, one, dict.fromkeys(fed, 0.95) if is_gpu else {})
 
 
 def fed_step(case: Case, device: str) -> Callable[..., object]:
@@ -145,21 +127,15 @@ def fed_step(case: Case, device: str) -> Callable[..., object]:
     torch.manual_seed(0)
     learner, augment = case.learner(device), case.augment()
     rates = [1e-4] * len(learner.parameters)
-    whole = None
+    step = EagerStep(learner, augment, case.batch)
     if device == "cuda":
-        whole = GraphStep(learner, augment, case.batch)
+        step = GraphStep(learner, augment, case.batch)
 
-    def step(images, labels, ids, positions) -> None:
-        keys = rng.key(rng.DROPOUT, 0, 0, ids)
-        if whole is not None:
-            draw = augment.draw(ids, positions, 0)
-            whole.send(StepInput(images, draw, labels, keys, rates, case.batch))
-        else:
-            x = augment.train(images, ids, positions, 0)
-            learner.backward(x, labels, keys, case.batch)
-            learner.update(rates)
+    def fed(images: Tensor, labels: Tensor, ids: Tensor, positions: Tensor) -> None:
+        keys, draw = rng.key(rng.DROPOUT, 0, 0, ids), augment.draw(ids, positions, 0)
+        step.step(StepInput(images, draw, labels, keys, rates, case.batch))
 
-    return step
+    return fed
 
 
 def endless(source: Pack, images: Images, batch_size: int) -> Iterator[Batch]:
@@ -187,21 +163,15 @@ def random_pack(folder: Path, size: int, images: int, classes: int) -> Pack:
 # --- shown ---
 
 
+ONE = (*TINY.key(), "implementation")  # the columns that tell what was measured
+
+
 def latest(kind: str, cuda: bool, path: Path = FILE) -> list[Row]:
     """The last row of each contestant in each case, "steps", "parts" or "pack", of the device that
     was measured last; none where nothing was."""
-    rows = [
-        row
-        for row in record.read(path, COLUMNS)
-        if kind == (row["case"] if row["case"] in ("parts", "pack") else "steps")
-    ]
-    return last(record.of_last_device(rows, cuda))
-
-
-def last(rows: Iterable[Row]) -> list[Row]:
-    """The last row of each contestant in each case."""
-    columns = (*TINY.key("steps"), "implementation")
-    return list({tuple(row[name] for name in columns): row for row in rows}.values())
+    rows = record.read(path, COLUMNS)
+    own = [r for r in rows if kind == (r["case"] if r["case"] in KINDS else "steps")]
+    return report.latest(record.of_last_device(own, cuda), ONE)
 
 
 def plot(rows: Sequence[Row]) -> Figure:
@@ -223,47 +193,17 @@ def plot(rows: Sequence[Row]) -> Figure:
 
 
 def table(rows: Sequence[Row]) -> str:
-    first, shown = rows[0], []
+    shown = []
     for row in rows:
         net = f"{row['preset']}, {row['image_size']:.0f} px, batch {row['batch']:.0f}"
         shown.append(row | {"case": f"{row['case']}, {net}, {row['precision']}"})
-    names = ("case", "implementation", "median_ms", "images_per_s", "ratio", "wanted")
-    notes = [f"{r['case']}, {r['implementation']}: {r['note']}" for r in rows if r["note"]]
-    others = [row for row in rows if row["commit"] != first["commit"]]
-    notes += dict.fromkeys(f"{row['case']}: commit {row['commit']}" for row in others)
+    columns = ("case", "implementation", "median_ms", "images_per_s", "ratio", "wanted")
     heading = f"times: how many times as fast as {PEER} in the same case; "
     heading += "from a pack, as one batch that stays"
-    text = report.listing(shown, (*names, "floor_ms", "peak_mb"))
-    return "\n".join([report.where(first), heading, "", text, *notes])
-
-
-# --- the targets ---
-
-
-GPU_TARGETS = (  # for an H200: the paper's net in bf16, ours in its fastest form
-    # batch, limit, the peer whose multiple is wanted; none: images a second
-    (128, 50_000, ""),
-    (1024, 70_000, ""),
-    (128, 1.0, "torchvision, compiled"),
-    (1024, 1.0, "torchvision, compiled"),
-    (128, 3.0, PEER),
-)
-
-
-def verdicts(rows: Sequence[Row]) -> str:
-    """The targets beside what was measured. rows: of one GPU."""
-    lines = [["target ", "wanted", "measured", " "]]
-    for batch, limit, peer in GPU_TARGETS:
-        case = {"case": "full net", "preset": "paper", "precision": "bf16", "batch": batch}.items()
-        own = [row for row in rows if case <= row.items()]
-        rates = {row["implementation"]: row["images_per_s"] or 0.0 for row in own}
-        best = max(rates.get(name, 0.0) for name in OURS if name != "ours, again")
-        beside = rates.get(peer, 0.0) if peer else 1.0
-        value = best / beside if beside else 0.0
-        verdict = "not measured" if not value else "met" if value >= limit else "missed"
-        what = f"full net, paper, batch {batch}, bf16: {f'over {peer}' if peer else 'images/s'}"
-        lines.append([what, f">= {limit:,g}", f"{value:,.5g}" if value else "", verdict])
-    return report.table(lines)
+    text = report.page(shown, (*columns, "floor_ms", "peak_mb"), heading)
+    others = [row for row in rows if row["commit"] != rows[0]["commit"]]
+    notes = dict.fromkeys(f"{row['case']}: commit {row['commit']}" for row in others)
+    return "\n".join([text, *notes])
 
 
 # --- all of it ---
@@ -271,45 +211,29 @@ def verdicts(rows: Sequence[Row]) -> str:
 KINDS = {"steps": steps, "parts": parts, "pack": pack}
 
 
-def task(kind: str, case: Case, args: argparse.Namespace) -> runner.Task:
-    needed: list[Row] = [{}]
-    if kind == "steps":
-        named = names(case, args.device, args.implementations)
-        needed = [{"implementation": name} for name in named]
-    measure = partial(KINDS[kind], case, args)
-    alike = (kind, compiles(case, args.device))
-    return runner.Task(f"{kind} of {case}", case.key(kind), measure, args.out, alike, needed)
+def work(args: argparse.Namespace) -> int:
+    origin = record.machine(args.device, args.commit, SOURCES)
+    origin["torchvision"] = version("torchvision")
+    tasks = []
+    for case in (TINY,) if args.tiny else GPU if args.device == "cuda" else CPU:
+        for kind in args.what:
+            taking_part = names(case, args.device, args.implementations)
+            needed = [{"implementation": name} for name in taking_part] if kind == "steps" else [{}]
+            measure, title = partial(KINDS[kind], case, args), f"{kind} of {case}"
+            tasks.append(runner.Task(title, case.key(kind), measure, args.out, needed))
+    rows, failed = runner.run(tasks, COLUMNS, origin, args)
+    print(f"{table(report.latest(rows, ONE))}\n\nrows: {args.out}")
+    return int(bool(failed))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    form = script.parser("benchmarks.step", __doc__, FILE)
-    form.add_argument("what", nargs="*", help=f"{', '.join(KINDS)} (default: steps)")
-    form.add_argument(
-        "--implementations", nargs="+", choices=IMPLEMENTATIONS, metavar="NAME",
-        help=f"only these, and {PEER}",
-    )  # fmt: skip
-    script.add_limits(form, runs=20, time=90.0)
-    args = form.parse_args(argv)
-
-    def work() -> int:
-        script.settle(args)
-        kinds = script.chosen(args.what, KINDS, ["steps"])
-        origin = record.machine(args.device, args.commit, SOURCES)
-        origin["torchvision"] = version("torchvision")
-        cases = (TINY,) if args.tiny else GPU if args.device == "cuda" else CPU
-        # of each kind some, where the budget does not hold all
-        tasks = {(kind, case): task(kind, case, args) for case in cases for kind in kinds}
-        _, left = runner.run(list(tasks.values()), COLUMNS, origin, args)
-        held = (tasks[kind, case].held(origin, COLUMNS) for kind in kinds for case in cases)
-        rows = last(chain.from_iterable(held))
-        print(f"{table(rows) if rows else 'Nothing was measured.'}\n\nrows: {args.out}")
-        if args.device == "cuda" and "steps" in kinds and not args.tiny:
-            print(f"\n{verdicts(rows)}")
-        if left:
-            print(f"not measured, for lack of time; run again to go on: {'; '.join(left)}")
-        return 1 if left else 0
-
-    return script.guarded(work, InputError)
+    form = runner.parser("benchmarks.step", __doc__, FILE)
+    add, kinds = form.add_argument, f"{', '.join(KINDS)} (default: steps)"
+    add("what", nargs="*", type=runner.one_of(KINDS), default=["steps"], help=kinds)
+    known, what = runner.one_of(CONTESTANTS), f"only these, and {PEER}"
+    add("--implementations", nargs="+", type=known, default=(), metavar="NAME", help=what)
+    runner.add_limits(form, runs=20, time=90.0)
+    return runner.main(form, argv, work, InputError)
 
 
 if __name__ == "__main__":

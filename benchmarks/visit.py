@@ -7,14 +7,13 @@ than eight minutes.
     check       the tests that need a GPU; the kernels under compute-sanitizer, where installed
     operators   every operator beside its peers, and the targets
     steps       whole training steps of both presets; from a pack; what a step is made of
-    data        augmentation and streaming, without a net
     ranks       two columns as two ranks on one device, beside one process
     images      Tiny ImageNet (a folder that ALEXNET_DATA names): one net of full width, its kernels
                 and neighbors; then the ablations
     reach       the time to errors on Tiny ImageNet's validation images
 
-A part that runs out of time goes on where it was when it is asked for again; check and data, which
-are short, begin again. --tiny tries all of it at sizes that mean nothing; rows go to runs/.
+A part that runs out of time goes on where it was when it is asked for again; check, which is
+short, begins again. --tiny tries all of it at sizes that mean nothing; rows go to runs/.
 """
 
 import argparse
@@ -27,74 +26,42 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import torch
 
-from benchmarks import ROOT
-from kernel_benchmarks import report, script
+from benchmarks import ROOT, environment
+from kernel_benchmarks import report, runner
 from kernel_benchmarks.record import InputError
 
 RESERVE = 20  # seconds of a limit that a program has to end by itself
+IMAGES = ("figure3", "figure4", "ablations")
 OUT_OF_TIME = "out of time: ask for it again"
 
 
-def parts(tiny: bool, budget: int) -> dict[str, list[list[str]]]:
+def parts(tiny: bool) -> dict[str, list[list[str]]]:
     """Commands of each part."""
-    limit = ["--budget", str(budget - RESERVE), *["--tiny"] * tiny]
-    profile = "visit" if tiny else "tiny-imagenet"
-    archive = [] if tiny else ["--archive"]
-
-    def module(name: str, *words: str) -> list[str]:
-        return [sys.executable, "-m", name, *words]
-
-    def reproduce(name: str, what: str, *words: str) -> list[str]:
-        return module("alexnet", "reproduce", "--profile", name, "--only", what, *words)
-
-    def out(name: str) -> list[str]:
-        return ["--out", str(script.TINY_FOLDER / name)] if tiny else []
-
-    tests = ["kernels/tests"] if tiny else ["kernels/tests", "tests"]
-    check = [module("pytest", "-q", "-x", "-m", "gpu", *tests)]
-    if sanitizer := shutil.which("compute-sanitizer"):
-        some = ("local_response_norm", "max_pool", "response_norm_pool", "--tiny", "--fresh")
-        check.append([sanitizer, *module("kernel_benchmarks.operators", *some)])
-    short = "--seconds 1 --runs 1" if tiny else "--seconds 6"
-    sizes = "--count 40 --size 72 --batch-size 8 --runs 1" if tiny else ""
-    goal = "--epochs 1" if tiny else "--mode graph --epochs 20 --error 0.8 0.7"
-    reach = ["--profile", profile, *goal.split(), *out("reach.csv")]
-    images = ("figure3", "figure4", "ablations")
-    return {
-        "check": check,
-        "operators": [module("kernel_benchmarks.operators", *limit)],
-        "steps": [module("benchmarks.step", "steps", "pack", "parts", *short.split(), *limit)],
-        "data": [module("benchmarks.data", "gpu", *sizes.split(), *out("data.csv"))],
-        "ranks": [reproduce("visit" if tiny else "embedded", "devices")],
-        "images": [reproduce(profile, what, *archive) for what in images],
-        "reach": [module("benchmarks.reach", *reach)],
+    short = "--tiny --seconds 1 --runs 1" if tiny else "--seconds 6"
+    goal = "--tiny --epochs 1" if tiny else "--mode graph --epochs 20 --error 0.8 0.7"
+    small, large = ("visit", "visit") if tiny else ("embedded", "tiny-imagenet --archive")
+    reproduce = "alexnet reproduce --profile"
+    plan = {
+        "check": ["pytest -q -x -m gpu kernels/tests" + " tests" * (not tiny)],
+        "operators": ["kernel_benchmarks.operators" + " --tiny" * tiny],
+        "steps": [f"benchmarks.step steps pack parts {short}"],
+        "ranks": [f"{reproduce} {small} --only devices"],
+        "images": [f"{reproduce} {large} --only {what}" for what in IMAGES],
+        "reach": [f"benchmarks.reach --profile {large.split()[0]} {goal}"],
     }
+    python = [sys.executable, "-m"]
+    commands = {part: [python + words.split() for words in each] for part, each in plan.items()}
+    if sanitizer := shutil.which("compute-sanitizer"):
+        some = "kernel_benchmarks.operators local_response_norm max_pool response_norm_pool"
+        commands["check"].append([sanitizer, *python, *some.split(), "--tiny", "--fresh"])
+    return commands
 
 
-# What --tiny reproduces in the place of Tiny ImageNet and the full net.
-PROFILE = """
-extends: embedded
-title: a rehearsal
-limit: 20
-width: 0.0625
-batch_size: 12
-epochs: 1
-ablations: {sample: 10, arms: [full, no-lrn]}
-figure3: {shuffles: 10}
-figure4: {test_images: 4, thumbnail: 16}
-devices:
-  pictographs: {classes: 2, train: 6, val: 0, test: 0, size: 72}
-  batch_size: 4
-  steps: 1
-  width: 0.0625
-  image_size: 64
-"""
-
-
-def run(command: list[str], seconds: float, environment: dict[str, str]) -> str:
+def run(command: list[str], seconds: float, variables: dict[str, str]) -> str:
     """Run one program, and what it starts, for at most so long.
 
     When its time is over all of it is asked to end, as by Ctrl-C, and keeps what it has. Nothing of
@@ -106,67 +73,49 @@ def run(command: list[str], seconds: float, environment: dict[str, str]) -> str:
     print(f"\n$ {' '.join(command)}", flush=True)
     # a shell has what it starts with & ignore Ctrl-C
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, start_new_session=True, preexec_fn=listen
-    )
+    options: dict[str, Any] = {"start_new_session": True, "preexec_fn": listen}
+    process = subprocess.Popen(command, cwd=ROOT, env=variables, **options)
     try:
         # pytest's 5: no test for this machine
         return "done" if process.wait(seconds) in (0, 5) else "failed"
     except subprocess.TimeoutExpired:
         return OUT_OF_TIME
     finally:
-        try:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired, KeyboardInterrupt):
+                os.killpg(process.pid, number)
                 process.wait(RESERVE)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
-def environment(tiny: bool) -> dict[str, str]:
-    """The programs' environment, in which they find both packages of benchmarks."""
-    paths = [str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    if tiny:
-        profiles = script.TINY_FOLDER / "profiles"
-        profiles.mkdir(parents=True, exist_ok=True)
-        (profiles / "visit.yml").write_text(PROFILE)
-        variables["ALEXNET_PROFILES"] = str(profiles)
-    return variables
+def work(args: argparse.Namespace) -> int:
+    if not args.tiny and not torch.cuda.is_available():
+        raise InputError("there is no CUDA device; --tiny rehearses without one")
+    variables = environment()
+    if args.tiny:
+        variables["ALEXNET_PROFILES"] = str(ROOT / "benchmarks" / "profiles")
+    plan = parts(args.tiny)
+    lines = [["part ", "seconds", "outcome "]]
+    for name in args.parts:
+        began, outcomes = time.monotonic(), list[str]()
+        for command in plan[name]:
+            left = args.budget - (time.monotonic() - began)
+            outcomes.append(run(command, left, variables) if left > RESERVE else OUT_OF_TIME)
+        worst = next((outcome for outcome in outcomes if outcome != "done"), "done")
+        lines.append([name, f"{time.monotonic() - began:.0f}", worst])
+    print("\n" + report.table(lines))
+    return int(any(line[2] != "done" for line in lines[1:]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    raw = argparse.RawDescriptionHelpFormatter
-    form = script.Parser("python -m benchmarks.visit", description=__doc__, formatter_class=raw)
-    add, names = form.add_argument, " ".join(parts(True, 60))
-    add("parts", nargs="*", metavar="PART", help=f"default: {names}")
+    form = runner.Parser("benchmarks.visit", __doc__)
+    add, names = form.add_argument, list(parts(True))
+    what = f"default: {' '.join(names)}"
+    add("parts", nargs="*", type=runner.one_of(names), default=names, metavar="PART", help=what)
     limit = "seconds for each part (default: %(default)s)"
-    add("--budget", type=script.positive, default=470, metavar="S", help=limit)
+    add("--budget", type=runner.positive, default=470, metavar="S", help=limit)
     add("--tiny", action="store_true", help="a rehearsal, on a CPU as well")
     args = form.parse_args(argv)
-
-    def work() -> int:
-        plan = parts(args.tiny, args.budget)
-        chosen = script.chosen(args.parts, plan, list(plan))
-        if not args.tiny and not torch.cuda.is_available():
-            raise InputError("there is no CUDA device; --tiny rehearses without one")
-        variables = environment(args.tiny)
-        lines = [["part ", "seconds", "outcome "]]
-        for name in chosen:
-            began, worst = time.monotonic(), "done"
-            for command in plan[name]:
-                left = args.budget - (time.monotonic() - began)
-                outcome = run(command, left, variables) if left > RESERVE else OUT_OF_TIME
-                worst = outcome if worst == "done" else worst
-            lines.append([name, f"{time.monotonic() - began:.0f}", worst])
-        print("\n" + report.table(lines))
-        return int(any(line[2] != "done" for line in lines[1:]))
-
-    return script.guarded(work)
+    return runner.guarded(lambda: work(args))
 
 
 if __name__ == "__main__":

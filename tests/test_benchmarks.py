@@ -3,7 +3,7 @@
 import pytest
 
 from alexnet import AlexNet
-from benchmarks import data, preparing, reach, step
+from benchmarks import data, reach, step
 from kernel_benchmarks import momentum_step
 
 
@@ -15,7 +15,7 @@ from kernel_benchmarks import momentum_step
     [
         (step.main, ["--tiny"], (step, "compare")),
         (reach.main, [], (reach, "train")),
-        (data.main, [], (preparing, "photographs")),
+        (data.main, [], (data, "photographs")),
     ],
     ids=["step", "reach", "data"],
 )

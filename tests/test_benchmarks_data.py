@@ -6,34 +6,20 @@ from collections import Counter
 
 import pytest
 
-from benchmarks import data, preparing
+from benchmarks import data
 from kernel_benchmarks import record, runner
-from tests.hostile import photograph
 from tests.test_sources import tiny_imagenet
 
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
-    monkeypatch.setattr(preparing, "WARM_UP", 0)
+    monkeypatch.setattr(data, "WARM_UP", 0)
     monkeypatch.setattr(runner, "WARM_SECONDS", 0)
 
 
 def run(tmp_path, *arguments, status=0):
     out = tmp_path / "data.csv"
-    sizes = [
-        "--count",
-        12,
-        "--size",
-        32,
-        "--runs",
-        1,
-        "--most-workers",
-        0,
-        "--batch-size",
-        8,
-        "--device",
-        "cpu",
-    ]
+    sizes = "--count 12 --size 32 --runs 1 --most-workers 0 --device cpu".split()
     words = (*sizes, "--out", out, "--work", tmp_path, *arguments)
     assert data.main(list(map(str, words))) == status
     assert list(tmp_path.glob("tmp*")) == []
@@ -66,32 +52,18 @@ def test_the_real_case_in_small(tmp_path):
     )
 
 
-def test_memory(tmp_path):
-    (tmp_path / "images").mkdir()
-    for i in range(3):
-        photograph(64, 64, i).save(tmp_path / "images" / f"{i}.jpg")
-    rows = run(tmp_path, "memory", "--images", tmp_path / "images", "--counts", 200, 230)
-    assert [row["images"] for row in rows] == ["200"] * 3 + ["230"] * 3 + [""]
-    assert 20 < float(rows[0]["value"]) < 300 and float(rows[1]["value"]) > 20
-
-
-def test_what_a_gpu_would_be_asked(tmp_path):
-    rows = run(tmp_path, "gpu", "--size", 72)
-    assert {row["case"] for row in rows} == {"gpu, on a CPU"} and len(rows) == 4
-
-
 def test_pixels_are_compared_first(tmp_path, capsys, monkeypatch):
     def other(*command):
         smaller = "benchmarks.pillow_loop" in command
         program(*(16 if smaller and word == 32 else word for word in command))
 
-    program = preparing.program
-    monkeypatch.setattr(preparing, "program", other)
+    program = data.program
+    monkeypatch.setattr(data, "program", other)
     run(tmp_path, "prepare", status=1)
     assert "different pixels" in capsys.readouterr().err
     assert record.read(tmp_path / "data.csv", data.COLUMNS) == []
 
 
-def test_images_are_asked_for(tmp_path, capsys):
+def test_images_are_needed(tmp_path, capsys):
     run(tmp_path, "tiny", status=2)
     assert "name Tiny ImageNet's folder by --images" in capsys.readouterr().err

@@ -5,14 +5,13 @@ import io
 import mmap
 from contextlib import redirect_stdout
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import contestants, memory, parts, step
+from benchmarks import contestants, parts, step
 from benchmarks.contestants import PEER
-from kernel_benchmarks import record, runner
+from kernel_benchmarks import record
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +65,17 @@ def test_the_last_rows_are_shown(run, tmp_path):
     assert step.latest("steps", True, path) == []
 
 
-@pytest.mark.skipif(memory.resident("VmHWM") is None, reason="the system does not tell")
-def test_the_most_memory_is_told_also_when_it_is_gone():
-    memory.forget_peak()
-    before, piece = memory.resident("VmRSS"), b"x" * 2**20
+@pytest.mark.skipif(contestants.resident("VmHWM") is None, reason="the system does not tell")
+def test_the_most_memory_is_known_also_when_it_is_gone():
+    contestants.forget_peak()
+    before, piece = contestants.resident("VmRSS"), b"x" * 2**20
     # given back at once, whatever the allocator keeps; the system counts to some pages
     with mmap.mmap(-1, 72 * len(piece)) as pages:
         for _ in range(72):
             pages.write(piece)
-    assert 64 <= memory.resident("VmHWM") - before < 64 + 16
-    memory.forget_peak()
-    assert memory.resident("VmHWM") - before < 64
+    assert 64 <= contestants.resident("VmHWM") - before < 64 + 16
+    contestants.forget_peak()
+    assert contestants.resident("VmHWM") - before < 64
 
 
 def test_the_nets_are_compared_first(tmp_path, capsys, monkeypatch):
@@ -88,27 +87,23 @@ def test_the_nets_are_compared_first(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def pretended(monkeypatch):
-    """Kinds that take the `seconds` said, on a clock of their own; `done` lists them."""
+    """Kinds that measure nothing; what was done of them."""
     cases = tuple(
         step.Case("full net", preset, 1.0, 64, batch, "fp32")
         for preset, batch in (("paper", 1), ("paper", 2), ("source", 1))
     )
     monkeypatch.setattr(step, "CPU", cases)
-    monkeypatch.setattr(step, "compiles", lambda case, device: case.preset == "paper")
-    monkeypatch.setattr(contestants, "compiles", step.compiles)
-    found = SimpleNamespace(done=[], seconds={}, now=0.0)
-    monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=lambda: found.now))
+    done = []
 
     def pretend(kind, case, args):
-        found.done.append((kind, case.preset, case.batch))
-        found.now += found.seconds.get((kind, case.preset), 1)
+        done.append((kind, case.preset, case.batch))
         names = ["streamed"]
         if kind == "steps":
             names = step.names(case, args.device, args.implementations)
         return [{"implementation": name} for name in names]
 
     monkeypatch.setattr(step, "KINDS", {kind: partial(pretend, kind) for kind in step.KINDS})
-    return found
+    return done
 
 
 def again(tmp_path, *arguments):
@@ -116,44 +111,17 @@ def again(tmp_path, *arguments):
 
 
 def test_what_the_file_holds_is_not_measured_again(pretended, tmp_path, capsys):
-    assert (
-        again(tmp_path, "steps", "pack", "--implementations", "ours") == 0
-        and len(pretended.done) == 6
-    )
-    assert (
-        again(tmp_path, "steps", "pack", "--implementations", "ours") == 0
-        and len(pretended.done) == 6
-    )
-    assert "6 of 6 are in" in capsys.readouterr().err
+    for _ in range(2):
+        assert again(tmp_path, "steps", "pack", "--implementations", "ours") == 0
+        assert len(pretended) == 6
+    assert "6 of 6 were in" in capsys.readouterr().err
     assert again(tmp_path, "steps", "pack") == 0  # more contestants
-    assert pretended.done[6:] == [
+    assert pretended[6:] == [
         ("steps", "paper", 1),
         ("steps", "paper", 2),
         ("steps", "source", 1),
     ]
-    assert again(tmp_path, "pack", "--fresh") == 0 and len(pretended.done) == 12
-
-
-def test_a_long_case_keeps_neither_other_kinds_nor_shorter_cases_from_their_turn(
-    pretended, tmp_path, capsys
-):
-    pretended.seconds = {("steps", "paper"): 100}
-    assert again(tmp_path, "steps", "pack", "parts", "--budget", "150") == 1
-    assert "run again to go on: steps of full net, paper, batch 2, fp32" in capsys.readouterr().out
-    everything = {
-        (kind, *case)
-        for kind in ("steps", "pack", "parts")
-        for case in (("paper", 1), ("paper", 2), ("source", 1))
-    }
-    assert pretended.done[:3] == [
-        ("steps", "paper", 1),
-        ("pack", "paper", 1),
-        ("parts", "paper", 1),
-    ]
-    assert set(pretended.done) == everything - {("steps", "paper", 2)}
-    assert again(tmp_path, "steps", "pack", "parts", "--budget", "150") == 0 and pretended.done[
-        8:
-    ] == [("steps", "paper", 2)]
+    assert again(tmp_path, "pack", "--fresh") == 0 and len(pretended) == 12
 
 
 def test_no_gradient_stays_for_the_next_call():
@@ -168,37 +136,6 @@ def test_no_gradient_stays_for_the_next_call():
     assert not any(leaf.grad.any() for leaf in leaves)
 
 
-def test_verdicts():
-    def row(batch, implementation, rate, **values):
-        case = {"case": "full net", "preset": "paper", "precision": "bf16", "batch": float(batch)}
-        return (
-            dict.fromkeys(step.COLUMNS)
-            | case
-            | {"implementation": implementation, "images_per_s": rate}
-            | values
-        )
-
-    rows = [
-        row(128, "ours", 40000.0),
-        row(128, "ours, graph", 51000.0),
-        row(128, "ours, again", 99000.0),  # tells how fine the scale is
-        row(128, "torchvision, compiled", 60000.0),
-        row(128, PEER, 17000.0),
-        row(1024, "ours, graph", 69000.0),
-        row(1024, "torchvision, compiled", None, note="skipped: out of memory"),
-        row(1024, "ours", 90000.0, preset="source"),
-    ]
-    lines = [line.split("  ") for line in step.verdicts(rows).splitlines()[2:]]
-    assert [[word.strip() for word in line if word.strip()] for line in lines] == [
-        ["full net, paper, batch 128, bf16: images/s", ">= 50,000", "51,000", "met"],
-        ["full net, paper, batch 1024, bf16: images/s", ">= 70,000", "69,000", "missed"],
-        ["full net, paper, batch 128, bf16: over torchvision, compiled", ">= 1", "0.85", "missed"],
-        ["full net, paper, batch 1024, bf16: over torchvision, compiled", ">= 1", "not measured"],
-        ["full net, paper, batch 128, bf16: over torch layers", ">= 3", "3", "met"],
-    ]
-    assert step.verdicts([]).count("not measured") == len(step.GPU_TARGETS)
-
-
 def test_a_table_tells_of_another_commit():
     base = dict.fromkeys(step.COLUMNS, "") | dict.fromkeys(record.NUMBERS, 0.0)
     one, other = (
@@ -210,30 +147,39 @@ def test_a_table_tells_of_another_commit():
     )
 
 
-def test_a_contestants_process_ends_quietly_when_all_is_stopped(monkeypatch):
-    def stopped(*rest):
-        raise KeyboardInterrupt
+def test_a_contestant_that_dies_or_fails_is_a_finding(monkeypatch, tmp_path):
+    def refused(case, name, stack):
+        raise RuntimeError(f"no {name}\nand so on")
 
-    monkeypatch.setattr(contestants, "contestants", stopped)
-    contestants.serve(step.TINY, "ours", torch.get_num_threads(), None)
+    monkeypatch.setattr(step, "on_cpu", refused)
+    assert again(tmp_path, "--tiny", "--implementations", "ours", "--runs", "1") == 0
+    notes = {
+        row["implementation"]: row["note"]
+        for row in step.latest("steps", False, tmp_path / "step.csv")
+    }
+    assert notes == {name: f"skipped: RuntimeError: no {name}" for name in ("ours", PEER)}
 
 
-def test_all_names_are_known():
-    for case in (*step.CPU, *step.GPU):
-        for device in ("cpu", "cuda"):
-            assert set(step.names(case, device, None)) <= set(step.IMPLEMENTATIONS)
+def test_who_takes_part():
+    peers = [PEER, "torchvision"]
+    compiled = [f"{name}, compiled" for name in ("ours", *peers)]
+    ours = ["ours", "ours, again", "ours, no compiler"]
+    assert step.names(step.CPU[1], "cpu") == [*ours, *peers, *compiled]
+    assert step.names(step.CPU[0], "cpu") == [*ours, PEER, *compiled[:2]]
+    assert step.names(step.GPU[0], "cuda") == [*ours[:2], "ours, graph", *peers, *compiled]
+    assert step.names(step.GPU[2], "cuda") == [*ours[:2], "ours, graph", *peers]
+    assert step.names(step.CPU[1], "cpu", ["ours"]) == ["ours", PEER]
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nonsense"], "there is no nonsense"),
+        (["nonsense"], "nonsense is none of steps, parts, pack"),
         (["--threads", "0"], "--threads: 0 is no whole number from 1 on"),
         (["--threads", "-1"], "--threads"),
         (["--runs", "0"], "--runs: 0 is no whole number"),
         (["--seconds", "nan"], "--seconds: nan is no number of seconds"),
-        (["--budget", "-1"], "--budget"),
-        (["--implementations", "nosuch"], "invalid choice: 'nosuch'"),
+        (["--implementations", "nosuch"], "nosuch is none of ours, "),
     ],
 )
 def test_bad_input(arguments, said, capsys):

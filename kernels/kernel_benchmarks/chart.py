@@ -33,8 +33,7 @@ def rows(cuda: bool, folder: Path | None = None) -> list[Row]:
     Empty where nothing was."""
     files = [(folder or record.ARCHIVE) / f"{name}.csv" for name in SHORT]
     last = record.of_last_device((row for path in files for row in record.read(path)), cuda)
-    method = "cold" if cuda else "wall"
-    return report.latest(row for row in last if row["method"] == method)
+    return report.latest(row for row in last if row["method"] == ("cold" if cuda else "wall"))
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
@@ -42,14 +41,14 @@ def groups(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
     and direction: each implementation's fastest row, ours in its first layout."""
     has_batches = len({row["batch"] for row in rows if row["batch"]}) > 1
     has_dtypes = len({row["dtype"] for row in rows}) > 1
-
-    def title(row: Row) -> str:
-        batch = f", batch {row['batch']:.0f}" if row["batch"] and has_batches else ""
-        dtype = f", {row['dtype']}" if has_dtypes else ""
-        return f"{SHORT[row['operator']]}, {row['layer']}{batch}{dtype}"
-
-    bests = report.comparisons(rows)
-    return {(title(best["ours"]), best["ours"]["direction"]): best for best in bests}
+    bests = {}
+    for best in report.comparisons(rows):
+        row = best["ours"]
+        what = f"{SHORT[row['operator']]}, {row['layer']}"
+        what += f", batch {row['batch']:.0f}" if row["batch"] and has_batches else ""
+        what += f", {row['dtype']}" if has_dtypes else ""
+        bests[what, row["direction"]] = best
+    return bests
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -57,9 +56,8 @@ def table(rows: Sequence[Row]) -> str:
     as long each peer takes."""
     measured = {row["implementation"] for row in rows}
     peers = [name for name in STYLE if name != "ours" and name in measured]
-    short = {"ours, composite": "composite", "torch.compile": "compile"}
-    heads = ["what ", "direction ", "ours ms", "of copy"]
-    lines = [[*heads, *(short.get(name, name) for name in peers)]]
+    heads = [name.removeprefix("ours, ").removeprefix("torch.") for name in peers]
+    lines = [["what ", "direction ", "ours ms", "of copy", *heads]]
     for (what, direction), best in groups(rows).items():
         ms, percent = (best["ours"][name] for name in ("median_ms", "percent_of_copy"))
         ratios = [f"{best[peer]['median_ms'] / ms:.2f} x" if peer in best else "" for peer in peers]
@@ -90,6 +88,6 @@ def roofline(rows: Sequence[Row]) -> "Figure":
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(axis="y", lw=0.4, alpha=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    handles, place = axes.get_legend_handles_labels(), "outside upper center"
-    figure.legend(*handles, frameon=False, loc=place, ncols=3, fontsize=8)
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, loc="outside upper center", ncols=3, fontsize=8)
     return figure

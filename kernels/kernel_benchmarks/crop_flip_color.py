@@ -2,7 +2,6 @@
 torch, torch.compile of it, and a loop over the images with torchvision's transforms, where that is
 installed. There is no backward pass."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -86,13 +85,12 @@ def entries(case: Case) -> list[Entry]:
     inputs = images, offsets, flips, shift, mean
     expected = reference(*inputs, size)
 
-    def entry(name: str, call: Callable, layout: str, mode: str | None, capture: bool) -> Entry:
+    def entry(peer: measure.Peer, layout: str) -> Entry:
         last = layout == "nhwc"
-        call = partial(call, *inputs, size=size, out_dtype=dtype, channels_last=last)
 
         def forward() -> Tensor:
-            with measure.using(mode):
-                return call()
+            with measure.using(peer.mode):
+                return peer.call(*inputs, size=size, out_dtype=dtype, channels_last=last)
 
         def check() -> float:
             measure.poison(torch.empty(expected.shape, dtype=dtype, device=case.device))
@@ -100,19 +98,10 @@ def entries(case: Case) -> list[Entry]:
             in_layout = out.is_contiguous(memory_format=measure.LAYOUTS[layout])
             return measure.error(out, expected) if in_layout else torch.nan
 
-        return Entry(name, layout, forward, None, check, capture)
+        capture = peer.name not in ("ours, composite", "torchvision")
+        return Entry(peer.name, layout, forward, None, check, capture)
 
-    ours = partial(kernels.crop_flip_color, scale=SCALE)
-    peers: list[tuple[str, Callable, str | None, bool]] = [
-        ("ours", ours, "auto", True),
-        ("ours, again", ours, "auto", True),
-        ("ours, composite", ours, "composite", False),
-        ("torch", gather, None, True),
-        ("torch.compile", torch.compile(gather, dynamic=False, fullgraph=True), None, True),
-        ("torchvision", torchvision, None, False),
-    ]
-    return [
-        entry(name, call, layout, mode, capture)
-        for layout in case.layouts
-        for name, call, mode, capture in peers
-    ]
+    peers = measure.ours(partial(kernels.crop_flip_color, scale=SCALE), reference)
+    peers += measure.torchs(gather, reference)
+    peers.append(measure.Peer("torchvision", torchvision, reference))
+    return [entry(peer, layout) for layout in case.layouts for peer in peers]

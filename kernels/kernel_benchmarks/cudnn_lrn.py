@@ -33,10 +33,12 @@ def call(name: str, *args) -> None:
         raise RuntimeError(f"{name}: {library().cudnnGetErrorString(status).decode()}")
 
 
-def new(name: str) -> ctypes.c_void_p:
+def new(name: str, setter: str = "", *values) -> ctypes.c_void_p:
     """A handle or descriptor. It is kept as long as the process: there are few, cached below."""
     made = ctypes.c_void_p()
     call(f"cudnnCreate{name}", ctypes.byref(made))
+    if setter:
+        call(setter, made, *values)
     return made
 
 
@@ -48,17 +50,13 @@ def handle(device: int) -> ctypes.c_void_p:
 
 @lru_cache
 def tensor_descriptor(shape: tuple[int, ...], dtype: torch.dtype, form: int) -> ctypes.c_void_p:
-    made = new("TensorDescriptor")
-    call("cudnnSetTensor4dDescriptor", made, form, TYPES[dtype], *shape)
-    return made
+    return new("TensorDescriptor", "cudnnSetTensor4dDescriptor", form, TYPES[dtype], *shape)
 
 
 @lru_cache
 def norm_descriptor(size: int, alpha: float, beta: float, k: float) -> ctypes.c_void_p:
-    made = new("LRNDescriptor")
-    numbers = map(ctypes.c_double, (alpha, beta, k))
-    call("cudnnSetLRNDescriptor", made, ctypes.c_uint(size), *numbers)
-    return made
+    numbers = (ctypes.c_uint(size), *map(ctypes.c_double, (alpha, beta, k)))
+    return new("LRNDescriptor", "cudnnSetLRNDescriptor", *numbers)
 
 
 def _arguments(x: Tensor, norm: Norm):

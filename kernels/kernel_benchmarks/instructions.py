@@ -9,7 +9,6 @@ multiprocessors has about 28 instructions to spend on an element for every 4 byt
     python -m kernel_benchmarks.instructions [--arch 80 90] [--dtype bf16 fp32] [--all-configs]
 """
 
-import argparse
 import math
 import re
 import subprocess
@@ -17,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -25,7 +23,6 @@ from types import SimpleNamespace
 
 import torch
 import triton
-from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.autotuner import Autotuner
@@ -41,20 +38,15 @@ from alexnet_kernels.gpu import (
 from alexnet_kernels.gpu import response_norm_pool as block
 from kernel_benchmarks.measure import DTYPES, LAYOUTS
 from kernel_benchmarks.momentum_step import shapes
+from kernel_benchmarks.runner import Parser
 
 SHAPES = {"conv1": (128, 96, 55, 55), "conv2": (128, 256, 27, 27), "conv5": (128, 256, 13, 13)}
 
 
-@dataclass
-class Compiled:
-    kernel: str
-    config: str
-    registers: int
-    spilled: int  # bytes of a lane's registers that live in memory
-    widest: int  # bits of the widest access to global memory
-    # of a lane, for each element that the program covers: each branch once, a loop over a strip
-    # each round
-    instructions: float
+# kernel; configuration; registers; bytes of a lane's registers that live in memory; bits of the
+# widest access to global memory; instructions of a lane for each element that the program covers:
+# each branch once, a loop over a strip each round
+Compiled = tuple[str, str, int, int, int, float]
 
 
 @contextmanager
@@ -86,12 +78,6 @@ def _compiling(arch: int) -> Iterator[list[tuple]]:
         driver._active = active
 
 
-def _cuobjdump(option: str, path: str) -> str:
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    command = [str(tool), option, path]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 def _executed(sass: str, rounds: int) -> int:
     """Instructions of the program text, those within a loop `rounds` times."""
     lines = [(int(at, 16), what) for at, what in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(.+?);", sass)]
@@ -111,23 +97,25 @@ def _executed(sass: str, rounds: int) -> int:
 def _inspect(
     elements: int, function: JITFunction, constants: dict, programs: int, compiled
 ) -> Compiled:
+    tool = str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
     with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
         cubin.write(compiled.asm["cubin"])
         cubin.flush()
-        usage, text = (_cuobjdump(option, cubin.name) for option in ("-res-usage", "-sass"))
-    registers, local = (int(re.findall(rf"{name}:(\d+)", usage)[0]) for name in ("REG", "LOCAL"))
+        usage, text = (
+            subprocess.run([tool, option, cubin.name], capture_output=True, text=True, check=True)
+            for option in ("-res-usage", "-sass")
+        )
+    used = dict(re.findall(r"(REG|LOCAL):(\d+)", usage.stdout))
     accesses = re.findall(r"(?:ld|st)\.global[\w.]*?(?:\.v(\d))?\.b(\d+)", compiled.asm["ptx"])
-    names = [name for name in ("M", "ROWS", "STRIP", "BLOCK") if name in constants]
+    widest = max((int(n or 1) * int(bits) for n, bits in accesses), default=0)
     warps = compiled.metadata.num_warps
-    instructions = _executed(text, constants.get("STRIP", 1)) * warps * 32 * programs
-    module, name = function.__module__, function.__name__
-    return Compiled(
-        f"{module.rsplit('.', 1)[1]}.{name.removesuffix('_kernel')}",
-        " ".join([*(f"{name}={constants[name]}" for name in names), f"warps={warps}"]),
-        registers,
-        local,
-        max((int(n or 1) * int(bits) for n, bits in accesses), default=0),
-        instructions / elements,
+    config = [f"{n}={constants[n]}" for n in ("M", "ROWS", "STRIP", "BLOCK") if n in constants]
+    instructions = _executed(text.stdout, constants.get("STRIP", 1)) * warps * 32 * programs
+    module, name = function.__module__.rsplit(".", 1)[1], function.__name__
+    return (
+        f"{module}.{name.removesuffix('_kernel')}",
+        " ".join([*config, f"warps={warps}"]),
+        *(int(used["REG"]), int(used["LOCAL"]), widest, instructions / elements),
     )
 
 
@@ -144,20 +132,20 @@ def measure(
     ours = [m for name, m in list(sys.modules.items()) if name.startswith("alexnet_kernels.gpu")]
     tuners = [v for module in ours for v in vars(module).values() if isinstance(v, Autotuner)]
     before = [tuner.configs for tuner in tuners]
-    most = max((len(configs) for configs in before), default=1) if all_configs else 1
-    rows = []
+    rows: dict[tuple, Compiled] = {}
     try:
-        for i in range(most):
+        for i in range(max(map(len, before)) if all_configs else 1):
             for tuner, configs in zip(tuners, before):
                 tuner.configs = [configs[min(i, len(configs) - 1)]]
                 tuner.cache.clear()
             with _compiling(arch) as launches:
                 call()
-            rows += [_inspect(elements, *launch) for launch in launches]
+            compiled = [_inspect(elements, *launch) for launch in launches]
+            rows |= {row[:2]: row for row in compiled}
     finally:
         for tuner, configs in zip(tuners, before):
             tuner.configs = configs
-    return list({(row.kernel, row.config): row for row in rows}.values())
+    return list(rows.values())
 
 
 Compilation = tuple[str, int, Callable[[], object]]  # a name, how many elements, a call
@@ -167,7 +155,8 @@ def cases(dtype: torch.dtype, layout: str = "nhwc") -> Iterator[Compilation]:
     """What is compiled."""
     empty = partial(torch.empty, device="meta")
     for name, shape in SHAPES.items():
-        yield from _layer(name, shape, dtype, layout)
+        calls = _layer(name, shape, dtype, LAYOUTS[layout])
+        yield from ((f"{name} {what}", math.prod(shape), call) for what, call in calls.items())
     images, mean = empty(128, 256, 256, 3, dtype=torch.uint8), empty(256, 256, 3)
     out = empty(128, 3, 224, 224, dtype=dtype, memory_format=LAYOUTS[layout])
     offsets, flips = empty(128, 2, dtype=torch.int64), empty(128, dtype=torch.bool)
@@ -181,19 +170,13 @@ def cases(dtype: torch.dtype, layout: str = "nhwc") -> Iterator[Compilation]:
 
 
 def _layer(
-    name: str, shape: tuple[int, ...], dtype: torch.dtype, layout: str
-) -> Iterator[Compilation]:
+    name: str, shape: tuple[int, ...], dtype: torch.dtype, form: torch.memory_format
+) -> dict[str, Callable[[], object]]:
     """What follows one convolution."""
-
-    def maps(shape: tuple[int, ...], dtype: torch.dtype = dtype) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta", memory_format=LAYOUTS[layout])
-
-    x = maps(shape)
-    y = maps((*shape[:2], *((side - 3) // 2 + 1 for side in shape[2:])))
-    code, bias = (
-        maps(tuple(y.shape), torch.uint8),
-        torch.empty(shape[1], dtype=dtype, device="meta"),
-    )
+    maps = partial(torch.empty, dtype=dtype, device="meta", memory_format=form)
+    pooled = (*shape[:2], *((side - 3) // 2 + 1 for side in shape[2:]))
+    x, y, code = maps(shape), maps(pooled), maps(pooled, dtype=torch.uint8)
+    bias = torch.empty(shape[1], dtype=dtype, device="meta")
     norm, within = (5, 1e-4, 0.75, 2.0, 2, "before"), (5, 4e-5, 0.75, 1.0)
     lrn, same = local_response_norm, same_map_norm
     calls: dict[str, Callable[[], object]] = {}
@@ -201,21 +184,18 @@ def _layer(
         for what, b in (("LRN", None), ("bias, LRN", bias)):
             calls[what] = partial(lrn.forward, x, b, x, *norm)
             calls[f"{what} backward"] = partial(lrn.backward, x, b, x, x, *norm)
-        if layout == "nhwc":
+        if form == torch.channels_last:
             calls["fused block"] = partial(block.forward, x, bias, y, code, *norm)
     if name == "conv2":
         calls["same-map norm"] = partial(same.forward, x, x, *within)
         calls["same-map norm backward"] = partial(same.backward, x, x, x, *within)
     calls["pool"] = partial(max_pool.forward, x, y, code, 3, 2)
     calls["pool backward"] = partial(max_pool.backward, y, code, x, 3, 2)
-    for what, call in calls.items():
-        yield f"{name} {what}", x.numel(), call
+    return calls
 
 
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    program = "python -m kernel_benchmarks.instructions"
-    form = argparse.ArgumentParser(program, description=__doc__, formatter_class=raw)
+    form = Parser("kernel_benchmarks.instructions", __doc__)
     add = form.add_argument
     add("--arch", type=int, nargs="+", default=[90], help="80 (A100), 90 (H100, H200)")
     add("--dtype", choices=DTYPES, nargs="+", default=["bf16", "fp32"])
@@ -223,16 +203,17 @@ def main() -> None:
     add("--all-configs", action="store_true", help="all that are tried on a device, not the first")
     add("--only", default="", help="cases whose name holds this")
     args = form.parse_args()
-    heads = ("case", "kernel", "configuration", "type", "sm", "regs", "spill", "widest")
     line = "{:32} {:32} {:32} {:5} {:>3} {:>5} {:>5} {:>6} {:>10}"
-    print(line.format(*heads, "instr/elem"))
+    heads = "case kernel configuration type sm regs spill widest instr/elem"
+    print(line.format(*heads.split()))
     for arch, dtype in product(args.arch, args.dtype):
         for name, elements, call in cases(DTYPES[dtype], args.layout):
             if args.only in name:
-                for row in measure(call, elements, arch, args.all_configs):
-                    facts = (row.kernel, row.config, dtype, arch, row.registers, row.spilled)
-                    shown = (*facts, row.widest, f"{row.instructions:.1f}")
-                    print(line.format(name, *shown), flush=True)
+                for kernel, config, *counts, each in measure(
+                    call, elements, arch, args.all_configs
+                ):
+                    facts = (kernel, config, dtype, arch, *counts, f"{each:.1f}")
+                    print(line.format(name, *facts), flush=True)
 
 
 if __name__ == "__main__":

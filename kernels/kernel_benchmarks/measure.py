@@ -23,7 +23,7 @@ from torch import Tensor
 import alexnet_kernels as kernels
 from kernel_benchmarks import record
 from kernel_benchmarks.record import Row
-from kernel_benchmarks.runner import Clock, first_line, log, quantiles, say, take_turns
+from kernel_benchmarks.runner import Clock, first_line, log, quantiles, take_turns
 
 LAYOUTS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -61,9 +61,8 @@ class Case:
         return dict(zip(record.CASE, (*named, self.batch, self.dtype), strict=True))
 
     def floor(self) -> dict[str, int]:
-        """The fewest bytes that each direction must move."""
-        one_way = self.operator.floor(self.dims, self.batch, DTYPES[self.dtype].itemsize)
-        return one_way | ({"both": sum(one_way.values())} if "backward" in one_way else {})
+        """The fewest bytes that each direction must move, forward and maybe backward."""
+        return self.operator.floor(self.dims, self.batch, DTYPES[self.dtype].itemsize)
 
     def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
         """Random numbers of the case's type."""
@@ -102,17 +101,17 @@ class Entry:
 @dataclass(frozen=True)
 class Peer:
     name: str
-    call: Callable[..., Tensor]
-    reference: Callable[..., Tensor]  # what it should compute; run in float64
+    call: Callable[..., Any]
+    reference: Callable[..., Any]  # what it should compute; run in float64
     mode: str | None = None  # of kernels.using
 
 
-def ours(call: Callable[..., Tensor], reference: Callable[..., Tensor]) -> list[Peer]:
+def ours(call: Callable[..., Any], reference: Callable[..., Any]) -> list[Peer]:
     modes = {"ours": "auto", "ours, again": "auto", "ours, composite": "composite"}
     return [Peer(name, call, reference, mode) for name, mode in modes.items()]
 
 
-def torchs(eager: Callable[..., Tensor], reference: Callable[..., Tensor]) -> list[Peer]:
+def torchs(eager: Callable[..., Any], reference: Callable[..., Any]) -> list[Peer]:
     compiled = torch.compile(eager, dynamic=False, fullgraph=True)
     return [Peer("torch", eager, reference), Peer("torch.compile", compiled, reference)]
 
@@ -127,16 +126,14 @@ def differentiable(
         dy: The gradient of the result.
         weights: What has gradients too.
     """
-    references = dict.fromkeys(peer.reference for peer in peers)
+    references = {peer.reference for peer in peers}
     expected = {each: in_float64(each, x, dy, *weights) for each in references}
     entries = []
     for layout in case.layouts:
         form = LAYOUTS[layout]
         leaves = [t.detach().requires_grad_() for t in (x.contiguous(memory_format=form), *weights)]
         gradient = dy.contiguous(memory_format=form)
-        entries += [
-            _entry(peer, layout, leaves, gradient, expected[peer.reference]) for peer in peers
-        ]
+        entries += [_entry(one, layout, leaves, gradient, expected[one.reference]) for one in peers]
     return entries
 
 
@@ -198,72 +195,67 @@ def worst(errors: Iterable[float]) -> float:
 
 def poison(*like: Tensor) -> None:
     """Leave NaN in the memory that the allocator hands out next: an element nobody writes shows."""
-    trap = [torch.full_like(t, torch.nan) for t in like]
-    del trap
+    _ = [torch.full_like(t, torch.nan) for t in like]
 
 
 def saved_bytes(forward: Callable[[], Any]) -> int:
     """What autograd keeps for the backward pass, inputs included, each piece of memory once."""
-    kept: dict[int, Tensor] = {}
+    pieces: dict[int, int] = {}
 
     def pack(t: Tensor) -> Tensor:
-        kept[t.untyped_storage().data_ptr()] = t
+        pieces[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        y = forward()
-    del y
-    return sum(t.untyped_storage().nbytes() for t in kept.values())
+        _ = forward()
+    return sum(pieces.values())
 
 
 def copier(case: Case) -> Entry:
     """Copies, forward and backward, as many bytes as the operator must move: half read, half
     written."""
-    pairs = {
-        direction: case.integers(256, 2, count // 2, dtype=torch.uint8).unbind()
-        for direction, count in case.floor().items()
-        if direction != "both"
-    }
+    floor = case.floor()
+    halves = {way: case.integers(256, 2, floor[way] // 2, dtype=torch.uint8) for way in floor}
 
-    def copy(direction: str) -> None:
-        target, source = pairs[direction]
-        target.copy_(source)
+    def copy(way: str, _: Any = None) -> None:
+        halves[way][0].copy_(halves[way][1])
 
-    backward = (lambda _: copy("backward")) if "backward" in pairs else None
-    return Entry("copy", "", lambda: copy("forward"), backward)
+    backward = partial(copy, "backward") if "backward" in floor else None
+    return Entry("copy", "", partial(copy, "forward"), backward)
 
 
 # --- one case ---
 
 
-def measure(case: Case, clock: Clock, copy_gb_per_s: float, args: argparse.Namespace) -> list[Row]:
+def measure(
+    case: Case, clock: Clock, bandwidth: Callable[[], float], args: argparse.Namespace
+) -> list[Row]:
     """Check and time all implementations of a case.
+
+    Args:
+        bandwidth: Gives that of a large copy, in GB/s.
 
     Returns:
         A row for each implementation, layout, direction and method, and one with the reason for
         each implementation that is wrong or cannot run; without the columns that all have alike.
     """
-    say(f"{case}: inputs and float64 reference")
     if clock.cuda:
         gc.collect()  # the last case's tensors
         torch.cuda.empty_cache()
-    seed = args.seed if args.seed is not None else random.randrange(2**31)
-    case.generator.manual_seed(seed)
-    entries = [*case.operator.entries(case), copier(case)]
-    names = {*(args.implementations or [entry.implementation for entry in entries]), "copy"}
+    common = {"seed": random.randrange(2**31) if args.seed is None else args.seed}
+    common["copy_gb_per_s"] = bandwidth()
+    case.generator.manual_seed(common["seed"])
     skipped: list[Row] = []
     ready: list[tuple[Entry, Row]] = []
-    for entry in entries:
-        if entry.implementation not in names:
+    for entry in [*case.operator.entries(case), copier(case)]:
+        if args.implementations and entry.implementation not in (*args.implementations, "copy"):
             continue
-        say(f"{case}: checking {entry.implementation}")
-        facts: Row = {"implementation": entry.implementation, "layout": entry.layout}
-        facts |= {"seed": seed, "copy_gb_per_s": copy_gb_per_s}
+        facts = common | {"implementation": entry.implementation, "layout": entry.layout}
         try:
             facts |= examine(entry, case)
         except Exception as problem:  # an implementation that cannot run is a finding
             facts["note"] = f"skipped: {first_line(problem)}"
-        if facts.get("note"):
+        if "note" in facts:
             skipped.append(facts)
         else:
             ready.append((entry, facts))
@@ -298,31 +290,30 @@ def timed(
     gc.collect()
     gc.disable()
     try:
-        methods = {"cold" if clock.cuda else "wall": single_calls(entries, clock, args, str(case))}
+        methods = {"cold" if clock.cuda else "wall": single_calls(entries, clock, args)}
         if clock.cuda:
-            methods["graph"] = replays(entries, clock, args, str(case))
+            methods["graph"] = replays(entries, clock, args)
     finally:
         gc.enable()
     # at once, while the clocks are still those of the work
     sm_mhz = record.nvidia_smi("clocks.sm") if clock.cuda else ""
     rows, floor = [], case.floor()
+    floor["both"] = sum(floor.values())
     for method, samples in methods.items():
         for (number, direction), times in samples.items():
-            facts = ready[number][1]
-            row = facts | {"direction": direction, "method": method, "sm_mhz": sm_mhz}
-            row |= quantiles(times) | {"floor_bytes": floor[direction]}
-            speed = floor[direction] / row["median_ms"] / 1e6
-            percent = 100 * speed / facts["copy_gb_per_s"]
-            rows.append(row | {"gb_per_s": speed, "percent_of_copy": percent})
+            row = ready[number][1] | quantiles(times)
+            row |= {"direction": direction, "method": method, "sm_mhz": sm_mhz}
+            row["floor_bytes"] = floor[direction]
+            row["gb_per_s"] = floor[direction] / row["median_ms"] / 1e6
+            row["percent_of_copy"] = 100 * row["gb_per_s"] / row["copy_gb_per_s"]
+            rows.append(row)
     return rows
 
 
 Samples = dict[tuple[int, str], list[float]]  # milliseconds by the entry's number and direction
 
 
-def single_calls(
-    entries: Sequence[Entry], clock: Clock, args: argparse.Namespace, title: str
-) -> Samples:
+def single_calls(entries: Sequence[Entry], clock: Clock, args: argparse.Namespace) -> Samples:
     def sample(entry: Entry) -> dict[str, float]:
         forward, state = clock.sample(entry.forward)
         if not entry.backward:
@@ -331,7 +322,7 @@ def single_calls(
         return {"forward": forward, "backward": backward, "both": forward + backward}
 
     samplers = {number: partial(sample, entry) for number, entry in enumerate(entries)}
-    turns = take_turns(samplers, args.runs, args.seconds, title)
+    turns = take_turns(samplers, args.runs, args.seconds)
     return {
         (number, direction): [each[direction] for each in samples]
         for number, samples in turns.items()
@@ -339,20 +330,15 @@ def single_calls(
     }
 
 
-def replays(
-    entries: Sequence[Entry], clock: Clock, args: argparse.Namespace, title: str
-) -> Samples:
+def replays(entries: Sequence[Entry], clock: Clock, args: argparse.Namespace) -> Samples:
     """The same for CUDA graphs of the forward pass, and of forward and backward. What cannot be
     captured is left out."""
     # one pool for all: they never run at once, and nobody reads their results
     pool = torch.cuda.graph_pool_handle()
     samplers: dict[tuple[int, str], Callable[[], float]] = {}
     for number, entry in enumerate(entries):
-        calls: dict[str, Callable[[], Any]] = {"forward": entry.forward}
-        if entry.backward:
-            calls["both"] = entry.once
+        calls = {"forward": entry.forward} | ({"both": entry.once} if entry.backward else {})
         for direction, call in calls.items() if entry.capture else ():
-            say(f"{title}: capturing {entry.implementation}")
             graph = torch.cuda.CUDAGraph()
             try:
                 with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()):
@@ -363,7 +349,7 @@ def replays(
                 pool = torch.cuda.graph_pool_handle()  # torch thinks the old one is in use
                 continue
             graph.replay()
-            alone = clock.time(graph.replay, cold=False)
-            repeat = max(1, min(50, math.ceil(1.0 / max(alone, 1e-3))))  # some 1 ms per sample
+            alone = max(clock.time(graph.replay, cold=False), 0.02)
+            repeat = math.ceil(1.0 / alone)  # some 1 ms per sample, 50 replays at most
             samplers[number, direction] = partial(clock.time, graph.replay, False, repeat)
-    return take_turns(samplers, args.runs, args.seconds / 2, title)
+    return take_turns(samplers, args.runs, args.seconds / 2)

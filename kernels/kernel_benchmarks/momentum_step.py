@@ -61,9 +61,13 @@ def entries(case: Case) -> list[Entry]:
     decays = [DECAY if w.dim() > 1 else 0.0 for w in weights]
 
     def entry(
-        name: str, step: Callable, params: list[Tensor], velocities: list[Tensor], scale: float,
+        name: str,
+        step: Callable,
+        params: list[Tensor],
+        velocities: list[Tensor],
+        scale: float,
         capture: bool = True,
-    ) -> Entry:  # fmt: skip
+    ) -> Entry:
         """scale: what turns `velocities` into the paper's."""
 
         def check() -> float:
@@ -77,7 +81,7 @@ def entries(case: Case) -> list[Entry]:
 
         return Entry(name, "", step, None, check, capture)
 
-    def rule(name: str, call: Callable, mode: str | None = None) -> Entry:
+    def rule(name: str, call: Callable, mode: str | None) -> Entry:
         params, velocities = [w.clone() for w in weights], [v.clone() for v in speeds]
 
         def step() -> None:
@@ -86,29 +90,22 @@ def entries(case: Case) -> list[Entry]:
 
         return entry(name, step, params, velocities, 1.0, capture=mode != "composite")
 
-    def sgd(name: str, **kind: bool) -> Entry:
+    def sgd(kind: str) -> Entry:
         params = [w.clone().requires_grad_() for w in weights]
         groups = [
             {"params": [w for w, d in zip(params, decays) if d == decay], "weight_decay": decay}
             for decay in (DECAY, 0.0)
         ]
-        optimizer = torch.optim.SGD(groups, lr=RATE, momentum=MOMENTUM, **kind)
+        optimizer = torch.optim.SGD(groups, lr=RATE, momentum=MOMENTUM, **{kind: True})
         for w, g, v in zip(params, grads, speeds):
             w.grad = g
             optimizer.state[w]["momentum_buffer"] = -v / RATE
         velocities = [optimizer.state[w]["momentum_buffer"] for w in params]
-        return entry(name, optimizer.step, params, velocities, -RATE)
+        return entry(f"SGD, {kind}", optimizer.step, params, velocities, -RATE)
 
     on_device = partial(torch.tensor, device=case.device)  # which a CUDA graph needs
     on_decays = [on_device(decay) for decay in decays]
     ours = partial(kernels.momentum_step_, lr=on_device(RATE), weight_decay=on_decays)
-    plain = partial(eager, decays=decays)
-    return [
-        rule("ours", ours, "auto"),
-        rule("ours, again", ours, "auto"),
-        rule("ours, composite", ours, "composite"),
-        rule("torch", plain),
-        rule("torch.compile", torch.compile(plain, dynamic=False, fullgraph=True)),
-        sgd("SGD, foreach", foreach=True),
-        sgd("SGD, fused", fused=True),
-    ]
+    peers = measure.ours(ours, eager) + measure.torchs(partial(eager, decays=decays), eager)
+    rules = [rule(peer.name, peer.call, peer.mode) for peer in peers]
+    return [*rules, sgd("foreach"), sgd("fused")]

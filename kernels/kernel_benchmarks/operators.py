@@ -1,56 +1,33 @@
 """Operators beside their peers, and the targets beside what was measured.
 
     python -m kernel_benchmarks.operators                                     # in kernels/
-    python -m kernel_benchmarks.operators local_response_norm --shapes 96x55x55 --batch 64
+    python -m kernel_benchmarks.operators local_response_norm --batch 64
 
 What matters most comes first, each case's rows are in results/ as soon as it is done, and a run
-that was stopped, or whose budget was spent, goes on where it ended. README.md says more.
+that was stopped goes on where it ended. README.md says more.
 """
 
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from itertools import product
 from typing import Any
 
 import torch
 
-from kernel_benchmarks import (
-    crop_flip_color,
-    local_response_norm,
-    max_pool,
-    measure,
-    momentum_step,
-    record,
-    report,
-    response_norm_pool,
-    runner,
-    same_map_norm,
-    script,
-)
-from kernel_benchmarks.measure import Case, Dims
-from kernel_benchmarks.record import InputError, Row
+from kernel_benchmarks import chart, measure, record, report, runner
+from kernel_benchmarks.measure import Case
+from kernel_benchmarks.record import Row
 
-OPERATORS: dict[str, Any] = {
-    operator.NAME: operator
-    for operator in (
-        *(local_response_norm, max_pool, response_norm_pool, same_map_norm),
-        *(crop_flip_color, momentum_step),
-    )
-}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "cpu": {"batch": [16], "dtype": ["fp32"], "layouts": ["nchw"], "runs": 20, "seconds": 10.0},
-    "cuda": {
-        "batch": [1024, 128],
-        "dtype": ["bf16", "fp32"],
-        "layouts": ["nhwc", "nchw"],
-        "runs": 50,
-        "seconds": 1.5,  # so that all cases fit into the budget
-    },
-}
-TINY: dict[str, Any] = {"batch": [2], "runs": 2, "seconds": 0.5}
+OPERATORS: dict[str, Any] = {n: import_module(f"kernel_benchmarks.{n}") for n in chart.SHORT}
+CPU: dict[str, Any] = {"batch": [16], "dtype": ["fp32"], "layouts": ["nchw"]}
+CPU |= {"runs": 20, "seconds": 10.0}
+GPU: dict[str, Any] = {"batch": [1024, 128], "dtype": ["bf16", "fp32"], "layouts": ["nhwc", "nchw"]}
+GPU |= {"runs": 50, "seconds": 1.5}  # so that all cases fit into eight minutes
+TINY = {"batch": [2], "runs": 2, "seconds": 0.5}
 
 
 # --- the targets ---
@@ -116,29 +93,20 @@ CPU_TARGETS = (  # fp32, batch 16
 )
 
 
-def verdicts(rows: Sequence[Row], tiny: bool = False) -> str:
-    """The targets beside what was measured.
-
-    Args:
-        rows: Of one machine; targets of another kind of device are not judged.
-        tiny: Whether the sizes mean nothing.
-    """
+def verdicts(rows: Sequence[Row]) -> str:
+    """The targets beside what was measured. rows: of one machine, or a GPU and a CPU."""
     lines = [["on ", "target ", "wanted", "measured", " "]]
     kinds = (("GPU", GPU_TARGETS, "bf16", 1024), ("CPU", CPU_TARGETS, "fp32", 16))
     for device, targets, dtype, batch in kinds:
         method = "cold" if device == "GPU" else "wall"
         bests = list(report.comparisons(row for row in rows if row["method"] == method))
         for target in targets:
-            value = target.value(bests, dtype, TINY["batch"][0] if tiny else batch)
-            unit, is_most = " %" if target.kind == "percent" else " x", target.kind == "saved"
-            if value is None:
-                verdict = "not measured"
-            elif tiny:
-                verdict = "tiny: no verdict"
-            else:
-                met = value <= target.limit if is_most else value >= target.limit
-                verdict = "met" if met else "missed"
-            limit = f"{'<=' if is_most else '>='} {target.limit:g}{unit}"
+            value = target.value(bests, dtype, batch)
+            unit = " %" if target.kind == "percent" else " x"
+            relation, sign = ("<=", -1) if target.kind == "saved" else (">=", 1)
+            limit, verdict = f"{relation} {target.limit:g}{unit}", "not measured"
+            if value is not None:
+                verdict = "met" if sign * value >= sign * target.limit else "missed"
             shown = "" if value is None else f"{value:.3g}{unit}"
             lines.append([device, target.what, limit, shown, verdict])
     return (
@@ -150,100 +118,58 @@ def verdicts(rows: Sequence[Row], tiny: bool = False) -> str:
 # --- the run ---
 
 
-def cases(operator: Any, args: argparse.Namespace) -> list[Case]:
-    """All cases of an operator that the options name."""
-    known = operator.TINY if args.tiny else operator.SHAPES
-    shapes = {text: known.get(text) or _dims(text, operator) for text in args.shapes or known}
-    fixed = getattr(operator, "FIXED", {})  # what the operator does not vary in
-    options = {name: fixed.get(name, getattr(args, name)) for name in ("batch", "dtype", "layouts")}
-    made = []
-    for (layer, dims), dtype, batch in product(shapes.items(), options["dtype"], options["batch"]):
-        # only the large batch is measured in a second layout
-        layouts = options["layouts"][: None if batch in (0, max(args.batch)) else 1]
-        layer, generator = layer if layer in known else "", torch.Generator(args.device)
-        rest = (batch, dtype, tuple(layouts), args.device, generator)
-        made.append(Case(operator, layer, dims, *rest))
-    return made
-
-
-def _dims(text: str, operator: Any) -> Dims:
-    example = next(iter(operator.SHAPES.values()))
-    try:
-        dims = tuple(script.positive(part) for part in text.split("x"))
-    except argparse.ArgumentTypeError:
-        dims = ()
-    if len(dims) != len(example):
-        names = ", ".join(operator.SHAPES)
-        raise InputError(
-            f"--shapes {text}: give {names} or a size such as {measure.label(example)}"
-        )
-    return dims
-
-
 def plan(args: argparse.Namespace) -> list[Case]:
-    """All cases, the most important first: bf16 before fp32 and the large batch before the small,
-    conv1 before the rest."""
-    rank = {"conv1": 0, "conv2": 1}
-    large = (0, max(args.batch))
-    return sorted(
-        (case for name in args.operators for case in cases(OPERATORS[name], args)),
-        key=lambda c: (c.dtype != args.dtype[0], c.batch not in large, rank.get(c.layer, 2)),
-    )
+    """All cases that the options name, the most important first: bf16 before fp32 and the large
+    batch before the small, conv1 before the rest."""
+    cases, rank, large = list[Case](), {"conv1": 0, "conv2": 1}, (0, max(args.batch))
+    for operator in (OPERATORS[name] for name in args.operators):
+        shapes = (operator.TINY if args.tiny else operator.SHAPES).items()
+        settings = vars(args) | getattr(operator, "FIXED", {})  # what it does not vary in
+        for (layer, dims), dtype, batch in product(shapes, settings["dtype"], settings["batch"]):
+            # only the large batch is measured in a second layout
+            layouts = settings["layouts"][: None if batch in large else 1]
+            rest = (batch, dtype, tuple(layouts), args.device, torch.Generator(args.device))
+            cases.append(Case(operator, layer, dims, *rest))
+    cases.sort(key=lambda c: (c.dtype != args.dtype[0], c.batch not in large, rank.get(c.layer, 2)))
+    return cases
 
 
 def parser() -> argparse.ArgumentParser:
-    form = script.parser("kernel_benchmarks.operators", __doc__, record.ARCHIVE)
-    add, names = form.add_argument, ", ".join(OPERATORS)
-    add("operators", nargs="*", metavar="NAME", help=f"only these; all: {names}")
-    add("--shapes", nargs="+", metavar="SHAPE", help="of one operator: layers, or 96x55x55")
-    add("--batch", type=script.positive, nargs="+", metavar="N", help="images")
+    form = runner.parser("kernel_benchmarks.operators", __doc__, record.ARCHIVE)
+    add = form.add_argument
+    names = runner.one_of(OPERATORS)
+    add("operators", nargs="*", type=names, default=list(OPERATORS), help=", ".join(OPERATORS))
+    add("--batch", type=runner.positive, nargs="+", metavar="N", help="images")
     add("--dtype", choices=tuple(measure.DTYPES), nargs="+")
     add("--layouts", choices=tuple(measure.LAYOUTS), nargs="+", help="ratios are to the first")
     add("--implementations", nargs="+", metavar="NAME", help='as "ours, composite" torch')
     add("--seed", type=int, help="of the random inputs (default: a new one for each case)")
-    script.add_limits(form, runs=None, time=None, budget=480.0)
+    runner.add_limits(form, runs=None, time=None)
     return form
 
 
-def settle(args: argparse.Namespace) -> None:
-    """Check the options and fill in the defaults, which are the device's."""
-    script.settle(args)
-    args.operators = script.chosen(args.operators, OPERATORS, list(OPERATORS))
-    if args.shapes and len(args.operators) > 1:
-        raise InputError("--shapes are of one operator; name it")
-    for name, value in (DEFAULTS[args.device] | (TINY if args.tiny else {})).items():
+def work(args: argparse.Namespace) -> int:
+    gpu = args.device == "cuda"
+    for name, value in ((GPU if gpu else CPU) | (TINY if args.tiny else {})).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    # not the default stream, which no CUDA graph can capture
+    with torch.cuda.stream(torch.cuda.Stream() if gpu else None):
+        clock, size = runner.Clock(args.device), 2**23 if args.tiny else 2**30 if gpu else 2**28
+        bandwidth = cache(partial(runner.copy_bandwidth, clock, args.device, size))
+        tasks = []
+        for case in plan(args):
+            measured = partial(measure.measure, case, clock, bandwidth, args)
+            file = args.out / f"{case.operator.NAME}.csv"
+            tasks.append(runner.Task(str(case), case.key(), measured, file))
+        origin = record.machine(args.device, args.commit)
+        rows, failed = runner.run(tasks, record.COLUMNS, origin, args)
+    print(f"{report.summary(rows)}\n\nrows: {args.out}\n\n{verdicts([] if args.tiny else rows)}")
+    return int(bool(failed))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-
-    def work() -> int:
-        settle(args)
-        clock, gpu = runner.Clock(args.device), args.device == "cuda"
-        size = 2**23 if args.tiny else 2**30 if gpu else 2**28
-        tasks, ceiling = [], list[float]()
-
-        def measured(case: Case) -> list[Row]:
-            ceiling.extend([] if ceiling else [runner.copy_bandwidth(clock, args.device, size)])
-            return measure.measure(case, clock, ceiling[0], args)
-
-        for case in plan(args):
-            file = args.out / f"{case.operator.NAME}.csv"
-            tasks.append(runner.Task(str(case), case.key(), partial(measured, case), file))
-        origin = record.machine(args.device, args.commit)
-        # not the default stream, which no CUDA graph can capture
-        with torch.cuda.stream(torch.cuda.Stream() if gpu else None):
-            _, left = runner.run(tasks, record.COLUMNS, origin, args)
-        rows = [row for task in tasks for row in task.held(origin, record.COLUMNS)]
-        print(f"{report.summary(rows)}\n\nrows: {args.out}\n")
-        if left:
-            print(f"not measured, run again to go on: {', '.join(left)}\n")
-        print(verdicts(rows, args.tiny))
-        return 1 if left else 0
-
-    return script.guarded(work)
+    return runner.main(parser(), argv, work)
 
 
 if __name__ == "__main__":

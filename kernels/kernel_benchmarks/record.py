@@ -10,8 +10,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def machine(device: str, commit: str | None = None, sources: Sequence[Path] = SO
     Args:
         device: "cpu" or "cuda".
         commit: What to say in a copy of the files that is no git checkout.
-        sources: Files and folders of code that a time depends on.
+        sources: Folders of code that a time depends on.
     """
     gpu = device == "cuda"
     # measured rows do not count as changes: every run adds some
@@ -88,8 +88,7 @@ def source_digest(sources: Sequence[Path] = SOURCES) -> str:
     """A digest of every source file in some folders, which tells versions apart without git."""
     digest = sha256()
     for source in sources:
-        files = source.rglob("*") if source.is_dir() else [source]
-        for path in sorted(path for path in files if path.suffix in SUFFIXES):
+        for path in sorted(path for path in source.rglob("*") if path.suffix in SUFFIXES):
             digest.update(f"{path.relative_to(source.parent)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -113,48 +112,31 @@ def read(path: Path, columns: Sequence[str] = COLUMNS) -> list[Row]:
     Raises:
         InputError: The file has other columns, or is damaged.
     """
+    number = 0
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"{path} is no file; name another with --out")
-        text = path.read_text() if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        reason = f"cannot be read as a CSV ({_reason(error)})"
-        raise InputError(f"{path} {reason}; name another file with --out") from None
-    if not text:
-        return []
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        if next(reader) != list(columns):
-            raise InputError(
-                f"{path} has other columns than this version writes; move it away, "
-                "or name another file with --out"
-            )
-        rows = [_parsed(columns, values) for values in reader]
-        if not text.endswith("\n"):
+        if not path.exists():
+            return []
+        if not path.is_file():
+            raise ValueError("no file")
+        text, rows = path.read_text(), []
+        for number, values in enumerate(csv.reader(io.StringIO(text, newline="")), 1):
+            if number == 1 and values != list(columns):
+                raise ValueError("other columns than this version writes")
+            if len(values) != len(columns):
+                raise ValueError(f"{len(values)} fields of {len(columns)}")
+            if number > 1:
+                pairs = zip(columns, values, strict=True)
+                rows.append({name: _value(name, text) for name, text in pairs})
+        if text and not text.endswith("\n"):
             raise ValueError("cut off at its end")
-    except InputError:
-        raise
-    except (ValueError, csv.Error) as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: {error}; mend or remove that line, "
-            "or name another file with --out"
-        ) from None
+    except (OSError, ValueError, csv.Error) as error:
+        place = f"{path}, line {number}: {error}"
+        raise InputError(f"{place}; mend it, or name another file with --out") from None
     return rows
 
 
-def _parsed(columns: Sequence[str], values: Sequence[str]) -> Row:
-    if len(values) != len(columns):
-        raise ValueError(f"{len(values)} fields of {len(columns)}")
-    return {name: _value(name, text) for name, text in zip(columns, values, strict=True)}
-
-
 def _value(name: str, text: str) -> str | float | None:
-    if name not in NUMBERS:
-        return text
-    try:
-        return float(text) if text else None
-    except ValueError:
-        raise ValueError(f"{text!r} is no number for {name}") from None
+    return text if name not in NUMBERS else float(text) if text else None
 
 
 def _text(value: Any) -> str:
@@ -166,57 +148,37 @@ def written(row: Row) -> Row:
     return {name: _value(name, _text(value)) for name, value in row.items()}
 
 
-def held(path: Path, expected: Row, columns: Sequence[str] = COLUMNS) -> list[Row]:
-    """The rows of a CSV that have these values, as they are once written."""
-    values = written(expected).items()
-    return [row for row in read(path, columns) if values <= row.items()]
-
-
-def check(path: Path, columns: Sequence[str] = COLUMNS) -> None:
-    """Raise InputError, before anything is measured, where a CSV could not be added to."""
-    read(path, columns)
-    with _writing(path) as part:
-        part.touch()
-
-
-def append(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
+def append(path: Path, rows: Collection[Row], columns: Sequence[str] = COLUMNS) -> list[Row]:
     """Add rows to a CSV: all of them or none, also when killed. A row without a time gets that of
-    now."""
-    check(path, columns)
-    before = path.read_text() if path.exists() else ""
-    text, stamp = io.StringIO(), now()
+    now. No rows only show whether some could be added.
+
+    Returns:
+        The rows as they are read again.
+
+    Raises:
+        InputError: The file cannot be added to, and is left as it was.
+    """
+    before = path.read_text() if read(path, columns) else ""
+    text, stamp = io.StringIO(), {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     if not before:
         writer.writeheader()
     for row in rows:
-        written = {name: _text(value) for name, value in row.items()}
-        writer.writerow(written | {"time": row.get("time") or stamp})
-    with _writing(path) as part:
-        part.write_text(before + text.getvalue())
-        part.replace(path)
-
-
-def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """Give the file to write first, beside `path`; remove it afterwards. Raises InputError."""
+        values = {name: _text(value) for name, value in row.items()}
+        writer.writerow(values | ({} if row.get("time") else stamp))
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.unlink(missing_ok=True)
+        part.write_text(before + text.getvalue())
+        if rows:
+            part.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        reason = f"cannot be written ({_reason(error)})"
+        reason = f"cannot be written ({error.strerror})"
         raise InputError(f"{path} {reason}; name another file with --out") from None
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror or "") if isinstance(error, OSError) else "it is no text"
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    return read(path, columns)[-len(rows) :] if rows else []
 
 
 def of_last_device(rows: Iterable[Row], cuda: bool) -> list[Row]:

@@ -5,6 +5,8 @@ from typing import Any
 
 from kernel_benchmarks.record import CASE, NUMBERS, Row
 
+SAME = (*CASE, "implementation", "layout", "direction", "method")
+
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Aligned text; the first row is the heading, and its names are flush left where they end in a
@@ -42,20 +44,21 @@ def where(row: Row) -> str:
     threads = "" if row["cuda"] else f", threads: {row['threads']:.0f}"
     changes = " with changes" if row["dirty"] == "yes" else ""
     text = f"{row['device']}{threads}, torch {row['torch']}, commit {row['commit']}{changes}"
-    if row["busy_percent"] > 10:
-        busy = f"{row['busy_percent']:.0f} % of the processors busy at the start"
-        text += f"\nOther programs kept {busy}."
-    return text
+    busy = f"\nOther programs kept {row['busy_percent']:.0f} % of the processors busy at the start."
+    return text + busy * (row["busy_percent"] > 10)
 
 
-def title(row: Row) -> str:
-    batch = f"batch {row['batch']:.0f}, " if row["batch"] else ""
-    return f"{row['operator']}, {row['layer']} {row['shape']}, {batch}{row['dtype']}"
+def page(rows: Sequence[Row], names: Sequence[str], *headings: str) -> str:
+    """The machine, some columns of its rows, and the rows' notes."""
+    if not rows:
+        return "Nothing was measured."
+    who = [" ".join(filter(None, (r["implementation"], r.get("layout")))) for r in rows]
+    notes = [f"{r['case']}, {name}: {r['note']}" for r, name in zip(rows, who) if r["note"]]
+    return "\n".join([where(rows[0]), *headings, "", listing(rows, names), *notes])
 
 
-def latest(rows: Iterable[Row]) -> list[Row]:
-    """Of rows that measure the same thing the last."""
-    names = (*CASE, "implementation", "layout", "direction", "method")
+def latest(rows: Iterable[Row], names: Sequence[str] = SAME) -> list[Row]:
+    """Of rows that measure the same thing, for which these columns are alike, the last."""
     return list({tuple(row[name] for name in names): row for row in rows}.values())
 
 
@@ -82,19 +85,16 @@ def summary(rows: Sequence[Row]) -> str:
     many times as fast as ours, in the first layout of the case, it is. The line "ours, again" is
     the same code timed as if it were a peer: how far its ratio is from 1 is how finely the table
     can be read."""
-    if not rows:
-        return "Nothing was measured."
-    shown, notes, ours = [], [], dict[tuple, float]()
+    shown, ours = [], dict[tuple, float]()
     for row in latest(rows):
-        case, implementation = title(row), row["implementation"]
-        if row["note"]:
-            notes.append(f"{case}, {implementation} {row['layout']}: {row['note']}")
-            continue
+        batch = f"batch {row['batch']:.0f}, " if row["batch"] else ""
+        case = f"{row['operator']}, {row['layer']} {row['shape']}, {batch}{row['dtype']}"
         group, ms = (case, row["direction"], row["method"]), row["median_ms"]
-        if implementation == "ours":
+        if row["implementation"] == "ours" and ms:
             ours.setdefault(group, ms)
-        shown.append(row | {"case": case, "ratio": ours[group] / ms if group in ours else None})
+        ratio = ours[group] / ms if ms and group in ours else None
+        shown.append(row | {"case": case, "ratio": ratio})
     names = ("case", "implementation", "layout", "direction", "method", "median_ms")
-    text = listing(shown, (*names, "percent_of_copy", "ratio", "saved_bytes", "error"))
-    copy = f"copy: {rows[0]['copy_gb_per_s']:.4g} GB/s"
-    return "\n".join([where(rows[0]), copy, "", text, *notes])
+    more = ("percent_of_copy", "ratio", "saved_bytes", "error")
+    copy = [f"copy: {row['copy_gb_per_s']:.4g} GB/s" for row in rows[:1]]
+    return page(shown, (*names, *more), *copy)

@@ -1,4 +1,4 @@
-"""How times are taken and kept, for every benchmark of this repository.
+"""How times are taken and kept, and the command line, for every benchmark of this repository.
 
 Contestants take turns, round by round, in a new order each, so that drift (clocks, temperature,
 other programs) meets all alike. Medians and 20 % and 80 % quantiles of the rounds after a warm-up
@@ -9,20 +9,27 @@ is done, and what a file holds already, of the same code on the same machine, is
 import argparse
 import math
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from subprocess import SubprocessError
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
 
 from kernel_benchmarks import record
-from kernel_benchmarks.record import QUANTILES, Row
+from kernel_benchmarks.record import HERE, QUANTILES, InputError, Row
+
+ROOT = HERE.parents[1]
+TINY_FOLDER = ROOT / "runs" / "benchmarks"
+
+Reader = Callable[[str], Any]  # of an option's text
 
 WARM_UP, WARM_SECONDS = 2, 0.2  # at least so many rounds, and so long, are not kept
 FEWEST = 5  # rounds that are kept however long they take
@@ -69,8 +76,7 @@ class Clock:
 
     def median(self, call: Callable[[], object], runs: int, cold: bool = True) -> float:
         """The median in milliseconds of `runs` calls, after half as many that do not count."""
-        times = [self.time(call, cold) for _ in range(runs + runs // 2)]
-        return float(np.median(times[runs // 2 :]))
+        return float(np.median([self.time(call, cold) for _ in range(3 * runs // 2)][runs // 2 :]))
 
 
 def copy_bandwidth(clock: Clock, device: str, size: int) -> float:
@@ -87,7 +93,6 @@ def take_turns(
     samplers: Mapping[K, Callable[[], S]],
     runs: int,
     seconds: float = math.inf,
-    title: str = "",
     warm_up: int = WARM_UP,
 ) -> dict[K, list[S]]:
     """Take a sample of each, round by round, in a new order each.
@@ -96,7 +101,6 @@ def take_turns(
         samplers: What gives a sample, by name.
         runs: Rounds that are kept at most.
         seconds: Begin no round after so long, once FEWEST are kept.
-        title: What to say on the terminal meanwhile.
         warm_up: Rounds that are not kept at least.
 
     Returns:
@@ -107,7 +111,6 @@ def take_turns(
     while kept < runs and (kept < FEWEST or time.perf_counter() - began <= seconds):
         warming = rounds < warm_up or time.perf_counter() - began < WARM_SECONDS
         rounds, kept = rounds + 1, kept + (not warming)
-        say(f"{title}: {'warming up' if warming else f'round {kept} of {runs}'}")
         for name in random.sample(list(samplers), len(samplers)):
             sample = samplers[name]()
             if not warming:
@@ -118,29 +121,31 @@ def take_turns(
 def quantiles(samples: Sequence[float], names: Sequence[str] = QUANTILES) -> Row:
     """The columns of a row that hold how many samples there are, their median, and their 20 % and
     80 % quantiles."""
-    median, low, high = (float(q) for q in np.percentile(samples, [50, 20, 80]))
-    return dict(zip(names, (len(samples), median, low, high), strict=True))
+    return dict(zip(names, (len(samples), *map(float, np.percentile(samples, [50, 20, 80])))))
 
 
 def timed(
-    calls: Mapping[str, Callable[[], object]], args: argparse.Namespace, title: str, steps: int = 1
+    calls: Mapping[str, Callable[[], object]], args: argparse.Namespace, steps: int = 1
 ) -> list[Row]:
     """A row for each call with the times of one of the `steps` that it does."""
     clock = Clock(args.device)
     samplers = {name: partial(clock.time, call) for name, call in calls.items()}
-    turns = take_turns(samplers, args.runs, args.seconds, title)
+    turns = take_turns(samplers, args.runs, args.seconds)
     return [
         {"implementation": name} | quantiles([ms / steps for ms in times])
         for name, times in turns.items()
     ]
 
 
-def times_of(rows: Sequence[Row], peer: str) -> None:
-    """Fill in how many times as many images a second each contestant does as its peer."""
+def times_of(rows: list[Row], peer: str, targets: Mapping[str, float]) -> list[Row]:
+    """Fill in how many times as many images a second each contestant does as its peer, and its
+    target."""
     rates = {row["implementation"]: row["images_per_s"] for row in rows}
     for row in rows:
+        row["wanted"] = targets.get(row["implementation"])
         if peer in rates and row["implementation"] != peer:
             row |= {"against": peer, "ratio": row["images_per_s"] / rates[peer]}
+    return rows
 
 
 # --- tasks ---
@@ -154,17 +159,15 @@ class Task:
     key: Row  # the columns that say what is measured
     measure: Callable[[], list[Row]]  # its rows, without `key` and where they were measured
     file: Path
-    kind: Hashable = ""  # tasks of one kind take about as long as each other
     needed: Collection[Row] = ({},)  # what rows the file must hold, each at least once
 
     def held(self, origin: Row, columns: Sequence[str]) -> list[Row]:
         """What the file holds of it, of this code on this machine; none unless it is all."""
         code = {name: origin[name] for name in ("source", *record.MACHINE)}
-        rows = record.held(self.file, code | self.key, columns)
-        kinds = [record.written(need).items() for need in self.needed]
-        if not all(any(kind <= row.items() for row in rows) for kind in kinds):
-            return []
-        return [row for row in rows if any(kind <= row.items() for kind in kinds)]
+        kinds = [record.written(code | self.key | need).items() for need in self.needed]
+        rows = record.read(self.file, columns)
+        each = [[row for row in rows if kind <= row.items()] for kind in kinds]
+        return [row for some in each for row in some] if all(each) else []
 
 
 def run(
@@ -175,53 +178,132 @@ def run(
     Args:
         tasks: In the order in which they matter.
         origin: Where they are measured, of `record.machine`.
-        args: `fresh` measures what the files hold as well; a task that might end after `budget`
-            seconds, for one of its kind took so long, is not begun.
+        args: `fresh` measures what the files hold as well.
 
     Returns:
-        The new rows, and the titles of the tasks that are left, for lack of time or because they
-        failed.
+        All tasks' rows, and the titles of those that failed.
     """
     for path in {task.file for task in tasks}:
-        record.check(path, columns)
-    todo = [task for task in tasks if args.fresh or not task.held(origin, columns)]
-    if done := len(tasks) - len(todo):
-        log(f"{done} of {len(tasks)} are in the files already; --fresh measures them again")
-    began, new, left = time.perf_counter(), list[Row](), list[str]()
-    longest: dict[Hashable, float] = {}
-    for number, task in enumerate(todo, 1):
-        start = time.perf_counter()
-        if start - began + longest.get(task.kind, 0.0) >= args.budget:
-            left.append(task.title)
+        record.append(path, [], columns)
+    began, rows, failed, known = time.perf_counter(), list[Row](), list[str](), 0
+    for number, task in enumerate(tasks, 1):
+        if held := [] if args.fresh else task.held(origin, columns):
+            rows, known = rows + held, known + 1
             continue
-        say(task.title)
         torch.compiler.reset()  # otherwise a ninth shape would run uncompiled
         try:
             blank = dict.fromkeys(columns)
-            rows = [blank | origin | task.key | row for row in task.measure()]
-            record.append(task.file, rows, columns)
-            new += rows
+            new = [blank | origin | task.key | row for row in task.measure()]
+            rows += record.append(task.file, new, columns)
         except (RuntimeError, OSError, SubprocessError) as error:  # out of memory, say
             log(f"{task.title} failed: {first_line(error)}")
-            left.append(task.title)
-        longest[task.kind] = max(longest.get(task.kind, 0.0), time.perf_counter() - start)
-        log(f"{time.perf_counter() - began:5.0f} s  {number} of {len(todo)}  {task.title}")
-    return new, left
+            failed.append(task.title)
+        log(f"{time.perf_counter() - began:5.0f} s  {number} of {len(tasks)}  {task.title}")
+    if known:
+        log(f"{known} of {len(tasks)} were in the files already; --fresh measures them again")
+    return rows, failed
 
 
 def first_line(error: Exception) -> str:
     """The kind of an exception and the first line of its message."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
-
-
-def say(text: str) -> None:
-    """Show a line of progress on a terminal, in the place of the last one."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text[:100]}", end="", file=sys.stderr, flush=True)
+    first, *_ = [*str(error).strip().splitlines(), ""]
+    return f"{type(error).__name__}: {first[:200]}"
 
 
 def log(text: str) -> None:
     """Print a line on standard error."""
-    say("")
     print(text, file=sys.stderr)
+
+
+# --- the command line ---
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that complains in one line."""
+
+    def __init__(self, module: str, doc: str | None):
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(f"python -m {module}", description=doc, formatter_class=raw)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parser(module: str, doc: str | None, out: Path) -> Parser:
+    """The options that every benchmark has; `out` is the default of --out."""
+    form = Parser(module, doc)
+    add, devices = form.add_argument, ["cuda"] * torch.cuda.is_available() + ["cpu"]
+    add("--device", choices=devices, default=devices[0], help="default: cuda if there is one")
+    add("--threads", type=positive, metavar="N", help="of the CPU (default: torch's own choice)")
+    add("--commit", metavar="ID", help="what to write as commit where there is no git checkout")
+    add("--out", type=Path, help=f"where rows go (default: {out.relative_to(ROOT)})")
+    add("--fresh", action="store_true", help="measure again what the file holds already")
+    add("--tiny", action="store_true", help="a rehearsal; rows go to runs/benchmarks/")
+    form.set_defaults(default_out=out)
+    return form
+
+
+def add_limits(form: argparse.ArgumentParser, runs: int | None, time: float | None) -> None:
+    """Add the options of what is measured in rounds; None is a default that varies."""
+    add = form.add_argument
+    add("--runs", type=positive, default=runs, metavar="N", help="rounds at most")
+    limit = f"begin no round of a case after this, once there are {FEWEST}"
+    add("--seconds", type=seconds, default=time, metavar="S", help=limit)
+
+
+def main(
+    form: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    work: Callable[[argparse.Namespace], int],
+    *refused: type[Exception],
+) -> int:
+    """Run a program with its options, as `guarded`; threads are set and `out` is filled in."""
+    args = form.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.out is None:
+        out = args.default_out
+        args.out = TINY_FOLDER / (out.name if out.suffix else "") if args.tiny else out
+    return guarded(lambda: work(args), *refused)
+
+
+def guarded(work: Callable[[], int], *refused: type[Exception]) -> int:
+    """Run a program and return its exit status: 0 done, 1 something failed or is left, 2 bad input,
+    130 Ctrl-C or SIGTERM.
+
+    Args:
+        refused: Exceptions that mean bad input, beside InputError.
+    """
+    # SIGTERM as Ctrl-C, so that what is under way is put in order
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return work()
+    except (InputError, *refused) as error:  # type: ignore[misc]
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the rows of every finished case are kept", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def checked(read: Callable[[str], Any], holds: Callable[[Any], bool], what: str) -> Reader:
+    """What reads an option: `read` of its text, where `holds` is true of that."""
+
+    def parse(text: str) -> Any:
+        with suppress(ValueError):
+            if holds(value := read(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"{text} is {what}")
+
+    return parse
+
+
+def one_of(names: Collection[str]) -> Reader:
+    """What reads an argument that is one of some names."""
+    return checked(str, names.__contains__, f"none of {', '.join(names)}")
+
+
+positive = checked(int, lambda n: n > 0, "no whole number from 1 on")
+seconds = checked(float, lambda s: s >= 0, "no number of seconds from 0 on")

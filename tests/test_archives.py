@@ -67,7 +67,7 @@ def test_test_images_without_labels_are_in_the_order_of_their_numbers(ilsvrc, tm
         "missing among the others",
     ]
     with pytest.raises(
-        InputError, match=r"packs/test lacks 2 of its images, listed in .*rejected.csv"
+        InputError, match=r"packs/test lacks 2 of its images, which .*rejected.csv lists"
     ):
         check_submission(with_classes(packs["test"], 5))
     assert prepare(ilsvrc, out, size=24, encoding="jpeg") == out  # it is there

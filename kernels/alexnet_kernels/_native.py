@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from hashlib import sha256
@@ -163,15 +164,15 @@ def run(name: str, tensors: tuple[Any, ...], count: int, *settings: float) -> No
         raise MemoryError("no memory for the operator's scratch")
 
 
-def fits(*given: Any) -> bool:
-    """Whether native.c reads the floating-point tensors among `given`.
+def fits(*given: Any, types: Collection[torch.dtype] = SUFFIXES) -> bool:
+    """Whether C reads the floating-point tensors among `given`.
 
-    They must be of one type in SUFFIXES, on the CPU, and the maps dense in one layout.
+    They must be of one of the types, on the CPU, and the maps dense in one layout.
     """
     tensors = [x for x in given if isinstance(x, Tensor) and x.is_floating_point()]
     if any(x.device.type != "cpu" for x in tensors):
         return False
-    if len({x.dtype for x in tensors}) > 1 or any(x.dtype not in SUFFIXES for x in tensors):
+    if len({x.dtype for x in tensors}) > 1 or any(x.dtype not in types for x in tensors):
         return False
     maps = [x for x in tensors if x.dim() == 4]
     planes = all(x.is_contiguous() for x in maps)

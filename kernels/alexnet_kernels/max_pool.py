@@ -97,7 +97,7 @@ def _run_native(name, tensors, x, size, stride):
     _native.run(name + SUFFIXES[x.dtype], tensors, count, c, h, w, size, stride, last)
 
 
-@operator.form("native")
+@operator.form("native", _native.fits)
 def _(y, code, x, size, stride):
     _run_native("max_pool", (x, y, code), x, size, stride)
 

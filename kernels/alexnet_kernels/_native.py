@@ -164,7 +164,7 @@ def run(name: str, tensors: tuple[Any, ...], count: int, *settings: float) -> No
         raise MemoryError("no memory for the operator's scratch")
 
 
-def fits(*given: Any, types: Collection[torch.dtype] = SUFFIXES) -> bool:
+def fits(*given: Any, types: Collection[torch.dtype] = (torch.float32,)) -> bool:
     """Whether C reads the floating-point tensors among `given`.
 
     They must be of one of the types, on the CPU, and the maps dense in one layout.
@@ -177,3 +177,8 @@ def fits(*given: Any, types: Collection[torch.dtype] = SUFFIXES) -> bool:
     maps = [x for x in tensors if x.dim() == 4]
     planes = all(x.is_contiguous() for x in maps)
     return planes or all(x.is_contiguous(memory_format=torch.channels_last) for x in maps)
+
+
+def fits_either(*given: Any) -> bool:
+    """The same for operators whose C is written for float32 and for bfloat16."""
+    return fits(*given, types=SUFFIXES)

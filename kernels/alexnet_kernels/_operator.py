@@ -18,7 +18,6 @@ torch's compiler, some two seconds of every process.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -29,7 +28,6 @@ from alexnet_kernels import _choose, _native
 
 LIBRARY = torch.library.Library("alexnet_kernels", "DEF")
 OPERATORS: dict[str, "Operator"] = {}  # all there are, by name
-FLOAT32 = (torch.float32,)
 
 
 def _as_tuple(value: Any) -> tuple:
@@ -75,12 +73,10 @@ class Operator:
         Args:
             kind: "triton", "native" (C) or "composite" (plain torch).
             fits: whether the form can serve these results and arguments. Without it: Triton's can
-                always, C's where `_native.fits` says so of float32; one that has a form for
-                bfloat16 too gives `_native.fits` itself.
+                always, C's where all floating-point tensors are such as `_native.fits` says.
         """
         if fits is None:
-            is_native = kind == "native"
-            fits = partial(_native.fits, types=FLOAT32) if is_native else lambda *given: True
+            fits = _native.fits if kind == "native" else lambda *given: True
 
         def keep(function: Callable[..., None]) -> Callable[..., None]:
             self._forms[kind] = function, fits

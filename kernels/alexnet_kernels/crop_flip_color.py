@@ -66,7 +66,9 @@ def _(out, images, offsets, flips, color_shift, mean, size, scale, *_):
     gpu.crop_flip_color(images, *small, out, size, scale, _is_cropped(mean, images))
 
 
-@operator.form("native", lambda out, images, *_: _native.fits(out) and images.is_contiguous())
+@operator.form(
+    "native", lambda out, images, *_: _native.fits_either(out) and images.is_contiguous()
+)
 def _(out, images, offsets, flips, color_shift, mean, size, scale, out_dtype, channels_last):
     n, height, width, _ = images.shape
     small = _contiguous(offsets, flips, color_shift, mean)

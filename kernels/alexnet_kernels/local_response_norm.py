@@ -129,7 +129,7 @@ def _(dx, x, bias, dy, *settings):
 
 def _fits(x: Tensor, bias: Tensor | None, beta: float) -> bool:
     plain = bias is None or bias.dtype == x.dtype
-    return beta == 0.75 and plain and _native.fits(x, bias)
+    return beta == 0.75 and plain and _native.fits_either(x, bias)
 
 
 def _differentiate(ctx, dy):

@@ -97,12 +97,12 @@ def _run_native(name, tensors, x, size, stride):
     _native.run(name + SUFFIXES[x.dtype], tensors, count, c, h, w, size, stride, last)
 
 
-@operator.form("native", _native.fits)
+@operator.form("native", _native.fits_either)
 def _(y, code, x, size, stride):
     _run_native("max_pool", (x, y, code), x, size, stride)
 
 
-@operator_backward.form("native", lambda dx, *_: _native.fits(dx))
+@operator_backward.form("native", lambda dx, *_: _native.fits_either(dx))
 def _(dx, dy, code, height, width, size, stride):
     dy = dy.contiguous(memory_format=memory_format(code))
     _run_native("max_pool_backward", (dy, code, dx), dx, size, stride)

@@ -99,7 +99,7 @@ def _(y, code, x, bias, *settings):
 def _has_one_pass(x, bias, *settings):
     """In C there is one for bfloat16 in channels-last memory."""
     ours = x.dtype == torch.bfloat16 and is_channels_last(x) and settings[2] == 0.75
-    return ours and _native.fits(x, bias)
+    return ours and _native.fits_either(x, bias)
 
 
 def _run_native(name, tensors, x, size, alpha, beta, k, columns, relu, *pool_settings):

@@ -74,7 +74,9 @@ def _(dx, x, dy, *settings):
 
 
 def _fits(x: Tensor, beta: float) -> bool:
-    return beta == 0.75 and _native.fits(x) and (x.is_contiguous() or x.dtype != torch.float32)
+    return (
+        beta == 0.75 and _native.fits_either(x) and (x.is_contiguous() or x.dtype != torch.float32)
+    )
 
 
 operator.gradient(lambda ctx, dy: operator_backward(*ctx.saved_tensors, dy, *ctx.settings))

@@ -3,10 +3,10 @@
 `ALEXNET_KERNELS` in the environment, or `using(mode)` in a program, is one of
 
     auto       the fastest: Triton on a CUDA device, compiled C on a CPU, the composite for the rest
-               (float64, half types on a CPU)
+               (float64, float16 on a CPU)
     triton     Triton's kernels; on a CPU only under Triton's interpreter (TRITON_INTERPRET=1, set
                before `alexnet_kernels` is imported)
-    native     the compiled C, float32 on a CPU
+    native     the compiled C, float32 and bfloat16 on a CPU
     composite  our formulas in plain torch
     torch      torch's own operators (F.local_response_norm, F.max_pool2d, F.avg_pool2d) and
                autograd through them

@@ -387,8 +387,8 @@ static int moved(float *const *w, const float *const *g, float *const *v, const 
 
 #include "bfloat16.h"
 
-/* For images [from, to): out (N, 3, size, size), or (N, size, size, 3) where `last` is set. It is
- * scale * (crop - mean + shift). The mean image is cropped with the image where `aligned` is set. */
+/* For images [from, to): out (N, 3, size, size), or (N, size, size, 3) where `last` is set, is scale
+ * * (crop - mean + shift). The mean image is cropped with the image where `aligned` is set. */
 #define CUT(name, type, store)                                                                     \
     static int name(const uint8_t *images, const int64_t *offsets, const uint8_t *flips,           \
                    const float *shift, const float *mean, type *out, long from, long to,           \

@@ -21,6 +21,7 @@ Kind = Literal["weight", "bias", "gain"]  # of parameters; `Recipe.decayed` name
 
 # nonlinearities, by their names in torch.nn.functional: their labels in drawings
 ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "logistic"}
+Nonlinearity = Annotated[str, Rule(f"one of {', '.join(ACTIVATIONS)}", ACTIVATIONS.__contains__)]
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,7 @@ class Operation(Checked):
 class Activation(Operation):
     """A nonlinearity (section 3.1), one of `ACTIVATIONS`."""
 
-    kind: Annotated[str, Rule(f"one of {', '.join(ACTIVATIONS)}", ACTIVATIONS.__contains__)] = (
-        "relu"
-    )
+    kind: Nonlinearity = "relu"
 
     @property
     def label(self):

@@ -67,7 +67,12 @@ def read(file: Path) -> Record:
         record = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         record = None
-    if not isinstance(record, dict) or not record.keys() >= {"arm", "seed", "metrics"}:
+    parts = ("metrics", "data", "provenance")
+    if (
+        not isinstance(record, dict)
+        or not record.keys() >= {"arm", "seed", *parts}
+        or not all(isinstance(record[part], dict) for part in parts)
+    ):
         name = file.parent.name
         raise InputError(f"{file} is damaged: remove it, and run `alexnet reproduce --only {name}`")
     return record

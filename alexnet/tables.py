@@ -89,8 +89,9 @@ def duration(seconds: float) -> str:
     """A duration in words, two units at most: "3 hours 20 minutes"."""
     for unit, size, below in (("day", 86400, 3600), ("hour", 3600, 60), ("minute", 60, 1)):
         if seconds >= 2 * size:
-            whole, rest = divmod(seconds, size)
+            whole, rest = divmod(round(seconds / below) * below, size)
             name = "hours" if below == 3600 else "minutes"
-            small = f" {rest / below:.0f} {name}" if below > 1 and rest >= below else ""
-            return f"{whole:.0f} {unit}s{small}"
+            count = rest // below
+            small = f" {count} {name[: -1 if count == 1 else None]}" if below > 1 and count else ""
+            return f"{whole} {unit}s{small}"
     return f"{max(seconds, 1):.0f} second{'s' * (round(seconds) > 1)}"

@@ -15,6 +15,8 @@ RECORD = {
     "arm": "ReLU, rate 1/3",
     "seed": 3,
     "metrics": {"error": 0.1 + 0.2, "missing": None},
+    "data": {"title": "pictographs"},
+    "provenance": {"commit": None},
 }
 
 
@@ -47,7 +49,9 @@ def test_entries_come_by_arm_and_seed(tmp_path):
     assert loaded == [("a", None), ("a b", 1), ("a-b", 2), ("b", 2), ("b", 10)]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"metrics": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"metrics": {}}', json.dumps(RECORD | {"provenance": None})]
+)
 def test_a_damaged_file_is_named_with_the_remedy(tmp_path, text):
     path = results.save(RECORD, tmp_path)
     path.write_text(text)

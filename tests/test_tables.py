@@ -57,6 +57,8 @@ def test_rows_are_aligned_and_nothing_follows_the_last_cell():
         (3600, "60 minutes"),
         (7200, "2 hours"),
         (7200 + 1200, "2 hours 20 minutes"),
+        (3 * 3600 + 59 * 60 + 45, "4 hours"),
+        (2 * 86400 + 3600, "2 days 1 hour"),
         (86400, "24 hours"),
         (3 * 86400 + 5 * 3600, "3 days 5 hours"),
     ],

@@ -6,6 +6,7 @@ takes from another profile whatever the file does not say anew (an experiment's 
 one); null takes something away.
 """
 
+import difflib
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Profile:
     @property
     def net(self) -> dict[str, Any]:
         """What all nets of the profile share, unless an experiment says otherwise: fields of
-        `trainer.Config`."""
+        `alexnet.training.Config`."""
         shared = ("image_size", "width", "batch_size", "rate", "precision", "mode")
         return {name: self.settings[name] for name in shared if name in self.settings}
 
@@ -166,9 +167,37 @@ def load(name: str, below: tuple[str, ...] = ()) -> Profile:
         raise InputError(
             f"{path} holds no settings; {HERE / 'embedded.yml'} shows what it may hold"
         )
+    check_names(own, path)
     if "extends" in own:
         own = _over(load(own.pop("extends"), (*below, name)).settings, own)
     return Profile(name, {key: value for key, value in own.items() if value is not None})
+
+
+def check_names(own: dict[str, Any], path: Path) -> None:
+    """Raise InputError, with the nearest known one, for a setting that no profile of the project
+    has: a misspelled one would be passed over. Tables are looked into, as `ablations: {sample}`."""
+    known = _known()
+    pairs = [(name, "", known) for name in own]
+    for table, inside in own.items():
+        if isinstance(inside, dict) and isinstance(known.get(table), dict):
+            pairs += [(name, f"{table}: ", known[table]) for name in inside]
+    for name, where, names in pairs:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1)
+            meant = f" (did you mean {near[0]!r}?)" if near else ""
+            listed = ", ".join(sorted(names))
+            raise InputError(f"{path}: {where}there is no setting {name!r}{meant}; known: {listed}")
+
+
+@lru_cache
+def _known() -> dict[str, Any]:
+    """All settings that profiles of the project have, one laid over the other."""
+    known: dict[str, Any] = dict.fromkeys(("extends", "mode", *DATA))
+    for path in sorted(HERE.glob("*.yml")):
+        for name, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            is_table = isinstance(value, dict)
+            known[name] = {**(known.get(name) or {}), **value} if is_table else known.get(name)
+    return known
 
 
 def _over(held: Any, value: Any) -> Any:

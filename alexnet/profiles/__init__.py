@@ -25,6 +25,14 @@ from alexnet.files import lock, temporary_folder
 from alexnet.keys import key
 
 HERE = Path(__file__).parent
+# settings of experiments that no profile here needs to say
+OPTIONAL = {
+    "devices": ("preset", "width", "image_size", "classes"),
+    "cifar_lrn": ("width",),
+    "recipe": ("arms",),
+    "table1": ("train_images", "test_images"),
+    "table2": ("pretraining", "finetuning"),
+}
 DATA = ("source", "size", "classes", "limit", "encoding")  # settings that say what is prepared
 
 
@@ -197,6 +205,8 @@ def _known() -> dict[str, Any]:
         for name, value in yaml.safe_load(path.read_text(encoding="utf-8")).items():
             is_table = isinstance(value, dict)
             known[name] = {**(known.get(name) or {}), **value} if is_table else known.get(name)
+    for table, names in OPTIONAL.items():
+        known[table] |= dict.fromkeys(names)
     return known
 
 

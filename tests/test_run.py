@@ -428,7 +428,7 @@ def test_a_state_that_cannot_be_this_runs_is_named_with_its_remedy(
         ({"image_size": 20}, "too small"),
         ({"preset": "paper/pink"}, "no variant 'pink'"),
         ({"preset": "resnet"}, "no preset 'resnet'"),
-        ({"width": -1.0}, "positive width"),
+        ({"width": -1.0}, "width is -1.0; it must be above 0"),
     ],
 )
 def test_options_that_cannot_work_leave_no_folder(splits, tmp_path, fields, said):

@@ -19,6 +19,8 @@ from tqdm import tqdm
 
 from alexnet.data.chunks import Entry, Piece, Shelf, Target, make_chunk, prepared
 from alexnet.data.decode import QUALITY, decoders, read
+from alexnet.data.hold_out import Rule
+from alexnet.data.hold_out import hold_out as held_out
 from alexnet.data.listing import Listing, Stray, few
 from alexnet.data.pack import CHECKPOINT, VERSIONS, Pack
 from alexnet.data.pack_writer import PackWriter
@@ -44,6 +46,7 @@ def prepare(
     encoding: str = "raw",
     classes: Sequence[str] | int | None = None,
     limit: int | None = None,
+    hold_out: Rule | None = None,
 ) -> Path:
     """Make the pack `out` from the images of `source`; a folder of packs, if it has several splits.
 
@@ -65,6 +68,7 @@ def prepare(
         encoding: "raw" or "jpeg", see `alexnet.data.decode`.
         classes: A part of the source: the first so many classes, or those named.
         limit: Images of each class in each split, at most.
+        hold_out: Splits to make of others, see `alexnet.data.hold_out`.
 
     Returns:
         The path of the pack.
@@ -74,9 +78,13 @@ def prepare(
     """
     out = Path(out)
     options = _options(size, skip_bad, workers, encoding, classes, limit)
+    if hold_out is not None:
+        options["hold_out"] = dict(hold_out)
     if str(source) == "pictographs":
         return _prepare_pictographs(out, options, workers)
     listing = list_source(source, classes, limit)
+    if hold_out is not None:
+        listing = held_out(listing, hold_out)
     root = listing.root.resolve()
     if out.resolve().is_relative_to(root):
         raise InputError(f"{out} lies in {source}, among the images: choose a place outside")
@@ -126,6 +134,8 @@ def _prepare_pictographs(out: Path, options: dict[str, Any], workers: int | None
     size = options["size"]
     if size == NATIVE:
         raise InputError("pictographs come in many sizes: give --size a number, not native")
+    if "hold_out" in options:
+        raise InputError("pictographs come with splits of their own: hold none out")
     one = {"layout": "pictographs", "name": "pictographs", "recipe": pictographs.RECIPE}
     origin = dict.fromkeys(pictographs.SPLITS, one)
     options = options | {"skip_bad": False}

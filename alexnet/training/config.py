@@ -12,7 +12,7 @@ from alexnet import presets
 from alexnet.data.pack import Pack
 from alexnet.errors import require
 from alexnet.exchange import Together
-from alexnet.fields import Checked
+from alexnet.fields import Checked, Count, Natural, NotNegative, Positive
 from alexnet.keys import key
 from alexnet.network import AlexNet
 from alexnet.training.precision import Precision
@@ -41,23 +41,28 @@ class Config(Checked):
         start: SHA-256 of the weights file that all layers but the last begin with.
 
     Raises:
-        InputError: A field holds none of its words, which are listed, or is of another type.
+        InputError: A field holds none of its words, which are listed, is of another type or out of
+            range; or there is no such preset.
     """
 
     preset: str
-    num_classes: int
-    width: float
-    image_size: int
-    epochs: float
+    num_classes: Count
+    width: Positive
+    image_size: Count
+    epochs: Positive
     data: dict[str, str]
-    batch_size: int = 128
-    rate: float | None = None
-    seed: int = 0
-    stop_at_train_error: float | None = None
+    batch_size: Count = 128
+    rate: NotNegative | None = None
+    seed: Natural = 0
+    stop_at_train_error: NotNegative | None = None
     precision: Precision = "fp32"
     mode: Mode = "plain"
     start: str | None = None
-    version: int = VERSION
+    version: Natural = VERSION
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        presets.get(self.preset)
 
     @property
     def identity(self) -> str:

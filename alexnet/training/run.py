@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from alexnet import evaluation, rng
+from alexnet import evaluation, results, rng
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Loader, steps_per_epoch
 from alexnet.data.pack import Pack
@@ -122,7 +122,10 @@ class Run:
         self.step, self.seconds = 0, 0.0  # taken so far
         self.loss_sum = self.error_sum = 0.0  # over the images of this epoch so far
         self.ended: str | None = None  # "reached", "plateau" or "diverged"
+        # of each process that took part: what computed, its steps and seconds
+        self.origins: list[dict[str, Any]] = []
         self.restore()
+        self.begin_origin()
 
         size = config.batch_size
         self.loader = Loader(self.pack, size, config.seed, ranks.device, ranks.shard)
@@ -204,7 +207,7 @@ class Run:
             return
         now = time.monotonic()
         took, self.counted = now - self.counted, now
-        self.seconds += took
+        self.spend(took, steps=1)
         self.step = self.ranks.step = self.step + 1
         self.loss_sum += result.loss
         self.error_sum += result.errors
@@ -217,6 +220,19 @@ class Run:
         self.stop, self.due = self.stop or flags.stop, self.due or flags.due
         if flags.failed:
             self.settle()
+
+    def begin_origin(self) -> None:
+        """Take down what computes in this process, unless it is as in the one before."""
+        here = results.origin() if self.ranks.is_first else {}
+        last = self.origins[-1] if self.origins else None
+        if last is None or any(last.get(name) != value for name, value in here.items()):
+            self.origins.append({**here, "steps": 0, "seconds": 0.0})
+
+    def spend(self, seconds: float, steps: int = 0) -> None:
+        """Count time that training and validation took."""
+        self.seconds += seconds
+        self.origins[-1]["steps"] += steps
+        self.origins[-1]["seconds"] += seconds
 
     def flags(self) -> Flags:
         """What this rank tells the others after a step."""
@@ -247,7 +263,9 @@ class Run:
         row = {"epoch": self.step / self.steps_per_epoch, "loss": loss, "error": train_error}
         row["falls"] = self.schedule.falls
         if "val" in self.splits:
+            began = time.monotonic()
             errors = self.validate(self.splits["val"])
+            self.spend(time.monotonic() - began)
             row |= {"val_top1": errors.top1, "val_top5": errors.top5, "val_nll": errors.nll}
             started = loss < LEFT_CHANCE * math.log(config.num_classes)
             self.schedule.observe(errors.top1, started)
@@ -279,7 +297,10 @@ class Run:
         state: dict[str, Any] = {name: getattr(self, name) for name in STATE}
         state |= {"run": self.config.identity, "epoch": self.step / self.steps_per_epoch}
         state["rates"] = dict(zip(self.short_names(), self.learner.rates))
-        state["schedule"] = self.schedule.state()
+        state |= {
+            "schedule": self.schedule.state(),
+            "origins": [dict(part) for part in self.origins],
+        }
         self.writer.save(self.step, self.learner.columns() if self.ranks.row == 0 else {}, state)
         self.saved = time.monotonic()
 
@@ -307,6 +328,7 @@ class Run:
                 f"{last} does not belong to this run: {error}; remove it to go on from the "
                 "checkpoint before it"
             ) from None
+        self.origins = state.get("origins", [])
         self.learner.rates = [state["rates"][name] for name in names] if state["rates"] else []
         for name in STATE:
             setattr(self, name, state[name])
@@ -352,5 +374,7 @@ class Run:
             summary |= {"falls": self.schedule.falls, "seconds": round(self.seconds, 1)}
             summary |= {"threads": torch.get_num_threads(), "device": ranks.device.type}
             summary["ranks"] = [ranks.rows, ranks.world // ranks.rows]
+            rounded = [part | {"seconds": round(part["seconds"], 1)} for part in self.origins]
+            summary["origins"] = rounded
             folder.write_json(self.out / folder.SUMMARY, summary)
         ranks.meet()

@@ -110,6 +110,10 @@ ZERO_BIASES = _rows(lambda row: {"bias": 0.0})
 FALLS = (23, 51, 78)
 ONE_FALL = {"schedule": "logged", "cycles": 1.0, "falls": (0.75,), "bias_falls": (0.75,)}
 
+THREE_FALLS = {"schedule": "logged", "cycles": 1.0, "falls": (0.5, 0.75, 0.9)}
+THREE_FALLS |= {"bias_falls": (0.5, 0.75, 0.9), "conv1_fall": None, "conv1_freeze": None}
+THREE_FALLS |= {"color_off": None}
+
 VARIANTS: dict[str, Change] = {
     # section 3.5's footnote: last convolution and fully connected layers of full size
     "one-column": _one_column,
@@ -154,6 +158,8 @@ VARIANTS: dict[str, Change] = {
     "constant-rate": with_recipe(schedule="constant"),
     # the falls of the source, for data without validation images; the text's rule
     "logged-rate": with_recipe(schedule="logged", cycles=93.0, falls=FALLS, bias_falls=FALLS),
+    # three falls at fixed shares of the budget, so that all arms of a comparison have the same ones
+    "three-falls": with_recipe(**THREE_FALLS),
     "plateau-rate": with_recipe(schedule="plateau"),
     "no-decay": with_recipe(weight_decay=0.0),  # section 5
 }

@@ -178,10 +178,11 @@ def _train(p: Parser) -> None:
         type=int,
         choices=(2, 1),
     )
-    precisions = ("fp32", "tf32", "bf16", "fp64")
+    precisions = ("fp32", "tf32", "bf16", "fp64", "auto")
     p.option(
         "--precision",
-        "tf32: CUDA only; bf16: weights updated in fp32; fp64: to compare with",
+        "tf32: CUDA only; bf16: weights updated in fp32; fp64: to compare with; auto: bf16 where "
+        "this machine trains the net faster in it",
         choices=precisions,
     )
     p.option(

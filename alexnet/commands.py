@@ -2,9 +2,10 @@
 
 import argparse
 import re
+import sys
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alexnet.errors import InputError
 
@@ -52,13 +53,17 @@ def train(args: argparse.Namespace) -> int:
     preset = presets.get(args.preset)
     if args.columns == 1 and preset.columns > 1:
         preset = presets.get(f"{args.preset}/one-column")
-    batch_size = args.batch_size or preset.recipe.batch_size
+    batch_size, device = args.batch_size or preset.recipe.batch_size, _device(args.device)
     per_epoch = steps_per_epoch(pack, batch_size)
     size = pack.size if preset.recipe.crops == "center" else round(pack.size * 7 / 64) * 8
+    size = args.image_size or size  # 7/8 of the prepared images', 224 of 256, in eights
+    if args.precision == "auto":
+        net = preset.name, len(pack.classes), args.width, size
+        args.precision = _precision(args.out, *net, batch_size, device)
     config = training.Config(
         preset=preset.name,
         num_classes=len(pack.classes),
-        image_size=args.image_size or size,  # 7/8 of the prepared images', 224 of 256, in eights
+        image_size=size,
         epochs=args.steps / per_epoch if args.steps else args.epochs,
         data={name: splits[name].digest for name in ("train", "val") if name in splits},
         batch_size=batch_size,
@@ -66,7 +71,7 @@ def train(args: argparse.Namespace) -> int:
         start=training.starting_point(args.init) if args.init else None,
         **{name: getattr(args, name) for name in ("width", "seed", "precision", "mode")},
     )
-    group = join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
+    group = join(preset.columns, device, args.column_ranks, args.timeout)
     often = {"keep": args.keep, "every": args.checkpoint_every}
     summary = training.train(
         config, splits, args.out, start=args.init, resume=args.resume, ranks=group, **often
@@ -80,6 +85,18 @@ def train(args: argparse.Namespace) -> int:
         weights = f"weights in {args.out / 'weights.safetensors'}"
         print(f"{args.out}: {steps}, {summary['seconds']:.0f} s; {weights}")
     return int(diverged)
+
+
+def _precision(run: Path, *net: Any) -> str:
+    """What `--precision auto` is for a net: in a folder that holds a run, what that run has."""
+    from alexnet.training import auto_precision
+    from alexnet.training.folder import CONFIG, read_config
+
+    if (run / CONFIG).exists():
+        return read_config(run).precision
+    choice = auto_precision.choose(*net)
+    print(f"precision auto: {choice.precision}: {choice.why}", file=sys.stderr)
+    return choice.precision
 
 
 def _split(data: Path, splits: "dict[str, Pack]", name: str) -> "Pack":

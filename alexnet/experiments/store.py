@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet import results
+from alexnet.claims import plans
 from alexnet.errors import require
 from alexnet.experiments.protocol import Entry, Experiment, Metrics, Result
 from alexnet.profiles import Profile
@@ -60,6 +61,8 @@ def record(
     data = {"title": profile.title(), "digests": identity.pop("data")}
     about: Record = {"experiment": experiment.NAME, "profile": profile.name}
     about |= {"arm": entry.arm, "seed": entry.seed, "key": entry.key(experiment.VERSION)}
+    if plan := plans.digest(profile.name, experiment.NAME):
+        about["plan"] = plan
     return about | identity | {"metrics": metrics, "data": data, "provenance": provenance}
 
 

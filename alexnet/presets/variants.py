@@ -139,6 +139,9 @@ VARIANTS: dict[str, Change] = {
     "inverted-dropout": _each(ops.Dropout, lambda op: replace(op, inverted=True)),
     "no-dropout": _instead(ops.Dropout, None),
     "he-init": _gain(2**0.5),  # by the rule of He and others, 2015: sigma = sqrt(2 / fan-in)
+    "he-weights": lambda preset: replace(preset, gain=2**0.5),  # the same, the biases as they were
+    "torch-weights": lambda preset: replace(preset, gain=3**-0.5),
+    "biases-0.1": _rows(lambda row: {"bias": min(row.bias, 0.1)}),  # as Caffe's bvlc_alexnet
     "torch-init": _gain(3**-0.5),  # the spread of torch's default, 1 / sqrt(3 fan-in)
     # what torch and Caffe make of the text's numbers
     "lrn-over-size": _each(ops.LRN, lambda op: replace(op, alpha=op.alpha / op.size)),

@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 OPTIONAL = {
     "devices": ("preset", "width", "image_size", "classes"),
     "cifar_lrn": ("width",),
-    "recipe": ("arms",),
+    "recipe": ("arms", "steps", "stop"),
     "table1": ("train_images", "test_images"),
     "table2": ("pretraining", "finetuning"),
 }

@@ -22,6 +22,8 @@ from alexnet.training.ranks import Ranks
 # tests/test_config.py holds the numbers that say when.
 VERSION = 1
 
+LOSSES = 50  # steps that `Config.stop_at_loss` averages over
+
 # torch's operations one by one; in one process: the whole step as one CUDA graph, by
 # alexnet.training.steps; the net's passes compiled by torch.compile
 Mode = Literal["plain", "graph", "compiled"]
@@ -38,6 +40,8 @@ class Config(Checked):
         data: Digests of the packs, by split.
         rate: The first learning rate; None: the preset's. The biases' rate keeps its ratio to it.
         stop_at_train_error: End after the epoch whose running training error falls to this.
+        stop_at_loss: End with the step at which the mean loss of the last LOSSES steps, in nats, is
+            this or less.
         start: SHA-256 of the weights file that all layers but the last begin with.
 
     Raises:
@@ -58,6 +62,7 @@ class Config(Checked):
     precision: Precision = "fp32"
     mode: Mode = "plain"
     start: str | None = None
+    stop_at_loss: NotNegative | None = None
     version: Natural = VERSION
 
     def __post_init__(self) -> None:
@@ -104,6 +109,8 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
         lacks = f"mode compiled needs a C++ compiler, and there is no {cxx or 'g++'}"
         compiler = shutil.which(cxx.partition(" ")[0])
         require(compiler, f"{lacks}; install g++, or use the mode plain")
+    fits = mode != "graph" or config.stop_at_loss is None
+    require(fits, "mode graph takes a step before it knows the last one's loss; use the mode plain")
     fits = mode != "graph" or recipe.velocity == "with rate"
     require(fits, f"{preset} has an update rule that no graph can hold; use the mode plain")
     for pack in (splits[name] for name in ("train", "val") if name in splits):

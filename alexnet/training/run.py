@@ -22,7 +22,7 @@ from alexnet.data.loader import Loader, steps_per_epoch
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError, require
 from alexnet.training import checkpoint, folder
-from alexnet.training.config import Config, check_possible
+from alexnet.training.config import LOSSES, Config, check_possible
 from alexnet.training.interruption import Interrupted, collected_signals
 from alexnet.training.learner import Learner
 from alexnet.training.log import Log
@@ -31,7 +31,14 @@ from alexnet.training.ranks import Ranks
 from alexnet.training.schedule import Schedule
 from alexnet.training.steps import EagerStep, Flags, GraphStep, StepInput, StepResult
 
-STATE = ("step", "seconds", "loss_sum", "error_sum", "ended")  # of a `Run`, in its checkpoints
+STATE = (
+    "step",
+    "seconds",
+    "loss_sum",
+    "error_sum",
+    "ended",
+    "recent",
+)  # of a `Run`, in its checkpoints
 LEFT_CHANCE = 0.9  # the loss has left chance when it is below this share of ln(classes)
 
 
@@ -121,6 +128,7 @@ class Run:
         self.schedule = Schedule.of(config.recipe, config.epochs)
         self.step, self.seconds = 0, 0.0  # taken so far
         self.loss_sum = self.error_sum = 0.0  # over the images of this epoch so far
+        self.recent: list[float] = []  # mean losses of the last LOSSES steps
         self.ended: str | None = None  # "reached", "plateau" or "diverged"
         # of each process that took part: what computed, its steps and seconds
         self.origins: list[dict[str, Any]] = []
@@ -157,7 +165,7 @@ class Run:
             self.on_steps(self.step)
             while self.step < self.last_step and self.ended is None:
                 self.take_steps()
-                if self.ended or self.has_diverged():  # the next loss would not be finite
+                if self.ended == "diverged" or self.has_diverged():  # the next loss would
                     self.ended = "diverged"
                     break
                 if self.step % self.steps_per_epoch == 0 or self.step == self.last_step:
@@ -211,6 +219,10 @@ class Run:
         self.step = self.ranks.step = self.step + 1
         self.loss_sum += result.loss
         self.error_sum += result.errors
+        self.recent = [*self.recent, result.loss / result.count][-LOSSES:]
+        if self.config.stop_at_loss is not None and len(self.recent) == LOSSES:
+            reached = sum(self.recent) / LOSSES <= self.config.stop_at_loss
+            self.ended = "reached" if reached else None
         self.log_step(result, took)
         self.bar.update()
         self.on_steps(1)
@@ -272,7 +284,8 @@ class Run:
         if self.log is not None:
             self.log.add("epoch", self.step, **row)
         self.loss_sum = self.error_sum = 0.0
-        self.ended = "plateau" if self.schedule.finished else None
+        if self.schedule.finished:
+            self.ended = "plateau"
         if config.stop_at_train_error is not None and train_error <= config.stop_at_train_error:
             self.ended = "reached"
 
@@ -314,7 +327,8 @@ class Run:
             return
         last, names = done[-1], self.short_names()
         columns, state = checkpoint.load(last, self.learner.net.numbers)
-        state = {"run": self.config.identity, "rates": [], "ended": None} | state  # of older ones
+        older = {"run": self.config.identity, "rates": [], "ended": None, "recent": []}
+        state = older | state
         try:
             require(
                 state["run"] == self.config.identity,

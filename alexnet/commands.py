@@ -19,7 +19,7 @@ def prepare(args: argparse.Namespace) -> None:
 
     out = args.out or Path(args.source)
     if args.out:
-        names = ("skip_bad", "workers", "encoding", "classes", "limit")
+        names = ("skip_bad", "workers", "encoding", "classes", "limit", "max_megapixels")
         options = {name: getattr(args, name) for name in names}
         out = prepare(args.source, out, size=_size(args.size), **options)
     elif not args.verify:

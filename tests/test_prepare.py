@@ -253,7 +253,7 @@ def test_images_that_come_or_go_meanwhile(tmp_path, source, monkeypatch):
 
 def test_a_disk_that_is_too_small_is_refused_beforehand(tmp_path, source, monkeypatch):
     usage = shutil._ntuple_diskusage(10**12, 0, 10**6)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     what = "out needs 26.2 MB more, and the disk has 1.0 MB left"
     remedy = "make room, choose another place, or take less by --limit or --classes"
     with pytest.raises(InputError, match=f"{what}: {remedy}, or --encoding jpeg"):

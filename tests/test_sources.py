@@ -384,7 +384,7 @@ def test_torchvisions_files_are_opened_by_workers_alone(tmp_path, monkeypatch, c
     assert len(listing.splits["train"]) == 6 and {
         type(reference) for reference, _ in listing.splits["train"]
     } == {kind}
-    with pytest.raises(InputError, match=r"/.*: .*; mend or remove it, or --skip-bad"):
+    with pytest.raises(InputError, match=r"/.*: .*; and \d more .*: mend or remove them"):
         prepare(source, out, size=4)
     pack = next(iter(open_splits(prepare(source, out, size=4, skip_bad=True)).values()))
     assert (

@@ -10,6 +10,7 @@ from alexnet.errors import InputError
 
 if TYPE_CHECKING:
     from alexnet.data.pack import Pack
+    from alexnet.presets import Preset
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -54,11 +55,10 @@ def train(args: argparse.Namespace) -> int:
         preset = presets.get(f"{args.preset}/one-column")
     batch_size = args.batch_size or preset.recipe.batch_size
     per_epoch = steps_per_epoch(pack, batch_size)
-    size = pack.size if preset.recipe.crops == "center" else round(pack.size * 7 / 64) * 8
     config = training.Config(
         preset=preset.name,
         num_classes=len(pack.classes),
-        image_size=args.image_size or size,  # 7/8 of the prepared images', 224 of 256, in eights
+        image_size=_crop_size(pack, preset, args.image_size),
         epochs=args.steps / per_epoch if args.steps else args.epochs,
         data={name: splits[name].digest for name in ("train", "val") if name in splits},
         batch_size=batch_size,
@@ -86,6 +86,33 @@ def _split(data: Path, splits: "dict[str, Pack]", name: str) -> "Pack":
     if name not in splits:
         raise InputError(f"{data} has no {name} split; it has {', '.join(splits)}")
     return splits[name]
+
+
+def _crop_size(pack: "Pack", preset: "Preset", given: int | None) -> int:
+    """The side of the net's crops: `given`, or 7/8 of the prepared images', 224 of 256, in eights.
+
+    Raises:
+        InputError: The preset needs larger ones.
+    """
+    from alexnet.presets import least_image_size
+
+    least, whole = least_image_size(preset), preset.recipe.crops == "center"
+
+    def usual(size: int) -> int:
+        return size if whole else round(size * 7 / 64) * 8
+
+    size = given or usual(pack.size)
+    if size >= least:
+        return size
+    takes = f"preset {preset.name!r}, which takes crops of {least} or more"
+    if least <= pack.size:
+        crops = f"--image-size {size}" if given else f"crops of {size}, the usual ones of these,"
+        what = f"{pack.path} has images of {pack.size} x {pack.size}; {crops} are too small for"
+        raise InputError(f"{what} {takes}: give --image-size {least}, or up to {pack.size}")
+    larger = next(side for side in range(least, 2 * least) if usual(side) >= least)
+    what = f"{pack.path}: images of {pack.size} x {pack.size} are too small for {takes}"
+    remedy = f"prepare them with --size {larger} or more, or take --preset four-layer"
+    raise InputError(f"{what}: {remedy}")
 
 
 def _divergence(run: Path, step: int, per_epoch: int) -> str:

@@ -1,9 +1,10 @@
 """The arithmetic of a table of layers: sizes, counts, and the tensors that a net keeps."""
 
+import itertools
 from dataclasses import dataclass
 from math import ceil, inf, prod
 
-from alexnet.errors import require
+from alexnet.errors import InputError, require
 from alexnet.presets.layers import Layer, Preset
 from alexnet.presets.operations import Kind
 
@@ -131,6 +132,19 @@ def shapes(
         table.append(Shape(layer, preset.columns, in_maps, size, pad, own, out, pooled))
         maps, size = own, pooled
     return table
+
+
+def least_image_size(preset: Preset) -> int:
+    """The smallest side of an image, in pixels, that reaches the preset's last layer."""
+
+    def reaches(size: int) -> bool:
+        try:
+            shapes(preset, image_size=size)
+        except InputError:
+            return False
+        return True
+
+    return next(size for size in itertools.count(1) if reaches(size))
 
 
 def _padding(layer: Layer, size: int) -> tuple[tuple[int, int], int]:

@@ -58,7 +58,7 @@ def train(args: argparse.Namespace) -> int:
     config = training.Config(
         preset=preset.name,
         num_classes=len(pack.classes),
-        image_size=_crop_size(pack, preset, args.image_size),
+        image_size=args.image_size or _usual_crop(pack.size, preset),
         epochs=args.steps / per_epoch if args.steps else args.epochs,
         data={name: splits[name].digest for name in ("train", "val") if name in splits},
         batch_size=batch_size,
@@ -68,9 +68,13 @@ def train(args: argparse.Namespace) -> int:
     )
     group = join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
     often = {"keep": args.keep, "every": args.checkpoint_every}
-    summary = training.train(
-        config, splits, args.out, start=args.init, resume=args.resume, ranks=group, **often
-    )
+    try:
+        summary = training.train(
+            config, splits, args.out, start=args.init, resume=args.resume, ranks=group, **often
+        )
+    except presets.TooSmall:
+        problem = _too_small(pack, preset, config.image_size, args.image_size)
+        raise InputError(problem) from None
     group.leave()
     diverged = summary["ended"] == "diverged"
     if group.is_first and diverged:
@@ -88,31 +92,24 @@ def _split(data: Path, splits: "dict[str, Pack]", name: str) -> "Pack":
     return splits[name]
 
 
-def _crop_size(pack: "Pack", preset: "Preset", given: int | None) -> int:
-    """The side of the net's crops: `given`, or 7/8 of the prepared images', 224 of 256, in eights.
+def _usual_crop(size: int, preset: "Preset") -> int:
+    """The side of crops from images of a size: 7/8 of it, 224 of 256, in eights."""
+    return size if preset.recipe.crops == "center" else round(size * 7 / 64) * 8
 
-    Raises:
-        InputError: The preset needs larger ones.
-    """
+
+def _too_small(pack: "Pack", preset: "Preset", crop: int, given: int | None) -> str:
+    """What is said of crops that are too small for a preset."""
     from alexnet.presets import least_image_size
 
-    least, whole = least_image_size(preset), preset.recipe.crops == "center"
-
-    def usual(size: int) -> int:
-        return size if whole else round(size * 7 / 64) * 8
-
-    size = given or usual(pack.size)
-    if size >= least:
-        return size
+    least = least_image_size(preset)
     takes = f"preset {preset.name!r}, which takes crops of {least} or more"
     if least <= pack.size:
-        crops = f"--image-size {size}" if given else f"crops of {size}, the usual ones of these,"
-        what = f"{pack.path} has images of {pack.size} x {pack.size}; {crops} are too small for"
-        raise InputError(f"{what} {takes}: give --image-size {least}, or up to {pack.size}")
-    larger = next(side for side in range(least, 2 * least) if usual(side) >= least)
+        crops = f"--image-size {crop} is" if given else f"crops of {crop}, the usual ones, are"
+        what = f"{pack.path} has images of {pack.size} x {pack.size}; {crops} too small for"
+        return f"{what} {takes}: give --image-size {least}, or up to {pack.size}"
+    larger = next(size for size in range(least, 2 * least) if _usual_crop(size, preset) >= least)
     what = f"{pack.path}: images of {pack.size} x {pack.size} are too small for {takes}"
-    remedy = f"prepare them with --size {larger} or more, or take --preset four-layer"
-    raise InputError(f"{what}: {remedy}")
+    return f"{what}: prepare them with --size {larger} or more, or take --preset four-layer"
 
 
 def _divergence(run: Path, step: int, per_epoch: int) -> str:

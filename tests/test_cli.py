@@ -357,11 +357,11 @@ def broken(tmp_path):
         (
             "train --data {pack} --out {tmp}/run",
             "32 x 32 are too small for preset 'paper', which takes crops of .* or more: prepare "
-            "them with --size 72 or more, or take --preset four-layer",
+            "them with --size 69 or more, or take --preset four-layer",
         ),
         (
             "train --data {other} --out {tmp}/run --image-size 20",
-            "has images of 72 x 72; --image-size 20 are too small for preset 'paper'.*: give --im",
+            "has images of 72 x 72; --image-size 20 is too small for preset 'paper'.*: give --im",
         ),
         (
             "train --data {pack} --out {tmp}/run --device tpu",
@@ -418,7 +418,7 @@ def broken(tmp_path):
         ("evaluate {run} --data {tmp}/nowhere", "does not exist"),
         (
             "evaluate {run} --data {images}",
-            "is not a pack: make one of its images with `alexnet prepare {images} PACK`",
+            "is not a pack: make one of its images with `alexnet prepare .*images PACK`",
         ),
         ("evaluate {run} --data {other}", "has 3 classes of 72-pixel images.*trained on 4 of 32"),
         ("evaluate {run} --data {pack}/val --split test", "has no test split; it has train"),

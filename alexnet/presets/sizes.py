@@ -102,13 +102,18 @@ class Shape:
         return kept
 
 
+class TooSmall(InputError):
+    """An image that does not reach the last layer of a net."""
+
+
 def shapes(
     preset: Preset, num_classes: int = 1000, width: float = 1.0, image_size: int = 224
 ) -> list[Shape]:
     """The table's arithmetic.
 
     Raises:
-        InputError: An image is too small to reach the last layer, or a number makes no sense.
+        TooSmall: An image is too small to reach the last layer.
+        InputError: A number makes no sense.
     """
     given = f"{num_classes}, {width} and {image_size}"
     makes_sense = num_classes >= 2 and 0 < width < inf and image_size > 0
@@ -125,10 +130,10 @@ def shapes(
         pooled = out
         for op in layer.then:
             pooled = op.out_size(pooled)
-        small = f"images of {image_size} x {image_size} are too small for preset {preset.name!r}"
-        require(
-            out > 0 and pooled > 0, f"{small}: {layer.name} would have no output; use larger ones"
-        )
+        if out <= 0 or pooled <= 0:
+            small = f"images of {image_size} x {image_size} are too small for preset"
+            no = f"{layer.name} would have no output"
+            raise TooSmall(f"{small} {preset.name!r}: {no}; use larger ones")
         table.append(Shape(layer, preset.columns, in_maps, size, pad, own, out, pooled))
         maps, size = own, pooled
     return table
@@ -140,7 +145,7 @@ def least_image_size(preset: Preset) -> int:
     def reaches(size: int) -> bool:
         try:
             shapes(preset, image_size=size)
-        except InputError:
+        except TooSmall:
             return False
         return True
 

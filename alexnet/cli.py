@@ -8,9 +8,7 @@ import argparse
 import errno
 import math
 import os
-import re
 import signal
-import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import Any, NoReturn
 from safetensors import SafetensorError
 
 from alexnet import __version__, commands, profiles, reproduce
-from alexnet.errors import InputError, SharedError
+from alexnet.errors import InputError, SharedError, say
+from alexnet.files import lines
 from alexnet.presets import VARIANTS
 from alexnet.signals import terminable
 
@@ -86,11 +85,9 @@ def _classes(text: str) -> int | list[str]:
     if not text.startswith("@"):
         return [name for name in text.split(",") if name]
     try:
-        lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", error)
-        raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {reason}") from None
-    return [line for line in lines if line.strip()]
+        return lines(Path(text[1:]))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {error.strerror}") from None
 
 
 def _prepare(p: Parser) -> None:
@@ -126,6 +123,13 @@ def _prepare(p: Parser) -> None:
         type=_classes,
     )
     p.option("--limit", "at most N images of each class in each split", type=COUNT, metavar="N")
+    p.option(
+        "--max-megapixels",
+        "the most pixels that an image may have, in millions (default: 250); a worker takes three "
+        "bytes and more for each",
+        type=COUNT,
+        metavar="N",
+    )
     p.option(
         "--verify",
         "read all again, compare checksums; of a pack that is there: alexnet prepare --verify PACK",
@@ -302,7 +306,7 @@ def main(arguments: list[str] | None = None) -> int:
     name = "alexnet" if rank == "0" else f"alexnet, rank {rank}"
 
     def fail(message: object, status: int) -> int:
-        print(f"{name}: {message}", file=sys.stderr)
+        say(f"{name}: {message}")
         return status
 
     try:
@@ -311,8 +315,7 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         if isinstance(error, SharedError) and rank != "0":
             return 2
-        line = " ".join(str(error).splitlines())  # a file's name may hold anything
-        return fail(re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", line), 2)
+        return fail(error, 2)
     except KeyboardInterrupt as stop:
         status = 128 + getattr(stop, "signal", signal.SIGINT)
         return fail(str(stop) or "stopped", status) if rank == "0" else status  # ranks stop alike

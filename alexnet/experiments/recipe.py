@@ -129,10 +129,10 @@ def collect(records: list[Record]) -> Metrics:
         for seed, one in by_seed.items():
             if one["after_the_fall"] is not None:
                 after.setdefault(name, {})[seed] = one["after_the_fall"]
-    budgets = [
-        max(one.get("budget", one["steps"]) for one in by_seed.values()) // ARMS[name].budgets
-        for name, by_seed in nested.items()
-    ]
+    spent = {
+        arm: [one.get("budget") or one["steps"] for one in nested[arm].values()] for arm in arms
+    }
+    budgets = [max(steps) // ARMS[arm].budgets for arm, steps in spent.items()]
     return {**sizes, "steps": max(budgets), **OWN, "arms": arms, "after_the_fall": after}
 
 

@@ -25,13 +25,7 @@ from alexnet.data.pack import VERSIONS, Pack
 from alexnet.data.pack_writer import PackWriter, resumed
 from alexnet.data.partial import is_done, partial_folder, place_of
 from alexnet.data.sources import list_source
-from alexnet.errors import (
-    EnvironmentFault,
-    InputError,
-    printable,
-    reason,
-    say,
-)
+from alexnet.errors import EnvironmentFault, InputError, printable, reason, say
 from alexnet.files import explained, temporary_folder
 from alexnet.keys import key
 from alexnet.processes import Crashed, OrderedMap, cores, in_flight, process_pool
@@ -298,11 +292,10 @@ class _Preparation:
             seconds = (time.monotonic() - began) / len(sample) * left / self.workers
             if not isinstance(chunk, Crashed) and chunk.files:
                 each = sum(map(len, chunk.files)) / len(chunk.files)
-        needed, free = each * left + 2**20, freein_bytes(folder)
+        needed, free = each * left + 2**20, free_bytes(folder)
         if needed > free:
-            what = (
-                f"{self.out} needs {in_bytes(needed)} more, and the disk has {in_bytes(free)} left"
-            )
+            room = f"the disk has {in_bytes(free)} left"
+            what = f"{self.out} needs {in_bytes(needed)} more, and {room}"
             remedy = "make room, choose another place, or take less by --limit or --classes"
             raise InputError(f"{what}: {remedy}{'' if jpeg else ', or --encoding jpeg'}")
         if left >= 1000:

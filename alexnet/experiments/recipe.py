@@ -130,9 +130,10 @@ def collect(records: list[Record]) -> Metrics:
             if one["after_the_fall"] is not None:
                 after.setdefault(name, {})[seed] = one["after_the_fall"]
     spent = {
-        arm: [one.get("budget") or one["steps"] for one in nested[arm].values()] for arm in arms
+        arm: max(one.get("budget") or one["steps"] for one in by_seed.values())
+        for arm, by_seed in nested.items()
     }
-    budgets = [max(steps) // ARMS[arm].budgets for arm, steps in spent.items()]
+    budgets = [steps // ARMS[arm].budgets for arm, steps in spent.items()]
     return {**sizes, "steps": max(budgets), **OWN, "arms": arms, "after_the_fall": after}
 
 

@@ -327,7 +327,12 @@ class Run:
             return
         last, names = done[-1], self.short_names()
         columns, state = checkpoint.load(last, self.learner.net.numbers)
-        older = {"run": self.config.identity, "rates": [], "ended": None, "recent": []}
+        older: dict[str, Any] = {
+            "run": self.config.identity,
+            "rates": [],
+            "ended": None,
+            "recent": [],
+        }
         state = older | state
         try:
             require(

@@ -26,7 +26,7 @@ from alexnet.data.pack_writer import PackWriter, resumed
 from alexnet.data.partial import is_done, partial_folder, place_of
 from alexnet.data.sources import list_source
 from alexnet.errors import EnvironmentFault, InputError, printable, reason, say
-from alexnet.files import explained, temporary_folder
+from alexnet.files import explained, free_bytes, temporary_folder
 from alexnet.keys import key
 from alexnet.processes import Crashed, OrderedMap, cores, in_flight, process_pool
 from alexnet.tables import duration, in_bytes

@@ -156,7 +156,7 @@ def _train(p: Parser) -> None:
     )
     p.option(
         "--preset",
-        "paper, source or four-layer, with variants, as in paper/no-lrn/tanh",
+        "paper, source, caffe or four-layer, with variants, as in paper/no-lrn/tanh",
         default="paper",
     )
     p.option("--width", "scales every layer's maps and units", type=POSITIVE, default=1.0)

@@ -44,8 +44,8 @@ SOURCE = Preset(
     ),
 )
 
-# On one device: two groups of maps in conv2, conv4 and conv5 are what is left of the columns. Images
-# of 227 pixels, for which no pooling window reaches over the border.
+# On one device: two groups of maps in conv2, conv4 and conv5 are what is left of the columns. At
+# 227 pixels no pooling window reaches over the border.
 CAFFE = Preset(
     "caffe",
     layers=(

@@ -155,7 +155,7 @@ VARIANTS: dict[str, Change] = {
     "pool-before-norm": _rows(_pool_before_norm),
     # the ONNX zoo's graph: no padding of 224 pixels, so that maps are 54, 26 and 12; conv5's last
     # pooling window reaches over the border, so that fc6 keeps its size
-    "224-unpadded": _rows(_unpadded),
+    "224-unpadded": _both(_rows(_unpadded), lambda preset: replace(preset, reference_size=224)),
     # pooling before the nonlinearity: for functions that rise the same function, another way
     "pool-first": _rows(lambda row: {"then": tuple(sorted(row.then, key=_is_no_pool))}),
     # pixels in 0..1; in standard deviations, of which ImageNet's are 0.229, 0.224 and 0.225 of 255

@@ -39,6 +39,8 @@ class Config(Checked):
         rate: The first learning rate; None: the preset's. The biases' rate keeps its ratio to it.
         stop_at_train_error: End after the epoch whose running training error falls to this.
         start: SHA-256 of the weights file that all layers but the last begin with.
+        imported: SHA-256 of the file that others published the weights in, where nothing was
+            trained (`alexnet.imports`).
 
     Raises:
         InputError: A field holds none of its words, which are listed, or is of another type.
@@ -57,6 +59,7 @@ class Config(Checked):
     precision: Precision = "fp32"
     mode: Mode = "plain"
     start: str | None = None
+    imported: str | None = None
     version: int = VERSION
 
     @property

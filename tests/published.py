@@ -14,15 +14,20 @@ LIGHT = Path(onnx.__file__).parent / "backend/test/data/light/light_bvlc_alexnet
 V1 = {"Convolution": 4, "Dropout": 6, "InnerProduct": 14, "LRN": 15, "Pooling": 17, "ReLU": 18}
 
 
-def weights(classes: int = 1000, share: int = 1) -> dict[str, list[np.ndarray]]:
-    """Random weights and biases, (out, in, ...) as Caffe has them, in BGR, of 1 / share of the maps.
+def weights(classes: int = 1000, share: int = 1, side: int = 6) -> dict[str, list[np.ndarray]]:
+    """Random weights and biases, (out, in, ...) in BGR, as Caffe has them.
 
-    They keep the sizes of signals from layer to layer.
+    They are of 1 / share of the maps, fc6 reads maps of `side`, and signals keep their sizes from
+    layer to layer.
     """
     generator = np.random.default_rng(0)
     shapes = {name: (o // share, i if i == 3 else i // share, k, k) for name, o, i, k in FULL}
     units = 4096 // share
-    shapes |= {"fc6": (units, 256 // share * 36), "fc7": (units, units), "fc8": (classes, units)}
+    shapes |= {
+        "fc6": (units, 256 // share * side**2),
+        "fc7": (units, units),
+        "fc8": (classes, units),
+    }
     made = {}
     for name, shape in shapes.items():
         sigma = (2 / np.prod(shape[1:])) ** 0.5
@@ -50,7 +55,9 @@ def zoo(layers: dict, opset: int = 9, side: int = 224) -> onnx.ModelProto:
     graph.node.extend(kept)
     graph.input[0].type.tensor_type.shape.dim[2].dim_value = side
     graph.input[0].type.tensor_type.shape.dim[3].dim_value = side
-    stored = [(f"{name}_{part}_0", values) for name in layers for part, values in zip("wb", layers[name])]
+    stored = [
+        (f"{name}_{part}_0", values) for name in layers for part, values in zip("wb", layers[name])
+    ]
     if opset >= 5:
         size = layers["fc6"][0].shape[1]
         stored.append(("OC2_DUMMY_1", np.array([1, size], np.int64)))
@@ -111,13 +118,19 @@ def caffemodel(layers: dict, *, old: bool = False, pool_first: bool = False, alp
         if name.startswith("conv"):
             how = field(1, len(bias)) + field(4, weight.shape[-1]) + field(3, pads[name])
             how += field(6, 4) if name == "conv1" else b""
-            settings["convolution"] = how + (field(5, 2) if name in ("conv2", "conv4", "conv5") else b"")
+            settings["convolution"] = how + (
+                field(5, 2) if name in ("conv2", "conv4", "conv5") else b""
+            )
         kind = "Convolution" if settings else "InnerProduct"
         out += caffe_layer(name, kind, old, (weight, bias), **settings)
         if name != "fc8":
             out += caffe_layer(f"relu_{name}", "ReLU", old)
-        norm = caffe_layer(f"norm_{name}", "LRN", old, norm=field(1, 5) + field(2, alpha) + field(3, 0.75))
-        pool = caffe_layer(f"pool_{name}", "Pooling", old, pooling=field(1, 0) + field(2, 3) + field(3, 2))
+        norm = caffe_layer(
+            f"norm_{name}", "LRN", old, norm=field(1, 5) + field(2, alpha) + field(3, 0.75)
+        )
+        pool = caffe_layer(
+            f"pool_{name}", "Pooling", old, pooling=field(1, 0) + field(2, 3) + field(3, 2)
+        )
         if name in ("conv1", "conv2"):
             out += pool + norm if pool_first else norm + pool
         out += pool if name == "conv5" else b""
@@ -133,8 +146,10 @@ def tensorflow(layers: dict) -> dict[str, list[np.ndarray]]:
     made = {}
     for name, (weight, bias) in layers.items():
         if name == "fc6":
-            maps = layers["conv5"][0].shape[0]
-            weight = weight.reshape(len(weight), maps, 6, 6).transpose(0, 2, 3, 1).reshape(len(weight), -1)
+            units, maps = len(weight), len(layers["conv5"][1])
+            side = round((weight.shape[1] / maps) ** 0.5)
+            weight = weight.reshape(units, maps, side, side).transpose(0, 2, 3, 1)
+            weight = weight.reshape(units, -1)
         made[name] = [weight.T if weight.ndim == 2 else weight.transpose(2, 3, 1, 0), bias]
     return made
 
@@ -146,4 +161,6 @@ def write_npy(file: Path, content: object, protocol: int = 2) -> None:
     with file.open("wb") as opened:
         npy.write_array_header_1_0(opened, {"descr": "|O", "fortran_order": False, "shape": ()})
         text = pickle.dumps(boxed, protocol)
-        opened.write(text.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+        if protocol < 4:  # of names with their lengths
+            text = text.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+        opened.write(text)

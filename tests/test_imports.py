@@ -4,6 +4,8 @@ program computes; and what is no such file is refused in one line."""
 import json
 import os
 import pickle
+import shlex
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from alexnet import AlexNet, cli, imports
+from alexnet import AlexNet, cli, imports, presets
 from alexnet.errors import InputError
 from alexnet.experiments import figure3, page
 from alexnet.training import load_run
@@ -536,3 +538,28 @@ def test_places_that_do_not_fit_are_named(tmp_path, capsys):
     (tmp_path / "full" / "x").mkdir(parents=True)
     assert alexnet("import", file, tmp_path / "full", "--image-size", 67) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+# --- the book's page -----------------------------------------------------------------------------
+
+PAGE = Path(__file__).resolve().parents[1] / "book" / "which-alexnet.md"
+
+
+def test_the_books_commands_are_commands():
+    lines = [
+        line.strip() for line in PAGE.read_text().splitlines() if line.startswith("    alexnet ")
+    ]
+    read = [cli.parser().parse_args(shlex.split(line)[1:]) for line in lines]
+    imported = [args for args in read if args.command == "import"]
+    assert len(imported) == 5 and len(read) == 10
+    assert {args.file.suffix for args in imported} <= set(imports.READERS)
+
+
+def test_the_books_sizes_are_the_presets():
+    rows = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| sides")]
+    stated = [cell.strip() for cell in rows[0][2:5]]
+    nets = (("paper", 224), ("caffe", 227), ("caffe/224-unpadded", 224))
+    for text, (name, size) in zip(stated, nets, strict=True):
+        table = presets.shapes(presets.get(name), image_size=size)
+        sides = [table[0].size, table[1].size, table[2].size, table[4].out_size]
+        assert text == ", ".join(map(str, sides)), name

@@ -160,7 +160,7 @@ def _train(p: Parser) -> None:
     )
     p.option(
         "--preset",
-        "paper, source or four-layer, with variants, as in paper/no-lrn/tanh",
+        "paper, source, caffe or four-layer, with variants, as in paper/no-lrn/tanh",
         default="paper",
     )
     p.option("--width", "scales every layer's maps and units", type=POSITIVE, default=1.0)
@@ -271,6 +271,33 @@ def _export(p: Parser) -> None:
     )
 
 
+def _import(p: Parser) -> None:
+    p.epilog = (
+        "Caffe's bvlc_alexnet.caffemodel and bvlc_reference_caffenet.caffemodel, the ONNX zoo's "
+        "bvlcalexnet files and bvlc_alexnet.npy say what they are; tensors in the merged layout "
+        "(.safetensors, .pth) need --preset and --mean, unless `alexnet export` wrote them."
+    )
+    p.option("file", "the weights: .caffemodel, .onnx, .npy, .safetensors, .pth", type=Path)
+    p.option("run", "the run's folder, which must not be there yet", type=Path)
+    p.option("--preset", "the net, as caffe or paper (default: what the file says)")
+    p.option(
+        "--mean",
+        "subtracted from the input: R,G,B, a .binaryproto of Caffe's or a .npy file (default: the "
+        "file's own; 123,117,104 for what came from Caffe)",
+        metavar="MEAN",
+    )
+    p.option(
+        "--classes",
+        "a line for each output, such as Caffe's synset_words.txt",
+        type=Path,
+        metavar="FILE",
+    )
+    p.option("--image-size", "side of the net's input (default: the file's)", type=COUNT)
+    p.option(
+        "--bgr", "conv1 of a state dict reads blue, green, red, as Caffe's", action="store_true"
+    )
+
+
 def _claims(p: Parser) -> None:
     names = ", ".join(profiles.names())
     p.option(
@@ -294,6 +321,7 @@ COMMANDS: dict[str, tuple[Callable[..., int | None], Callable[[Parser], None]]] 
     "train": (commands.train, _train),
     "evaluate": (commands.evaluate, _evaluate),
     "export": (commands.export, _export),
+    "import": (commands.import_, _import),
     "reproduce": (commands.reproduce, reproduce.add_arguments),
     "claims": (commands.claims, _claims),
 }

@@ -205,6 +205,20 @@ def export(args: argparse.Namespace) -> None:
     print(args.file)
 
 
+def import_(args: argparse.Namespace) -> None:
+    """Make a run's folder of weights that others have published."""
+    from alexnet.imports import import_weights
+
+    names = ("preset", "mean", "classes", "image_size", "bgr")
+    summary = import_weights(args.file, args.run, **{name: getattr(args, name) for name in names})
+    config, origin = summary["config"], summary["imported"]
+    what = f"{origin['known_as'] or origin['file']} (others' weights), preset {config['preset']}"
+    size = f"{config['image_size']} of {origin['prepared_size']} pixels"
+    print(
+        f"{args.run}: {what}, {config['num_classes']} classes, {size}; RGB in 0..255 minus a mean"
+    )
+
+
 def reproduce(args: argparse.Namespace) -> int:
     """Regenerate figures and tables: run the experiments and the book's notebooks on a profile."""
     from alexnet.reproduce import run

@@ -350,7 +350,7 @@ def broken(tmp_path):
         ("train --data {only_test} --out {tmp}/run", "has no train split; it has test"),
         (
             "train --data {pack} --out {tmp}/run --preset resnet",
-            "no preset 'resnet'; there are paper, source, four-layer",
+            "no preset 'resnet'; there are paper, source, caffe, four-layer",
         ),
         ("train --data {pack} --out {tmp}/run --preset paper/pink", "no variant 'pink'"),
         ("train --data {other} --out {tmp}/run --image-size 80", "choose --image-size 72 or less"),

@@ -63,6 +63,7 @@ def test_identity_follows_every_field_and_ignores_defaults(splits):
         {"precision": "bf16"},
         {"start": "0" * 64},
         {"stop_at_loss": 1.5},
+        {"imported": "0" * 64},
     ]
     changes += [{"mode": "graph"}, {"version": config.version + 1}]
     assert (

@@ -185,10 +185,17 @@ def total(table: list[Shape], what: str) -> int:
 def crossings(table: list[Shape]) -> dict[str, int]:
     """Elements per image that each column sends to each other one, by the layer that reads them.
 
-    These are the maps that a layer reads from both columns, and the last layer's partial logits.
+    These are the maps that a layer reads from both columns, those that it normalizes across
+    columns, and the last layer's partial logits.
     """
     if table[0].columns == 1:
         return {}
-    meeting = [row for row in table if row.layer.reads == "both"]
-    counts = {row.layer.name: row.in_maps // row.columns * row.in_size**2 for row in meeting}
+    counts: dict[str, int] = {}
+    for row in table:
+        count = row.in_maps // row.columns * row.in_size**2 if row.layer.reads == "both" else 0
+        size = row.size
+        for op in row.layer.then:
+            count += row.maps * size**2 if op.is_merged else 0
+            size = op.out_size(size)
+        counts |= {row.layer.name: count} if count else {}
     return counts | {table[-1].layer.name: table[-1].maps}

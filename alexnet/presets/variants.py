@@ -83,6 +83,13 @@ def _is_no_pool(op: Operation) -> bool:
     return not isinstance(op, ops.Pool)
 
 
+def _pool_before_norm(row: Layer) -> dict[str, Any]:
+    """A row's pooling in front of its response normalization; all else keeps its place."""
+    kinds = (ops.Pool, ops.LRN, ops.SameMapNorm)
+    moved = iter(sorted((op for op in row.then if isinstance(op, kinds)), key=_is_no_pool))
+    return {"then": tuple(next(moved) if isinstance(op, kinds) else op for op in row.then)}
+
+
 def _deeper(preset: Preset) -> Preset:
     """One more convolution below the last, like it but without pooling (Figure 1's net)."""
     i = max(i for i, row in enumerate(preset.layers) if row.kernel)
@@ -104,6 +111,12 @@ def _conv6(preset: Preset) -> Preset:
 def _gain(gain: float) -> Change:
     """What later initializations share: a sigma that follows from the fan-in, biases of 0."""
     return lambda preset: replace(ZERO_BIASES(preset), gain=gain)
+
+
+def _unpadded(row: Layer) -> dict[str, Any]:
+    over = row.name == "conv5"
+    then = (replace(op, ceil=over) if isinstance(op, ops.Pool) else op for op in row.then)
+    return {"then": tuple(then)} | ({"pad": 0} if row.name == "conv1" else {})
 
 
 ZERO_BIASES = _rows(lambda row: {"bias": 0.0})
@@ -145,6 +158,11 @@ VARIANTS: dict[str, Change] = {
     "torch-init": _gain(3**-0.5),  # the spread of torch's default, 1 / sqrt(3 fan-in)
     # what torch and Caffe make of the text's numbers
     "lrn-over-size": _each(ops.LRN, lambda op: replace(op, alpha=op.alpha / op.size)),
+    # CaffeNet's order
+    "pool-before-norm": _rows(_pool_before_norm),
+    # the ONNX zoo's graph: no padding of 224 pixels, so that maps are 54, 26 and 12; conv5's last
+    # pooling window reaches over the border, so that fc6 keeps its size
+    "224-unpadded": _both(_rows(_unpadded), lambda preset: replace(preset, reference_size=224)),
     # pooling before the nonlinearity: for functions that rise the same function, another way
     "pool-first": _rows(lambda row: {"then": tuple(sorted(row.then, key=_is_no_pool))}),
     # pixels in 0..1; in standard deviations, of which ImageNet's are 0.229, 0.224 and 0.225 of 255

@@ -43,6 +43,8 @@ class Config(Checked):
         stop_at_loss: End with the step at which the mean loss of the last LOSSES steps, in nats, is
             this or less.
         start: SHA-256 of the weights file that all layers but the last begin with.
+        imported: SHA-256 of the file that others published the weights in, where nothing was
+            trained (`alexnet.imports`).
 
     Raises:
         InputError: A field holds none of its words, which are listed, is of another type or out of
@@ -63,6 +65,7 @@ class Config(Checked):
     mode: Mode = "plain"
     start: str | None = None
     stop_at_loss: NotNegative | None = None
+    imported: str | None = None
     version: Natural = VERSION
 
     def __post_init__(self) -> None:

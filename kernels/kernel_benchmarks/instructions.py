@@ -119,6 +119,12 @@ def _inspect(
     )
 
 
+def tuners() -> list[Autotuner]:
+    """The kernels that have several configurations."""
+    ours = [m for name, m in list(sys.modules.items()) if name.startswith("alexnet_kernels.gpu")]
+    return [v for module in ours for v in vars(module).values() if isinstance(v, Autotuner)]
+
+
 def measure(
     call: Callable[[], object], elements: int, arch: int, all_configs: bool = False
 ) -> list[Compiled]:
@@ -129,13 +135,12 @@ def measure(
         arch: The compute capability times ten.
         all_configs: Take every configuration that is tried on a device, not the first alone.
     """
-    ours = [m for name, m in list(sys.modules.items()) if name.startswith("alexnet_kernels.gpu")]
-    tuners = [v for module in ours for v in vars(module).values() if isinstance(v, Autotuner)]
-    before = [tuner.configs for tuner in tuners]
+    ours = tuners()
+    before = [tuner.configs for tuner in ours]
     rows: dict[tuple, Compiled] = {}
     try:
         for i in range(max(map(len, before)) if all_configs else 1):
-            for tuner, configs in zip(tuners, before):
+            for tuner, configs in zip(ours, before):
                 tuner.configs = [configs[min(i, len(configs) - 1)]]
                 tuner.cache.clear()
             with _compiling(arch) as launches:
@@ -143,7 +148,7 @@ def measure(
             compiled = [_inspect(elements, *launch) for launch in launches]
             rows |= {row[:2]: row for row in compiled}
     finally:
-        for tuner, configs in zip(tuners, before):
+        for tuner, configs in zip(ours, before):
             tuner.configs = configs
     return list(rows.values())
 

@@ -110,8 +110,7 @@ def forward_kernel(
     x_ptr,  # input, any float type (N, C, H, W), as words
     bias_ptr,  # (C,); not read without HAS_BIAS
     y_ptr,  # output, as x
-    pixels,  # N * H * W
-    P1, P2,  # the inner two of the three sizes that the pixels collapse to
+    P0, P1, P2,  # the three sizes that N, H, W collapse to
     x0, x1, x2, xc,  # strides of x: of those three, of words
     y0, y1, y2, yc,  # of y
     alpha, k,
@@ -135,7 +134,7 @@ def forward_kernel(
     COUNT: tl.constexpr = M + 2 * REACH
     lane = lanes_of(BLOCK, WIDE)
     i0, i1, i2, group = place(lane, P1, P2, GROUPS * COLUMNS, CHANNELS_FAST)
-    inside = lane < pixels * (GROUPS * COLUMNS)
+    inside = i0 < P0
     first = group % GROUPS * M  # word in the column
     word = group // GROUPS * WORDS + first  # word in the pixel
     x_ptr += i0 * x0 + i1 * x1 + i2 * x2 + word * xc
@@ -162,8 +161,7 @@ def backward_kernel(
     bias_ptr,  # (C,); not read without HAS_BIAS
     dy_ptr,  # gradient of the output, as x
     dx_ptr,  # output: gradient of x + bias, as x
-    pixels,  # N * H * W
-    P1, P2,  # the inner two of the three sizes that the pixels collapse to
+    P0, P1, P2,  # the three sizes that N, H, W collapse to
     x0, x1, x2, xc,  # strides of x: of those three, of words
     g0, g1, g2, gc,  # of dy
     y0, y1, y2, yc,  # of dx
@@ -189,7 +187,7 @@ def backward_kernel(
     COUNT: tl.constexpr = M + 2 * FAR
     lane = lanes_of(BLOCK, WIDE)
     i0, i1, i2, group = place(lane, P1, P2, GROUPS * COLUMNS, CHANNELS_FAST)
-    inside = lane < pixels * (GROUPS * COLUMNS)
+    inside = i0 < P0
     first = group % GROUPS * M
     word = group // GROUPS * WORDS + first
     x_ptr += i0 * x0 + i1 * x1 + i2 * x2 + word * xc
@@ -272,7 +270,7 @@ def _launch(
 
     kernel[grid](
         rows[0], x if bias is None else bias.contiguous(), *rows[1:],
-        pixels, sizes[1], sizes[2], *along, alpha, k,
+        *sizes, *along, alpha, k,
         MAPS=maps // columns, COLUMNS=columns, RADIUS=size // 2, BETA=beta, ORDER=RELU[relu],
         HAS_BIAS=bias is not None, W=per_word, DTYPE=DTYPES[x.dtype], CHANNELS_FAST=fast,
         WIDE=is_wide(*tensors), **LAUNCH,

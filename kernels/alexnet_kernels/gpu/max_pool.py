@@ -57,7 +57,7 @@ def forward_kernel(
     lane = lanes_of(BLOCK, WIDE)
     strips = (OH + ROWS - 1) // ROWS
     n, strip, w, group = place(lane, strips, OW, GROUPS, CHANNELS_FAST)
-    inside = lane < N * strips * OW * GROUPS
+    inside = n < N
     channel = group[:, None] * V + tl.arange(0, V)[None, :]
     top = strip * ROWS
     x_ptr += (n * xn + top * STRIDE * xh + w * STRIDE * xw)[:, None] + channel * xc
@@ -118,7 +118,7 @@ def backward_kernel(
     high = (H + STRIDE - 1) // STRIDE
     wide = (W + STRIDE - 1) // STRIDE
     n, a, b, group = place(lane, high, wide, GROUPS, CHANNELS_FAST)
-    inside = (lane < N * high * wide * GROUPS)[:, None]
+    inside = (n < N)[:, None]
     channel = group[:, None] * V + tl.arange(0, V)[None, :]
     gradients = ()
     taps = ()

@@ -105,7 +105,7 @@ def kernel(
     lane = lanes_of(BLOCK, WIDE)
     strips = (OH + STRIP - 1) // STRIP
     n, strip, w, group = place(lane, strips, OW, GROUPS * COLUMNS, True)
-    inside = lane < N * strips * OW * (GROUPS * COLUMNS)
+    inside = n < N
     first = group % GROUPS * M
     word = group // GROUPS * WORDS + first
     top = strip * STRIP

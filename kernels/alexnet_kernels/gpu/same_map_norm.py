@@ -61,7 +61,7 @@ def kernel(
     lane = lanes_of(BLOCK, WIDE)
     strips = (H + ROWS - 1) // ROWS
     n, strip, w, group = place(lane, strips, W, GROUPS, CHANNELS_FAST)
-    inside = lane < N * strips * W * GROUPS
+    inside = n < N
     top = strip * ROWS
     channel = group[:, None] * V + tl.arange(0, V)[None, :]
     sums = ()  # of each row that the strip's windows touch, over 2 RADIUS + 1 pixels

@@ -5,6 +5,8 @@ gradient takes two passes: the first writes what every pixel spreads over its ne
 dy x s^(-beta-1), and keeps dy s^-beta; the second sums the former over the windows.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -108,7 +110,7 @@ def _launch(
     which: int,
     x: Tensor,
     dy: Tensor,
-    between: Tensor,
+    between: Sequence[Tensor],
     y: Tensor,
     size: int,
     alpha: float,
@@ -131,7 +133,7 @@ def _launch(
 
 def forward(x: Tensor, y: Tensor, size: int, alpha: float, beta: float, k: float) -> None:
     """Write y (N, C, H, W), any strides."""
-    _launch(0, x, x, x[None], y, size, alpha, beta, k)
+    _launch(0, x, x, [x], y, size, alpha, beta, k)
 
 
 def backward(
@@ -141,6 +143,6 @@ def backward(
 
     For the time of the call it takes two float32 maps of the same size.
     """
-    between = torch.stack([torch.empty_like(dx, dtype=torch.float32)] * 2)
+    between = [torch.empty_like(dx, dtype=torch.float32) for _ in range(2)]
     _launch(1, x, dy, between, dx, size, alpha, beta, k)
     _launch(2, x, dy, between, dx, size, alpha, beta, k)

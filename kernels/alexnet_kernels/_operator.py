@@ -129,7 +129,11 @@ class Operator:
             for kind in ("triton", "native"):
                 function, fits = self._forms.get(kind, (None, None))
                 if function and fits and fits(*given) and _choose.runs(kind, first):
-                    return function(*given)
+                    try:
+                        return function(*given)
+                    except Exception as error:
+                        if not _choose.gives_up(kind, error):
+                            raise
             self._forms["composite"][0](*given)
 
     def _tensors_and_settings(self, inputs: tuple, results: tuple) -> tuple[Iterable[Any], Any]:

@@ -1,11 +1,14 @@
-"""What every operator does around its forms: the device that a form runs on, failures of launches."""
+"""What an operator does around its forms: the device that one runs on, launches that fail."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from subprocess import CalledProcessError
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import alexnet_kernels as kernels
+from alexnet_kernels import _choose
 from alexnet_kernels._operator import OPERATORS
 
 
@@ -43,3 +46,70 @@ def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch, form_o
         operator.fill((y, code), x, 3, 2)
     assert seen == [("triton" if dtype == torch.bfloat16 else "composite", index)]
     assert current == [0]
+
+
+FAULTS = {  # of machines, as Triton reports them: what helps
+    "no compiler": (
+        RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
+        "name a compiler in CC",
+    ),
+    "no headers": (CalledProcessError(1, ["gcc"]), "install gcc and Python's headers"),
+    "cache": (PermissionError(13, "Permission denied", "/.triton"), "TRITON_CACHE_DIR"),
+    "no driver": (RuntimeError("0 active drivers ([]). There should only be one."), "nvidia-smi"),
+    "no library": (AssertionError("libcuda.so cannot found!"), "nvidia-smi"),
+    "mounted noexec": (ImportError("failed to map segment"), "install gcc"),
+}
+
+
+@pytest.fixture
+def failing(monkeypatch, form_of):
+    """Let max_pool's Triton form fail; its composite and the form itself note that they ran."""
+    monkeypatch.setattr(_choose, "_cannot_launch", False)
+
+    def start(error):
+        ran = []
+
+        def fail(*given):
+            ran.append("triton")
+            raise error
+
+        form_of("composite", lambda *given: ran.append("composite"))
+        operator = form_of("triton", fail)
+
+        def call():
+            with FakeTensorMode():
+                x = torch.empty(2, 4, 6, 6, device="cuda:0")
+                operator.fill(tuple(torch.empty(2, 2, 4, 2, 2, device="cuda:0")), x, 3, 2)
+
+        monkeypatch.setattr(torch.cuda, "device", lambda which: nullcontext())
+        return call, ran
+
+    return start
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_what_a_machine_lacks_is_one_warning_and_the_composite(failing, kind):
+    error, remedy = FAULTS[kind]
+    call, ran = failing(error)
+    with pytest.warns(UserWarning, match=remedy) as caught:
+        call()
+        call()
+    assert len(caught) == 1 and ran == ["triton", "composite", "composite"]
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_who_asks_for_triton_is_told_why_it_fails(failing, kind):
+    call, ran = failing(FAULTS[kind][0])
+    with kernels.using("triton"), pytest.raises(type(FAULTS[kind][0])):
+        call()
+    assert ran == ["triton"]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("CUDA error: an illegal memory access"), torch.OutOfMemoryError("much")]
+)
+def test_a_fault_of_the_kernel_is_no_fault_of_the_machine(failing, error):
+    call, ran = failing(error)
+    with pytest.raises(type(error)):
+        call()
+    assert ran == ["triton"]

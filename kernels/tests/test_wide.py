@@ -7,9 +7,8 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
-from references import LAYOUTS, assert_close, form, rand, run
+from references import LAYOUTS, assert_close, form, max_pool_and_taps, rand, run, same_map_norm
 from references import local_response_norm as definition
-from references import max_pool_and_taps, same_map_norm
 
 from alexnet_kernels._choose import INTERPRETED
 

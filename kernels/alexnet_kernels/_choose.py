@@ -92,20 +92,30 @@ def torchs_own(*tensors: Tensor | None) -> bool:
     )
 
 
-def runs(kind: str, x: Tensor) -> bool:
-    """Whether an operator's Triton or native form runs on tensors like x, if it fits them."""
+def runs(kind: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether an operator's Triton or native form runs on such tensors, if it fits them."""
     if _mode not in ("auto", kind):
         return False
     if kind == "native":
-        return x.device.type == "cpu" and _native.library() is not None
-    if not HAS_TRITON or x.dtype == torch.float64 or (_mode == "auto" and _cannot_launch):
+        return device.type == "cpu" and _native.library() is not None
+    if not HAS_TRITON or dtype == torch.float64 or (_mode == "auto" and _cannot_launch):
         return False
-    if _mode == "triton" and not (x.is_cuda or INTERPRETED):
+    is_cuda = device.type == "cuda"
+    if _mode == "triton" and not (is_cuda or INTERPRETED):
         raise RuntimeError(
             "mode triton needs a CUDA device, or TRITON_INTERPRET=1 in the environment "
             "before alexnet_kernels is imported"
         )
-    return x.is_cuda or _mode == "triton"
+    return is_cuda or _mode == "triton"
+
+
+def form_of(device: torch.device, dtype: torch.dtype) -> str:
+    """Which form the operators have for maps of a type on a device: "triton", "native",
+    "composite", or "torch"."""
+    if _mode == "torch" or runs("triton", device, dtype):
+        return "torch" if _mode == "torch" else "triton"
+    has_native = dtype in _native.SUFFIXES and runs("native", device, dtype)
+    return "native" if has_native else "composite"
 
 
 # What Triton says where a machine lacks something, and what helps.

@@ -125,10 +125,11 @@ class Operator:
         first = given[0] if isinstance(given[0], Tensor) else next(iter(given[0]), None)
         if first is None or not (first.numel() or self._mutated):
             return
+        tensor = first.device, first.dtype
         with _on_device_of(first):
             for kind in ("triton", "native"):
                 function, fits = self._forms.get(kind, (None, None))
-                if function and fits and fits(*given) and _choose.runs(kind, first):
+                if function and fits and fits(*given) and _choose.runs(kind, *tensor):
                     try:
                         return function(*given)
                     except Exception as error:

@@ -94,14 +94,18 @@ def _(dx, x, bias, dy, size, alpha, beta, k, columns, relu):
     _composite.in_parts(part, (dx,), x, dy)
 
 
-@operator.form("triton")
+# Triton unrolls windows, and takes long to compile larger ones.
+LARGEST_IN_TRITON = 15
+
+
+@operator.form("triton", lambda y, x, bias, size, *_: size <= LARGEST_IN_TRITON)
 def _(y, x, bias, *settings):
     from alexnet_kernels.gpu import local_response_norm as gpu
 
     gpu.forward(x, bias, y, *settings)
 
 
-@operator_backward.form("triton")
+@operator_backward.form("triton", lambda dx, x, bias, dy, size, *_: size <= LARGEST_IN_TRITON)
 def _(dx, x, bias, dy, *settings):
     from alexnet_kernels.gpu import local_response_norm as gpu
 

@@ -75,14 +75,20 @@ def _(dx, dy, code, height, width, size, stride):
     _composite.in_parts(part, (dx,), dy, code)
 
 
-@operator.form("triton")
+# Triton unrolls windows, and takes minutes to compile larger ones.
+LARGEST_IN_TRITON = 5
+
+
+@operator.form("triton", lambda y, code, x, size, *_: size <= LARGEST_IN_TRITON)
 def _(y, code, x, size, stride):
     from alexnet_kernels.gpu import max_pool as gpu
 
     gpu.forward(x, y, code, size, stride)
 
 
-@operator_backward.form("triton")
+@operator_backward.form(
+    "triton", lambda dx, dy, code, height, width, size, *_: size <= LARGEST_IN_TRITON
+)
 def _(dx, dy, code, height, width, size, stride):
     from alexnet_kernels.gpu import max_pool as gpu
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from alexnet_kernels import _choose, _native
 from alexnet_kernels._memory import empty_maps, is_channels_last
 from alexnet_kernels._operator import define
-from alexnet_kernels.local_response_norm import RELU, by_torch, check_relu
+from alexnet_kernels.local_response_norm import LARGEST_IN_TRITON, RELU, by_torch, check_relu
 from alexnet_kernels.local_response_norm import check_maps as check_norm_maps
 from alexnet_kernels.local_response_norm import check_settings as check_norm
 from alexnet_kernels.local_response_norm import operator as norm
@@ -78,7 +78,8 @@ def _has_one_kernel(y, code, x, bias, *settings):
 
     Under the interpreter there is nothing to gain.
     """
-    return x.is_cuda and x.stride(1) == 1 and settings[-2:] == (3, 2)
+    is_small = settings[0] <= LARGEST_IN_TRITON
+    return x.is_cuda and x.stride(1) == 1 and settings[-2:] == (3, 2) and is_small
 
 
 @operator.form("triton", _has_one_kernel)

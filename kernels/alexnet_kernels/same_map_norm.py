@@ -42,14 +42,18 @@ def _(dx, x, dy, size, *settings):
     _composite.in_parts(part, (dx,), x, dy)
 
 
-@operator.form("triton")
+# Triton unrolls windows, and takes minutes to compile larger ones.
+LARGEST_IN_TRITON = 5
+
+
+@operator.form("triton", lambda y, x, size, *_: size <= LARGEST_IN_TRITON)
 def _(y, x, *settings):
     from alexnet_kernels.gpu import same_map_norm as gpu
 
     gpu.forward(x, y, *settings)
 
 
-@operator_backward.form("triton")
+@operator_backward.form("triton", lambda dx, x, dy, size, *_: size <= LARGEST_IN_TRITON)
 def _(dx, x, dy, *settings):
     from alexnet_kernels.gpu import same_map_norm as gpu
 

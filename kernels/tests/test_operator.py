@@ -113,3 +113,32 @@ def test_a_fault_of_the_kernel_is_no_fault_of_the_machine(failing, error):
     with pytest.raises(type(error)):
         call()
     assert ran == ["triton"]
+
+
+WINDOWS = {  # of each operator, forward and backward: the largest that Triton compiles in seconds
+    "local_response_norm": (15, lambda f, x, n: f(x, n)),
+    "same_map_norm": (5, lambda f, x, n: f(x, n)),
+    "max_pool": (5, lambda f, x, n: f(x, n, 2)),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("beyond", [0, 2])
+def test_windows_that_would_compile_for_minutes_are_the_composites(monkeypatch, name, beyond):
+    if not _choose.INTERPRETED:
+        pytest.skip("Triton's interpreter is off")
+    largest, call = WINDOWS[name]
+    ran = []
+    for each in (name, f"{name}_backward"):
+        for kind in ("triton", "composite"):
+            function, fits = OPERATORS[each]._forms[kind]
+
+            def note(*given, function=function, kind=kind):
+                ran.append(kind)
+                return function(*given)
+
+            monkeypatch.setitem(OPERATORS[each]._forms, kind, (note, fits))
+    x = torch.ones(1, 2, 9, 9, requires_grad=True)
+    with kernels.using("triton"):
+        call(getattr(kernels, name), x, largest + beyond).sum().backward()
+    assert ran == ["composite" if beyond else "triton"] * 2

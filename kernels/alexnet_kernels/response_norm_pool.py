@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_kernels import _choose, _native
-from alexnet_kernels._memory import empty_maps, is_channels_last
+from alexnet_kernels._memory import check_gradient, empty_maps, is_channels_last
 from alexnet_kernels._operator import define
 from alexnet_kernels.local_response_norm import LARGEST_IN_TRITON, RELU, by_torch, check_relu
 from alexnet_kernels.local_response_norm import check_maps as check_norm_maps
@@ -54,6 +54,7 @@ def operator_backward(
     pool_stride: int,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x and of the bias, the latter at least in float32; (0,) without a bias."""
+    check_gradient(dy, code, x.dtype)
     wide = torch.promote_types(x.dtype, torch.float32)
     return empty_maps(x), x.new_zeros(0 if bias is None else x.shape[1], dtype=wide)
 

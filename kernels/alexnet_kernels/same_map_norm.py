@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_kernels import _choose, _composite, _native
-from alexnet_kernels._memory import empty_maps, is_channels_last, memory_format
+from alexnet_kernels._memory import (
+    check_gradient,
+    empty_maps,
+    is_channels_last,
+    memory_format,
+)
 from alexnet_kernels._operator import define
 from alexnet_kernels.local_response_norm import check_maps, check_settings
 
@@ -22,6 +27,7 @@ def operator(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tenso
 def operator_backward(
     x: Tensor, dy: Tensor, size: int, alpha: float, beta: float, k: float
 ) -> Tensor:
+    check_gradient(dy, x)
     return empty_maps(x)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from alexnet_kernels.gpu.maps import (
     DTYPES,
     LAUNCH,
+    bucket,
     channels_fast,
     collapse,
     is_wide,
@@ -97,7 +98,7 @@ def window(u, c: tl.constexpr, RADIUS: tl.constexpr):
     return total
 
 
-KEY = ["MAPS", "COLUMNS", "RADIUS", "W", "DTYPE", "HAS_BIAS"]
+KEY = ["MAPS", "COLUMNS", "RADIUS", "W", "DTYPE", "HAS_BIAS", "ORDER", "CHANNELS_FAST"]
 CONFIGS = [
     ({"M": m, "BLOCK": block}, warps)
     for m, block, warps in ((1, 256, 4), (2, 128, 4), (2, 256, 8), (4, 128, 4))
@@ -105,7 +106,7 @@ CONFIGS = [
 
 
 @tuned(KEY, *CONFIGS)
-@triton.jit
+@triton.jit(do_not_specialize=["BUCKET"])
 def forward_kernel(
     x_ptr,  # input, any float type (N, C, H, W), as words
     bias_ptr,  # (C,); not read without HAS_BIAS
@@ -114,6 +115,7 @@ def forward_kernel(
     x0, x1, x2, xc,  # strides of x: of those three, of words
     y0, y1, y2, yc,  # of y
     alpha, k,
+    BUCKET,  # of the number of elements, for which a configuration is chosen
     MAPS: tl.constexpr,  # of a column
     COLUMNS: tl.constexpr,
     RADIUS: tl.constexpr,  # of a window: size // 2
@@ -155,7 +157,7 @@ def forward_kernel(
 
 
 @tuned(KEY, *CONFIGS)
-@triton.jit
+@triton.jit(do_not_specialize=["BUCKET"])
 def backward_kernel(
     x_ptr,  # input of the forward pass, any float type (N, C, H, W), as words
     bias_ptr,  # (C,); not read without HAS_BIAS
@@ -166,6 +168,7 @@ def backward_kernel(
     g0, g1, g2, gc,  # of dy
     y0, y1, y2, yc,  # of dx
     alpha, k,
+    BUCKET,  # of the number of elements, for which a configuration is chosen
     MAPS: tl.constexpr,  # of a column
     COLUMNS: tl.constexpr,
     RADIUS: tl.constexpr,  # of a window: size // 2
@@ -273,7 +276,7 @@ def _launch(
         *sizes, *along, alpha, k,
         MAPS=maps // columns, COLUMNS=columns, RADIUS=size // 2, BETA=beta, ORDER=RELU[relu],
         HAS_BIAS=bias is not None, W=per_word, DTYPE=DTYPES[x.dtype], CHANNELS_FAST=fast,
-        WIDE=is_wide(*tensors), **LAUNCH,
+        WIDE=is_wide(*tensors), BUCKET=bucket(x), **LAUNCH,
     )  # fmt: skip
 
 

@@ -19,7 +19,17 @@ from alexnet_kernels.gpu.local_response_norm import (
     rectified,
     window,
 )
-from alexnet_kernels.gpu.maps import DTYPES, LAUNCH, is_wide, lanes_of, pack, place, power, tuned
+from alexnet_kernels.gpu.maps import (
+    DTYPES,
+    LAUNCH,
+    bucket,
+    is_wide,
+    lanes_of,
+    pack,
+    place,
+    power,
+    tuned,
+)
 from alexnet_kernels.local_response_norm import RELU
 
 CONFIGS = [
@@ -74,8 +84,11 @@ def normalized_row(
     return best, tap
 
 
-@tuned(["MAPS", "COLUMNS", "RADIUS", "W", "DTYPE", "HAS_BIAS"], *CONFIGS)
-@triton.jit
+KEY = ["MAPS", "COLUMNS", "RADIUS", "W", "DTYPE", "HAS_BIAS", "ORDER"]
+
+
+@tuned(KEY, *CONFIGS)
+@triton.jit(do_not_specialize=["BUCKET"])
 def kernel(
     x_ptr,  # input, any float type (N, C, H, W), channels-last, as words
     bias_ptr,  # (C,); not read without HAS_BIAS
@@ -86,6 +99,7 @@ def kernel(
     yn, yh, yw,  # of y
     cn, ch, cw,  # of code, in channels
     alpha, k,
+    BUCKET,  # of the number of elements, for which a configuration is chosen
     MAPS: tl.constexpr,  # of a column
     COLUMNS: tl.constexpr,
     RADIUS: tl.constexpr,  # of a window: size // 2
@@ -179,5 +193,6 @@ def forward(
         rows, x if bias is None else bias.contiguous(), out, code, n, height, width,
         *rows.stride()[:3], *out.stride()[:3], *taps.stride()[:3], alpha, k,
         MAPS=maps, COLUMNS=columns, RADIUS=size // 2, BETA=beta, ORDER=RELU[relu],
-        HAS_BIAS=bias is not None, W=per_word, DTYPE=DTYPES[x.dtype], WIDE=is_wide(x, y), **LAUNCH,
+        HAS_BIAS=bias is not None, W=per_word, DTYPE=DTYPES[x.dtype], WIDE=is_wide(x, y),
+        BUCKET=bucket(x), **LAUNCH,
     )  # fmt: skip

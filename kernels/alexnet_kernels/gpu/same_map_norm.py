@@ -15,6 +15,7 @@ from torch import Tensor
 from alexnet_kernels.gpu.maps import (
     DTYPES,
     LAUNCH,
+    bucket,
     channels_fast,
     is_wide,
     lanes_of,
@@ -26,7 +27,7 @@ from alexnet_kernels.gpu.maps import (
     vector,
 )
 
-KEY = ["C", "RADIUS", "V", "DTYPE", "PASS"]
+KEY = ["C", "RADIUS", "V", "DTYPE", "PASS", "CHANNELS_FAST"]
 CONFIGS = [
     ({"ROWS": rows, "BLOCK": block}, 4) for rows, block in ((4, 64), (9, 64), (14, 64), (2, 128))
 ]
@@ -34,7 +35,7 @@ FORWARD, FIRST, SECOND = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
 @tuned(KEY, *CONFIGS)
-@triton.jit
+@triton.jit(do_not_specialize=["BUCKET"])
 def kernel(
     x_ptr,  # input, any float type (N, C, H, W)
     dy_ptr,  # gradient of the output, as x; read in the pass FIRST
@@ -47,6 +48,7 @@ def kernel(
     tn, th, tw, tc,  # of direct and spread
     yn, yh, yw, yc,  # of y
     alpha, k,
+    BUCKET,  # of the number of elements, for which a configuration is chosen
     C: tl.constexpr,
     RADIUS: tl.constexpr,  # of a window: size // 2
     BETA: tl.constexpr,
@@ -127,7 +129,7 @@ def _launch(
         x, dy, between[0], between[-1], y, n, height, width,
         *nhwc_strides(x, dy, between[0], y), alpha, k,
         C=c, RADIUS=size // 2, BETA=beta, PASS=which, V=v, DTYPE=DTYPES[x.dtype],
-        CHANNELS_FAST=channels_fast(x), WIDE=is_wide(x, y, dy), **LAUNCH,
+        CHANNELS_FAST=channels_fast(x), WIDE=is_wide(x, y, dy), BUCKET=bucket(x), **LAUNCH,
     )  # fmt: skip
 
 

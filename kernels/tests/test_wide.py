@@ -64,7 +64,7 @@ def written(results, expected, at_least):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("configuration", [0, 1])
+@pytest.mark.parametrize("configuration", [0, 3])
 def test_every_element_of_normalization(ends, holes, monkeypatch, layout, configuration):
     with form("interpreter"):
         from alexnet_kernels.gpu import local_response_norm as lrn

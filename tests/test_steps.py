@@ -4,6 +4,7 @@ tensor on the way."""
 import math
 import re
 import signal
+from collections import Counter
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import alexnet_kernels as kernels
 from alexnet import AlexNet, presets, rng
@@ -309,3 +311,43 @@ def test_graphs_share_memory_and_let_other_threads_go_on(monkeypatch):
     assert first == {"pool": None, "capture_error_mode": "thread_local"}
     assert second == {"pool": "pool 1", "capture_error_mode": "thread_local"}
     assert all(torch.equal(value, before[name]) for name, value in learner.weights.items())
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operations that a GPU would be sent: neither views nor memory alone."""
+
+    FREE = ("empty", "detach", "new_empty", "_unsafe_view", "promote_types")
+
+    def __init__(self):
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.split("::")[1]
+        if not function.is_view and not name.startswith(self.FREE):
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+# what an operator launches on a GPU beside one kernel: its two kernels, the bias gradient's sum
+# and its zeros
+MORE = {"response_norm_pool": 1, "response_norm_pool_backward": 3}
+
+
+def test_a_step_is_sent_in_less_than_150_launches():
+    """Of the paper's net in bfloat16; it was 362 while dropout hashed its masks in torch's own
+    operators."""
+    recipe = presets.get("paper").recipe
+    learner = Learner(AlexNet("paper", 10, 1 / 8), recipe, Ranks("meta"), torch.bfloat16)
+    mean = np.full((256, 256, 3), 117.0, np.float32)
+    augment = Augment(recipe, mean, 224, COLOR, dtype=torch.bfloat16)
+    step, ids = GraphStep(learner, augment, 2), torch.arange(2)
+    images, keys = torch.zeros(2, 256, 256, 3, dtype=torch.uint8), rng.key(rng.DROPOUT, 0, 0, ids)
+    given = (images, *augment.draw(ids, ids, 0)[:3], ids, keys)
+    step.inputs = [value.to("meta") for value in given]
+    step.compute(1.0)  # moves the mean image
+    with Launches() as launches:
+        step.compute(1.0)
+    counts = launches.counts
+    assert counts["keep_mask"] == 4 and counts["bitwise_xor"] == counts["zeros"] == 0
+    assert counts.total() + sum(MORE.get(name, 0) * n for name, n in counts.items()) < 150, counts

@@ -5,7 +5,8 @@ and `last()`, which returns what is still under way.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -77,6 +78,17 @@ def check_graph(device: torch.device, dtype: torch.dtype) -> None:
         f"mode graph records Triton's kernels, and the operators' form for {dtype} on this GPU is "
         f"{form}; {remedy}",
     )
+
+
+@contextmanager
+def timed_convolutions() -> Iterator[None]:
+    """Let cuDNN time its algorithms once for each shape, and take the fastest: a graph's shapes
+    stay what they are."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class EagerStep:
@@ -186,7 +198,7 @@ class GraphStep(EagerStep):
         self.rates.zero_()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), timed_convolutions():
             for _ in range(WARM_UP):
                 self.compute(scale)
         torch.cuda.current_stream().wait_stream(stream)
@@ -195,7 +207,8 @@ class GraphStep(EagerStep):
         # pool holds what is between the results, of which none outlives its graph's replay.
         pool = next((graph.pool() for graph in self.graphs.values()), None)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        mode = torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
+        with timed_convolutions(), mode:
             self.compute(scale)
         self.rates.copy_(rates)
         for buffer, value in zip(buffers, before, strict=True):

@@ -148,14 +148,15 @@ class Operator:
             tensors, ctx.settings = self._keep(inputs, results)
             ctx.save_for_backward(*tensors)
             ctx.mark_non_differentiable(*results[1:])
+            ctx.set_materialize_grads(False)  # of the results that have none: zeros to no end
 
-    def _backward(self, ctx: Any, dy: Tensor, *_: Any) -> tuple:
+    def _backward(self, ctx: Any, dy: Tensor | None, *_: Any) -> tuple:
         if not self._differentiate:
             raise RuntimeError(
                 f"alexnet_kernels::{self.name} has no gradient; "
                 "with kernels.using('torch') nets have derivatives of every order"
             )
-        gradients = _as_tuple(self._differentiate(ctx, dy))
+        gradients = () if dy is None else _as_tuple(self._differentiate(ctx, dy))
         return *gradients, *[None] * (len(self._call._schema.arguments) - len(gradients))
 
 

@@ -71,7 +71,7 @@ def _(dx, dbias, x, bias, code, dy, *settings):
     spread = pool_backward.compute(dy, code, *x.shape[2:], pool_size, pool_stride)
     norm_backward.fill(dx, x, bias, spread, *norm_settings)
     if bias is not None:
-        dbias.copy_(dx.sum((0, 2, 3), dtype=dbias.dtype))
+        torch.sum(dx, (0, 2, 3), dtype=dbias.dtype, out=dbias)
 
 
 def _has_one_kernel(y, code, x, bias, *settings):

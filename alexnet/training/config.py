@@ -15,8 +15,9 @@ from alexnet.exchange import Together
 from alexnet.fields import Checked, Count, Natural, NotNegative, Positive
 from alexnet.keys import key
 from alexnet.network import AlexNet
-from alexnet.training.precision import Precision
+from alexnet.training.precision import PRECISIONS, Precision
 from alexnet.training.ranks import Ranks
+from alexnet.training.steps import check_graph
 
 # Part of a trained model's identity: raise it with any change that changes trained weights.
 # tests/test_config.py holds the numbers that say when.
@@ -114,6 +115,8 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
         require(compiler, f"{lacks}; install g++, or use the mode plain")
     fits = mode != "graph" or config.stop_at_loss is None
     require(fits, "mode graph takes a step before it knows the last one's loss; use the mode plain")
+    if mode == "graph":
+        check_graph(ranks.device, PRECISIONS[config.precision])
     fits = mode != "graph" or recipe.velocity == "with rate"
     require(fits, f"{preset} has an update rule that no graph can hold; use the mode plain")
     for pack in (splits[name] for name in ("train", "val") if name in splits):

@@ -32,7 +32,7 @@ def test_a_word_that_is_none_is_refused_with_those_that_there_are(splits, field,
     [
         ("image_size", -1, "1 or more"),
         ("batch_size", 0, "1 or more"),
-        ("epochs", float("inf"), "above 0, and finite"),
+        ("epochs", float("inf"), "0 or more, and finite"),
         ("width", 0.0, "above 0, and finite"),
         ("rate", float("nan"), "0 or more, and finite or None"),
         ("seed", 1.5, "a whole number"),

@@ -56,7 +56,7 @@ class Config(Checked):
     num_classes: Count
     width: Positive
     image_size: Count
-    epochs: Positive
+    epochs: NotNegative
     data: dict[str, str]
     batch_size: Count = 128
     rate: NotNegative | None = None

@@ -302,7 +302,7 @@ def _claims(p: Parser) -> None:
     names = ", ".join(profiles.names())
     p.option(
         "--profile",
-        f"judge by one: {names} (default: the largest that has run the claim)",
+        f"judge by one: {names} (default: those that decide each claim)",
         metavar="P",
     )
     p.option(
@@ -310,7 +310,9 @@ def _claims(p: Parser) -> None:
     )
     p.option("--section", "claims of one section of the paper, as 3 or 3.2", metavar="S")
     p.option(
-        "--verdict", "reproduced, same-direction, not-reproduced, not-yet-run or slip", metavar="V"
+        "--verdict",
+        "exact or slip; supported, contradicted, inconclusive, not-testable-here or not-yet-run",
+        metavar="V",
     )
     p.option("--json", "everything that is known of each claim, for programs", action="store_true")
 

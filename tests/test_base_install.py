@@ -72,7 +72,7 @@ def test_the_base_installation_prepares_trains_and_evaluates(packs32, tmp_path):
     )
     assert [status for status, _ in done] == [0] * len(done), done
     assert f"alexnet {PROJECT['version']}" in done[1][1] and "top-1 error" in done[4][1]
-    assert "reproduced" in done[6][1]
+    assert "arithmetic and records: " in done[6][1]
     assert (tmp_path / "run" / "log.jsonl").is_file()
     assert not (tmp_path / "run" / "tensorboard").exists()
 

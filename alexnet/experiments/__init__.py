@@ -23,6 +23,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "figure1_factors": ("03-architecture",),
     "cifar_lrn": ("06-results",),
     "recipe": ("05-learning",),
+    "pilot": (),  # what further runs could show: it comes before a plan
     "permuted": ("04-overfitting",),
     "ablations": ("04-overfitting", "05-learning", "06-results", "07-discussion", "pictographs"),
     "figure3": ("06-results",),

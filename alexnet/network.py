@@ -93,6 +93,11 @@ class Stage(nn.Module):
     def weighted_sums(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if not self.shape.layer.kernel:
             return F.linear(x.flatten(1), self.weight, bias)
+        if self.shape.layer.local:
+            before, after = self.shape.pad
+            x = F.pad(x, (before, after, before, after))
+            sums = locally_connected(x, self.weight, self.shape.layer.stride)
+            return sums if bias is None else sums + bias
         if x.shape[1] != self.shape.in_maps:  # `prepared` as blocks
             return F.conv2d(x, blocked_weight(self.weight, self.shape.layer.stride), bias)
         before, after = self.shape.pad
@@ -109,6 +114,24 @@ class Stage(nn.Module):
         if x.dtype == torch.bfloat16 and x.device.type == "cpu" and stride > 1 and before == 0:
             return space_to_depth(x, stride, blocks(self.shape) * stride)
         return x if before == after else F.pad(x, (before, after, before, after))
+
+
+def locally_connected(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+    """A convolution whose kernels differ from place to place: one matrix product for each.
+
+    Args:
+        x: (N, C, H, W), zeros included.
+        weight: (O, C, K, K, S, S); the last two are the place in the output.
+
+    Returns:
+        (N, O, S, S).
+    """
+    out, _, k, _, side, _ = weight.shape
+    windows = x.unfold(2, k, stride).unfold(3, k, stride)  # a view, (N, C, S, S, K, K)
+    rows = windows.permute(2, 3, 0, 1, 4, 5).reshape(side * side, x.shape[0], -1)
+    kernels_of = weight.permute(4, 5, 1, 2, 3, 0).reshape(side * side, -1, out)
+    sums = torch.bmm(rows, kernels_of)  # (S * S, N, O)
+    return sums.view(side, side, -1, out).permute(2, 3, 0, 1)
 
 
 def blocks(shape: Shape) -> int:
@@ -345,6 +368,7 @@ def summary(net: AlexNet) -> str:
     for row in net.table:
         layer, several = row.layer, not row.is_last and row.columns > 1
         kernel = f"{layer.kernel}x{layer.kernel}/{layer.stride}" if layer.kernel else "full"
+        kernel += " local" * layer.local
         maps = f"{row.columns} x {row.maps}" if several else f"{row.maps}"
         side = f"{row.size}x{row.size}" if layer.kernel else ""
         pooled = f"{row.out_size}x{row.out_size}" if row.out_size != row.size else ""

@@ -148,8 +148,8 @@ def as_json(judgements: list[Judgement]) -> str:
         paper's number, in the unit), on_size (what the interval says of it), margin,
         smallest_detectable (power 80 %), seeds_needed (for an effect of the margin's size),
         profile, data, runs (planned, exploratory or demonstration), plan (the digest of the
-        committed one), provenance (folder, entries, commits, processors); shown (the number in words), log, source, note, chapter. null: not
-        known, or not applicable.
+        committed one), provenance (folder, entries, commits, processors); shown (the number in
+        words), log, source, note, chapter. null: not known, or not applicable.
     """
     claims = [_fields(one) for one in judgements]
     return json.dumps({"counts": count(judgements), "claims": claims}, indent=1, ensure_ascii=False)

@@ -190,11 +190,12 @@ def _fields(one: Judgement) -> dict[str, Any]:
 
 
 def readme(judgements: list[Judgement]) -> str:
-    """The README's table: the claims that experiments have something to say about."""
+    """The README's table: the claims that experiments have decided."""
     rows = [
         (one.claim.claim, one.claim.paper, _on_data(one), one.verdict, f"`{folder}/`")
         for one in judgements
-        if one.measured and (folder := (one.provenance or {}).get("folder"))
+        if one.verdict in ("supported", "contradicted")
+        and (folder := (one.provenance or {}).get("folder"))
     ]
     return tables.markdown(("claim", "the paper", "here, 95 % interval", "verdict", "file"), rows)
 

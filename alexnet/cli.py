@@ -1,4 +1,4 @@
-"""The command line: `alexnet prepare | train | evaluate | export | reproduce | claims`.
+"""The command line: `alexnet prepare | train | evaluate | predict | features | export | ...`.
 
 Exit status: 0 done; 1 something failed on our side; 2 bad input, one line says what; 128 + n
 stopped by signal n (130 for Ctrl-C), with nothing lost. `alexnet.commands` holds what they do.
@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from safetensors import SafetensorError
 
-from alexnet import __version__, commands, profiles, reproduce
+from alexnet import __version__, commands, predicting, profiles, reproduce
 from alexnet.errors import InputError, SharedError
 from alexnet.presets import VARIANTS
 from alexnet.signals import terminable
@@ -264,6 +264,21 @@ def _export(p: Parser) -> None:
         ".safetensors: the weights in the layout of one device; .onnx: the whole network",
         type=Path,
     )
+    p.option(
+        "--license",
+        "the terms of the weights, for the file's metadata (default: those of the run, or none)",
+        metavar="TEXT",
+    )
+
+
+def _predict(p: Parser) -> None:
+    predicting.add_predict_arguments(p)
+    _device(p)
+
+
+def _features(p: Parser) -> None:
+    predicting.add_features_arguments(p)
+    _device(p)
 
 
 def _claims(p: Parser) -> None:
@@ -288,6 +303,8 @@ COMMANDS: dict[str, tuple[Callable[..., int | None], Callable[[Parser], None]]] 
     "prepare": (commands.prepare, _prepare),
     "train": (commands.train, _train),
     "evaluate": (commands.evaluate, _evaluate),
+    "predict": (commands.predict, _predict),
+    "features": (commands.features, _features),
     "export": (commands.export, _export),
     "reproduce": (commands.reproduce, reproduce.add_arguments),
     "claims": (commands.claims, _claims),

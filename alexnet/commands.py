@@ -154,14 +154,29 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Write a trained network for other programs, and check the file by running it."""
+    from alexnet.card import Card
     from alexnet.export import write
     from alexnet.training import check_usable, load_run
 
     check_usable(args.run)
-    net, _, config = load_run(args.run)
-    names = ("preset", "num_classes", "width", "image_size")
-    write(net, args.file, {name: str(getattr(config, name)) for name in names})
+    net, _, _ = load_run(args.run)
+    about = Card.of_run(args.run).metadata()
+    write(net, args.file, about | ({"license": args.license} if args.license else {}))
     print(args.file)
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Name what photographs show: the five most probable classes of each."""
+    from alexnet.predicting import predict
+
+    return predict(args, _device(args.device))
+
+
+def features(args: argparse.Namespace) -> None:
+    """Write what a layer makes of a pack's images, for a classifier of your own."""
+    from alexnet.predicting import features
+
+    features(args, _device(args.device))
 
 
 def reproduce(args: argparse.Namespace) -> int:

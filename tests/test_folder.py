@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_run_leaves_what_the_layout_says(splits, straight):
     assert {path.name for path in straight.iterdir()} == {
         "config.json", "log.jsonl", "checkpoints", "weights.safetensors", "summary.json",
-        "mean.npy", "classes.json", "tensorboard", "lock"
+        "mean.npy", "classes.json", "names.json", "tensorboard", "lock"
     }  # fmt: skip
     config = configure(splits)
     assert json.loads((straight / "config.json").read_text()) == asdict(config)

@@ -38,9 +38,9 @@ LEFT_CHANCE = 0.9  # the loss has left chance when it is below this share of ln(
 def train(
     config: Config,
     splits: dict[str, Pack],
-    out: Path,
+    out: str | Path,
     *,
-    start: Path | None = None,
+    start: str | Path | None = None,
     resume: bool = False,
     ranks: Ranks | None = None,
     keep: int = 2,
@@ -74,6 +74,7 @@ def train(
         Interrupted: SIGINT or SIGTERM came; all ranks stop after the same step, with a checkpoint.
         OSError: The folder cannot be written; the message holds the remedy.
     """
+    out, start = Path(out), None if start is None else Path(start)
     ranks, pack = ranks or Ranks(), splits["train"]
     check_possible(config, splits, ranks)
     with ExitStack() as stack:

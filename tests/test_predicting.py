@@ -54,10 +54,10 @@ def test_a_file_that_is_no_image_does_not_keep_the_others(straight, photos, caps
     assert alexnet("predict", straight, photos, "--json") == 2
     out, err = capsys.readouterr()
     assert [one["image"] for one in json.loads(out)] == [f"{photos}/0.jpg", f"{photos}/2.jpg"]
-    assert err == f"alexnet: {photos}/1.jpg: it is no image that Pillow can read\n"
+    assert err == f"alexnet: {photos}/1.jpg: no image that Pillow can read\n"
     assert alexnet("predict", straight, photos / "1.jpg") == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1 and "1.jpg: it is no image" in err
+    assert out == "" and err.count("\n") == 1 and "1.jpg: no image" in err
 
 
 def test_a_picture_shows_each_photograph_with_bars(straight, photos, tmp_path, capsys):

@@ -16,7 +16,8 @@ import PIL
 from PIL import Image, ImageOps
 
 from alexnet.data.decode import to_rgb
-from alexnet.data.listing import ENDINGS, File
+from alexnet.data.formats import HEAD, is_image, unreadable
+from alexnet.data.listing import File
 from alexnet.errors import InputError, require
 
 Photograph = Any  # a path, a Pillow image, or an array or tensor of pixels
@@ -25,22 +26,26 @@ PROGRAMS = {"EPS"}  # formats for which Pillow would start a program
 
 
 def files(paths: Iterable[str | Path]) -> list[Path]:
-    """Files as they are, and of folders the images below them, by their endings, sorted.
+    """Files as they are, and of folders the images below them, sorted.
 
     Raises:
         InputError: A path does not exist, or a folder holds no image.
     """
-    found: list[Path] = []
+    chosen: list[Path] = []
     for path in map(Path, paths):
         require(path.exists(), f"{path} does not exist: name a photograph, or a folder of them")
         if not path.is_dir():
-            found.append(path)
+            chosen.append(path)
             continue
         below = (Path(place, name) for place, _, names in os.walk(path) for name in names)
-        images = sorted(file for file in below if file.name.lower().endswith(ENDINGS))
+        images = sorted(
+            file
+            for file in below
+            if not file.name.startswith(".") and is_image(file.name, File(str(file)).head)
+        )
         require(images, f"{path} holds no image: name a folder that does, or the files themselves")
-        found += images
-    return found
+        chosen += images
+    return chosen
 
 
 def several(photos: Any) -> bool:
@@ -85,11 +90,12 @@ def _decoded(path: Path) -> Image.Image:
         warnings.simplefilter("ignore")  # about odd metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(BytesIO(File(str(path)).file()), formats=formats) as image:
+            content = File(str(path)).file()
+            with Image.open(BytesIO(content), formats=formats) as image:
                 image.load()
                 return to_rgb(ImageOps.exif_transpose(image))
         except PIL.UnidentifiedImageError:  # its message names a buffer
-            reason = "it is no image that Pillow can read"
+            reason = unreadable(content[:HEAD])
         except Exception as error:  # decoders fail in many ways on damaged bytes
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     raise InputError(f"{path}: {' '.join(reason.split())}")

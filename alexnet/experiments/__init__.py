@@ -23,6 +23,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "figure1_factors": ("03-architecture",),
     "cifar_lrn": ("06-results",),
     "recipe": ("05-learning",),
+    "pilot": (),  # what further runs could show: it comes before a plan
     "permuted": ("04-overfitting",),
     "ablations": ("04-overfitting", "05-learning", "06-results", "07-discussion", "pictographs"),
     "figure3": ("06-results",),
@@ -87,8 +88,7 @@ def result(
         if record is None:
             began, own = time.monotonic(), [runs[job.key] for job in entry.jobs]
             metrics = experiment.measure(entry, own)
-            training = sum(run.summary["seconds"] for run in own) if own else None
-            provenance = results.provenance(training, time.monotonic() - began)
+            provenance = results.provenance(store.training(own), time.monotonic() - began)
             record = store.record(experiment, chosen, entry, metrics, provenance)
         for folder in folders:  # what one has, the other need not make again
             file = results.path(folder, name, entry.arm, entry.seed)

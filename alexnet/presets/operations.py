@@ -73,12 +73,17 @@ class Operation(Checked):
         """How drawings call it, line by line."""
         return (self.name.replace("_", " "),)
 
+    @property
+    def is_merged(self) -> bool:
+        """Whether it works on the maps of all columns side by side, rather than on one's own."""
+        return False
+
     def out_size(self, size: int) -> int:
         """The side of its output, given the side of its input."""
         return size
 
     def apply(self, x: "Tensor", module: "OperationModule", keys: "Tensor | None") -> "Tensor":
-        """Compute it for one column.
+        """Compute it for one column; where `is_merged`, for all of them.
 
         Args:
             x: Maps (N, C, H, W) or units (N, C).
@@ -120,10 +125,22 @@ class _Norm(Operation):
 
 @dataclass(frozen=True)
 class LRN(_Norm):
-    """Response normalization over adjacent maps of one column (section 3.3)."""
+    """Response normalization over adjacent maps (section 3.3).
 
-    label: ClassVar = ("LRN",)
+    `merged` has windows reach from one column's maps into the next one's, as on one device that
+    knows of no columns; they stay within a column otherwise.
+    """
+
+    merged: bool = False
     operator: ClassVar = "local_response_norm"
+
+    @property
+    def label(self):
+        return ("LRN", "across columns") if self.merged else ("LRN",)
+
+    @property
+    def is_merged(self):
+        return self.merged
 
 
 @dataclass(frozen=True)
@@ -181,9 +198,9 @@ class Dropout(Operation):
         from alexnet import rng
 
         if module.training and keys is not None:
-            key, count = rng.key(keys, module.layer, module.column), x.shape[1:].numel()
-            kept = rng.keep(key, count, self.keep).view(x.shape)
-            x = x * kept.to(x.dtype)  # once: the gradient would convert bools again
+            place, count = (module.layer, module.column), x.shape[1:].numel()
+            # of x's type at once: the gradient would convert bools again
+            x = x * rng.keep(keys, count, self.keep, *place, dtype=x.dtype).view(x.shape)
             return x / self.keep if self.inverted else x
         return x if self.inverted else x * self.keep
 

@@ -90,6 +90,16 @@ def _classes(text: str) -> int | list[str]:
         raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {error.strerror}") from None
 
 
+def _shares(text: str) -> Any:
+    from alexnet.data.hold_out import shares
+
+    try:
+        return shares(text)
+    except ValueError:
+        what = f"{text} is no split: give percent of train, val and test, as 80/10/10"
+        raise argparse.ArgumentTypeError(what) from None
+
+
 def _prepare(p: Parser) -> None:
     p.epilog = (
         "A command that was stopped, by whatever, goes on where it was when it is given again. "
@@ -123,6 +133,14 @@ def _prepare(p: Parser) -> None:
         type=_classes,
     )
     p.option("--limit", "at most N images of each class in each split", type=COUNT, metavar="N")
+    p.option(
+        "--split",
+        "of a folder without splits: percent of each class's images for train, val and test, drawn "
+        "at random; 90/10: for train and val",
+        type=_shares,
+        metavar="80/10/10",
+    )
+    p.option("--seed", "of that draw", type=SEED, default=0)
     p.option(
         "--max-megapixels",
         "the most pixels that an image may have, in millions (default: 250); a worker takes three "

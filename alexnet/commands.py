@@ -21,8 +21,8 @@ def prepare(args: argparse.Namespace) -> None:
 
     out = args.out or Path(args.source)
     if args.out:
-        names = ("skip_bad", "workers", "encoding", "classes", "limit", "max_megapixels")
-        options = {name: getattr(args, name) for name in names}
+        names = ("skip_bad", "workers", "encoding", "classes", "limit", "seed", "max_megapixels")
+        options = {name: getattr(args, name) for name in names} | {"hold_out": args.split}
         out = prepare(args.source, out, size=_size(args.size), **options)
     elif not args.verify:
         raise InputError("name the pack's folder as well: alexnet prepare SOURCE OUT")
@@ -56,7 +56,7 @@ def train(args: argparse.Namespace) -> int:
         preset = presets.get(f"{args.preset}/one-column")
     batch_size, device = args.batch_size or preset.recipe.batch_size, _device(args.device)
     per_epoch = steps_per_epoch(pack, batch_size)
-    size = args.image_size or _usual_crop(pack.size, preset)
+    size = args.image_size or _crop(pack.size, preset)
     if args.precision == "auto":
         net = preset.name, len(pack.classes), args.width, size
         args.precision = _precision(args.out, *net, batch_size, device)
@@ -78,8 +78,7 @@ def train(args: argparse.Namespace) -> int:
             config, splits, args.out, start=args.init, resume=args.resume, ranks=group, **often
         )
     except presets.TooSmall:
-        problem = _too_small(pack, preset, config.image_size, args.image_size)
-        raise InputError(problem) from None
+        raise InputError(_too_small(pack, preset, args.image_size)) from None
     group.leave()
     diverged = summary["ended"] == "diverged"
     if group.is_first and diverged:
@@ -109,22 +108,27 @@ def _split(data: Path, splits: "dict[str, Pack]", name: str) -> "Pack":
     return splits[name]
 
 
-def _usual_crop(size: int, preset: "Preset") -> int:
-    """The side of crops from images of a size: 7/8 of it, 224 of 256, in eights."""
-    return size if preset.recipe.crops == "center" else round(size * 7 / 64) * 8
+def _crop(size: int, preset: "Preset") -> int:
+    """The side of crops from images of a size: 7/8 of it, 224 of 256, in eights; more where the
+    preset needs it and the images have it."""
+    from alexnet.presets import least_image_size
+
+    if preset.recipe.crops == "center":
+        return size
+    usual, least = round(size * 7 / 64) * 8, least_image_size(preset)
+    return least if usual < least <= size else min(usual, size)
 
 
-def _too_small(pack: "Pack", preset: "Preset", crop: int, given: int | None) -> str:
+def _too_small(pack: "Pack", preset: "Preset", given: int | None) -> str:
     """What is said of crops that are too small for a preset."""
     from alexnet.presets import least_image_size
 
     least = least_image_size(preset)
     takes = f"preset {preset.name!r}, which takes crops of {least} or more"
-    if least <= pack.size:
-        crops = f"--image-size {crop} is" if given else f"crops of {crop}, the usual ones, are"
-        what = f"{pack.path} has images of {pack.size} x {pack.size}; {crops} too small for"
-        return f"{what} {takes}: give --image-size {least}, or up to {pack.size}"
-    larger = next(size for size in range(least, 2 * least) if _usual_crop(size, preset) >= least)
+    if given and least <= pack.size:
+        what = f"{pack.path} has images of {pack.size} x {pack.size}; --image-size {given} is"
+        return f"{what} too small for {takes}: give --image-size {least}, or up to {pack.size}"
+    larger = -(-least * 8 // 7)  # of which crops are 7/8
     what = f"{pack.path}: images of {pack.size} x {pack.size} are too small for {takes}"
     return f"{what}: prepare them with --size {larger} or more, or take --preset four-layer"
 

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from alexnet import AlexNet, cli
+from alexnet import AlexNet, cli, commands, presets
 from alexnet.data.pack import open_splits
 from alexnet.evaluation import predict
 from alexnet.training import checkpoint, load_run, log
@@ -357,7 +357,7 @@ def broken(tmp_path):
         (
             "train --data {pack} --out {tmp}/run",
             "32 x 32 are too small for preset 'paper', which takes crops of .* or more: prepare "
-            "them with --size 69 or more, or take --preset four-layer",
+            "them with --size 74 or more, or take --preset four-layer",
         ),
         (
             "train --data {other} --out {tmp}/run --image-size 20",
@@ -638,3 +638,20 @@ def test_the_module_is_the_program(tmp_path):
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"alexnet: {tmp_path}/x does not exist")
+
+
+@pytest.mark.parametrize(
+    ("size", "preset", "crop"),
+    [
+        *((256, "paper", 224), (64, "paper", 64), (71, "paper", 64), (72, "paper", 64)),
+        *((32, "four-layer", 32), (48, "caffe", 40), (33, "paper", 32)),
+    ],
+)
+def test_crops_fit_the_pack_and_the_preset(size, preset, crop):
+    assert commands._crop(size, presets.get(preset)) == crop
+
+
+@pytest.mark.parametrize("split", ["80/10", "half", "0/50/50"])
+def test_a_split_that_is_none_is_named(split, tmp_path, capsys):
+    assert alexnet("prepare", tmp_path, tmp_path / "out", "--split", split) == 2
+    assert f"{split} is no split: give percent of train, val and test" in capsys.readouterr().err

@@ -126,7 +126,9 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
         )
     lacks = f"{splits['train'].path} comes without a val split, by whose error {preset} lowers"
     fits = recipe.schedule != "plateau" or "val" in splits
-    require(fits, f"{lacks} its rate: prepare one, or add the variant constant-rate")
+    require(
+        fits, f"{lacks} its rate: prepare one (--split 80/10/10), or add the variant constant-rate"
+    )
     needed = 12 * presets.total(config.shapes, "parameters")  # weights, gradients, velocities
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     much = f"the net needs {needed / 2**30:,.0f} GiB of memory, of {memory / 2**30:,.0f}"

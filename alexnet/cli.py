@@ -213,6 +213,12 @@ def _train(p: Parser) -> None:
         type=Path,
         metavar="RUN0",
     )
+    p.option(
+        "--freeze",
+        "layers that keep the weights they begin with, as conv1,conv2: few images teach the others",
+        type=lambda text: tuple(text.split(",")),
+        metavar="LAYERS",
+    )
     _how(p)
 
 

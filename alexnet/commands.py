@@ -69,6 +69,7 @@ def train(args: argparse.Namespace) -> int:
         batch_size=batch_size,
         rate=args.lr,
         start=training.starting_point(args.init) if args.init else None,
+        frozen=args.freeze or (),
         **{name: getattr(args, name) for name in ("width", "seed", "precision", "mode")},
     )
     group = join(preset.columns, device, args.column_ranks, args.timeout)

@@ -51,18 +51,18 @@ def predict(args: argparse.Namespace, device: str) -> int:
     classifier.to(device if classifier.net is not None else "cpu")
     if args.picture:
         check_place(args.picture)
-    found, problems = _predict_each(classifier, files, args.views)
-    if not found:
+    results, problems = _predict_each(classifier, files, args.views)
+    if not results:
         raise problems[0]
     if args.picture:
-        predictions.draw(found, args.picture)
+        predictions.draw(results, args.picture)
     for problem in problems:
         print(f"alexnet: {problem}", file=sys.stderr)
     if args.json or args.csv:
-        text = predictions.as_json(found) if args.json else predictions.as_csv(found)
+        text = predictions.as_json(results) if args.json else predictions.as_csv(results)
         print(text.rstrip("\n"))
     else:
-        print(predictions.table(found))
+        print(predictions.table(results))
     return 2 if problems else 0
 
 
@@ -74,20 +74,20 @@ def _predict_each(
 
     from alexnet.classifier import BATCH
 
-    found: list[Prediction] = []
+    results: list[Prediction] = []
     problems: list[InputError] = []
     with tqdm(total=len(files), desc="predicting", delay=3, leave=False, disable=None) as bar:
         for part in (files[i : i + BATCH] for i in range(0, len(files), BATCH)):
             try:
-                found += classifier(part, views)
+                results += classifier(part, views)
             except InputError:  # of one: the others are predicted one by one
                 for file in part:
                     try:
-                        found.append(classifier(file, views))
+                        results.append(classifier(file, views))
                     except InputError as problem:
                         problems.append(problem)
             bar.update(len(part))
-    return found, problems
+    return results, problems
 
 
 def add_features_arguments(p: Any) -> None:

@@ -44,6 +44,7 @@ class Config(Checked):
         stop_at_loss: End with the step at which the mean loss of the last LOSSES steps, in nats, is
             this or less.
         start: SHA-256 of the weights file that all layers but the last begin with.
+        frozen: Names of layers that keep the weights they begin with.
         imported: SHA-256 of the file that others published the weights in, where nothing was
             trained (`alexnet.imports`).
 
@@ -67,9 +68,11 @@ class Config(Checked):
     start: str | None = None
     stop_at_loss: NotNegative | None = None
     imported: str | None = None
+    frozen: tuple[str, ...] = ()
     version: Natural = VERSION
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "frozen", tuple(self.frozen))  # JSON has lists
         super().__post_init__()
         presets.get(self.preset)
 
@@ -119,6 +122,11 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
         check_graph(ranks.device, PRECISIONS[config.precision])
     fits = mode != "graph" or recipe.velocity == "with rate"
     require(fits, f"{preset} has an update rule that no graph can hold; use the mode plain")
+    names = [row.layer.name for row in config.shapes]
+    for name in config.frozen:
+        has = f"{preset} has no layer {name!r} to freeze; it has {', '.join(names)}"
+        require(name in names, has)
+    require({*names} - {*config.frozen}, "all layers are frozen: leave one that learns")
     for pack in (splits[name] for name in ("train", "val") if name in splits):
         require(
             pack.labeled,

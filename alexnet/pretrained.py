@@ -14,11 +14,11 @@ from alexnet.data.pack import held_out, open_splits
 from alexnet.errors import require
 from alexnet.export import INPUT, check_place
 from alexnet.files import write_whole
-from alexnet.training.folder import check_like_trained, check_usable, load_run, read_config
+from alexnet.training.folder import check_like_trained, check_usable, load_run
 
 FOLDER = results.ARCHIVE / "weights"
 # of the run's settings, what is a recipe; the rest stands in the card
-RECIPE = ("preset", "epochs", "batch_size", "rate", "seed", "precision", "data", "version")
+RECIPE = ("preset", "epochs", "batch_size", "seed", "precision", "data", "version")
 
 
 def names() -> list[str]:
@@ -78,8 +78,7 @@ def save_pretrained(
     for views in (1, 10):
         measured = evaluation.evaluate(net, splits[name], augment, views, progress=True)
         errors[f"views_{views}"] = measured.rounded()
-    settings = read_config(run)
-    recipe = {field: getattr(settings, field) for field in RECIPE}
+    recipe = {field: getattr(config, field) for field in RECIPE} | {"rate": config.recipe.rate}
     card = Card.of_run(run)
     metadata = card.metadata() | {"license": license, "input": INPUT} | about
     metadata |= {"recipe": json.dumps(recipe), "errors": json.dumps(errors)}

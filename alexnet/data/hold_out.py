@@ -82,7 +82,7 @@ def hold_out(listing: Listing, rule: Rule, seed: int = 0) -> Listing:
 
 def _places(
     listing: Listing, counts: Mapping[int, int], sizes: Mapping[str, int | float]
-) -> dict[str, Places]:
+) -> Mapping[str, Places]:
     """The ranks of each split's images in the draws of the classes: those held out, then train's.
 
     Raises:

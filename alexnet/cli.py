@@ -127,6 +127,12 @@ def _prepare(p: Parser) -> None:
     )
     p.option("--limit", "at most N images of each class in each split", type=COUNT, metavar="N")
     p.option(
+        "--split",
+        "make splits of a folder without: percents of each class for train, val and test",
+        metavar="80/10/10",
+    )
+    p.option("--seed", "of --split", type=SEED, default=0)
+    p.option(
         "--verify",
         "read all again, compare checksums; of a pack that is there: alexnet prepare --verify PACK",
         action="store_true",
@@ -156,13 +162,17 @@ def _train(p: Parser) -> None:
     )
     p.option(
         "--preset",
-        "paper, source or four-layer, with variants, as in paper/no-lrn/tanh",
-        default="paper",
+        "paper, source or four-layer, with variants, as in paper/no-lrn/tanh (default: that of "
+        "--init, or paper)",
     )
-    p.option("--width", "scales every layer's maps and units", type=POSITIVE, default=1.0)
+    p.option(
+        "--width",
+        "scales every layer's maps and units (default: that of --init, or 1)",
+        type=POSITIVE,
+    )
     p.option(
         "--image-size",
-        "side of the net's crops (default: 7/8 of the pack's, 224 of 256)",
+        "side of the net's crops (default: that of --init, or 7/8 of the pack's, 224 of 256)",
         type=COUNT,
     )
     budget = p.add_mutually_exclusive_group()
@@ -184,13 +194,23 @@ def _train(p: Parser) -> None:
         "tf32: CUDA only; bf16: weights updated in fp32; fp64: to compare with",
         choices=precisions,
     )
+    _beginning(p)
+    _how(p)
+
+
+def _beginning(p: Parser) -> None:
+    """Options of what a net begins with, and keeps."""
     p.option(
         "--init",
         "begin with this finished run's weights in all layers but the last",
         type=Path,
         metavar="RUN0",
     )
-    _how(p)
+    p.option(
+        "--freeze",
+        "layers that keep the weights they begin with, as conv1,conv2,conv3",
+        metavar="LAYERS",
+    )
 
 
 def _how(p: Parser) -> None:

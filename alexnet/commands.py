@@ -10,6 +10,7 @@ from alexnet.errors import InputError
 
 if TYPE_CHECKING:
     from alexnet.data.pack import Pack
+    from alexnet.presets import Preset
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -21,6 +22,7 @@ def prepare(args: argparse.Namespace) -> None:
     if args.out:
         names = ("skip_bad", "workers", "encoding", "classes", "limit")
         options = {name: getattr(args, name) for name in names}
+        options |= {"split": args.split, "split_seed": args.seed}
         out = prepare(args.source, out, size=_size(args.size), **options)
     elif not args.verify:
         raise InputError("name the pack's folder as well: alexnet prepare SOURCE OUT")
@@ -49,28 +51,31 @@ def train(args: argparse.Namespace) -> int:
 
     splits = open_splits(args.data)
     pack = _split(args.data, splits, "train")
-    preset = presets.get(args.preset)
-    if args.columns == 1 and preset.columns > 1:
-        preset = presets.get(f"{args.preset}/one-column")
+    preset, width, size = _net(args, pack)
     batch_size = args.batch_size or preset.recipe.batch_size
     per_epoch = steps_per_epoch(pack, batch_size)
-    size = pack.size if preset.recipe.crops == "center" else round(pack.size * 7 / 64) * 8
     config = training.Config(
         preset=preset.name,
         num_classes=len(pack.classes),
-        image_size=args.image_size or size,  # 7/8 of the prepared images', 224 of 256, in eights
+        width=width,
+        image_size=size,
         epochs=args.steps / per_epoch if args.steps else args.epochs,
         data={name: splits[name].digest for name in ("train", "val") if name in splits},
         batch_size=batch_size,
         rate=args.lr,
         start=training.starting_point(args.init) if args.init else None,
-        **{name: getattr(args, name) for name in ("width", "seed", "precision", "mode")},
+        frozen=args.freeze,
+        **{name: getattr(args, name) for name in ("seed", "precision", "mode")},
     )
     group = join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
     often = {"keep": args.keep, "every": args.checkpoint_every}
-    summary = training.train(
-        config, splits, args.out, start=args.init, resume=args.resume, ranks=group, **often
-    )
+    try:
+        summary = training.train(
+            config, splits, args.out, start=args.init, resume=args.resume, ranks=group, **often
+        )
+    except presets.TooSmall:
+        problem = _too_small(pack, preset, config.image_size)
+        raise InputError(problem) from None
     group.leave()
     diverged = summary["ended"] == "diverged"
     if group.is_first and diverged:
@@ -86,6 +91,63 @@ def _split(data: Path, splits: "dict[str, Pack]", name: str) -> "Pack":
     if name not in splits:
         raise InputError(f"{data} has no {name} split; it has {', '.join(splits)}")
     return splits[name]
+
+
+def _net(args: argparse.Namespace, pack: "Pack") -> "tuple[Preset, float, int]":
+    """The preset, the width and the side of the crops: as the options say, else those of the run
+    that training begins with, else the usual ones."""
+    from alexnet import presets
+    from alexnet.errors import require
+    from alexnet.training import check_usable
+    from alexnet.training.folder import read_config
+
+    if args.init:
+        check_usable(args.init)
+    start = read_config(args.init) if args.init else None
+    name = args.preset or (start.preset if start else "paper")
+    preset = presets.get(name)
+    if args.columns == 1 and preset.columns > 1:
+        preset = presets.get(f"{name}/one-column")
+    if start is None:
+        return preset, args.width or 1.0, args.image_size or _usual_crop(pack.size, preset)
+    own, is_of = presets.get(start.preset), f"the run in {args.init} is of"
+    require(
+        (preset.columns, preset.layers) == (own.columns, own.layers),
+        f"{is_of} preset {own.name!r}, not {preset.name!r}: leave out --preset and --columns",
+    )
+    require(
+        args.width in (None, start.width),
+        f"{is_of} width {start.width:g}, not {args.width}: leave out --width",
+    )
+    size = args.image_size or start.image_size
+    require(
+        size <= pack.size,
+        f"{pack.path} has images of {pack.size} pixels, and {is_of} crops of {size}: prepare them "
+        f"with --size {size} or more",
+    )
+    return preset, start.width, size
+
+
+def _usual_crop(size: int, preset: "Preset") -> int:
+    """The side of crops from images of a size: 7/8 of it, 224 of 256, in eights; or the least that
+    the preset takes, where that is more."""
+    from alexnet.presets import least_image_size
+
+    usual = size if preset.recipe.crops == "center" else round(size * 7 / 64) * 8
+    return min(size, max(usual, least_image_size(preset)))
+
+
+def _too_small(pack: "Pack", preset: "Preset", crop: int) -> str:
+    """What is said of crops that are too small for a preset."""
+    from alexnet.presets import least_image_size
+
+    least = least_image_size(preset)
+    takes = f"preset {preset.name!r}, which takes crops of {least} or more"
+    if least <= pack.size:
+        what = f"{pack.path} has images of {pack.size} x {pack.size}; --image-size {crop} is"
+        return f"{what} too small for {takes}: give --image-size {least}, or up to {pack.size}"
+    what = f"{pack.path}: images of {pack.size} x {pack.size} are too small for {takes}"
+    return f"{what}: prepare them with --size {least} or more, or take --preset four-layer"
 
 
 def _divergence(run: Path, step: int, per_epoch: int) -> str:
@@ -141,13 +203,15 @@ def evaluate(args: argparse.Namespace) -> None:
         lines = evaluation.submission(probabilities, pack)
         write_whole(args.submission, "".join(f"{line}\n" for line in lines))
     # a single pack counts as train, whatever it is
-    what = f"{split if len(splits) > 1 else pack.path}, {len(pack)} images, "
+    trained = any(config.data.get("train") == pack.digest for _, _, config in nets)
+    what = f"{split if len(splits) > 1 else pack.path}"
+    what += " (the images of training)" * trained + f", {len(pack)} images, "
     what += "one view" if args.views == 1 else f"{args.views} views"
     what += f", {len(nets)} nets averaged" * (len(nets) > 1)
     if pack.labeled:
         errors = evaluation.errors(probabilities, torch.from_numpy(pack.labels).long())
-        tops = f"top-1 error {errors.top1:.2%}, top-5 error {errors.top5:.2%}"
-        print(f"{what}: {tops}, {errors.nll:.4f} nats")
+        top5 = f", top-5 error {errors.top5:.2%}" * (len(pack.classes) > 5)
+        print(f"{what}: top-1 error {errors.top1:.2%}{top5}, {errors.nll:.4f} nats")
     if args.submission:
         print(f"{args.submission}: {what}: five classes a line, by ILSVRC's numbers")
 

@@ -44,6 +44,7 @@ def test_identity_follows_every_field_and_ignores_defaults(splits):
         {"stop_at_train_error": 0.1},
         {"precision": "bf16"},
         {"start": "0" * 64},
+        {"frozen": "conv1"},
     ]
     changes += [{"mode": "graph"}, {"version": config.version + 1}]
     assert (

@@ -187,3 +187,13 @@ def test_every_activation_is_a_variant():
 def test_tables_are_read_without_torch():
     code = "import sys, alexnet.presets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_least_image_that_reaches_the_last_layer():
+    for name in ("paper", "source", "four-layer", "caffe"):
+        if name not in presets.PRESETS:
+            continue
+        least = presets.least_image_size(get(name))
+        shapes(get(name), image_size=least)
+        with pytest.raises(InputError, match="too small"):
+            shapes(get(name), image_size=least - 1)

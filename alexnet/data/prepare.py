@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from alexnet.data import split as splitting
 from alexnet.data.chunks import Entry, Piece, Shelf, Target, make_chunk, prepared
 from alexnet.data.decode import QUALITY, decoders, read
 from alexnet.data.listing import Listing, Stray, few
@@ -44,6 +45,8 @@ def prepare(
     encoding: str = "raw",
     classes: Sequence[str] | int | None = None,
     limit: int | None = None,
+    split: str | None = None,
+    split_seed: int = 0,
 ) -> Path:
     """Make the pack `out` from the images of `source`; a folder of packs, if it has several splits.
 
@@ -65,6 +68,8 @@ def prepare(
         encoding: "raw" or "jpeg", see `alexnet.data.decode`.
         classes: A part of the source: the first so many classes, or those named.
         limit: Images of each class in each split, at most.
+        split: Makes splits of a source that has none, see `alexnet.data.split`: "80/10/10".
+        split_seed: Of the draw.
 
     Returns:
         The path of the pack.
@@ -74,9 +79,13 @@ def prepare(
     """
     out = Path(out)
     options = _options(size, skip_bad, workers, encoding, classes, limit)
+    if split is not None:
+        options |= {"split": split, "split_seed": split_seed}
     if str(source) == "pictographs":
         return _prepare_pictographs(out, options, workers)
     listing = list_source(source, classes, limit)
+    if split is not None:
+        listing = splitting.split(listing, split, split_seed)
     root = listing.root.resolve()
     if out.resolve().is_relative_to(root):
         raise InputError(f"{out} lies in {source}, among the images: choose a place outside")
@@ -126,6 +135,8 @@ def _prepare_pictographs(out: Path, options: dict[str, Any], workers: int | None
     size = options["size"]
     if size == NATIVE:
         raise InputError("pictographs come in many sizes: give --size a number, not native")
+    if "split" in options:
+        raise InputError("pictographs come with splits of their own: leave --split out")
     one = {"layout": "pictographs", "name": "pictographs", "recipe": pictographs.RECIPE}
     origin = dict.fromkeys(pictographs.SPLITS, one)
     options = options | {"skip_bad": False}

@@ -23,7 +23,15 @@ from alexnet.presets.operations import (
     Pool,
     SameMapNorm,
 )
-from alexnet.presets.sizes import Shape, crossings, initial_sigmas, shapes, total
+from alexnet.presets.sizes import (
+    Shape,
+    TooSmall,
+    crossings,
+    initial_sigmas,
+    least_image_size,
+    shapes,
+    total,
+)
 from alexnet.presets.variants import VARIANTS, with_recipe
 
 

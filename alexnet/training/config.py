@@ -39,6 +39,7 @@ class Config(Checked):
         rate: The first learning rate; None: the preset's. The biases' rate keeps its ratio to it.
         stop_at_train_error: End after the epoch whose running training error falls to this.
         start: SHA-256 of the weights file that all layers but the last begin with.
+        frozen: Layers that keep the weights they begin with, as "conv1,conv2".
 
     Raises:
         InputError: A field holds none of its words, which are listed, or is of another type.
@@ -57,6 +58,7 @@ class Config(Checked):
     precision: Precision = "fp32"
     mode: Mode = "plain"
     start: str | None = None
+    frozen: str | None = None
     version: int = VERSION
 
     @property
@@ -74,6 +76,10 @@ class Config(Checked):
             return recipe
         bias_rate = recipe.bias_rate * self.rate / recipe.rate
         return replace(recipe, rate=self.rate, bias_rate=bias_rate)
+
+    @property
+    def frozen_layers(self) -> list[str]:
+        return self.frozen.split(",") if self.frozen else []
 
     @property
     def shapes(self) -> list[presets.Shape]:
@@ -108,7 +114,15 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
         )
     lacks = f"{splits['train'].path} comes without a val split, by whose error {preset} lowers"
     fits = recipe.schedule != "plateau" or "val" in splits
-    require(fits, f"{lacks} its rate: prepare one, or add the variant constant-rate")
+    require(
+        fits,
+        f"{lacks} its rate: prepare one, as by --split 80/10/10, or add the variant constant-rate",
+    )
+    names = [row.layer.name for row in config.shapes]
+    unknown = [name for name in config.frozen_layers if name not in names]
+    require(not unknown, f"frozen {unknown}: {preset} has the layers {', '.join(names)}")
+    learns = set(names) - set(config.frozen_layers)
+    require(learns, f"all layers are frozen: leave one of {', '.join(names)} to learn")
     needed = 12 * presets.total(config.shapes, "parameters")  # weights, gradients, velocities
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     much = f"the net needs {needed / 2**30:,.0f} GiB of memory, of {memory / 2**30:,.0f}"

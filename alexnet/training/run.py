@@ -180,9 +180,10 @@ class Run:
     def batches(self) -> Generator[StepInput, None, None]:
         """The batches that are left of this epoch."""
         config, (epoch, done) = self.config, divmod(self.step, self.steps_per_epoch)
+        layers = ((name.split(".")[2], kind) for name, kind in self.learner.kinds.items())
         self.rates = [
-            self.schedule.rate(epoch, name.split(".")[2], kind)
-            for name, kind in self.learner.kinds.items()
+            0.0 if layer in config.frozen_layers else self.schedule.rate(epoch, layer, kind)
+            for layer, kind in layers
         ]
         color = self.schedule.color(epoch)
         end = min(self.steps_per_epoch, self.last_step - epoch * self.steps_per_epoch)

@@ -1,35 +1,42 @@
-"""Entry points for `torch.hub.load`: the network, and nets with weights that come along.
+"""Entry points for torch.hub.
 
-torch.hub.load(REPOSITORY, "alexnet", "source", num_classes=10)    # a new net
-torch.hub.load(REPOSITORY, "classifier", "tiny-imagenet")("cat.jpg").top()
+torch.hub.load(REPOSITORY, "alexnet", preset="paper") is the net with initial weights, and
+torch.hub.load(REPOSITORY, "pretrained", "tiny-imagenet") a trained one with its preprocessing and
+class names; REPOSITORY is owner/name on GitHub, or a clone's folder with source="local".
 """
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-dependencies = ["torch", "numpy", "safetensors", "tqdm", "yaml", "PIL"]
+if TYPE_CHECKING:
+    from alexnet import AlexNet, Classifier
 
-# a clone holds two packages, of which neither need be installed
-sys.path += [str(Path(__file__).resolve().parent / name) for name in (".", "kernels")]
+dependencies = ["torch", "numpy", "safetensors", "PIL", "tqdm", "yaml"]
+
+if find_spec("alexnet_kernels") is None:  # a distribution of its own, in this repository
+    sys.path.append(str(Path(__file__).resolve().parent / "kernels"))
 
 
-def alexnet(preset="paper", weights=None, **settings):
-    """A net, as a `torch.nn.Module`.
+def alexnet(preset: str = "paper", **options: Any) -> "AlexNet":
+    """The network with initial weights.
 
     Args:
-        preset: "paper", "source", "caffe" or "four-layer", with variants, as in "paper/no-lrn".
-        weights: The name of weights that come along, whose preset the net then has, in evaluation
-            mode; None: initial ones.
-        settings: Of a net with initial weights: see `alexnet.AlexNet`.
+        preset: "paper", "source" or another, with variants, as in "paper/no-lrn".
+        options: Of `alexnet.AlexNet`: num_classes, width, image_size, activation.
     """
     from alexnet import AlexNet
 
-    return AlexNet.pretrained(weights).net if weights else AlexNet(preset, **settings)
+    return AlexNet(preset, **options)
 
 
-def classifier(weights="tiny-imagenet"):
-    """A net with weights that come along, its preprocessing and its class names, to be called on
-    photographs: an `alexnet.Classifier`."""
+def pretrained(name: str = "tiny-imagenet") -> "Classifier":
+    """A trained network with its preprocessing and class names, to be called on photographs.
+
+    Args:
+        name: Of the weights in results/weights/.
+    """
     from alexnet import AlexNet
 
-    return AlexNet.pretrained(weights)
+    return AlexNet.pretrained(name)

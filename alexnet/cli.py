@@ -90,16 +90,6 @@ def _classes(text: str) -> int | list[str]:
         raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {error.strerror}") from None
 
 
-def _shares(text: str) -> Any:
-    from alexnet.data.hold_out import shares
-
-    try:
-        return shares(text)
-    except ValueError:
-        what = f"{text} is no split: give percent of train, val and test, as 80/10/10"
-        raise argparse.ArgumentTypeError(what) from None
-
-
 def _prepare(p: Parser) -> None:
     p.epilog = (
         "A command that was stopped, by whatever, goes on where it was when it is given again. "
@@ -137,7 +127,6 @@ def _prepare(p: Parser) -> None:
         "--split",
         "of a folder without splits: percent of each class's images for train, val and test, drawn "
         "at random; 90/10: for train and val",
-        type=_shares,
         metavar="80/10/10",
     )
     p.option("--seed", "of that draw", type=SEED, default=0)
@@ -178,13 +167,17 @@ def _train(p: Parser) -> None:
     )
     p.option(
         "--preset",
-        "paper, source, caffe or four-layer, with variants, as in paper/no-lrn/tanh",
-        default="paper",
+        "paper, source, caffe or four-layer, with variants, as in paper/no-lrn/tanh (default: that "
+        "of --init, or paper)",
     )
-    p.option("--width", "scales every layer's maps and units", type=POSITIVE, default=1.0)
+    p.option(
+        "--width",
+        "scales every layer's maps and units (default: that of --init, or 1)",
+        type=POSITIVE,
+    )
     p.option(
         "--image-size",
-        "side of the net's crops (default: 7/8 of the pack's, 224 of 256)",
+        "side of the net's crops (default: that of --init, or 7/8 of the pack's, 224 of 256)",
         type=COUNT,
     )
     budget = p.add_mutually_exclusive_group()
@@ -207,6 +200,12 @@ def _train(p: Parser) -> None:
         "this machine trains the net faster in it",
         choices=precisions,
     )
+    _beginning(p)
+    _how(p)
+
+
+def _beginning(p: Parser) -> None:
+    """Options of what a net begins with, and keeps."""
     p.option(
         "--init",
         "begin with this finished run's weights in all layers but the last",
@@ -216,10 +215,8 @@ def _train(p: Parser) -> None:
     p.option(
         "--freeze",
         "layers that keep the weights they begin with, as conv1,conv2: few images teach the others",
-        type=lambda text: tuple(text.split(",")),
         metavar="LAYERS",
     )
-    _how(p)
 
 
 def _how(p: Parser) -> None:

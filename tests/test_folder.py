@@ -99,12 +99,12 @@ def test_frozen_layers_keep_the_weights_they_begin_with(splits32, tmp_path, prec
     train(small(splits32, epochs=1 / 5), splits32, tmp_path / "first", progress=False)
     start = starting_point(tmp_path / "first")
     settings = {"epochs": 2.0, "seed": 5, "start": start, "precision": precision}
-    config = small(splits32, frozen=("conv1", "conv2"), **settings)
+    config = small(splits32, frozen="conv1,conv2", **settings)
     train(config, splits32, tmp_path / "run", start=tmp_path / "first", progress=False)
     before, after = (load_file(tmp_path / run / WEIGHTS) for run in ("first", "run"))
     for name, value in after.items():
         assert torch.equal(value, before[name]) == name.startswith(("conv1", "conv2")), name
-    assert load_run(tmp_path / "run")[2] == config  # a tuple again
+    assert load_run(tmp_path / "run")[2] == config
     # and the run is found again, as finished
     train(config, splits32, tmp_path / "run", resume=True, progress=False)
 
@@ -112,8 +112,8 @@ def test_frozen_layers_keep_the_weights_they_begin_with(splits32, tmp_path, prec
 @pytest.mark.parametrize(
     ("frozen", "said"),
     [
-        (("conv9",), "no layer 'conv9' to freeze; it has conv1, conv2, conv3, fc4"),
-        (("conv1", "conv2", "conv3", "fc4"), "all layers are frozen"),
+        ("conv9", "no layer 'conv9' to freeze; it has conv1, conv2, conv3, fc4"),
+        ("conv1,conv2,conv3,fc4", "all layers are frozen"),
     ],
 )
 def test_layers_that_cannot_be_frozen_are_named(splits32, tmp_path, frozen, said):

@@ -75,6 +75,16 @@ def unsplit(tmp_path):
     return tmp_path / "own"
 
 
+def test_shares_leave_something_of_few_images(tmp_path):
+    for i in range(4):
+        image(tmp_path / "own" / "ant" / f"{i}.png", (10 * i, 99, 3))
+        image(tmp_path / "own" / "bee" / f"{i}.png", (10 * i, 99, 3))
+    made = listed(hold_out(list_source(tmp_path / "own"), shares("20/40/40")))
+    assert {split: len(images) for split, images in made.items()} == {
+        "train": 2, "val": 2, "test": 4
+    }  # fmt: skip
+
+
 def test_shares_are_of_each_class_and_follow_the_seed(unsplit):
     rule = shares("80/10/10")
     assert rule == {"val": 0.1, "test": 0.1} and shares("90/10") == {"val": 0.1}
@@ -93,5 +103,5 @@ def test_shares_are_of_each_class_and_follow_the_seed(unsplit):
 
 @pytest.mark.parametrize("text", ["80/10", "100", "100/0", "a/b", "50/20/20/10", "110/-10"])
 def test_shares_have_a_sum_of_100(text):
-    with pytest.raises(ValueError):
+    with pytest.raises(InputError, match=f"split {text}: give percents for train, val and test"):
         shares(text)

@@ -24,12 +24,13 @@ def shares(text: str) -> Rule:
     """The rule of shares in percent: "80/10/10" of train, val and test, "90/10" of train and val.
 
     Raises:
-        ValueError: They are not two or three numbers above 0 with a sum of 100.
+        InputError: They are not two or three percents above 0 that make a whole.
     """
-    percent = [float(part) for part in text.split("/")]
-    if len(percent) not in (2, 3) or sum(percent) != 100 or min(percent) <= 0:
-        raise ValueError(text)
-    return {name: share / 100 for name, share in zip(("val", "test"), percent[1:])}
+    percents = [int(word) for word in text.split("/") if word.isdecimal()]
+    fits = 2 <= len(percents) == text.count("/") + 1 <= 3 and sum(percents) == 100
+    remedy = "give percents for train, val and test that add up: 80/10/10"
+    require(fits and all(percents), f"split {text}: {remedy}")
+    return {name: percent / 100 for name, percent in zip(SPLITS[1:], percents[1:])}
 
 
 def hold_out(listing: Listing, rule: Rule, seed: int = 0) -> Listing:
@@ -38,8 +39,8 @@ def hold_out(listing: Listing, rule: Rule, seed: int = 0) -> Listing:
     Args:
         listing: A source with a split train.
         rule: By the new split's name, "val" or "test": the number of training images of each class,
-            1 or more; or their share, between 0 and 1, rounded, and at least one image; or the name
-            of the source's split that it is.
+            1 or more; or their share, between 0 and 1, rounded, but at least one image, and less
+            where nothing would be left; or the name of the source's split that it is.
         seed: Of the draw.
 
     Raises:
@@ -91,10 +92,12 @@ def _places(
     places: dict[str, dict[int, tuple[int, int | None]]] = {name: {} for name in (*sizes, "train")}
     for label, class_name in enumerate(listing.classes):
         first, n = 0, counts[label]
-        for name, size in sizes.items():
-            end = first + (size if isinstance(size, int) else max(1, int(size * n + 0.5)))
-            places[name][label] = first, end
-            first = end
+        held = [x if isinstance(x, int) else max(1, int(x * n + 0.5)) for x in sizes.values()]
+        while len(held) < n <= sum(held) and not all(isinstance(x, int) for x in sizes.values()):
+            held[held.index(max(held))] -= 1  # of few images, train keeps one
+        for name, count in zip(sizes, held):
+            places[name][label] = first, first + count
+            first += count
         few = f"class {class_name} of {listing.root} has {n} training images"
         require(n > first, f"{few}; {first} of them are to be held out: add images to it")
         places["train"][label] = first, None

@@ -193,7 +193,7 @@ class Run:
         config, (epoch, done) = self.config, divmod(self.step, self.steps_per_epoch)
         layers = ((name.split(".")[2], kind) for name, kind in self.learner.kinds.items())
         self.rates = [
-            0.0 if layer in config.frozen else self.schedule.rate(epoch, layer, kind)
+            0.0 if layer in config.frozen_layers else self.schedule.rate(epoch, layer, kind)
             for layer, kind in layers
         ]
         color = self.schedule.color(epoch)

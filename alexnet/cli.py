@@ -1,4 +1,4 @@
-"""The command line: `alexnet prepare | train | evaluate | export | reproduce | claims`.
+"""The command line: `alexnet prepare | train | evaluate | predict | features | export | ...`.
 
 Exit status: 0 done; 1 something failed on our side; 2 bad input, one line says what; 128 + n
 stopped by signal n (130 for Ctrl-C), with nothing lost. `alexnet.commands` holds what they do.
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from safetensors import SafetensorError
 
-from alexnet import __version__, commands, profiles, reproduce
+from alexnet import __version__, commands, predicting, profiles, reproduce
 from alexnet.errors import InputError, SharedError, say
 from alexnet.files import lines
 from alexnet.presets import VARIANTS
@@ -124,6 +124,13 @@ def _prepare(p: Parser) -> None:
     )
     p.option("--limit", "at most N images of each class in each split", type=COUNT, metavar="N")
     p.option(
+        "--split",
+        "of a folder without splits: percent of each class's images for train, val and test, drawn "
+        "at random; 90/10: for train and val",
+        metavar="80/10/10",
+    )
+    p.option("--seed", "of that draw", type=SEED, default=0)
+    p.option(
         "--max-megapixels",
         "the most pixels that an image may have, in millions (default: 250); a worker takes three "
         "bytes and more for each",
@@ -160,13 +167,17 @@ def _train(p: Parser) -> None:
     )
     p.option(
         "--preset",
-        "paper, source, caffe or four-layer, with variants, as in paper/no-lrn/tanh",
-        default="paper",
+        "paper, source, caffe or four-layer, with variants, as in paper/no-lrn/tanh (default: that "
+        "of --init, or paper)",
     )
-    p.option("--width", "scales every layer's maps and units", type=POSITIVE, default=1.0)
+    p.option(
+        "--width",
+        "scales every layer's maps and units (default: that of --init, or 1)",
+        type=POSITIVE,
+    )
     p.option(
         "--image-size",
-        "side of the net's crops (default: 7/8 of the pack's, 224 of 256)",
+        "side of the net's crops (default: that of --init, or 7/8 of the pack's, 224 of 256)",
         type=COUNT,
     )
     budget = p.add_mutually_exclusive_group()
@@ -189,13 +200,23 @@ def _train(p: Parser) -> None:
         "this machine trains the net faster in it",
         choices=precisions,
     )
+    _beginning(p)
+    _how(p)
+
+
+def _beginning(p: Parser) -> None:
+    """Options of what a net begins with, and keeps."""
     p.option(
         "--init",
         "begin with this finished run's weights in all layers but the last",
         type=Path,
         metavar="RUN0",
     )
-    _how(p)
+    p.option(
+        "--freeze",
+        "layers that keep the weights they begin with, as conv1,conv2: few images teach the others",
+        metavar="LAYERS",
+    )
 
 
 def _how(p: Parser) -> None:
@@ -269,6 +290,21 @@ def _export(p: Parser) -> None:
         ".safetensors: the weights in the layout of one device; .onnx: the whole network",
         type=Path,
     )
+    p.option(
+        "--license",
+        "the terms of the weights, for the file's metadata (default: those of the run, or none)",
+        metavar="TEXT",
+    )
+
+
+def _predict(p: Parser) -> None:
+    predicting.add_predict_arguments(p)
+    _device(p)
+
+
+def _features(p: Parser) -> None:
+    predicting.add_features_arguments(p)
+    _device(p)
 
 
 def _import(p: Parser) -> None:
@@ -322,6 +358,8 @@ COMMANDS: dict[str, tuple[Callable[..., int | None], Callable[[Parser], None]]] 
     "prepare": (commands.prepare, _prepare),
     "train": (commands.train, _train),
     "evaluate": (commands.evaluate, _evaluate),
+    "predict": (commands.predict, _predict),
+    "features": (commands.features, _features),
     "export": (commands.export, _export),
     "import": (commands.import_, _import),
     "reproduce": (commands.reproduce, reproduce.add_arguments),

@@ -46,7 +46,7 @@ class Plain(nn.Sequential):
 
 def module(operation: Operation, columns: int) -> nn.Module:
     if isinstance(operation, Activation):
-        return {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[operation.kind]()
+        return {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[str(operation.kind)]()
     if isinstance(operation, Pool):
         return nn.MaxPool2d(operation.size, operation.stride, ceil_mode=operation.ceil)
     forms = {LRN: ResponseNorm, SameMapNorm: MapNorm, Dropout: Drop}

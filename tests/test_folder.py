@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_run_leaves_what_the_layout_says(splits, straight):
     assert {path.name for path in straight.iterdir()} == {
         "config.json", "log.jsonl", "checkpoints", "weights.safetensors", "summary.json",
-        "mean.npy", "classes.json", "tensorboard", "lock"
+        "mean.npy", "classes.json", "names.json", "tensorboard", "lock"
     }  # fmt: skip
     config = configure(splits)
     assert json.loads((straight / "config.json").read_text()) == asdict(config)
@@ -92,6 +92,34 @@ def test_a_run_may_start_with_anothers_weights_in_all_layers_but_the_last(splits
     assert again == config and torch.equal(
         net.export_merged()["conv2.weight"], after["conv2.weight"]
     )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_frozen_layers_keep_the_weights_they_begin_with(splits32, tmp_path, precision):
+    train(small(splits32, epochs=1 / 5), splits32, tmp_path / "first", progress=False)
+    start = starting_point(tmp_path / "first")
+    settings = {"epochs": 2.0, "seed": 5, "start": start, "precision": precision}
+    config = small(splits32, frozen="conv1,conv2", **settings)
+    train(config, splits32, tmp_path / "run", start=tmp_path / "first", progress=False)
+    before, after = (load_file(tmp_path / run / WEIGHTS) for run in ("first", "run"))
+    for name, value in after.items():
+        assert torch.equal(value, before[name]) == name.startswith(("conv1", "conv2")), name
+    assert load_run(tmp_path / "run")[2] == config
+    # and the run is found again, as finished
+    train(config, splits32, tmp_path / "run", resume=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "said"),
+    [
+        ("conv9", "no layer 'conv9' to freeze; it has conv1, conv2, conv3, fc4"),
+        ("conv1,conv2,conv3,fc4", "all layers are frozen"),
+    ],
+)
+def test_layers_that_cannot_be_frozen_are_named(splits32, tmp_path, frozen, said):
+    with pytest.raises(InputError, match=said):
+        train(small(splits32, frozen=frozen), splits32, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_goes_on_without_the_run_it_started_from(splits32, tmp_path):

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from alexnet import AlexNet, presets
+from alexnet.convolutions import locally_connected
 from alexnet.errors import InputError
-from alexnet.network import locally_connected
 from alexnet.presets import Layer, total
 from alexnet.training.learner import Learner
 from alexnet.training.ranks import Ranks

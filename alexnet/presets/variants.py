@@ -39,6 +39,16 @@ def with_recipe(**changes) -> Change:
     return lambda preset: replace(preset, recipe=replace(preset.recipe, **changes))
 
 
+def with_activation(preset: Preset, kind: str | Callable[..., Any]) -> Preset:
+    """The preset with another nonlinearity: one of `ops.ACTIVATIONS`, or a function.
+
+    Raises:
+        InputError: There is no such nonlinearity.
+    """
+    changed = _instead(ops.Activation, ops.Activation(kind))(preset)
+    return replace(changed, name=f"{preset.name}/{ops.activation_name(kind)}")
+
+
 def _both(*changes: Change) -> Change:
     """One change after the other."""
     return lambda preset: reduce(lambda changed, change: change(changed), changes, preset)

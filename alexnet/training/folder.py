@@ -3,7 +3,9 @@
 lock                  held by the process that trains there
 config.json           the run's `Config`
 mean.npy              the mean image that its input lacks
-classes.json          the meaning of its outputs
+classes.json          the meaning of its outputs: class folders
+names.json            what people call the classes
+license.txt           the terms of the weights, where they are known
 log.jsonl             its log (alexnet.training.log)
 checkpoints/          (alexnet.training.checkpoint)
 weights.safetensors   at the end: the weights, in the layout of one device
@@ -40,7 +42,7 @@ from alexnet.training.learner import Learner
 from alexnet.training.ranks import Ranks, listed
 
 WEIGHTS, SUMMARY, CONFIG = "weights.safetensors", "summary.json", "config.json"
-MEAN, CLASSES = "mean.npy", "classes.json"
+MEAN, CLASSES, NAMES, LICENSE = "mean.npy", "classes.json", "names.json", "license.txt"
 
 
 @contextmanager
@@ -129,6 +131,7 @@ def write_inputs(out: Path, pack: Pack) -> None:
     np.save(mean, pack.mean)
     write(out / MEAN, mean.getvalue())
     write(out / CLASSES, json.dumps(pack.classes, indent=1) + "\n")
+    write(out / NAMES, json.dumps(pack.names, indent=1) + "\n")
 
 
 def is_finished(out: Path) -> bool:
@@ -142,6 +145,18 @@ def read_summary(out: Path) -> dict[str, Any]:
 
 def read_config(folder: Path) -> Config:
     return _read(folder / CONFIG, lambda file: Config(**json.loads(file.read_text())))
+
+
+def read_mean(folder: Path) -> np.ndarray:
+    return _read(folder / MEAN, np.load)
+
+
+def read_list(file: Path, count: int) -> list[str] | None:
+    """A list of so many texts from a JSON file; None where there is no such file."""
+    values = _read(file, lambda file: json.loads(file.read_text())) if file.exists() else None
+    fits = values is None or (isinstance(values, list) and len(values) == count)
+    require(fits, f"{file} is damaged (not {count} entries); train again, in another folder")
+    return values
 
 
 def _read(file: Path, read: Callable[[Path], Any]) -> Any:
@@ -165,8 +180,9 @@ def _check_finished(folder: Path) -> None:
         require(file.exists(), f"{file} is missing; train again, in another folder")
 
 
-def check_usable(folder: Path) -> None:
+def check_usable(folder: str | Path) -> None:
     """Raise InputError where a folder holds no finished run, or one that diverged."""
+    folder = Path(folder)
     _check_finished(folder)
     step = read_summary(folder)["diverged_at"]
     require(
@@ -176,7 +192,7 @@ def check_usable(folder: Path) -> None:
     )
 
 
-def load_run(folder: Path) -> tuple[AlexNet, Augment, Config]:
+def load_run(folder: str | Path) -> tuple[AlexNet, Augment, Config]:
     """Load a finished run.
 
     Returns:
@@ -185,9 +201,11 @@ def load_run(folder: Path) -> tuple[AlexNet, Augment, Config]:
     Raises:
         InputError: The folder holds no finished run, or a damaged one.
     """
+    folder = Path(folder)
     _check_finished(folder)
-    config, mean = read_config(folder), _read(folder / MEAN, np.load)
+    config, mean = read_config(folder), read_mean(folder)
     net = config.network()
+    net.mean_image = mean
     net.load_merged(_read(folder / WEIGHTS, load_file))
     return net.eval(), Augment(config.recipe, mean, config.image_size), config
 
@@ -208,14 +226,14 @@ def check_like_trained(pack: Pack, run: Path, config: Config, augment: Augment) 
         )
 
 
-def starting_point(run: Path) -> str:
+def starting_point(run: str | Path) -> str:
     """What `Config.start` is for nets that begin with a finished run's weights.
 
     Raises:
         InputError: There is no such run.
     """
     check_usable(run)
-    return file_digest(run / WEIGHTS)
+    return file_digest(Path(run) / WEIGHTS)
 
 
 def starting_weights(config: Config, start: Path | None, out: Path) -> dict[str, Tensor] | None:

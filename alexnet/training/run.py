@@ -45,9 +45,9 @@ LEFT_CHANCE = 0.9  # the loss has left chance when it is below this share of ln(
 def train(
     config: Config,
     splits: dict[str, Pack],
-    out: Path,
+    out: str | Path,
     *,
-    start: Path | None = None,
+    start: str | Path | None = None,
     resume: bool = False,
     ranks: Ranks | None = None,
     keep: int = 2,
@@ -81,6 +81,7 @@ def train(
         Interrupted: SIGINT or SIGTERM came; all ranks stop after the same step, with a checkpoint.
         OSError: The folder cannot be written; the message holds the remedy.
     """
+    out, start = Path(out), None if start is None else Path(start)
     ranks, pack = ranks or Ranks(), splits["train"]
     check_possible(config, splits, ranks)
     with ExitStack() as stack:
@@ -190,9 +191,10 @@ class Run:
     def batches(self) -> Generator[StepInput, None, None]:
         """The batches that are left of this epoch."""
         config, (epoch, done) = self.config, divmod(self.step, self.steps_per_epoch)
+        layers = ((name.split(".")[2], kind) for name, kind in self.learner.kinds.items())
         self.rates = [
-            self.schedule.rate(epoch, name.split(".")[2], kind)
-            for name, kind in self.learner.kinds.items()
+            0.0 if layer in config.frozen_layers else self.schedule.rate(epoch, layer, kind)
+            for layer, kind in layers
         ]
         color = self.schedule.color(epoch)
         end = min(self.steps_per_epoch, self.last_step - epoch * self.steps_per_epoch)

@@ -78,10 +78,11 @@ def mode() -> str:
 def torchs_own(*tensors: Tensor | None) -> bool:
     """Whether torch's own operators run.
 
-    They do where the switch says so, and under torch.func's transforms and forward-mode
-    differentiation, of which our operators know nothing.
+    They do where the switch says so; in what torch.export, torch.onnx.export and torch.jit.trace
+    record, so that it can be loaded where our operators are not; and under torch.func's transforms
+    and forward-mode differentiation, of which our operators know nothing.
     """
-    if _mode == "torch":
+    if _mode == "torch" or torch.compiler.is_exporting() or torch.jit.is_tracing():
         return True
     if torch.compiler.is_compiling():
         return False

@@ -222,9 +222,9 @@ class Run:
         self.loss_sum += result.loss
         self.error_sum += result.errors
         self.recent = [*self.recent, result.loss / result.count][-LOSSES:]
-        if self.config.stop_at_loss is not None and len(self.recent) == LOSSES:
-            reached = sum(self.recent) / LOSSES <= self.config.stop_at_loss
-            self.ended = "reached" if reached else None
+        level, known = self.config.stop_at_loss, len(self.recent) == LOSSES
+        if level is not None and known and sum(self.recent) / LOSSES <= level:
+            self.ended = "reached"
         self.log_step(result, took)
         self.bar.update()
         self.on_steps(1)
@@ -329,18 +329,10 @@ class Run:
             return
         last, names = done[-1], self.short_names()
         columns, state = checkpoint.load(last, self.learner.net.numbers)
-        older: dict[str, Any] = {
-            "run": self.config.identity,
-            "rates": [],
-            "ended": None,
-            "recent": [],
-        }
-        state = older | state
+        state = {"run": self.config.identity, "rates": [], "ended": None, "recent": []} | state
         try:
-            require(
-                state["run"] == self.config.identity,
-                "it is of a run with another config",
-            )
+            same = state["run"] == self.config.identity
+            require(same, "it is of a run with another config")
             checkpoint.check_state(state, last.name, self.last_step, names)
             self.schedule.restore(state.get("schedule"))
             self.learner.restore(columns)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import alexnet_kernels as kernels
 from alexnet import inputs, rng
+from alexnet.convolutions import blocked_weight, blocks, locally_connected, space_to_depth
 from alexnet.errors import InputError, require
 from alexnet.exchange import Together
 from alexnet.presets import Preset, get
@@ -102,6 +103,11 @@ class Stage(nn.Module):
     def weighted_sums(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if not self.shape.layer.kernel:
             return F.linear(x.flatten(1), self.weight, bias)
+        if self.shape.layer.local:
+            before, after = self.shape.pad
+            x = F.pad(x, (before, after, before, after))
+            sums = locally_connected(x, self.weight, self.shape.layer.stride)
+            return sums if bias is None else sums + bias
         if x.shape[1] != self.shape.in_maps:  # `prepared` as blocks
             return F.conv2d(x, blocked_weight(self.weight, self.shape.layer.stride), bias)
         before, after = self.shape.pad
@@ -118,32 +124,6 @@ class Stage(nn.Module):
         if x.dtype == torch.bfloat16 and x.device.type == "cpu" and stride > 1 and before == 0:
             return space_to_depth(x, stride, blocks(self.shape) * stride)
         return x if before == after else F.pad(x, (before, after, before, after))
-
-
-def blocks(shape: Shape) -> int:
-    """How many blocks of stride x stride pixels a convolution looks at, along a side."""
-    stride = shape.layer.stride
-    return shape.size - 1 + -(-shape.layer.kernel // stride)
-
-
-def space_to_depth(x: Tensor, block: int, side: int) -> Tensor:
-    """Images (N, C, H, W), with zeros on the right and bottom up to `side` pixels, as maps
-    (N, block^2 C, side / block, side / block) in channels-last memory: a block's pixels become
-    channels, in the order row, column, channel."""
-    n, c, h, w = x.shape
-    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, side - w, 0, side - h))
-    x = x.reshape(n, side // block, block, side // block, block, c).transpose(2, 3)
-    return x.reshape(n, side // block, side // block, block * block * c).permute(0, 3, 1, 2)
-
-
-def blocked_weight(weight: Tensor, block: int) -> Tensor:
-    """Kernels (O, C, K, K) of stride `block`, for the same sums over `space_to_depth` maps."""
-    o, c, k, _ = weight.shape
-    count = -(-k // block)
-    weight = F.pad(weight, (0, count * block - k, 0, count * block - k))
-    weight = weight.reshape(o, c, count, block, count, block).permute(0, 3, 5, 1, 2, 4)
-    form = torch.channels_last
-    return weight.reshape(o, block * block * c, count, count).contiguous(memory_format=form)
 
 
 def fuse(then: tuple[Operation, ...]) -> tuple[Callable[..., Tensor] | None, int]:

@@ -21,6 +21,7 @@ def summary(net: "AlexNet") -> str:
     for row in net.table:
         layer, several = row.layer, not row.is_last and row.columns > 1
         kernel = f"{layer.kernel}x{layer.kernel}/{layer.stride}" if layer.kernel else "full"
+        kernel += " local" * layer.local
         maps = f"{row.columns} x {row.maps}" if several else f"{row.maps}"
         side = f"{row.size}x{row.size}" if layer.kernel else ""
         pooled = f"{row.out_size}x{row.out_size}" if row.out_size != row.size else ""

@@ -62,10 +62,10 @@ def times(slow, fast, limit=("limit",), **more):
     ("slow", "fast", "shown", "side"),
     [
         ([18, 20], [3, 3], "6.3 (3.2 to 12.3) times, 2 seeds", 1),
-        ([None, None], [3, 3], "more than 6.6 times, 2 seeds", 1),
-        ([None, 16], [10, 10], "more than 1.78 times, 2 seeds", 1),
-        ([10, 10], [None, None], "less than 0.50 times, 2 seeds", -1),
-        ([None, None], [None, None], "beyond the budget, 2 seeds", 0),
+        ([None, None], [3, 3], "more than 6.6 times, medians of 2 seeds", 1),
+        ([None, 16], [10, 10], "1.60 times, medians of 2 seeds", 1),
+        ([10, 10], [None, None], "less than 0.50 times, medians of 2 seeds", -1),
+        ([None, None], [None, None], "beyond the budget, medians of 2 seeds", 0),
     ],
 )
 def test_what_did_not_arrive_bounds_a_ratio(slow, fast, shown, side):

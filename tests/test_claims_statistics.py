@@ -11,6 +11,7 @@ from alexnet.claims.statistics import (
     Estimate,
     binomial,
     bootstrap_interval,
+    factor_interval,
     from_interval,
     holm,
     kaplan_meier,
@@ -197,6 +198,35 @@ def test_few_runs_are_judged_by_all_permutations():
     z, p = log_rank([(20.0, False)] * 5, [(float(t), True) for t in range(3, 8)])
     assert z < 0 and p == pytest.approx(2 / 252)
     assert log_rank([(20.0, False)] * 3, [(20.0, False)] * 3) == (0.0, 1.0)  # no event
+
+
+def test_the_median_of_times():
+    assert statistics.median(times(MERCAPTOPURINE)) == 23  # as Kleinbaum and Klein print both
+    assert statistics.median(times(PLACEBO)) == 8
+    assert statistics.median([(5.0, True), (8.0, False), (9.0, False)]) is None
+    assert statistics.median([(5.0, True), (9.0, False)]) == 5
+
+
+def test_factors_between_times_are_those_that_the_log_rank_test_keeps():
+    first, second = times("16 17 18 19 20 20+"), times("9 9 10 10 11 20+")
+    low, high = factor_interval(first, second)
+    for factor, kept in ((low, False), (high, True)):
+        below, above = (
+            log_rank([(t / (factor * turn), event) for t, event in first], second)[1]
+            for turn in (0.9999, 1.0001)
+        )
+        assert (below >= 0.05) == kept and (above >= 0.05) != kept
+    other = factor_interval(second, first)
+    assert other == pytest.approx((1 / high, 1 / low))
+    never = factor_interval(times("20+ 20+ 20+ 20+ 20+"), times("9 10 10 10 11"))
+    assert never[0] > 1.8 and never[1] == math.inf
+    assert factor_interval(times("20+ 20+ 20+"), times("9 9 9")) == (0, math.inf)  # too few
+
+
+def test_the_share_that_so_many_trials_can_tell_from_a_half():
+    share = statistics.smallest_share(6)  # all six must hit
+    assert share**6 == pytest.approx(0.8) and share > statistics.smallest_share(12)
+    assert statistics.smallest_share(5) == statistics.smallest_share(6, 0.025) == math.inf
 
 
 def test_curves_of_runs_that_never_leave():

@@ -53,7 +53,7 @@ def survival(first, second):
     return float(np.mean([abs(o) >= abs(z) - 1e-9 for o in others])), -int(np.sign(z))
 
 
-def tested(claim, metrics, margin):
+def measured(claim, metrics, margin):
     """Seeds, the side, the p-value of no effect and that of lying inside the margin."""
     test, scale = claim["test"], SCALE[claim["unit"]]
     form, path = test["form"], test["path"]
@@ -165,7 +165,7 @@ def derived():
             named = part is not None and claim["id"] in part["claims"]
             margin = part["claims"][claim["id"]] if named else claim.get("margin")
             try:
-                tests = tested(claim, result["metrics"], margin)
+                tests = measured(claim, result["metrics"], margin)
             except (KeyError, AttributeError, StopIteration):
                 continue
             known = digests_of(claim, results.load(name, results.ARCHIVE / profile))

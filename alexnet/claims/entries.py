@@ -123,8 +123,6 @@ class Claim:
             return self._rule_of_experiment()
         if "equals" in self.agree:
             return "exact if equal"
-        if "contains" in self.agree:
-            return f"exact if {self.agree['contains']:,} lies between"
         low, high = (f"{round(end, 6):,}".removesuffix(".0") for end in self.band)
         what = low if low == high else f"{low} to {high}"
         what = f"at most {high}" if low == "-inf" else f"at least {low}" if high == "inf" else what
@@ -206,9 +204,9 @@ def _problems(entry: dict[str, Any], sections: Iterable[str]) -> Iterator[str]:
         if "compute" in step and not callable(getattr(arithmetic, step["compute"], None)):
             yield f"alexnet.arithmetic has no function {step['compute']!r}"
     if claim.scoreboard == ARITHMETIC:
-        kinds = sum(kind in claim.agree for kind in ("equals", "near", "range", "contains"))
+        kinds = sum(kind in claim.agree for kind in ("equals", "near", "range"))
         if kinds != 1 or ("near" in claim.agree) != ("within" in claim.agree):
-            yield "agree needs one of equals, near with within, range, or contains"
+            yield "agree needs one of equals, near with within, or range"
     elif claim.test:
         yield from _problems_of_test(claim)
     elif not claim.needs or claim.decides:
@@ -219,7 +217,7 @@ def _problems_of_test(claim: Claim) -> Iterator[str]:
     test = claim.test
     yield from filter(None, (unknown(name, STEPS, "part of a test") for name in test))
     yield from filter(None, [unknown(test.get("form"), FORMS, "form")])
-    path, pair = test.get("path"), claim.form in PAIRS
+    path, pair = test.get("path", ""), claim.form in PAIRS
     if "experiment" not in test or not isinstance(path, list) or path.count(SEED) > 1:
         yield f"its test needs an experiment, and a path with one {SEED!r} at most, for the seed"
     if not {"arm", "against"} <= test.keys() if pair else {"arm", "against"} & test.keys():

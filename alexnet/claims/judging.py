@@ -11,7 +11,8 @@ method, in one go for differences and in another for equivalences, each at a lev
 1. *contradicted*, if the effect lies inside the margin that was declared to mean "no effect" (two
    one-sided tests at 2.5 % each: the 95 % interval lies inside), even with the claimed sign;
 2. else *supported* or *contradicted*, by the side on which it lies, if "no effect" is excluded
-   (steps that a budget may cut off: by a log-rank test over permutations);
+   (steps that a budget may cut off: by a log-rank test over permutations, whose inversion gives
+   the interval where some are cut off);
 3. else *inconclusive*, with what it would take: seeds for an effect of the margin's size, and the
    smallest effect that these seeds could have shown with a power of 80 %.
 
@@ -28,7 +29,7 @@ and other profiles that a claim does not name demonstrate: it stays *not yet run
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -253,9 +254,9 @@ def _judgement(one: Candidate, p: float, p_within: float, level: float) -> Judge
         reasons = [f"{result['data']['title']}: a demonstration, which decides nothing"]
     elif one.status == CHANGED:
         reasons.insert(0, "the plan changed after the runs")
-    planned = plan is not None and one.status in (PLANNED, CHANGED)
-    if planned and measured.claim.form != "estimate" and measured.seeds < plan.seeds:
-        reasons.append(f"{measured.seeds} of {plan.seeds} planned seeds")
+    planned = plan.seeds if plan is not None and one.status in (PLANNED, CHANGED) else 0
+    if measured.claim.form != "estimate" and measured.seeds < planned:
+        reasons.append(f"{measured.seeds} of {planned} planned seeds")
     own = relevant(measured.claim, records)
     return Judgement(
         measured.claim, verdict, measured.shown(), "; ".join(filter(None, reasons)),
@@ -294,34 +295,62 @@ def takes(measured: Measured, level: float) -> tuple[float | None, int | None]:
         level: Of each test, after correction: that of Holm's first step.
     """
     estimate, margin, claim = measured.estimate, measured.margin, measured.claim
-    if estimate is None:  # as many as decide if all of them, or all of one arm first, have it
-        counts = range(2, 1000)
-        ways = (0.5**n if claim.form == "share" else 1 / math.comb(2 * n, n) for n in counts)
-        return None, next(n for n, way in zip(counts, ways) if 2 * way < level)
+    if claim.form == "share":
+        smallest = measured.seeds * statistics.smallest_share(measured.seeds, level)
+        return smallest, _fewest(level, lambda seeds: 2**seeds)
     if claim.form == "estimate":
         z = statistics.t_quantile(1 - level / 2, math.inf)
-        return estimate.error * (z + statistics.t_quantile(statistics.POWER, math.inf)), None
-    smallest = statistics.smallest_effect(estimate.spread, estimate.seeds, estimate.arms, level)
-    if not math.isfinite(estimate.spread) or margin is None:
-        return smallest, None
-    effect = math.log(margin) if claim.no_effect == 1 else margin
-    needed = statistics.seeds_needed(effect, estimate.spread, estimate.arms, level)
-    return (math.exp(min(smallest, 700)) if claim.no_effect == 1 else smallest), needed
+        error = estimate.error if estimate else math.inf
+        return error * (z + statistics.t_quantile(statistics.POWER, math.inf)), None
+    spread, arms = (estimate.spread, estimate.arms) if estimate else (_spread(measured), 2)
+    smallest = statistics.smallest_effect(spread, measured.seeds, arms, level)
+    effect = math.log(margin) if margin and claim.no_effect == 1 else margin
+    needed = None
+    if math.isfinite(spread) and estimate and effect:
+        needed = statistics.seeds_needed(effect, spread, arms, level)
+    if claim.form == "times":  # which a test over permutations judges
+        fewest = _fewest(level, lambda seeds: math.comb(2 * seeds, seeds))
+        smallest = smallest if measured.seeds >= fewest else math.inf
+        needed = max(needed or 0, fewest)
+    if claim.no_effect == 1:
+        smallest = math.exp(smallest) if smallest < 700 else math.inf
+    return smallest, needed
+
+
+def _fewest(level: float, ways: Callable[[int], int]) -> int:
+    """How many seeds an arm decide if they all agree, which is one of so many `ways`."""
+    return next(seeds for seeds in range(1, 1000) if 2 / ways(seeds) < level)
+
+
+def _spread(measured: Measured) -> float:
+    """Of the logarithms of times in an arm without censored ones, the other arm's being unknown;
+    infinite without such an arm."""
+    arms = [[*arm.values()] for arm in measured.values if None not in arm.values()]
+    logs = [[math.log(step) for step in arm] for arm in arms]
+    return next((statistics.one_sample(arm).spread for arm in logs), math.inf)
+
+
+def show_smallest(measured: Measured, smallest: float | None) -> str:
+    """The smallest effect that could have shown, with unit; empty where none could."""
+    if smallest is None or not math.isfinite(smallest):
+        return ""
+    if measured.claim.form == "share":
+        return f"{100 * smallest / measured.seeds:.0f} % of seeds"
+    unit = UNITS[measured.claim.unit]
+    return unit.show(smallest).lstrip("+") + unit.word
 
 
 def _what_it_takes(measured: Measured, smallest: float | None, needed: int | None) -> str:
-    unit, seeds = UNITS[measured.claim.unit], measured.seeds
-    word, parts = unit.word, []
-    if smallest is not None and math.isfinite(smallest):
-        shown = unit.show(smallest).lstrip("+")
-        what = "these images" if measured.claim.form == "estimate" else f"{seeds} seeds"
-        parts.append(f"{what} could have shown {shown}{word}")
+    unit, claim, parts = UNITS[measured.claim.unit], measured.claim, []
+    if shown := show_smallest(measured, smallest):
+        what = "these images" if claim.form == "estimate" else f"{measured.seeds} seeds"
+        parts.append(f"{what} could have shown {shown}")
     if needed is not None and measured.estimate is None:
-        longer = "" if measured.claim.form == "share" else ", or a longer budget"
+        longer = "" if claim.form == "share" else ", or a longer budget"
         parts.append(f"it takes at least {needed} seeds an arm{longer}")
     elif needed is not None and measured.margin is not None:
         shown = unit.show(measured.margin).lstrip("+")
-        parts.append(f"the margin's {shown}{word} would take {needed:,} seeds an arm")
+        parts.append(f"the margin's {shown}{unit.word} would take {needed:,} seeds an arm")
     return ", ".join(parts)
 
 
@@ -340,9 +369,6 @@ def _judge_arithmetic(claim: Claim) -> Judgement:
     values = value if isinstance(value, list) else [value]
     if "equals" in claim.agree:
         agrees = value == claim.agree["equals"]
-    elif "contains" in claim.agree:
-        agrees = values[0] <= claim.agree["contains"] <= values[1]
-        shown = " to ".join(f"{end:,}" for end in values)
     else:
         low, high = claim.band
         agrees = all(low <= one <= high for one in values)

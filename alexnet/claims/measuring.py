@@ -22,14 +22,16 @@ class Measured:
 
     Args:
         values: Of each arm, by seed.
-        effect: The estimate; None where not even a bound is known.
-        interval: Its 95 % interval; None where there is none.
+        effect: The estimate, of factors between censored times that of their medians; None where
+            not even a bound is known.
+        interval: Its 95 % interval, of censored times perhaps from 0 or to infinity; None where
+            there is none.
         p: Two-sided, of "no effect"; with sign "=", of a number inside the margin.
         p_within: Of the effect lying inside the margin (two one-sided tests); 1 where unknown.
         side: Of "no effect" (with sign "=": of the margin) on which the effect lies: 1, -1, or 0.
         bound: The effect is exact (0), at least (1) or at most (-1) this number.
         seeds: Of the smaller arm.
-        estimate: Behind the interval, in logarithms for factors; None for shares and where values
+        estimate: Behind the interval, in logarithms for factors; None for shares and where times
             are censored.
     """
 
@@ -63,20 +65,35 @@ class Measured:
         unit, claim = UNITS[self.claim.unit], self.claim
         seeds = f"{self.seeds} seed{'s' * (self.seeds > 1)}"
         if claim.form == "share":
-            return f"{self.effect:.0f} of {seeds}"
+            return f"{self.effect:.0f} of {seeds}{self._ends()}"
         if claim.form == "estimate":
             seeds = "bootstrap over images"
+        if claim.form == "times" and self.estimate is None:
+            seeds = f"medians of {seeds}"
         if self.effect is None:
-            return f"beyond the budget, {seeds}"
+            return f"beyond the budget{self._ends()}, {seeds}"
+        effect = unit.show(self.effect)
         if self.bound:
-            return f"{_bound(unit, self.effect, self.bound)}{unit.word}, {seeds}"
-        width = ""
-        if self.interval is not None:
-            low, high = self.interval
-            width = f" ± {unit.show((high - low) / 2).lstrip('+')}"
-            if claim.no_effect == 1:
-                width = f" ({unit.show(low)} to {unit.show(high)})"
-        return f"{unit.show(self.effect)}{width}{unit.word}, {seeds}"
+            effect = _bound(unit, self.effect, self.bound)
+        return f"{effect}{self._ends()}{unit.word}, {seeds}"
+
+    def _ends(self) -> str:
+        """The interval, as it follows the effect; empty where there is none."""
+        unit = UNITS[self.claim.unit]
+        if self.interval is None:
+            return ""
+        low, high = self.interval
+        if self.claim.form == "share":
+            return f" ({100 * low / self.seeds:.0f} to {100 * high / self.seeds:.0f} %)" * (
+                self.seeds > 1
+            )
+        if self.claim.no_effect != 1:
+            return f" ± {unit.show((high - low) / 2).lstrip('+')}"
+        if math.isinf(high):
+            return f" (at least {unit.show(low)})"
+        return (
+            f" ({unit.show(low)} to {unit.show(high)})" if low else f" (at most {unit.show(high)})"
+        )
 
 
 def _bound(unit: Unit, value: float, bound: int) -> str:
@@ -178,7 +195,8 @@ def _times(
     claim: Claim, margin: float | None, metrics: dict[str, Any], arms: tuple[Branch, ...]
 ) -> Measured:
     """Steps until something happens, compared by a log-rank test; those that are null are censored
-    at their limit."""
+    at their limit. With some censored, the effect is the factor between medians, or a bound on it
+    where one of them lies beyond the budget."""
     numbers: list[Branch] = []
     times: list[list[statistics.Time]] = []
     for arm, name in zip(arms, ("arm", "against"), strict=True):
@@ -187,15 +205,18 @@ def _times(
         numbers.append({seed: _number(seed, value) for seed, value in full.items()})
         times.append([(numbers[-1][seed], value is not None) for seed, value in arm.items()])
     z, p = statistics.log_rank(*times)
-    censored = [any(not happened for _, happened in one) for one in times]
-    if not any(censored):
+    if all(happened for arm in times for _, happened in arm):
         measured = _measured(claim, margin, arms, _estimate(claim, numbers))
         side = measured.side if p < 1 else 0
         return replace(measured, p=p, side=side)
-    bound = censored[0] - censored[1]
-    effect = math.exp(_estimate(claim, numbers).value) if bound else None
+    medians = [statistics.median(arm) for arm in times]
+    later, sooner = (one or max(step for step, _ in arm) for one, arm in zip(medians, times))
+    bound = (medians[0] is None) - (medians[1] is None)
+    effect = later / sooner if medians != [None, None] else None
+    ends = statistics.factor_interval(*times)
+    interval = ends if ends != (0.0, math.inf) else None
     seeds, side = min(map(len, arms)), (z < 0) - (z > 0)  # below 0: the arm is later
-    return Measured(claim, margin, arms, effect, None, p, 1.0, side, bound, seeds)
+    return Measured(claim, margin, arms, effect, interval, p, 1.0, side, bound, seeds)
 
 
 def _limits(claim: Claim, metrics: dict[str, Any], arm: str) -> Branch:

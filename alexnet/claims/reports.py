@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alexnet import results, tables
-from alexnet.claims.entries import ARITHMETIC, EXPERIMENTS, UNITS, VERDICTS, contents, unknown
-from alexnet.claims.judging import CHANGED, NO_ARCHIVE, Judgement, compute
+from alexnet.claims.entries import ARITHMETIC, EXPERIMENTS, VERDICTS, contents, unknown
+from alexnet.claims.judging import CHANGED, NO_ARCHIVE, Judgement, compute, show_smallest
 from alexnet.claims.scoreboard import draw
 from alexnet.errors import InputError
 from alexnet.results import ROOT
@@ -28,6 +28,8 @@ __all__ = [
     "select",
     "table",
 ]
+
+HEAD = "section|claim|paper|effect, 95 % interval|p, Holm|detectable|verdict|on".split("|")
 
 
 def select(
@@ -99,40 +101,30 @@ def table(judgements: list[Judgement]) -> str:
     boards = {
         board: [one for one in judgements if one.claim.scoreboard == board] for board in VERDICTS
     }
-    parts = [block(judgements)]
+    parts, rows = [block(judgements)], list[tuple[str, ...]]()
     if any(one.verdict == NO_ARCHIVE for one in judgements):
         remedy = "run this in a clone of the repository, or with --runs to judge your own results"
         parts[0] += f"\nthe archive {results.ARCHIVE} is missing: {remedy}"
     if boards[EXPERIMENTS]:
-        head = ("claim", "paper", "effect, 95 % interval", "p, Holm")
-        head = (*head, "detectable", "verdict", "on")
-        rows = [_row(one) for one in boards[EXPERIMENTS]]
-        parts.append(_folded([("section", *head), *rows], (8, 36, 14, 28, 8, 11, 18, 20)))
+        rows = [tuple(HEAD), *map(_row, boards[EXPERIMENTS])]
+        parts.append(_folded(rows, (8, 36, 14, 28, 8, 11, 18, 20)))
     if boards[ARITHMETIC]:
-        rows = [
-            (one.claim.section, one.claim.claim, one.claim.paper, one.shown, one.verdict)
-            for one in boards[ARITHMETIC]
-        ]
-        head = ("section", "claim", "paper", "here", "verdict")
-        parts.append(_folded([head, *rows], (8, 60, 20, 40, 18)))
+        rows = [("section", "claim", "paper", "here", "verdict")]
+        for one in boards[ARITHMETIC]:
+            claim = one.claim
+            rows.append((claim.section, claim.claim, claim.paper, one.shown, one.verdict))
+        parts.append(_folded(rows, (8, 60, 20, 40, 18)))
     return "\n\n".join(parts)
 
 
 def _row(one: Judgement) -> tuple[str, ...]:
     p = "" if one.adjusted is None else "< 0.001" if one.adjusted < 0.001 else f"{one.adjusted:.3f}"
-    cells = (one.claim.section, one.claim.claim, one.claim.paper, one.shown, p, _smallest(one))
+    smallest = show_smallest(one.measured, one.smallest) if one.measured else ""
+    cells = (one.claim.section, one.claim.claim, one.claim.paper, one.shown, p, smallest)
     return (*cells, one.verdict, one.data or one.claim.needs)
 
 
-def _smallest(one: Judgement) -> str:
-    """The smallest effect that could have shown."""
-    if one.smallest is None or not math.isfinite(one.smallest):
-        return ""
-    unit = UNITS[one.claim.unit]
-    return unit.show(one.smallest).lstrip("+") + unit.word
-
-
-def _folded(rows: list[Sequence[str]], widths: Sequence[int]) -> str:
+def _folded(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
     """An aligned table whose cells are folded to widths."""
     lines: list[Sequence[str]] = []
     for row in rows:
@@ -151,13 +143,13 @@ def as_json(judgements: list[Judgement]) -> str:
     Returns:
         {"counts": {scoreboard: {verdict: number}}, "claims": [...]}. A claim has id, section,
         statement, scoreboard, verdict, why, paper, unit; effect (in the unit), bound (0: the effect
-        is exact, 1: at least, -1: at most this), interval ([low, high], 95 %), by_seed (of each
-        arm), adjusted_p, seeds (of the smaller arm), sign (claimed), size (the paper's number, in
-        the unit), on_size (what the interval says of it), margin, smallest_detectable (power 80 %),
-        seeds_needed (for an effect of the margin's size), profile, data, runs (planned, exploratory
-        or demonstration), plan (the digest of the committed one), provenance (folder, entries,
-        commits, processors); shown (the number in words), log, source, note, chapter. null: not
-        known, or not applicable.
+        is exact, 1: at least, -1: at most this), interval ([low, high], 95 %; null: an open end),
+        by_seed (of each arm), adjusted_p, seeds (of the smaller arm), sign (claimed), size (the
+        paper's number, in the unit), on_size (what the interval says of it), margin,
+        smallest_detectable (power 80 %), seeds_needed (for an effect of the margin's size),
+        profile, data, runs (planned, exploratory or demonstration), plan (the digest of the
+        committed one), provenance (folder, entries, commits, processors); shown (the number in
+        words), log, source, note, chapter. null: not known, or not applicable.
     """
     claims = [_fields(one) for one in judgements]
     return json.dumps({"counts": count(judgements), "claims": claims}, indent=1, ensure_ascii=False)
@@ -176,7 +168,7 @@ def _fields(one: Judgement) -> dict[str, Any]:
         "unit": claim.unit,
         "effect": measured and known(measured.effect),
         "bound": measured and measured.bound,
-        "interval": measured and measured.interval,
+        "interval": measured and measured.interval and [*map(known, measured.interval)],
         "by_seed": measured and measured.values,
         "adjusted_p": one.adjusted,
         "seeds": measured and measured.seeds,
@@ -198,11 +190,12 @@ def _fields(one: Judgement) -> dict[str, Any]:
 
 
 def readme(judgements: list[Judgement]) -> str:
-    """The README's table: the claims that experiments have something to say about."""
+    """The README's table: the claims that experiments have decided."""
     rows = [
         (one.claim.claim, one.claim.paper, _on_data(one), one.verdict, f"`{folder}/`")
         for one in judgements
-        if one.measured and (folder := (one.provenance or {}).get("folder"))
+        if one.verdict in ("supported", "contradicted")
+        and (folder := (one.provenance or {}).get("folder"))
     ]
     return tables.markdown(("claim", "the paper", "here, 95 % interval", "verdict", "file"), rows)
 

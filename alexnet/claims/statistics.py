@@ -11,7 +11,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -158,16 +158,16 @@ def binomial(hits: int, trials: int, null: float = 0.5) -> tuple[float, tuple[fl
     Source:
         Clopper and Pearson, Biometrika 26 (1934).
     """
-
-    def tail(share: float, counts: range) -> float:
-        each = [math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in counts]
-        return math.fsum(each)
-
     most, least = range(hits + 1), range(hits, trials + 1)
-    p = min(1.0, 2 * min(tail(null, most), tail(null, least)))
-    low = 0.0 if hits == 0 else _root(lambda s: tail(s, least) - TAILS[0], 0.0, 1.0)
-    high = 1.0 if hits == trials else _root(lambda s: TAILS[0] - tail(s, most), 0.0, 1.0)
+    p = min(1.0, 2 * min(_tail(null, trials, most), _tail(null, trials, least)))
+    low = 0.0 if hits == 0 else _root(lambda s: _tail(s, trials, least) - TAILS[0], 0.0, 1.0)
+    high = 1.0 if hits == trials else _root(lambda s: TAILS[0] - _tail(s, trials, most), 0.0, 1.0)
     return p, (low, high)
+
+
+def _tail(share: float, trials: int, counts: range) -> float:
+    """The probability of so many hits."""
+    return math.fsum(math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in counts)
 
 
 Time = tuple[float, bool]  # a step, and whether the event took place there; else it is censored
@@ -187,6 +187,12 @@ def kaplan_meier(times: Sequence[Time]) -> list[tuple[float, float]]:
     return curve
 
 
+def median(times: Sequence[Time]) -> float | None:
+    """The step by which half of the runs have had the event, by `kaplan_meier`; None: later than
+    all that was seen."""
+    return next((step for step, share in kaplan_meier(times) if share < 0.5 + 1e-9), None)
+
+
 def log_rank(first: Sequence[Time], second: Sequence[Time]) -> tuple[float, float]:
     """Whether the event comes as soon in one arm as in the other.
 
@@ -198,26 +204,46 @@ def log_rank(first: Sequence[Time], second: Sequence[Time]) -> tuple[float, floa
     Source:
         Mantel, Cancer Chemotherapy Reports 50 (1966).
     """
-    times, count = [*first, *second], len(first)
-    z = _standardized(times, range(count))
-    if math.comb(len(times), count) > PERMUTATIONS:
-        return z, math.erfc(abs(z) / 2**0.5)
-    others = [_standardized(times, chosen) for chosen in combinations(range(len(times)), count)]
-    extreme = sum(abs(other) >= abs(z) - 1e-9 for other in others)
-    return z, extreme / len(others)
+    count, total = len(first), len(first) + len(second)
+    few = math.comb(total, count) <= PERMUTATIONS
+    ways = list(combinations(range(total), count)) if few else [tuple(range(count))]
+    own = np.zeros((len(ways), total))  # the first way is how the runs lie
+    np.put_along_axis(own, np.array(ways), 1.0, axis=1)
+    z = _standardized([*first, *second], own)
+    if not few:
+        return float(z[0]), math.erfc(abs(z[0]) / 2**0.5)
+    return float(z[0]), float((abs(z) >= abs(z[0]) - 1e-9).mean())
 
 
-def _standardized(times: Sequence[Time], chosen: Sequence[int]) -> float:
-    own = [times[i] for i in chosen]
-    excess, variance = 0.0, 0.0
-    for step in {time for time, happened in times if happened}:
-        at_risk, at_risk_own = (sum(time >= step for time, _ in runs) for runs in (times, own))
-        events = times.count((step, True))
-        share = at_risk_own / at_risk
-        excess += own.count((step, True)) - events * share
-        if at_risk > 1:
-            variance += events * share * (1 - share) * (at_risk - events) / (at_risk - 1)
-    return excess / variance**0.5 if variance else 0.0
+def _standardized(times: Sequence[Time], own: np.ndarray) -> np.ndarray:
+    """The statistic of each way to choose an arm's runs: `own` is (ways, runs), of 0 and 1."""
+    steps, happened = np.array([t for t, _ in times]), np.array([event for _, event in times])
+    excess, variance = np.zeros(len(own)), np.zeros(len(own))
+    for step in np.unique(steps[happened]):
+        at_risk, events = steps >= step, happened & (steps == step)
+        waiting, count = at_risk.sum(), events.sum()
+        share = own @ at_risk / waiting
+        excess += own @ events - count * share
+        if waiting > 1:
+            variance += count * share * (1 - share) * (waiting - count) / (waiting - 1)
+    return np.divide(excess, variance**0.5, out=np.zeros(len(own)), where=variance > 1e-12)
+
+
+def factor_interval(first: Sequence[Time], second: Sequence[Time]) -> tuple[float, float]:
+    """By which factors the event may come later in the first arm than in the second: those that
+    `log_rank` does not reject at LEVEL once the first arm's times are divided by them.
+
+    Returns:
+        The 95 % interval; from 0, or to infinity, where no end can be given.
+    """
+    ratios = sorted({a / b for a, _ in first for b, _ in second})
+    ends = [0.0, *ratios, math.inf]  # between two neighbors the order of the times is one
+    kept = []
+    for low, high in pairwise(ends):
+        factor = high / 2 if low == 0 else 2 * low if high == math.inf else (low * high) ** 0.5
+        if log_rank([(t / factor, event) for t, event in first], second)[1] >= LEVEL:
+            kept += [low, high]
+    return (min(kept), max(kept)) if kept else (0.0, math.inf)
 
 
 # --- how many runs --------------------------------------------------------------------------------
@@ -273,6 +299,16 @@ def seeds_needed(
         enough = power(effect, spread, middle, arms, level) >= least
         low, high = (low, middle) if enough else (middle, high)
     return high
+
+
+def smallest_share(trials: int, level: float = LEVEL, least: float = POWER) -> float:
+    """The smallest share above a half that `binomial` tells from a half with probability `least`;
+    infinite where so few trials never do. Arguments as of `power`."""
+    counts = range(trials // 2 + 1, trials + 1)
+    enough = next((hits for hits in counts if binomial(hits, trials)[0] < level), None)
+    if enough is None:
+        return math.inf
+    return _root(lambda s: _tail(s, trials, range(enough, trials + 1)) - least, 0.5, 1.0)
 
 
 # --- distributions --------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Sums of a convolutional layer that torch has no single call for, or no fast one."""
+"""Convolutions that torch has not, or not fast: locally connected ones, and wide strides over few
+channels as blocks of pixels."""
 
 import torch
 import torch.nn.functional as F

@@ -31,14 +31,8 @@ from alexnet.training.ranks import Ranks
 from alexnet.training.schedule import Schedule
 from alexnet.training.steps import EagerStep, Flags, GraphStep, StepInput, StepResult
 
-STATE = (
-    "step",
-    "seconds",
-    "loss_sum",
-    "error_sum",
-    "ended",
-    "recent",
-)  # of a `Run`, in its checkpoints
+# of a `Run`, in its checkpoints
+STATE = ("step", "seconds", "loss_sum", "error_sum", "ended", "recent")
 LEFT_CHANCE = 0.9  # the loss has left chance when it is below this share of ln(classes)
 
 

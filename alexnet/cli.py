@@ -1,4 +1,4 @@
-"""The command line: `alexnet prepare | train | evaluate | export | reproduce | claims`.
+"""The command line: `alexnet prepare | train | evaluate | diagnose | export | reproduce | claims`.
 
 Exit status: 0 done; 1 something failed on our side; 2 bad input, one line says what; 128 + n
 stopped by signal n (130 for Ctrl-C), with nothing lost. `alexnet.commands` holds what they do.
@@ -253,6 +253,30 @@ def _evaluate(p: Parser) -> None:
     _device(p)
 
 
+def _diagnose(p: Parser) -> None:
+    p.epilog = (
+        "Without RUN: of a net before its first step. Exit status 0, with findings or without; 2: "
+        "bad input. Nets of your own: alexnet.diagnose(model, images, labels) in Python."
+    )
+    p.option("run", "folder of a run, finished or not", type=Path, nargs="?")
+    p.option("--preset", "of a new net, with variants, as in paper/unit-input (default: paper)")
+    p.option(
+        "--data",
+        "the training images (default: noise with the spectrum of photographs)",
+        type=Path,
+        metavar="PACK",
+    )
+    p.option("--width", "of a new net (default: 1)", type=POSITIVE)
+    p.option("--image-size", "side of a new net's crops (default: fits the pack)", type=COUNT)
+    p.option("--classes", "of a new net, without a pack (default: 1000)", type=COUNT)
+    p.option("--lr", "a new net's learning rate (default: the preset's, 0.01)", type=POSITIVE)
+    p.option("--seed", "of a new net (default: 0)", type=SEED)
+    batch = _between(int, 2, 4096, "a whole number from 2 to 4096")
+    p.option("--images", "of the batch", type=batch, default=64, metavar="N")
+    p.option("--json", "everything that was measured, for programs", action="store_true")
+    _device(p)
+
+
 def _device(p: Parser) -> None:
     p.option("--device", "cpu, cuda, or auto: cuda where there is one", default="auto")
 
@@ -288,6 +312,7 @@ COMMANDS: dict[str, tuple[Callable[..., int | None], Callable[[Parser], None]]] 
     "prepare": (commands.prepare, _prepare),
     "train": (commands.train, _train),
     "evaluate": (commands.evaluate, _evaluate),
+    "diagnose": (commands.diagnose, _diagnose),
     "export": (commands.export, _export),
     "reproduce": (commands.reproduce, reproduce.add_arguments),
     "claims": (commands.claims, _claims),

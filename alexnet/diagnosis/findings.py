@@ -267,9 +267,13 @@ def _zero_biases(case: Case) -> Finding | None:
     if not biases or case.sizes.spread >= FAINT or any(bool((p != 0).any()) for p in biases):
         return None
     seen = f"all biases are 0, and images change the outputs by {case.sizes.spread:.1g}"
+    return zero_biases_finding(seen)
+
+
+def zero_biases_finding(seen: str) -> Finding:
     why = (
         "With the text's small weights the signal fades from layer to layer. Biases of 1 keep "
-        "ReLUs on, so that gradients pass; without them learning starts much later."
+        "ReLUs on, so that gradients pass; without them learning starts later."
     )
     remedy = (
         "Set the biases of conv2, conv4, conv5, fc6 and fc7 to 1, as section 5 has it, or "

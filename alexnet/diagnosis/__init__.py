@@ -1,7 +1,8 @@
 """Why a net does not train: `alexnet.diagnose(model, images, labels)`, and `alexnet diagnose`.
 
 It works on any classifier written in torch. `sizes` measures, `findings` judges, `evidence` cites
-the archive, `presets` reads the tables of the nets here.
+the archive, `command` reads
+presets and runs.
 """
 
 import math
@@ -13,14 +14,22 @@ from torch import Tensor, nn
 
 from alexnet.diagnosis import evaluation_mode, findings
 from alexnet.diagnosis.findings import Case, Finding
-from alexnet.diagnosis.sizes import LayerSize, as_it_was, forward, layer_sizes, measure, walk
+from alexnet.diagnosis.sizes import (
+    LayerSize,
+    as_it_was,
+    courses,
+    forward,
+    has_batch_norm,
+    layer_sizes,
+    measure,
+    walk,
+)
 from alexnet.errors import require
 from alexnet.tables import Table
 
 __all__ = ["Diagnosis", "Finding", "LayerSize", "diagnose", "layer_sizes"]
 
 RATE, MOMENTUM = 0.01, 0.9  # section 5
-WALKED = 32  # images of the batch that steps are tried on
 
 
 @dataclass
@@ -32,7 +41,8 @@ class Diagnosis:
         loss: Nats, of the batch.
         chance: ln(classes): the loss of a net that knows nothing.
         rate: The learning rate that updates are computed with.
-        losses: Nats, before each of ten steps on one batch, and after them.
+        walks: Losses in nats before each of ten steps, and after them; of three walks over
+            chunks of the batch, or of one on the same images.
         findings: None where nothing known to fail was seen.
     """
 
@@ -40,7 +50,7 @@ class Diagnosis:
     loss: float
     chance: float
     rate: float
-    losses: list[float]
+    walks: list[list[float]]
     findings: list[Finding] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -117,14 +127,17 @@ def diagnose(
         optimizer = torch.optim.SGD(_learned(model), rate, MOMENTUM)
     rate = rate or float(optimizer.param_groups[0]["lr"])
     sizes = measure(model, images, labels, rate, logits)
-    some = slice(0, WALKED)
-    losses = walk(model, images[some], labels[some], optimizer, logits, findings.STEPS)
     by_gradient = isinstance(optimizer, torch.optim.SGD)
-    case = Case(model, images, labels, logits, sizes, rate, by_gradient, losses)
-    if not trained:
+    by_chunks = by_gradient and not has_batch_norm(model)
+    walks = [
+        walk(model, images, labels, optimizer, logits, course)
+        for course in courses(len(images), by_chunks, findings.STEPS)
+    ]
+    case = Case(model, images, labels, logits, sizes, rate, by_gradient, walks, by_chunks)
+    if not trained and findings.ONE_CLASS not in (one.name for one in found):
         found += findings.all_of(case)
     found += evaluation_mode.findings(model, images, labels, trained)
-    return Diagnosis(sizes.rows, sizes.loss, case.chance, rate, losses, found)
+    return Diagnosis(sizes.rows, sizes.loss, case.chance, rate, walks, found)
 
 
 def _learned(model: nn.Module) -> list[nn.Parameter]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.diagnosis.findings import FACTOR, Finding
-from alexnet.diagnosis.sizes import as_it_was, forward, weighted
+from alexnet.diagnosis.sizes import as_it_was, forward, has_batch_norm, weighted
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def findings(
         why = "Dropout that stays on at test time costs accuracy, and no result can be repeated."
         remedy = "Write F.dropout(x, p, self.training), or use nn.Dropout."
         yield Finding("dropout in evaluation", seen, why, remedy)
-    elif not any(hasattr(module, "running_mean") for module in net.modules()):
+    elif not has_batch_norm(net):
         yield from _factor(quiet, noisy)
     said = outputs.argmax(1)
     if trained and len(labels.unique()) > 1 and bool((said == said[0]).all()):

@@ -7,7 +7,7 @@ would count as differences between images. It leaves the net as it was.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from alexnet.network import OperationModule
 from alexnet.presets import Dropout
 
 BATCH = 64  # images to which gradients of other batches are converted
+WALKS = 3  # to be averaged over
 FLAT = 0.05  # a unit is saturated where its slope is below this share of the steepest
 # slopes of bounded nonlinearities, in shares of the steepest, as functions of their outputs
 SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -282,26 +283,57 @@ def fitted_biases(logits: Tensor, labels: Tensor) -> Tensor:
     return biases.to(logits.dtype)
 
 
+def has_batch_norm(net: nn.Module) -> bool:
+    return any(hasattr(module, "running_mean") for module in net.modules())
+
+
+def courses(count: int, by_chunks: bool, steps: int) -> list[list[Tensor]]:
+    """Which of `count` images each step of a walk sees.
+
+    Args:
+        by_chunks: `WALKS` walks over shuffled chunks of 16, as different as batches are; or one
+            walk that sees the same 32 at every step.
+    """
+    if not by_chunks:
+        return [[torch.arange(min(count, 32))] * steps]
+    size = max(1, min(16, count // 2))
+    made = []
+    for number in range(WALKS):
+        generator = torch.Generator().manual_seed(number)
+        chunks: list[Tensor] = []
+        while len(chunks) < steps:
+            chunks += torch.randperm(count, generator=generator).split(size)[: count // size]
+        made.append(chunks[:steps])
+    return made
+
+
 def walk(
     net: nn.Module,
     images: Tensor,
     labels: Tensor,
     optimizer: torch.optim.Optimizer,
     logits: Callable[[Tensor], Tensor],
-    steps: int,
+    course: list[Tensor],
 ) -> list[float]:
-    """The loss before each of some steps on one batch, and after the last. The net and the
-    optimizer are left as they were."""
+    """The loss before each of some steps, and after the last. The net and the optimizer are left
+    as they were.
+
+    Args:
+        course: The numbers of the images that each step sees.
+    """
     weights = [(p, p.detach().clone()) for p in net.parameters()]
     state = _copied(optimizer.state_dict())
-    losses = []
+    losses: list[float] = []
     with as_it_was(net):
         without_dropout(net)
-        for step in range(steps + 1):
-            with nullcontext() if step < steps else torch.no_grad():
-                loss = F.cross_entropy(logits(forward(net, images)).float(), labels)
+        for chosen in [*course, course[-1]]:
+            chosen = chosen.to(images.device)
+            is_last = len(losses) == len(course)
+            with torch.set_grad_enabled(not is_last):
+                z = logits(forward(net, images[chosen])).float()
+                loss = F.cross_entropy(z, labels[chosen])
             losses.append(float(loss.detach()))
-            if step == steps or not math.isfinite(losses[-1]):
+            if is_last or not math.isfinite(losses[-1]):
                 break
             optimizer.zero_grad()
             loss.backward()

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from alexnet.classifier import Classifier, predict
+    from alexnet.diagnosis import diagnose
     from alexnet.network import AlexNet
 
-__all__ = ["AlexNet", "Classifier", "predict"]
+__all__ = ["AlexNet", "Classifier", "diagnose", "predict"]
 __version__ = "0.1.0"
 _MODULES = {"AlexNet": "network", "Classifier": "classifier", "predict": "classifier"}
+_MODULES["diagnose"] = "diagnosis"
 
 
 def __getattr__(name: str):

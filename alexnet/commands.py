@@ -49,6 +49,7 @@ def train(args: argparse.Namespace) -> int:
     from alexnet import presets, training
     from alexnet.data.loader import steps_per_epoch
     from alexnet.data.pack import open_splits
+    from alexnet.diagnosis.command import chance_line
     from alexnet.training.ranks import join
 
     splits = open_splits(args.data)
@@ -89,6 +90,8 @@ def train(args: argparse.Namespace) -> int:
         steps = f"{summary['steps']} steps, {summary['epochs']:.1f} epochs"
         weights = f"weights in {args.out / 'weights.safetensors'}"
         print(f"{args.out}: {steps}, {summary['seconds']:.0f} s; {weights}")
+        if line := chance_line(args.out, args.data, config, pack):
+            print(line)
     return int(diverged)
 
 
@@ -231,6 +234,14 @@ def evaluate(args: argparse.Namespace) -> None:
         print(f"{what}: top-1 error {errors.top1:.2%}{top5}, {errors.nll:.4f} nats")
     if args.submission:
         print(f"{args.submission}: {what}: five classes a line, by ILSVRC's numbers")
+
+
+def diagnose(args: argparse.Namespace) -> None:
+    """Say why a network does not train: signals, gradients and first steps, and what fails."""
+    from alexnet.diagnosis import command
+
+    args.device = _device(args.device)
+    command.run(args)
 
 
 def export(args: argparse.Namespace) -> None:

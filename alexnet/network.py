@@ -256,7 +256,8 @@ class AlexNet(nn.Module):
         return self.exchange.sum(self._parts(images, keys, self.table), self.table[-1].layer.name)
 
     def features(self, images: Tensor, layer: str = "fc7") -> Tensor:
-        """What a layer hands on to the layers above. To be called in evaluation mode.
+        """What a layer hands on to the layers above, as in evaluation: a net in training mode gives
+        the same, without dropout's masks, and stays in it.
 
         Args:
             images: (N, 3, S, S).
@@ -276,7 +277,13 @@ class AlexNet(nn.Module):
             f"{', '.join(names)}",
         )
         table = self.table[: names.index(layer) + 1]
-        return self.exchange.gather(self._parts(images, None, table), layer)
+        modes = [(module, module.training) for module in self.modules()]
+        try:
+            self.eval()
+            return self.exchange.gather(self._parts(images, None, table), layer)
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
     def _parts(self, images: Tensor, keys: Tensor | None, table: list[Shape]) -> list[Tensor]:
         """What each of this process's columns makes of the images by the layers of `table`."""

@@ -110,13 +110,15 @@ def test_presets_that_are_known_to_fail_are_named(preset):
 
 
 @pytest.mark.parametrize("preset", ["paper", "source"])
-@pytest.mark.parametrize("rate", [0.01, 0.03, 0.1])  # 0.03 trains, 0.1 does not
 @pytest.mark.parametrize("width, seed", [(0.125, 0), (0.25, 1), (0.5, 2)])
-def test_a_rate_that_overshoots(preset, rate, width, seed):
-    result = of_config(config(preset, width=width, rate=rate, seed=seed))
-    rise = sum(max(losses) - losses[0] for losses in result.walks) / len(result.walks)
-    assert names(result) == ["learning rate too high"] * (rate > 0.03), result.walks
-    assert rate > 0.01 or rise < findings.RISE_BY_CHUNKS / MARGIN
+def test_a_rate_that_overshoots(preset, width, seed):
+    usual = of_config(config(preset, width=width, seed=seed))
+    assert names(usual) == []
+    assert max(usual.losses) - usual.losses[0] < findings.RISE_ON_HALVES / MARGIN
+    high = of_config(config(preset, width=width, rate=0.1, seed=seed))
+    if width > 0.2:  # narrower nets may bear it
+        assert names(high) == ["learning rate too high"]
+        assert max(high.losses) - high.losses[0] > findings.RISE_ON_HALVES * MARGIN
 
 
 def test_a_rate_that_is_too_low_and_weights_that_are_too_large():
@@ -351,7 +353,7 @@ def _alexnet(*arguments):
 def test_the_command_on_a_run(straight, packs72, capsys):
     assert _alexnet(straight, "--data", packs72, "--images", 16, "--json") == 0
     shown = json.loads(capsys.readouterr().out)
-    assert [row["layer"] for row in shown["layers"]][0] == "conv1"
+    assert shown["layers"][0]["layer"] == "conv1"
     assert shown["net"] == str(straight) and isinstance(shown["findings"], list)
 
 

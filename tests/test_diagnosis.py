@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +20,7 @@ from alexnet.network import AlexNet
 from alexnet.training import Config
 from tests.runs import configure
 
+KINDS = ("python", "bash", "text")  # of the page's blocks
 MARGIN = 1.5  # between a net and the limit, on both sides
 
 
@@ -387,3 +390,35 @@ def test_bad_commands_get_one_line(arguments, said, straight, packs72, capsys):
         status = stop.code
     error = capsys.readouterr().err
     assert status == 2 and said in error and len(error.splitlines()) == 1
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def test_the_snippets_of_the_page(capsys):
+    """Its commands and its Python run; what it shows is what they print, but for rounding."""
+    page = (results.HERE / "book" / "diagnose.md").read_text(encoding="utf-8")
+    blocks = {kind: re.findall(rf"```{kind}\n(.*?)```", page, re.S) for kind in KINDS}
+    (python,), (bash,), (text,) = (blocks[kind] for kind in KINDS)
+    torch.manual_seed(0)
+    exec(python, {})
+    assert "softmax before cross-entropy" in capsys.readouterr().out
+    assert bash.split()[:2] == ["alexnet", "diagnose"] and _alexnet(*bash.split()[2:]) == 0
+    printed = capsys.readouterr().out
+    for line in text.strip().splitlines():
+        assert line.split()[0] in printed
+    shown, computed = (re.search(r"^fc8 .*$", out, re.M)[0].split() for out in (text, printed))
+    numbers = [[float(cell.rstrip("%")) for cell in cells[1:]] for cells in (shown, computed)]
+    assert numbers[0] == pytest.approx(numbers[1], rel=0.2)
+
+
+def test_the_page_names_each_finding():
+    page = (results.HERE / "book" / "diagnose.md").read_text(encoding="utf-8")
+    source = "".join(path.read_text() for path in Path(diagnosis.__file__).parent.glob("*.py"))
+    constants = {"ONE_CLASS": findings.ONE_CLASS}
+    named = re.findall(r"\bFinding\(\s*(?:\"([^\"]+)\"|([A-Z_]+)),", source)
+    assert len(named) > 12
+    for text, constant in named:
+        name = text or constants[constant]
+        if name != "signal vanishes":  # what is left where no cause was found
+            assert name.replace("learning rate ", "") in page, name

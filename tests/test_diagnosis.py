@@ -353,6 +353,20 @@ def _alexnet(*arguments):
     return main(["diagnose", *map(str, arguments)])
 
 
+def test_training_that_ends_at_chance_says_so_and_what_to_do(packs72, tmp_path, capsys):
+    from alexnet.cli import main
+
+    out = tmp_path / "run"
+    small = ["--width", "0.1", "--steps", "2", "--preset", "paper/unit-input", "--batch-size", "8"]
+    assert main(["train", "--data", str(packs72), "--out", str(out), *small]) == 0
+    *_, line = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{out}: ended at chance: loss ")
+    command_line = line.rpartition("alexnet diagnose ")[2]
+    assert _alexnet(*command_line.split(), "--json") == 0
+    found = [finding["name"] for finding in json.loads(capsys.readouterr().out)["findings"]]
+    assert "pixel scale" in found and "ended at chance" in found
+
+
 def test_the_command_on_a_run(straight, packs72, capsys):
     assert _alexnet(straight, "--data", packs72, "--images", 16, "--json") == 0
     shown = json.loads(capsys.readouterr().out)
@@ -405,7 +419,7 @@ def test_the_snippets_of_the_page(capsys):
     assert "softmax before cross-entropy" in capsys.readouterr().out
     assert bash.split()[:2] == ["alexnet", "diagnose"] and _alexnet(*bash.split()[2:]) == 0
     printed = capsys.readouterr().out
-    for line in text.strip().splitlines():
+    for line in filter(None, text.splitlines()):
         assert line.split()[0] in printed
     shown, computed = (re.search(r"^fc8 .*$", out, re.M)[0].split() for out in (text, printed))
     numbers = [[float(cell.rstrip("%")) for cell in cells[1:]] for cells in (shown, computed)]

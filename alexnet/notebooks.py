@@ -9,7 +9,6 @@ import ast
 import base64
 import contextlib
 import difflib
-import hashlib
 import json
 import logging
 import multiprocessing
@@ -33,7 +32,7 @@ from alexnet.files import temporary_folder, write_whole
 from alexnet.keys import key
 from alexnet.processes import as_they_end, cores
 from alexnet.results import HERE
-from alexnet_kernels import machine
+from alexnet_kernels import files, machine
 
 BOOK = HERE / "book"
 # What a notebook's outputs follow from, beside itself: files under the repository's root.
@@ -234,12 +233,8 @@ def code_length(path: Path) -> int:
 def tree_digest(root: Path, patterns: Iterable[str]) -> str:
     """SHA-256 (hex) over the names and contents of the files under `root` that match the glob
     patterns."""
-    digest = hashlib.sha256()
-    matches = {path for pattern in patterns for path in root.glob(pattern)}
-    for path in sorted(path for path in matches if path.is_file() and path.suffix != ".pyc"):
-        digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    matches = (path for pattern in patterns for path in root.glob(pattern))
+    return files.tree_digest(root, (path for path in matches if path.suffix != ".pyc"))
 
 
 # --- running ------------------------------------------------------------------------------------

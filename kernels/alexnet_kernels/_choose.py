@@ -12,13 +12,16 @@
                autograd through them
 
 The switch is the process's, not a thread's: torch.compile watches globals but no thread's
-variables, and would go on with the mode that it compiled under.
+variables, and would go on with the mode that it compiled under. Where blocks of several threads
+overlap, the one that was entered last counts. torch's own operators also serve torch.func's
+transforms, forward mode, and the tracers of torch.jit and torch.onnx, which know no others.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -31,22 +34,27 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 HAS_TRITON = find_spec("triton") is not None
 
 
-def _checked(mode: str) -> str:
+class ModeError(ValueError, RuntimeError):
+    """There is no such mode, or not on this machine. The message says why, and what to choose."""
+
+
+def _problem(mode: str) -> str:
+    """Why a mode is impossible on this machine; "" where it is possible."""
     if mode not in MODES:
-        words = ", ".join(MODES)
-        raise ValueError(
-            f"the kernels' mode (ALEXNET_KERNELS) must be one of {words}; it is {mode!r}"
+        return (
+            f"the kernels' mode (ALEXNET_KERNELS) must be one of {', '.join(MODES)}; it is {mode!r}"
         )
     if mode == "triton" and not HAS_TRITON:
-        raise RuntimeError("mode triton needs the package triton; install it, or choose auto")
+        return "mode triton needs the package triton; install it, or choose auto"
     if mode == "native" and _native.library() is None:
-        raise RuntimeError(
-            "mode native needs a C compiler (cc, gcc or clang) on the PATH; choose auto"
-        )
-    return mode
+        return f"mode native is not possible: {_native.why_not()}; choose auto"
+    return ""
 
 
-_mode = _checked(os.environ.get("ALEXNET_KERNELS") or "auto")
+# The environment's mode and what is wrong with it, then those of the blocks that have not ended.
+_stack = [[_word := os.environ.get("ALEXNET_KERNELS") or "auto", _problem(_word)]]
+_mode, _fault = _stack[-1]
+_lock = Lock()
 
 
 @contextmanager
@@ -57,29 +65,51 @@ def using(mode: str) -> Iterator[None]:
         mode: "auto", "triton", "native", "composite" or "torch" (see the text of the module).
 
     Raises:
-        ValueError: for another word.
-        RuntimeError: for a mode that this machine does not have.
+        ModeError: for another word, or a mode that this machine does not have; it is a ValueError
+            and a RuntimeError.
     """
-    global _mode
-    before, _mode = _mode, _checked(mode)
+    global _mode, _fault
+    if problem := _problem(mode):
+        raise ModeError(problem)
+    own = [mode, ""]
+    with _lock:
+        _stack.append(own)
+        _mode, _fault = own
     try:
         yield
     finally:
-        _mode = before
+        with _lock:  # blocks of several threads end in any order
+            _stack[:] = [each for each in _stack if each is not own]
+            _mode, _fault = _stack[-1]
 
 
 def mode() -> str:
-    """The switch's position."""
+    """The switch's position.
+
+    Raises:
+        ModeError: ALEXNET_KERNELS names none, or one that this machine does not have.
+    """
+    if _fault:
+        raise ModeError(_fault)
     return _mode
+
+
+def check_mode(device: str) -> None:
+    """Raise ModeError where the operators cannot run on a kind of device ("cpu", "cuda")."""
+    if mode() == "triton" and not (device == "cuda" or INTERPRETED):
+        raise ModeError(
+            "mode triton needs a CUDA device, or TRITON_INTERPRET=1 in the environment "
+            "before alexnet_kernels is imported"
+        )
 
 
 def torchs_own(*tensors: Tensor | None) -> bool:
     """Whether torch's own operators run.
 
-    They do where the switch says so, and under torch.func's transforms and forward-mode
-    differentiation, of which our operators know nothing.
+    They do where the switch says so, and under torch.func's transforms, forward-mode
+    differentiation, torch.jit's tracer and torch.onnx, to which our operators mean nothing.
     """
-    if _mode == "torch":
+    if mode() == "torch" or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
         return True
     if torch.compiler.is_compiling():
         return False
@@ -92,15 +122,11 @@ def torchs_own(*tensors: Tensor | None) -> bool:
 
 def runs(kind: str, x: Tensor) -> bool:
     """Whether an operator's Triton or native form runs on tensors like x, if it fits them."""
-    if _mode not in ("auto", kind):
+    if mode() not in ("auto", kind):
         return False
     if kind == "native":
         return x.device.type == "cpu" and _native.library() is not None
     if not HAS_TRITON or x.dtype == torch.float64:
         return False
-    if _mode == "triton" and not (x.is_cuda or INTERPRETED):
-        raise RuntimeError(
-            "mode triton needs a CUDA device, or TRITON_INTERPRET=1 in the environment "
-            "before alexnet_kernels is imported"
-        )
+    check_mode(x.device.type)
     return x.is_cuda or _mode == "triton"

@@ -1,8 +1,8 @@
 """Which of several forms is the fastest, measured once for each shape and kept on disk."""
 
 import json
-import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -11,29 +11,29 @@ import triton
 from torch import Tensor
 from triton.testing import do_bench
 
-from alexnet_kernels._native import cache_folder
+from alexnet_kernels.files import cache_folders, write_whole
 
 Form = Callable[[], Any]
 
 
 @cache
 def _known() -> dict[str, str]:
-    try:
-        choices = json.loads((cache_folder() / "choices.json").read_text())
-        return choices if isinstance(choices, dict) else {}
-    except (OSError, ValueError):
-        return {}
+    with suppress(OSError):
+        for folder in cache_folders():
+            with suppress(OSError, ValueError):
+                choices = json.loads((folder / "choices.json").read_text())
+                return choices if isinstance(choices, dict) else {}
+    return {}
 
 
 def _keep() -> None:
     """Best effort: a choice that cannot be kept is measured again next time."""
-    try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        part = cache_folder() / f"choices.{os.getpid()}.part"
-        part.write_text(json.dumps(_known(), indent=1, sort_keys=True))
-        part.rename(cache_folder() / "choices.json")
-    except OSError:
-        pass
+    content = json.dumps(_known(), indent=1, sort_keys=True)
+    with suppress(OSError):
+        for folder in cache_folders():
+            with suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                return write_whole(folder / "choices.json", content)
 
 
 def fastest(key: tuple, *forms: Form) -> Form:

@@ -306,7 +306,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         with terminable():
-            return args.function(args) or 0
+            status = args.function(args) or 0
+            sys.stdout.flush()  # what cannot be written is to be known here
+            return status
     except InputError as error:
         if isinstance(error, SharedError) and rank != "0":
             return 2
@@ -315,7 +317,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         status = 128 + getattr(stop, "signal", signal.SIGINT)
         return fail(str(stop) or "stopped", status) if rank == "0" else status  # ranks stop alike
+    except BrokenPipeError:  # `alexnet ... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (RuntimeError, OSError, SafetensorError) as error:
+        if isinstance(error, ValueError):  # the operators' ModeError
+            return fail(error, 2)
         if not isinstance(error, OSError) or error.errno not in BAD_PATH:
             return fail(error, 1)
         path = str(error.filename)

@@ -1,20 +1,18 @@
 """What decides a run's weights, beside the pixels of its data."""
 
-import os
-import shutil
-import sys
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Literal, get_args
 
 import torch
 
-from alexnet import presets
+from alexnet import container, presets
 from alexnet.data.pack import Pack
 from alexnet.errors import require
 from alexnet.exchange import Together
 from alexnet.fields import Checked
 from alexnet.keys import key
 from alexnet.network import AlexNet
+from alexnet.training import tools
 from alexnet.training.precision import Precision
 from alexnet.training.ranks import Ranks
 
@@ -94,11 +92,7 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
         ranks.world == 1 or mode == "plain",
         f"mode {mode} is for one process; several ranks need the mode plain",
     )
-    if mode == "compiled" and ranks.device.type == "cpu":
-        cxx = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch
-        lacks = f"mode compiled needs a C++ compiler, and there is no {cxx or 'g++'}"
-        compiler = shutil.which(cxx.partition(" ")[0])
-        require(compiler, f"{lacks}; install g++, or use the mode plain")
+    tools.check(mode, ranks.device.type)
     fits = mode != "graph" or recipe.velocity == "with rate"
     require(fits, f"{preset} has an update rule that no graph can hold; use the mode plain")
     for pack in (splits[name] for name in ("train", "val") if name in splits):
@@ -110,6 +104,6 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
     fits = recipe.schedule != "plateau" or "val" in splits
     require(fits, f"{lacks} its rate: prepare one, or add the variant constant-rate")
     needed = 12 * presets.total(config.shapes, "parameters")  # weights, gradients, velocities
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = container.memory()
     much = f"the net needs {needed / 2**30:,.0f} GiB of memory, of {memory / 2**30:,.0f}"
     require(needed <= memory, f"{much}; choose a smaller width")

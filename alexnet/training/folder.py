@@ -136,8 +136,34 @@ def is_finished(out: Path) -> bool:
 
 
 def read_summary(out: Path) -> dict[str, Any]:
-    """How a finished run ended."""
-    return json.loads((out / SUMMARY).read_text())
+    """How a finished run ended.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    return _read(out / SUMMARY, _summary)
+
+
+def _summary(file: Path) -> dict[str, Any]:
+    summary = json.loads(file.read_text())
+    for name in ("config", "steps", "epochs", "ended", "diverged_at", "seconds"):
+        if not isinstance(summary, dict) or name not in summary:
+            raise ValueError(f"it lacks {name!r}")
+    return summary
+
+
+def _mean(file: Path) -> np.ndarray:
+    mean = np.load(file)
+    if not isinstance(mean, np.ndarray) or mean.ndim != 3 or mean.shape[2] != 3:
+        raise ValueError("it is no image of three colors")
+    return mean
+
+
+def _names(file: Path) -> list[str]:
+    names = json.loads(file.read_text())
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("it is no list of names")
+    return names
 
 
 def read_config(folder: Path) -> Config:
@@ -165,8 +191,9 @@ def _check_finished(folder: Path) -> None:
         require(file.exists(), f"{file} is missing; train again, in another folder")
 
 
-def check_usable(folder: Path) -> None:
+def check_usable(folder: str | Path) -> None:
     """Raise InputError where a folder holds no finished run, or one that diverged."""
+    folder = Path(folder)
     _check_finished(folder)
     step = read_summary(folder)["diverged_at"]
     require(
@@ -176,7 +203,7 @@ def check_usable(folder: Path) -> None:
     )
 
 
-def load_run(folder: Path) -> tuple[AlexNet, Augment, Config]:
+def load_run(folder: str | Path) -> tuple[AlexNet, Augment, Config]:
     """Load a finished run.
 
     Returns:
@@ -185,10 +212,11 @@ def load_run(folder: Path) -> tuple[AlexNet, Augment, Config]:
     Raises:
         InputError: The folder holds no finished run, or a damaged one.
     """
+    folder = Path(folder)
     _check_finished(folder)
-    config, mean = read_config(folder), _read(folder / MEAN, np.load)
+    config, mean = read_config(folder), _read(folder / MEAN, _mean)
     net = config.network()
-    net.load_merged(_read(folder / WEIGHTS, load_file))
+    _read(folder / WEIGHTS, lambda file: net.load_merged(load_file(file)))
     return net.eval(), Augment(config.recipe, mean, config.image_size), config
 
 
@@ -199,7 +227,7 @@ def check_like_trained(pack: Pack, run: Path, config: Config, augment: Augment) 
     expected = f"the run in {run} was trained on {trained[0]} of {trained[1]}"
     require(own == trained, f"{given}; {expected}; evaluate it on a pack like that one")
     file = run / CLASSES
-    names = json.loads(file.read_text()) if file.exists() else pack.classes
+    names = _read(file, _names) if file.exists() else pack.classes
     for name, other in zip(names, pack.classes):
         require(
             name == other,
@@ -208,14 +236,14 @@ def check_like_trained(pack: Pack, run: Path, config: Config, augment: Augment) 
         )
 
 
-def starting_point(run: Path) -> str:
+def starting_point(run: str | Path) -> str:
     """What `Config.start` is for nets that begin with a finished run's weights.
 
     Raises:
         InputError: There is no such run.
     """
     check_usable(run)
-    return file_digest(run / WEIGHTS)
+    return file_digest(Path(run, WEIGHTS))
 
 
 def starting_weights(config: Config, start: Path | None, out: Path) -> dict[str, Tensor] | None:

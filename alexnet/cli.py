@@ -8,7 +8,6 @@ import argparse
 import errno
 import math
 import os
-import re
 import signal
 import sys
 import textwrap
@@ -19,7 +18,8 @@ from typing import Any, NoReturn
 from safetensors import SafetensorError
 
 from alexnet import __version__, commands, profiles, reproduce
-from alexnet.errors import InputError, SharedError
+from alexnet.errors import InputError, SharedError, say
+from alexnet.files import lines
 from alexnet.presets import VARIANTS
 from alexnet.signals import terminable
 
@@ -86,11 +86,9 @@ def _classes(text: str) -> int | list[str]:
     if not text.startswith("@"):
         return [name for name in text.split(",") if name]
     try:
-        lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", error)
-        raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {reason}") from None
-    return [line for line in lines if line.strip()]
+        return lines(Path(text[1:]))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {error.strerror}") from None
 
 
 def _prepare(p: Parser) -> None:
@@ -127,6 +125,13 @@ def _prepare(p: Parser) -> None:
     )
     p.option("--limit", "at most N images of each class in each split", type=COUNT, metavar="N")
     p.option(
+        "--max-megapixels",
+        "the most pixels that an image may have, in millions (default: 250); a worker takes three "
+        "bytes and more for each",
+        type=COUNT,
+        metavar="N",
+    )
+    p.option(
         "--verify",
         "read all again, compare checksums; of a pack that is there: alexnet prepare --verify PACK",
         action="store_true",
@@ -156,7 +161,7 @@ def _train(p: Parser) -> None:
     )
     p.option(
         "--preset",
-        "paper, source or four-layer, with variants, as in paper/no-lrn/tanh",
+        "paper, source, caffe or four-layer, with variants, as in paper/no-lrn/tanh",
         default="paper",
     )
     p.option("--width", "scales every layer's maps and units", type=POSITIVE, default=1.0)
@@ -178,10 +183,11 @@ def _train(p: Parser) -> None:
         type=int,
         choices=(2, 1),
     )
-    precisions = ("fp32", "tf32", "bf16", "fp64")
+    precisions = ("fp32", "tf32", "bf16", "fp64", "auto")
     p.option(
         "--precision",
-        "tf32: CUDA only; bf16: weights updated in fp32; fp64: to compare with",
+        "tf32: CUDA only; bf16: weights updated in fp32; fp64: to compare with; auto: bf16 where "
+        "this machine trains the net faster in it",
         choices=precisions,
     )
     p.option(
@@ -266,6 +272,33 @@ def _export(p: Parser) -> None:
     )
 
 
+def _import(p: Parser) -> None:
+    p.epilog = (
+        "Caffe's bvlc_alexnet.caffemodel and bvlc_reference_caffenet.caffemodel, the ONNX zoo's "
+        "bvlcalexnet files and bvlc_alexnet.npy say what they are; tensors in the merged layout "
+        "(.safetensors, .pth) need --preset and --mean, unless `alexnet export` wrote them."
+    )
+    p.option("file", "the weights: .caffemodel, .onnx, .npy, .safetensors, .pth", type=Path)
+    p.option("run", "the run's folder, which must not be there yet", type=Path)
+    p.option("--preset", "the net, as caffe or paper (default: what the file says)")
+    p.option(
+        "--mean",
+        "subtracted from the input: R,G,B, a .binaryproto of Caffe's or a .npy file (default: the "
+        "file's own; 123,117,104 for what came from Caffe)",
+        metavar="MEAN",
+    )
+    p.option(
+        "--classes",
+        "a line for each output, such as Caffe's synset_words.txt",
+        type=Path,
+        metavar="FILE",
+    )
+    p.option("--image-size", "side of the net's input (default: the file's)", type=COUNT)
+    p.option(
+        "--bgr", "conv1 of a state dict reads blue, green, red, as Caffe's", action="store_true"
+    )
+
+
 def _claims(p: Parser) -> None:
     names = ", ".join(profiles.names())
     p.option(
@@ -289,6 +322,7 @@ COMMANDS: dict[str, tuple[Callable[..., int | None], Callable[[Parser], None]]] 
     "train": (commands.train, _train),
     "evaluate": (commands.evaluate, _evaluate),
     "export": (commands.export, _export),
+    "import": (commands.import_, _import),
     "reproduce": (commands.reproduce, reproduce.add_arguments),
     "claims": (commands.claims, _claims),
 }
@@ -301,7 +335,7 @@ def main(arguments: list[str] | None = None) -> int:
     name = "alexnet" if rank == "0" else f"alexnet, rank {rank}"
 
     def fail(message: object, status: int) -> int:
-        print(f"{name}: {message}", file=sys.stderr)
+        say(f"{name}: {message}")
         return status
 
     try:
@@ -312,8 +346,7 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         if isinstance(error, SharedError) and rank != "0":
             return 2
-        line = " ".join(str(error).splitlines())  # a file's name may hold anything
-        return fail(re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", line), 2)
+        return fail(error, 2)
     except KeyboardInterrupt as stop:
         status = 128 + getattr(stop, "signal", signal.SIGINT)
         return fail(str(stop) or "stopped", status) if rank == "0" else status  # ranks stop alike

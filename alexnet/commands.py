@@ -2,14 +2,16 @@
 
 import argparse
 import re
+import sys
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alexnet.errors import InputError
 
 if TYPE_CHECKING:
     from alexnet.data.pack import Pack
+    from alexnet.presets import Preset
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -19,7 +21,7 @@ def prepare(args: argparse.Namespace) -> None:
 
     out = args.out or Path(args.source)
     if args.out:
-        names = ("skip_bad", "workers", "encoding", "classes", "limit")
+        names = ("skip_bad", "workers", "encoding", "classes", "limit", "max_megapixels")
         options = {name: getattr(args, name) for name in names}
         out = prepare(args.source, out, size=_size(args.size), **options)
     elif not args.verify:
@@ -52,13 +54,16 @@ def train(args: argparse.Namespace) -> int:
     preset = presets.get(args.preset)
     if args.columns == 1 and preset.columns > 1:
         preset = presets.get(f"{args.preset}/one-column")
-    batch_size = args.batch_size or preset.recipe.batch_size
+    batch_size, device = args.batch_size or preset.recipe.batch_size, _device(args.device)
     per_epoch = steps_per_epoch(pack, batch_size)
-    size = pack.size if preset.recipe.crops == "center" else round(pack.size * 7 / 64) * 8
+    size = args.image_size or _usual_crop(pack.size, preset)
+    if args.precision == "auto":
+        net = preset.name, len(pack.classes), args.width, size
+        args.precision = _precision(args.out, *net, batch_size, device)
     config = training.Config(
         preset=preset.name,
         num_classes=len(pack.classes),
-        image_size=args.image_size or size,  # 7/8 of the prepared images', 224 of 256, in eights
+        image_size=size,
         epochs=args.steps / per_epoch if args.steps else args.epochs,
         data={name: splits[name].digest for name in ("train", "val") if name in splits},
         batch_size=batch_size,
@@ -66,11 +71,15 @@ def train(args: argparse.Namespace) -> int:
         start=training.starting_point(args.init) if args.init else None,
         **{name: getattr(args, name) for name in ("width", "seed", "precision", "mode")},
     )
-    group = join(preset.columns, _device(args.device), args.column_ranks, args.timeout)
+    group = join(preset.columns, device, args.column_ranks, args.timeout)
     often = {"keep": args.keep, "every": args.checkpoint_every}
-    summary = training.train(
-        config, splits, args.out, start=args.init, resume=args.resume, ranks=group, **often
-    )
+    try:
+        summary = training.train(
+            config, splits, args.out, start=args.init, resume=args.resume, ranks=group, **often
+        )
+    except presets.TooSmall:
+        problem = _too_small(pack, preset, config.image_size, args.image_size)
+        raise InputError(problem) from None
     group.leave()
     diverged = summary["ended"] == "diverged"
     if group.is_first and diverged:
@@ -82,10 +91,42 @@ def train(args: argparse.Namespace) -> int:
     return int(diverged)
 
 
+def _precision(run: Path, *net: Any) -> str:
+    """What `--precision auto` is for a net: in a folder that holds a run, what that run has."""
+    from alexnet.training import auto_precision
+    from alexnet.training.folder import CONFIG, read_config
+
+    if (run / CONFIG).exists():
+        return read_config(run).precision
+    choice = auto_precision.choose(*net)
+    print(f"precision auto: {choice.precision}: {choice.why}", file=sys.stderr)
+    return choice.precision
+
+
 def _split(data: Path, splits: "dict[str, Pack]", name: str) -> "Pack":
     if name not in splits:
         raise InputError(f"{data} has no {name} split; it has {', '.join(splits)}")
     return splits[name]
+
+
+def _usual_crop(size: int, preset: "Preset") -> int:
+    """The side of crops from images of a size: 7/8 of it, 224 of 256, in eights."""
+    return size if preset.recipe.crops == "center" else round(size * 7 / 64) * 8
+
+
+def _too_small(pack: "Pack", preset: "Preset", crop: int, given: int | None) -> str:
+    """What is said of crops that are too small for a preset."""
+    from alexnet.presets import least_image_size
+
+    least = least_image_size(preset)
+    takes = f"preset {preset.name!r}, which takes crops of {least} or more"
+    if least <= pack.size:
+        crops = f"--image-size {crop} is" if given else f"crops of {crop}, the usual ones, are"
+        what = f"{pack.path} has images of {pack.size} x {pack.size}; {crops} too small for"
+        return f"{what} {takes}: give --image-size {least}, or up to {pack.size}"
+    larger = next(size for size in range(least, 2 * least) if _usual_crop(size, preset) >= least)
+    what = f"{pack.path}: images of {pack.size} x {pack.size} are too small for {takes}"
+    return f"{what}: prepare them with --size {larger} or more, or take --preset four-layer"
 
 
 def _divergence(run: Path, step: int, per_epoch: int) -> str:
@@ -162,6 +203,20 @@ def export(args: argparse.Namespace) -> None:
     names = ("preset", "num_classes", "width", "image_size")
     write(net, args.file, {name: str(getattr(config, name)) for name in names})
     print(args.file)
+
+
+def import_(args: argparse.Namespace) -> None:
+    """Make a run's folder of weights that others have published."""
+    from alexnet.imports import import_weights
+
+    names = ("preset", "mean", "classes", "image_size", "bgr")
+    summary = import_weights(args.file, args.run, **{name: getattr(args, name) for name in names})
+    config, origin = summary["config"], summary["imported"]
+    what = f"{origin['known_as'] or origin['file']} (others' weights), preset {config['preset']}"
+    size = f"{config['image_size']} of {origin['prepared_size']} pixels"
+    print(
+        f"{args.run}: {what}, {config['num_classes']} classes, {size}; RGB in 0..255 minus a mean"
+    )
 
 
 def reproduce(args: argparse.Namespace) -> int:

@@ -3,11 +3,14 @@
 Every part of the program that writes something another process may read goes through here.
 """
 
+import codecs
 import errno
 import fcntl
 import glob
 import hashlib
+import math
 import os
+import re
 import shutil
 import socket
 import warnings
@@ -44,8 +47,9 @@ def write_whole(
             content(part)
         else:
             part.write_bytes(content.encode() if isinstance(content, str) else content)
-        with suppress(PermissionError):  # file systems without permissions
-            part.chmod(mode)
+        if part.stat().st_mode != mode:
+            with suppress(OSError):  # file systems without permissions
+                part.chmod(mode)
         if durable:
             flush(part)
         os.replace(part, path)
@@ -59,20 +63,39 @@ def write_whole(
 def flush(path: Path) -> None:
     """Flush a file's bytes, or the names in a folder, to the disk; a file system that cannot do the
     latter is left alone."""
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if not (path.is_dir() and error.errno in _NO_FLUSH):
             raise
-    finally:
-        os.close(descriptor)
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, without the blanks around them. UTF-8, or what
+    its first bytes say: editors put a mark there."""
+    data = path.read_bytes()
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+    return [line.strip() for line in re.split("\r\n|\r|\n", text) if line.strip()]
 
 
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def free_bytes(folder: Path) -> float:
+    """The bytes that a disk has left, as far as its file system says."""
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return math.inf
+    return usage.free if usage.total else math.inf
 
 
 @contextmanager
@@ -92,7 +115,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         InputError: `out` is there and is more than an empty folder, or cannot be made.
     """
     if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise InputError(f"{out} exists already: remove it or choose another name")
+        raise InputError(f"{out} exists already: choose another name")
     with temporary_folder(out, "partial") as folder:
         yield folder
         # the working folder itself, or something made in the meantime

@@ -6,6 +6,7 @@ into modules.
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -65,15 +66,23 @@ class Stage(nn.Module):
             OperationModule(row, shape.maps, index, column) for row in shape.layer.then
         )
         self.fused, count = fuse(shape.layer.then)
-        self.separate = tuple(self.operations)[count:]
+        separate = tuple(self.operations)[count:]
+        meeting = [i for i, op in enumerate(shape.layer.then[count:]) if op.is_merged]
+        bounds = [0, *(meeting if shape.columns > 1 else []), len(separate)]
+        # `separate` is the column's own work; each of `met` begins with an operation on the maps
+        # of all columns
+        self.separate, *self.met = (separate[i:j] for i, j in pairwise(bounds))
 
     def tensors(self) -> dict[str, Tensor]:
         """Its parameters and buffers by name."""
         return dict(self.named_parameters()) | dict(self.named_buffers())
 
     def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        """x: maps (N, C, H, W) or units (N, C); keys: int64 (N,), one for each image, from which
-        dropout draws in training."""
+        """What the column makes of x before any operation on the maps of all columns.
+
+        x: maps (N, C, H, W) or units (N, C); keys: int64 (N,), one for each image, from which
+        dropout draws in training.
+        """
         x = self.weighted_sums(x, None if self.fused else self.bias)
         if self.fused:
             x = self.fused(x, self.bias)
@@ -132,9 +141,9 @@ def fuse(then: tuple[Operation, ...]) -> tuple[Callable[..., Tensor] | None, int
     """What one kernel can do of the operations: a function of the sums without bias and of the
     bias, or None; and how many of the first operations it stands for."""
     match then:
-        case (Activation("relu"), LRN() as norm, Pool(ceil=False) as pool, *_):
+        case (Activation("relu"), LRN(merged=False) as norm, Pool(ceil=False) as pool, *_):
             relu = "before"
-        case (LRN() as norm, Pool(ceil=False) as pool, Activation("relu"), *_):
+        case (LRN(merged=False) as norm, Pool(ceil=False) as pool, Activation("relu"), *_):
             relu = "after"
         case _:
             return None, 0
@@ -150,8 +159,8 @@ class AlexNet(nn.Module):
     Initial weights follow `torch.manual_seed`, and are the same for a column wherever it lives.
 
     Args:
-        preset: "paper" (the text), "source" (net 145 of the released source) or "four-layer"
-            (Figure 1), with variants: "paper/no-lrn".
+        preset: "paper" (the text), "source" (net 145 of the released source), "caffe" (that of
+            the published weights) or "four-layer" (Figure 1), with variants: "paper/no-lrn".
         width: Scales every layer's maps and units; each layer's sigma * sqrt(fan-in) stays.
         image_size: Side of the input, S.
         exchange: How columns meet; None: all live in this process.
@@ -244,6 +253,25 @@ class AlexNet(nn.Module):
                 parts = [self.exchange.gather(parts, row.layer.name)] * len(parts)
             stages = self.stages(row.layer.name)
             parts = [stage(part, keys) for stage, part in zip(stages, parts, strict=True)]
+            for runs in zip(*(stage.met for stage in stages), strict=True):
+                parts = self._meet(row, parts, runs, keys)
+        return parts
+
+    def _meet(
+        self,
+        row: Shape,
+        parts: list[Tensor],
+        runs: tuple[tuple[OperationModule, ...], ...],
+        keys: Tensor | None,
+    ) -> list[Tensor]:
+        """What the columns make of their parts by runs of operations, a run for each of them, of
+        which the first operation is on the maps of all columns."""
+        whole = runs[0][0](self.exchange.gather(parts, row.layer.name), keys)
+        shares = whole.chunk(self.preset.columns, 1)
+        parts = [shares[number] for number in self.numbers]
+        for i, (_, *own) in enumerate(runs):
+            for operation in own:
+                parts[i] = operation(parts[i], keys)
         return parts
 
     def summary(self) -> None:

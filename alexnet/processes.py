@@ -6,7 +6,9 @@ No worker outlives its parent, and Ctrl-C is the parent's alone (`follow_parent`
 import itertools
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +20,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
 from alexnet import container
+from alexnet.errors import EnvironmentFault
 
 # The environment of processes that decode. BLAS starts no threads, of which there would be one a
 # core; and glibc keeps the memory that one image frees for the next, for it takes time to get pages
@@ -28,21 +31,48 @@ SPARING = {
 }  # fmt: skip
 
 
-class _SparingProcess(SpawnProcess):
-    """Starts in the environment SPARING, which is read before any code of ours runs there."""
+class _Process(SpawnProcess):
+    """Starts in an environment of its own, which is read before any code of ours runs there; and
+    without the caller's main module, where no work is of it. A script that is imported again would
+    do all it does once more, and what came from stdin cannot be imported."""
+
+    environment: dict[str, str]
+    imports_main: bool
 
     def start(self) -> None:
-        before = {name: os.environ.get(name) for name in SPARING}
-        os.environ.update(SPARING)
+        before = {name: os.environ.get(name) for name in self.environment}
+        main = vars(sys.modules["__main__"])
+        kept = {} if self.imports_main else {n: main.pop(n, None) for n in ("__spec__", "__file__")}
+        os.environ.update(self.environment)
+        main.setdefault("__spec__", None)
         try:
             super().start()
         finally:
+            main.update({name: value for name, value in kept.items() if value is not None})
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-class _SparingContext(SpawnContext):
-    Process = _SparingProcess  # type: ignore[assignment]
+class _Context(SpawnContext):
+    """Starts processes for work that `function` does, and remembers them."""
+
+    def __init__(self, function: Callable[..., Any], environment: dict[str, str]):
+        self.imports_main, self.environment = _is_of_main(function), environment
+        self.started: list[_Process] = []
+
+    def Process(self, *args: Any, **options: Any) -> _Process:  # type: ignore[override]
+        process = _Process(*args, **options)
+        process.environment, process.imports_main = self.environment, self.imports_main
+        self.started.append(process)
+        return process
+
+
+def _is_of_main(function: Callable[..., Any]) -> bool:
+    """Whether a function, or what it is to be called with, is defined in the main module."""
+    try:
+        return b"__main__" in pickle.dumps(function)
+    except Exception:  # which the pool will say better
+        return True
 
 
 R = TypeVar("R")
@@ -54,7 +84,7 @@ def cores() -> int:
     """How many cores this process may use (at least 1), as its container limits them."""
     own = hasattr(os, "sched_getaffinity")
     present = len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1
-    return max(1, min(present, int(container.cores())))
+    return max(1, int(min(present, container.cores())))
 
 
 def in_flight(workers: int) -> int:
@@ -73,20 +103,25 @@ class Crashed:
 def process_pool(workers: int, isolated: bool = False) -> Iterator[OrderedMap]:
     """Give an ordered map over processes, which live as long as the block.
 
-    It takes no more items than `in_flight`. When a process dies (a decoder's fault, or memory), the
-    others' work is done again, and the item that it died of comes out as `Crashed`.
+    It takes no more items than `in_flight`. When a process dies, the others' work is done again,
+    and so is its own, in a process alone: an item that kills that one too comes out as `Crashed`.
 
     Args:
         workers: Processes. A single one is this process, unless `isolated`.
         isolated: The work must not be able to take this process with it.
+
+    Raises:
+        EnvironmentFault: In the map: processes die before they do anything, or are killed.
     """
     if workers <= 1 and not isolated:
         yield map  # no result of it is ever Crashed
         return
-    pool = _executor(workers)
+    pool, has_main = None, False
 
     def ordered_map(function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
-        nonlocal pool
+        nonlocal pool, has_main
+        if pool is None or (_is_of_main(function) and not has_main):
+            pool, has_main = _executor(workers, function), _is_of_main(function)
         coming, waiting = iter(items), deque[tuple[Any, Future]]()
         while True:
             # Two tasks per worker under way keep memory constant and every worker busy.
@@ -99,22 +134,52 @@ def process_pool(workers: int, isolated: bool = False) -> Iterator[OrderedMap]:
                 result = future.result()
             except (BrokenProcessPool, CancelledError):
                 pool.shutdown(cancel_futures=True)
-                with _executor(1) as alone:
-                    future = alone.submit(function, item)
-                    died = isinstance(future.exception(), BrokenProcessPool)
-                    result = Crashed(item) if died else future.result()
-                pool = _executor(workers)
+                result = _alone(function, item)
+                pool = _executor(workers, function)
                 waiting = deque((item, _submit(pool, function, item)) for item, _ in waiting)
             yield result
 
     try:
         yield ordered_map
     finally:
-        pool.shutdown(cancel_futures=True)
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
 
 
-def _executor(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, _SparingContext(), initializer=follow_parent)
+def _executor(workers: int, function: Callable[..., Any]) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, _Context(function, SPARING), initializer=follow_parent)
+
+
+def _alone(function: Callable[..., Any], item: Any) -> Any:
+    """The result of an item that a process died of, or `Crashed`.
+
+    Raises:
+        EnvironmentFault: It is not the item: a process dies of doing nothing, or is killed.
+    """
+    context = _Context(function, SPARING)
+    with ProcessPoolExecutor(1, context, initializer=follow_parent) as pool:
+        if isinstance(pool.submit(_nothing, function).exception(), BrokenProcessPool):
+            context.started[0].join()
+            status = context.started[0].exitcode
+            guard = '; a script needs `if __name__ == "__main__":` around what it does'
+            raise EnvironmentFault(
+                f"worker processes end as soon as they start (exit status {status})"
+                f"{guard if context.imports_main else ''}"
+            )
+        future = _submit(pool, function, item)
+        if not isinstance(future.exception(), BrokenProcessPool):
+            return future.result()
+    status = context.started[0].exitcode
+    if status in (-signal.SIGKILL, -signal.SIGTERM):
+        what = f"a process was killed ({signal.Signals(-status).name})"
+        raise EnvironmentFault(
+            f"{what}, as the system does when memory runs out: use fewer workers"
+        )
+    return Crashed(item)
+
+
+def _nothing(_: Any) -> None:
+    """What any process can do that can do something."""
 
 
 def as_they_end(
@@ -141,7 +206,7 @@ def as_they_end(
         A task's number and its finished future, as it ends. A process that dies breaks all tasks
         that have not ended (BrokenProcessPool).
     """
-    pool = ProcessPoolExecutor(workers, SpawnContext(), begin or follow_parent)
+    pool = ProcessPoolExecutor(workers, _Context(function, {}), begin or follow_parent)
     left, numbers = iter(tasks), itertools.count()
     pending: dict[Future[R], int] = {}
     try:

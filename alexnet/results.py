@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +79,28 @@ def read(file: Path) -> Record:
     return record
 
 
-def provenance(training: float | None = None, measuring: float | None = None) -> dict[str, Any]:
+def provenance(
+    training: Sequence[Record] | None = None, measuring: float | None = None
+) -> dict[str, Any]:
     """Where and with what a result is made.
 
     Args:
-        training: Seconds that the training runs took; None where there are none, or unknown.
+        training: Of each process that took part in the training runs, what `origin` said in it,
+            with "run" (the run's key) and "seconds"; None where there are none, or unknown.
         measuring: Seconds of everything else.
+
+    Returns:
+        `origin` of the measuring; "seconds" of "training", validation included, and of
+        "measuring"; and "training".
     """
+    total = None if training is None else sum(part["seconds"] for part in training)
+    seconds = {"training": total, "measuring": measuring}
+    rounded = {what: s if s is None else round(s, 1) for what, s in seconds.items()}
+    return origin() | {"seconds": rounded, "training": training}
+
+
+def origin() -> dict[str, Any]:
+    """What computes here: "commit", "versions" and "hardware"."""
     import torch  # here, so that showing results needs none of it
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -94,11 +110,9 @@ def provenance(training: float | None = None, measuring: float | None = None) ->
         HERE, "status", "--porcelain", "--untracked-files=no", "--", ":/",
         ":(top,exclude)results", ":(top,exclude,glob)**/results/*.csv",
     )  # fmt: skip
-    seconds = {"training": training, "measuring": measuring}
     return {
         "commit": f"{commit}-dirty" if commit and changed else commit or None,
         "versions": {"python": platform.python_version()}
         | {package: machine.version(package) for package in PACKAGES},
         "hardware": {"processor": machine.processor(), "cores": os.cpu_count(), "gpu": gpu},
-        "seconds": {what: s if s is None else round(s, 1) for what, s in seconds.items()},
     }

@@ -26,9 +26,7 @@ def collected_signals() -> Iterator[list[int]]:
     """Collect the numbers of the signals STOP in a list while the block runs, so that a step is
     completed; outside the main thread they stay as they are, and so do ignored ones."""
     numbers: list[int] = []
-    before = {
-        number: signal.signal(number, lambda n, _: numbers.append(n)) for number in _heeded()
-    }
+    before = {number: signal.signal(number, lambda n, _: numbers.append(n)) for number in _heeded()}
     try:
         yield numbers
     finally:

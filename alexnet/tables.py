@@ -95,3 +95,8 @@ def duration(seconds: float) -> str:
             small = f" {count} {name[: -1 if count == 1 else None]}" if below > 1 and count else ""
             return f"{whole} {unit}s{small}"
     return f"{max(seconds, 1):.0f} second{'s' * (round(seconds) > 1)}"
+
+
+def in_bytes(number: float) -> str:
+    """A number of bytes in words: "5.4 GB"."""
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

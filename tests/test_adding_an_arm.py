@@ -80,3 +80,6 @@ def test_a_new_arm_touches_three_places_and_trains_itself_only(place):
     assert trained.items() <= models(place).items()
     seconds = json.loads(after["gelu-0.json"])["provenance"]["seconds"]
     assert seconds["training"] > 0 and seconds["measuring"] > 0
+    (part,) = json.loads(after["gelu-0.json"])["provenance"]["training"]
+    assert part["run"] in {path.name for path in (place / "runs").rglob("models/*")}
+    assert part["hardware"]["processor"] and part["versions"]["torch"] and part["steps"] > 0

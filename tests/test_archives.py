@@ -1,9 +1,11 @@
 """ImageNet's archives, read in place: the same images and labels as unpacked ones, and every damage
 noticed."""
 
+import errno
 import gzip
 import io
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from alexnet.data.decode import fit
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import list_source
-from alexnet.errors import InputError
+from alexnet.errors import EnvironmentFault, InputError
 from alexnet.evaluation import check_submission
 from tests import archives
 from tests.archives import TRAIN, WNIDS, WORDS, pack, packed, picture
@@ -253,3 +255,59 @@ def test_what_lacks(ilsvrc, tmp_path):
 def test_the_manifest_tells_no_path_of_this_machine(ilsvrc, tmp_path):
     out = prepare(ilsvrc, tmp_path / "out", size=24)
     assert str(tmp_path) not in (out / "train" / "manifest.json").read_text()
+
+
+# --- archives as people have them -----------------------------------------------------------------
+
+
+def test_a_compressed_archive_is_not_called_damaged(ilsvrc, tmp_path):
+    path = ilsvrc / "ILSVRC2012_img_train.tar"
+    whole = path.read_bytes()
+    path.write_bytes(gzip.compress(whole))
+    with pytest.raises(InputError, match=r"img_train.tar is compressed \(gzip\).*: decompress it"):
+        list_source(ilsvrc)
+    inner = [
+        ("n1.tar", packed(TRAIN[WNIDS[0]])),
+        ("n2.tar", gzip.compress(packed(TRAIN[WNIDS[1]]))),
+    ]
+    pack(tmp_path / "x.tar", inner)
+    with pytest.raises(InputError, match=r"x.tar/n2.tar is compressed \(gzip\)"):
+        list_source(tmp_path / "x.tar")
+    assert len(list_source(tmp_path / "x.tar", classes=["n1"]).splits["train"]) == 4
+    for name, data in (("x.tar.gz", gzip.compress(whole)), ("x.zip", b"PK\3\4" + bytes(99))):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=f"{name} is compressed .*: unpack it and name what"):
+            list_source(tmp_path / name)
+
+
+def test_archives_by_other_names(tmp_path):
+    inner = [(f"winter21_whole/{wnid}.TAR", packed(TRAIN[wnid])) for wnid in WNIDS]
+    for name in ("winter21_whole.TAR", "no ending"):
+        pack(tmp_path / name, inner)
+        listing = list_source(tmp_path / name)
+        assert listing.classes == WNIDS and len(listing.splits["train"]) == 12
+
+
+def test_images_without_endings_in_archives(tmp_path):
+    files = [("n1_1", picture(1)), ("n1_2", b"by hand"), ("n1_3.jfif", picture(3))]
+    pack(tmp_path / "x.tar", [("n1.tar", packed(files))])
+    assert [name for name, _ in listed(list_source(tmp_path / "x.tar").splits["train"])] == [
+        "n1_1",
+        "n1_3.jfif",
+    ]
+
+
+def test_a_ground_truth_with_a_mark_at_the_beginning(tmp_path):
+    root = archives.ilsvrc2010(tmp_path / "2010")
+    truth = root / "ILSVRC2010_test_ground_truth.txt"
+    truth.write_bytes(b"\xef\xbb\xbf" + truth.read_bytes())
+    assert [label for _, label in list_source(root).splits["test"]] == [1, 2, 0]
+
+
+def test_a_disk_that_fails_damages_no_development_kit(ilsvrc, monkeypatch):
+    def failing(*_, **__):
+        raise OSError(errno.EIO, "Input/output error", "kit")
+
+    monkeypatch.setattr(tarfile, "open", failing)
+    with pytest.raises(EnvironmentFault, match="cannot read kit: Input/output error; see that"):
+        list_source(ilsvrc)

@@ -40,7 +40,7 @@ for line in sys.stdin:
 """
 OPTIONAL = (
     "matplotlib,scipy,sklearn,skimage,cv2,torchvision,tensorboard,onnx,onnxscript,onnxruntime,"
-    "psutil,papermill,nbformat,jupyter_book,jupyter_cache,ipykernel,IPython,pytest,hypothesis"
+    "psutil,papermill,nbformat,jupyter_book,jupyter_cache,ipykernel,IPython,pytest,hypothesis,google"
 )
 
 
@@ -80,7 +80,11 @@ def test_the_base_installation_prepares_trains_and_evaluates(packs32, tmp_path):
 def test_what_needs_an_extra_names_it(packs32, tmp_path):
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"")
+    for kind in ("caffemodel", "onnx"):
+        (tmp_path / f"net.{kind}").write_bytes(b"weights")
     said = run(
+        f"import {tmp_path}/net.caffemodel {tmp_path}/out",
+        f"import {tmp_path}/net.onnx {tmp_path}/out",
         f"prepare {tmp_path} {tmp_path}/out",
         f"prepare torchvision:CIFAR100:{tmp_path} {tmp_path}/out",
         f"prepare pictographs {tmp_path}/out --workers 1",
@@ -88,7 +92,8 @@ def test_what_needs_an_extra_names_it(packs32, tmp_path):
         "reproduce --only lab-notebook",
     )
     assert [status for status, _ in said] == [2] * len(said), said
-    for (_, text), extra in zip(said, ("[datasets]", "[datasets]", "scikit", "scikit", "[book]")):
+    extras = ("[export]", "[export]", "[datasets]", "[datasets]", "scikit", "scikit", "[book]")
+    for (_, text), extra in zip(said, extras):
         assert extra in text.splitlines()[-1] and "Traceback" not in text, text
     assert not (tmp_path / "out").exists()
 

@@ -336,6 +336,10 @@ def broken(tmp_path):
         ("prepare torchvision:VisionDataset:{tmp} {tmp}/out", "names no data set of torchvision"),
         ("prepare {images} {tmp}/" + 300 * "x", "File name too long; choose another path"),
         ("prepare {images} {tmp}/file/out", "file"),
+        ("prepare {images} ..", r"\.\. exists already, and is no pack: choose another name$"),
+        ("prepare {images} /", "/ exists already, and is no pack: choose another name$"),
+        ("prepare {images} {pack}", "not this source's pack with these options: remove it or"),
+        ("prepare {images} {tmp}/out --max-megapixels 0", "argument --max-megapixels: 0 is not"),
         ("prepare {images} . --size 32 --workers 1", r"cannot make \.: .*; choose another name"),
         (
             "train --data {tmp}/nowhere --out {tmp}/run",
@@ -346,11 +350,19 @@ def broken(tmp_path):
         ("train --data {only_test} --out {tmp}/run", "has no train split; it has test"),
         (
             "train --data {pack} --out {tmp}/run --preset resnet",
-            "no preset 'resnet'; there are paper, source, four-layer",
+            "no preset 'resnet'; there are paper, source, caffe, four-layer",
         ),
         ("train --data {pack} --out {tmp}/run --preset paper/pink", "no variant 'pink'"),
         ("train --data {other} --out {tmp}/run --image-size 80", "choose --image-size 72 or less"),
-        ("train --data {pack} --out {tmp}/run", "32 x 32 are too small for preset 'paper'"),
+        (
+            "train --data {pack} --out {tmp}/run",
+            "32 x 32 are too small for preset 'paper', which takes crops of .* or more: prepare "
+            "them with --size 69 or more, or take --preset four-layer",
+        ),
+        (
+            "train --data {other} --out {tmp}/run --image-size 20",
+            "has images of 72 x 72; --image-size 20 is too small for preset 'paper'.*: give --im",
+        ),
         (
             "train --data {pack} --out {tmp}/run --device tpu",
             "no device 'tpu' here; use --device cpu",
@@ -404,6 +416,10 @@ def broken(tmp_path):
         ),
         ("evaluate {tmp}/empty --data {pack}", "holds no run; make one with `alexnet train"),
         ("evaluate {run} --data {tmp}/nowhere", "does not exist"),
+        (
+            "evaluate {run} --data {images}",
+            "is not a pack: make one of its images with `alexnet prepare .*images PACK`",
+        ),
         ("evaluate {run} --data {other}", "has 3 classes of 72-pixel images.*trained on 4 of 32"),
         ("evaluate {run} --data {pack}/val --split test", "has no test split; it has train"),
         ("evaluate {unfinished} --data {pack}", "is not finished; go on with it by .* --resume"),

@@ -27,6 +27,24 @@ def test_a_word_that_is_none_is_refused_with_those_that_there_are(splits, field,
         configure(splits, **{field: "quick"})
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("image_size", -1, "1 or more"),
+        ("batch_size", 0, "1 or more"),
+        ("epochs", float("inf"), "0 or more, and finite"),
+        ("width", 0.0, "above 0, and finite"),
+        ("rate", float("nan"), "0 or more, and finite or None"),
+        ("seed", 1.5, "a whole number"),
+        ("preset", "paperr", "there is no preset 'paperr'"),
+        ("preset", "paper/no-lnr", "there is no variant 'no-lnr'"),
+    ],
+)
+def test_a_number_or_preset_that_cannot_be_is_refused(splits, field, value, said):
+    with pytest.raises(InputError, match=said):
+        configure(splits, **{field: value})
+
+
 def test_identity_follows_every_field_and_ignores_defaults(splits):
     config = configure(splits)
     changes = [
@@ -44,6 +62,8 @@ def test_identity_follows_every_field_and_ignores_defaults(splits):
         {"stop_at_train_error": 0.1},
         {"precision": "bf16"},
         {"start": "0" * 64},
+        {"stop_at_loss": 1.5},
+        {"imported": "0" * 64},
     ]
     changes += [{"mode": "graph"}, {"version": config.version + 1}]
     assert (

@@ -11,6 +11,7 @@ import pytest
 from alexnet import experiments, profiles, results
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
+from alexnet.experiments import store
 from alexnet.experiments.protocol import Entry, Experiment, common
 from tests.experiments import own
 
@@ -66,6 +67,26 @@ def test_an_entry_is_remembered_and_not_run_again(counted, runs, packs32):
     seconds = record["provenance"]["seconds"]
     assert seconds["training"] is None and seconds["measuring"] >= 0
     assert experiments.load("figure1", file.parents[1])["metrics"] == first["metrics"]
+
+
+def test_two_entries_that_would_share_a_file_are_refused(counted):
+    counted.given["arms"] = ["a b", "a-b"]
+    with pytest.raises(InputError, match="two entries of figure1 have"):
+        experiments.result("figure1", "own", [0])
+
+
+def test_time_and_origin_of_a_run_that_entries_share_count_once():
+    one = {"run": "r", "seconds": 60.0, "steps": 9, "commit": "aaa", "hardware": {"processor": "P"}}
+    two = one | {"run": "s", "seconds": 5.0, "commit": "bbb", "hardware": {"processor": "Q"}}
+    measured = {"commit": "ccc", "hardware": {"processor": "Q"}, "versions": {}}
+    provenances = [
+        measured | {"seconds": {"training": 60.0, "measuring": 1.0}, "training": [one]},
+        measured | {"seconds": {"training": 65.0, "measuring": 2.0}, "training": [one, two]},
+        measured | {"seconds": {"training": None, "measuring": None}},  # archived before
+    ]
+    whole = store.together(provenances)
+    assert whole["seconds"] == {"training": 65.0, "measuring": 3.0}
+    assert whole["commits"] == ["aaa", "bbb", "ccc"] and whole["processors"] == ["P", "Q"]
 
 
 @pytest.mark.parametrize("change", ["seed", "arm", "nothing"])

@@ -38,7 +38,7 @@ def test_safetensors_hold_the_merged_layout_and_what_the_input_is(tmp_path):
 
 MORE = [
     pytest.param(preset, marks=pytest.mark.slow)
-    for preset in ("paper", "paper/no-overlap", "four-layer")
+    for preset in ("paper", "paper/no-overlap", "caffe", "four-layer")
 ]
 
 

@@ -1,13 +1,16 @@
 """Figure 3: what is measured of kernels whose colors and directions are known, and what becomes of
 a trained net's."""
 
+import os
 import warnings
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 
 from alexnet import training
+from alexnet.errors import InputError
 from alexnet.experiments import figure3, jobs
 from tests.experiments import drawn, own, run
 
@@ -158,3 +161,30 @@ def test_a_sheet_holds_every_kernel_on_its_own_scale():
         and (picture[8:11, 4:] == 1).all()
         and (picture[3] == 1).all()
     )
+
+
+def test_kernels_trained_elsewhere_are_measured_alike():
+    """Whatever the order of their colors, and where they are drawn around a gray."""
+    pattern = RANDOM.normal(size=(8, 11, 11, 1))
+    kernels = np.concatenate([pattern * GRAY, pattern * OPPONENT])
+    result = figure3.measure_others(kernels, "made up", shuffles=200)
+    assert (result["source"], result["columns"], result["kernels_a_column"]) == ("made up", 2, 8)
+    assert result["color"] == [0, 1] and result["specialized_column"] == 1
+    around_gray = kernels[..., ::-1] + 122
+    again = figure3.measure_others(around_gray, "made up", zero=122, shuffles=200)
+    assert again == result
+    for wrong, source in ((kernels[1:], "made up"), (kernels[..., :2], "made up"), (kernels, " ")):
+        with pytest.raises(InputError, match="kernels"):
+            figure3.measure_others(wrong, source)
+
+
+def test_caffenets_columns_are_specialized():
+    """The kernels of Caffe's reference net, from a picture in its example notebook."""
+    file = Path(os.environ.get("ALEXNET_DATA", "nowhere")) / "caffenet-conv1-8bit.npy"
+    if not file.exists():
+        pytest.skip("ALEXNET_DATA names no folder with caffenet-conv1-8bit.npy")
+    source = "BVLC CaffeNet, from a picture in Caffe's example notebook"
+    result = figure3.measure_others(np.load(file), source, zero=122)
+    assert result["difference"] == pytest.approx(0.685, abs=5e-4)
+    assert result["color"] == pytest.approx([0.030, 0.908], abs=5e-4)
+    assert result["luck"] <= 2e-4 and result["specialized_column"] == 1

@@ -3,7 +3,9 @@
 import errno
 import fcntl
 import hashlib
+import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from alexnet.files import (
     Locked,
     file_digest,
     flush,
+    free_bytes,
+    lines,
     lock,
     new_folder,
     temporary_folder,
@@ -113,6 +117,55 @@ def test_a_file_system_that_cannot_flush_folders_is_left_alone(tmp_path, monkeyp
         flush(tmp_path)
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EINVAL, errno.ENOSYS])
+def test_a_folder_that_cannot_be_opened_to_be_flushed_is_left_alone(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(files.os, "open", fails(code))
+    flush(tmp_path)
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_permissions(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(files.Path, "chmod", fails(code))
+    write_whole(tmp_path / "file", lambda part: (part.write_text("text"), os.chmod(part, 0o600)))
+    assert (tmp_path / "file").read_text() == "text"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_no_locks_are_no_other_process(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(files.fcntl, "flock", fails(code))
+    with pytest.warns(UserWarning, match="without locks"), lock(tmp_path / "lock", wait=False):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.EWOULDBLOCK, errno.EACCES])
+def test_these_are_another_process(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(files.fcntl, "flock", fails(code))
+    with pytest.raises(Locked), lock(tmp_path / "lock", wait=False):
+        pass
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "größe\n\n  n02 \n".encode(),
+        "\ufeffgröße\r\nn02\r\n".encode(),
+        "größe\rn02".encode("utf-16"),
+        "\ufeffgröße\nn02\n".encode("utf-16-be"),
+    ],
+)
+def test_lines_of_text_files_as_editors_write_them(tmp_path, data):
+    (tmp_path / "file").write_bytes(data)
+    assert lines(tmp_path / "file") == ["größe", "n02"]
+
+
+def test_a_disk_that_does_not_say_how_full_it_is(tmp_path, monkeypatch):
+    assert 0 < free_bytes(tmp_path) < math.inf
+    monkeypatch.setattr(files.shutil, "disk_usage", fails(errno.ENOSYS))
+    assert free_bytes(tmp_path) == math.inf
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
+    assert free_bytes(tmp_path) == math.inf
+
+
 def test_the_digest_of_a_file(tmp_path):
     (tmp_path / "file").write_bytes(bytes(10**6))
     assert file_digest(tmp_path / "file") == hashlib.sha256(bytes(10**6)).hexdigest()
@@ -136,7 +189,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         if taken != out:
             taken.symlink_to("nowhere")
         with (
-            pytest.raises(InputError, match="exists already: remove it or choose"),
+            pytest.raises(InputError, match="exists already: choose"),
             new_folder(taken),
         ):
             pass

@@ -263,7 +263,12 @@ def test_nothing_is_unpickled(splits, straight, monkeypatch, tmp_path):
     load_run(tmp_path / "run")
     package = Path(alexnet.__file__).parent
     pickled = re.compile(r"import pickle|torch\.load\(|torch\.save\(|allow_pickle=True")
-    assert [path.name for path in package.rglob("*.py") if pickled.search(path.read_text())] == []
+    holding = [path for path in package.rglob("*.py") if pickled.search(path.read_text())]
+    # others' weights may be pickles: read by an unpickler that knows arrays alone, and by torch's
+    assert [path.relative_to(package).as_posix() for path in holding] == ["imports/arrays.py"]
+    text = holding[0].read_text()
+    assert text.count("weights_only=True") == text.count("torch.load(") == 1
+    assert "pickle.load" not in text and "allow_pickle=True" not in text
     np.save(tmp_path / "run" / "mean.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(InputError, match="damaged"):
         load_run(tmp_path / "run")

@@ -30,7 +30,7 @@ def test_every_kind_of_file(tmp_path):
     (tmp_path / "source" / "a" / "same.jpg").hardlink_to(tmp_path / "source" / "a" / name)  # twice
     (tmp_path / "source" / "b").mkdir()
     (tmp_path / "source" / "b" / name).write_bytes(hostile.file())  # as another class's image
-    message = r"a/.*; mend or remove it, or --skip-bad"
+    message = r"a/bomb.png: .*; and 11 more .*: mend or remove them, or --skip-bad"
     with pytest.raises(InputError, match=message) as error:
         prepare(tmp_path / "source", tmp_path / "out", size=16)
     assert "\n" not in str(error.value)

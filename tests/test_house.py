@@ -29,7 +29,7 @@ LAYERS = [
     ("kernels", ("alexnet_kernels",)),
     ("tables", ("alexnet.presets",)),
     ("network", ("alexnet.network", "alexnet.exchange")),
-    ("training", ("alexnet.training", "alexnet.evaluation", "alexnet.export")),
+    ("training", ("alexnet.training", "alexnet.evaluation", "alexnet.export", "alexnet.imports")),
     ("experiments", ("alexnet.experiments", "alexnet.reproduce")),
     ("the command line", ("alexnet.cli", "alexnet.commands", "alexnet.__main__")),
 ]

@@ -5,8 +5,8 @@ import pickle
 import signal
 import threading
 
+from alexnet.signals import collected_signals
 from alexnet.training import Interrupted
-from alexnet.training.interruption import collected_signals
 
 
 def test_an_interruption_travels_between_processes():

@@ -52,6 +52,8 @@ def torch_net(
 
     def lrn(x, alpha):  # per column: fold the columns into the batch
         n, c, h, width = x.shape
+        if preset == "caffe":  # over all maps
+            return F.local_response_norm(x, 5, 1e-4, 0.75, 1.0)
         return F.local_response_norm(
             x.reshape(n * 2, c // 2, h, width), 5, alpha * 5, 0.75, 2.0
         ).reshape(x.shape)
@@ -62,10 +64,10 @@ def torch_net(
     def pool(x):
         return F.max_pool2d(x, 3, 2)
 
-    x = conv(F.pad(x, (0, 3, 0, 3)), "conv1", stride=4)
-    x = pool(lrn(x.relu(), 1e-4)) if preset == "paper" else pool(lrn(x, 2e-5)).relu()
+    x = conv(x if preset == "caffe" else F.pad(x, (0, 3, 0, 3)), "conv1", stride=4)
+    x = pool(lrn(x, 2e-5)).relu() if preset == "source" else pool(lrn(x.relu(), 1e-4))
     x = conv(x, "conv2", padding=2, groups=2).relu()
-    x = pool(lrn(x, 1e-4)) if preset == "paper" else pool(same_map(lrn(x, 2e-5)))
+    x = pool(same_map(lrn(x, 2e-5))) if preset == "source" else pool(lrn(x, 1e-4))
     x = conv(x, "conv3", padding=1).relu()
     x = conv(x, "conv4", padding=1, groups=2).relu()
     x = pool(conv(x, "conv5", padding=1, groups=2).relu())
@@ -75,12 +77,13 @@ def torch_net(
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("preset", ["paper", "source"])
+@pytest.mark.parametrize("preset", ["paper", "source", "caffe"])
 def test_equals_the_same_net_of_torchs_layers(preset, training):
     """Outputs and gradients to 1e-10 in float64, with padding by 3: 64 + 3 = 14 * 4 + 11."""
     torch.manual_seed(3)
-    net = AlexNet(preset, 12, width=1 / 4, image_size=64).double().train(training)
-    x = (torch.randn(3, 3, 64, 64, dtype=torch.float64) * 60).requires_grad_()
+    side = 67 if preset == "caffe" else 64
+    net = AlexNet(preset, 12, width=1 / 4, image_size=side).double().train(training)
+    x = (torch.randn(3, 3, side, side, dtype=torch.float64) * 60).requires_grad_()
     keys = torch.arange(3)
     masks = [torch.tensor(0.5)] * 2
     if training:
@@ -90,6 +93,8 @@ def test_equals_the_same_net_of_torchs_layers(preset, training):
             )
             for i in (5, 6)
         ]
+    if preset == "caffe":  # whose dropout divides in training
+        masks = [2 * mask for mask in masks]
 
     logits = net(x, keys)
     loss = F.cross_entropy(logits, torch.tensor([0, 5, 11]))
@@ -103,7 +108,7 @@ def test_equals_the_same_net_of_torchs_layers(preset, training):
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(grads[0], y.grad, rtol=0, atol=1e-10)
     # gradients in the merged layout, by the same path as weights
-    holder = AlexNet(preset, 12, width=1 / 4, image_size=64).double()
+    holder = AlexNet(preset, 12, width=1 / 4, image_size=side).double()
     with torch.no_grad():
         for parameter, grad in zip(holder.parameters(), grads[1:], strict=True):
             parameter.copy_(grad)
@@ -148,13 +153,19 @@ def test_every_parameter_has_a_kind():
 
 def test_what_is_fused_is_planned_when_the_net_is_built():
     """conv1 of both presets and the text's conv2 are one kernel; nothing else is."""
-    for preset, fused in (("paper", ["conv1", "conv2"]), ("source", ["conv1"]), ("paper/tanh", [])):
+    for preset, fused in (
+        ("paper", ["conv1", "conv2"]),
+        ("source", ["conv1"]),
+        ("paper/tanh", []),
+        ("caffe", []),
+    ):
         net = AlexNet(preset, 10, 1 / 16, 64)
         stages = {row.layer.name: net.stages(row.layer.name)[0] for row in net.table}
         assert [name for name, stage in stages.items() if stage.fused] == fused
         for stage in stages.values():
             assert len(stage.operations) == len(stage.shape.layer.then)
-            assert len(stage.separate) == len(stage.operations) - (3 if stage.fused else 0)
+            run = len(stage.separate) + sum(map(len, stage.met))
+            assert run == len(stage.operations) - (3 if stage.fused else 0)
 
 
 @dataclass(frozen=True)

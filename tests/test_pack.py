@@ -1,5 +1,8 @@
+import errno
 import json
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from alexnet.data import pack_writer
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.pack_writer import PackWriter
 from alexnet.data.prepare import prepare
-from alexnet.errors import InputError
+from alexnet.errors import EnvironmentFault, InputError
 
 FILES = ("images-00000.npy", "labels.npy", "mean.npy", "color.json")
 
@@ -183,3 +186,18 @@ def test_splits(tmp_path):
     make(tmp_path / "both" / "val", size=4)
     with pytest.raises(InputError, match="differ in classes or size"):
         open_splits(tmp_path / "both")
+
+
+@pytest.mark.parametrize(
+    "code", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM, errno.EACCES]
+)
+def test_a_pack_that_cannot_be_read_for_a_while_is_not_to_be_removed(packs32, monkeypatch, code):
+    def failing(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    for what, name in ((np, "load"), (Path, "read_text")):
+        with monkeypatch.context() as patch:
+            patch.setattr(what, name, failing)
+            with pytest.raises(EnvironmentFault, match=r"cannot read the pack .*train \(") as error:
+                open_splits(packs32)
+        assert "remove" not in str(error.value)

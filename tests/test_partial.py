@@ -15,12 +15,12 @@ import time
 import numpy as np
 import pytest
 
-from alexnet.data import pack_writer
+from alexnet.data import decode, pack_writer
 from alexnet.data import prepare as module
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.pack_writer import PackWriter
 from alexnet.data.prepare import prepare
-from alexnet.errors import InputError
+from alexnet.errors import EnvironmentFault, InputError
 from tests.images import files, image_folder, jpeg, rejections
 
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -153,13 +153,47 @@ def test_partial_work_is_continued_only_by_the_same_work(tmp_path, source, capsy
     refused = rf"\.out\.partial holds a part of .*out that was {what}"
     with pytest.raises(InputError, match=refused):
         prepare(source, out, size=9)
-    (source / "b" / "4.png").write_bytes((source / "b" / "3.png").read_bytes())
-    with pytest.raises(InputError, match=refused):
-        prepare(source, out, size=8)
     assert files(work) == kept
-    (source / "b" / "4.png").unlink()
     prepare(source, out, size=8)
     assert "going on" in capsys.readouterr().err and not work.exists() and out.exists()
+
+
+def test_a_split_whose_images_were_changed_is_begun_anew_and_the_others_are_kept(tmp_path, capsys):
+    """A bad image in val/ is removed: train, which is done, stays."""
+    source, out, work = tmp_path / "source", tmp_path / "out", tmp_path / ".out.partial"
+    for split in ("train", "val"):
+        image_folder(source / split)
+    (source / "val" / "b" / "2.png").write_bytes(b"no image any more")
+    with pytest.raises(InputError, match=r"val/b/2.png: no image .*; mend or remove it"):
+        prepare(source, out, size=8)
+    stamp = (work / "pack" / "train" / "manifest.json").stat().st_mtime_ns
+    (source / "val" / "b" / "2.png").unlink()
+    capsys.readouterr()
+    prepare(source, out, size=8)
+    assert (out / "train" / "manifest.json").stat().st_mtime_ns == stamp
+    text = capsys.readouterr().err
+    assert "images of val were changed meanwhile: it is begun anew" in text
+    assert "8 of 15 images are done" in text
+    assert files(out) == files(prepare(source, tmp_path / "whole", size=8))
+    pack = open_splits(out)["val"]
+    assert len(pack) == 7
+
+
+@pytest.mark.parametrize("same_size", [False, True])
+def test_what_was_made_of_images_that_were_changed_is_begun_anew(
+    tmp_path, source, capsys, same_size
+):
+    out = tmp_path / "out"
+    interrupted(source, out)
+    if same_size:
+        image = (source / "a" / "0.png").read_bytes()
+        (source / "a" / "0.png").write_bytes((source / "a" / "1.png").read_bytes())
+        (source / "a" / "1.png").write_bytes(image)
+    else:
+        (source / "b" / "4.png").write_bytes((source / "b" / "3.png").read_bytes())
+    prepare(source, out, size=8)
+    assert "images of train were changed meanwhile" in capsys.readouterr().err
+    assert files(out) == files(prepare(source, tmp_path / "whole", size=8))
 
 
 def test_what_was_skipped_until_now_would_have_stopped_it_but_not_the_other_way_round(
@@ -284,6 +318,101 @@ def test_one_process_at_a_time(tmp_path, source):
             prepare(source, tmp_path / "out", size=8)
     prepare(source, tmp_path / "out", size=8)
     assert not work.exists()
+
+
+# --- faults of the surroundings -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("name", ["ENOENT", "ESTALE", "EIO", "EMFILE", "ENOMEM", "ETIMEDOUT"])
+def test_a_source_that_cannot_be_reached_for_a_while_costs_no_image(
+    tmp_path, source, monkeypatch, capsys, name, workers
+):
+    """The call stops, what is done is kept, and the same call goes on."""
+    if workers > 1 and name != "EIO":
+        pytest.skip("one is enough for other processes")
+    whole = prepare(source, tmp_path / "whole", size=8, skip_bad=True)
+    (tmp_path / "site").mkdir()
+    code = "import alexnet.data.listing as listing, os, errno\n" + (
+        "open_ = os.open\ndef opened(path, *args, **options):\n"
+        f"    if str(path).endswith('b/1.png') and os.path.exists({str(tmp_path / 'away')!r}):\n"
+        f"        raise OSError(errno.{name}, os.strerror(errno.{name}), path)\n"
+        "    return open_(path, *args, **options)\nos.open = opened\n"
+    )
+    (tmp_path / "site" / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *sys.path]))
+    (tmp_path / "away").write_text("")
+    monkeypatch.setattr(module, "CHUNK_BYTES", 3 * 8 * 8 * 2)
+    options = {"size": 8, "skip_bad": True, "workers": workers}
+    message = rf"b/1.png: {os.strerror(getattr(errno, name))}; 4 of 8 images .* are kept"
+    with pytest.raises(EnvironmentFault, match=message):
+        prepare(source, tmp_path / "out", **options)
+    (tmp_path / "away").unlink()
+    prepare(source, tmp_path / "out", **options)
+    assert "4 of 8 images are done" in capsys.readouterr().err
+    assert files(tmp_path / "out") == files(whole)
+
+
+def test_memory_that_runs_out_costs_no_image(tmp_path, source, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "to_rgb", full)
+        with pytest.raises(EnvironmentFault, match=r"a/0.png: Cannot allocate memory; nothing of"):
+            prepare(source, tmp_path / "out", size=8)
+    prepare(source, tmp_path / "out", size=8)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES])
+def test_a_checkpoint_that_cannot_be_read_is_kept(tmp_path, source, monkeypatch, code):
+    interrupted(source, tmp_path / "out")
+    kept = files(tmp_path / ".out.partial")
+
+    def fails(*_):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PackWriter, "_restore", fails)
+        with pytest.raises(EnvironmentFault, match=os.strerror(code)):
+            prepare(source, tmp_path / "out", size=8)
+    assert files(tmp_path / ".out.partial") == kept
+
+
+GUARDLESS = """
+import sys
+from alexnet.data.prepare import prepare
+from alexnet.data import pictographs
+prepare(sys.argv[1], sys.argv[2], size=8, workers=2, skip_bad=True)
+pictographs.write(sys.argv[3], classes=2, train=3, val=0, test=0, size=16, workers=2)
+"""
+
+
+@pytest.mark.parametrize("way", ["script", "stdin", "module"])
+def test_a_program_needs_no_main_guard(tmp_path, source, way):
+    """Its processes do not import it again: they would do all it does once more."""
+    (tmp_path / "script.py").write_text(GUARDLESS)
+    command = {"script": [tmp_path / "script.py"], "stdin": ["-"], "module": ["-m", "script"]}[way]
+    done = subprocess.run(
+        [sys.executable, *command, source, tmp_path / "out", tmp_path / "drawn"],
+        input=GUARDLESS, cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | ENVIRONMENT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(Pack.open(tmp_path / "out")) == 8 and "left out" not in done.stderr
+    assert len(list((tmp_path / "drawn").rglob("*.jpg"))) == 6
+
+
+def test_workers_that_die_at_once_cost_no_image(tmp_path, source, monkeypatch):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("import os, sys\nos._exit(9)\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *sys.path]))
+        message = r"worker processes end as soon as they start \(exit status 9\); nothing of"
+        with pytest.raises(EnvironmentFault, match=message):
+            prepare(source, tmp_path / "out", size=8, skip_bad=True)
+    assert not (tmp_path / ".out.partial").exists()
+    assert len(Pack.open(prepare(source, tmp_path / "out", size=8, skip_bad=True))) == 8
 
 
 # --- a full disk ----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """From a source to a pack: what it holds, and what is said of bad input and too little room."""
 
+import errno
 import json
 import os
 import pickle
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.data import pack_writer, pictographs
+from alexnet.data import chunks, pack_writer, pictographs
 from alexnet.data import prepare as module
+from alexnet.data.chunks import Shelf, Target, prepared
 from alexnet.data.decode import fit
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.prepare import prepare
+from alexnet.data.sources import list_source
 from alexnet.errors import InputError
 from tests.hostile import bomb
 from tests.images import files, image_folder, jpeg, photograph, rejections, saved
@@ -63,6 +66,26 @@ def test_without_memory_to_share_pixels_come_through_the_pipe(tmp_path, source, 
     monkeypatch.delattr(os, "memfd_create")
     pack = Pack.open(prepare(source, tmp_path / "out", size=8, skip_bad=True))
     assert pack.digest == whole.digest and np.array_equal(pack.mean, whole.mean)
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM, errno.ENOMEM, errno.EMFILE])
+def test_memory_that_cannot_be_shared_is_done_without(tmp_path, source, monkeypatch, where, code):
+    def failing(*_):
+        raise OSError(code, os.strerror(code))
+
+    whole = Pack.open(prepare(source, tmp_path / "whole", size=8))
+    if where == "here":
+        monkeypatch.setattr(os, "memfd_create", failing)
+        out = prepare(source, tmp_path / "out", size=8, skip_bad=True)
+    else:  # a worker that may not open what this process shares
+        target, shelf = Target(8, False, "raw", 3, 9), Shelf(Target(8, False, "raw", 3, 9), 3)
+        monkeypatch.setattr(chunks, "_in_worker", lambda _: None)
+        images = list_source(source).splits["train"]
+        made = [chunk.images.copy() for chunk in prepared(images, target, map, shelf)]
+        assert np.array_equal(np.concatenate(made), whole.gather(range(8)))
+        return
+    assert Pack.open(out).digest == whole.digest
 
 
 def test_native_takes_the_bytes_as_they_are(tmp_path):
@@ -253,7 +276,7 @@ def test_images_that_come_or_go_meanwhile(tmp_path, source, monkeypatch):
 
 def test_a_disk_that_is_too_small_is_refused_beforehand(tmp_path, source, monkeypatch):
     usage = shutil._ntuple_diskusage(10**12, 0, 10**6)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     what = "out needs 26.2 MB more, and the disk has 1.0 MB left"
     remedy = "make room, choose another place, or take less by --limit or --classes"
     with pytest.raises(InputError, match=f"{what}: {remedy}, or --encoding jpeg"):

@@ -61,6 +61,37 @@ def test_pooling_without_overlap_keeps_the_sizes_of_net_147():
     assert sides(table) == [(55, 28), (26, 13), (13, 13), (13, 13), (11, 6)]
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("caffe", 227, [(55, 27), (27, 13), (13, 13), (13, 13), (13, 6)]),
+        ("caffe", 224, [(54, 27), (27, 13), (13, 13), (13, 13), (13, 6)]),  # Caffe rounds up
+        ("caffe/224-unpadded", 224, [(54, 26), (26, 12), (12, 12), (12, 12), (12, 6)]),
+    ],
+)
+def test_sizes_of_the_published_weights_nets(name, size, expected):
+    table = shapes(get(name), image_size=size)
+    assert sides(table) == expected and [row.parameters for row in table] == PER_LAYER
+    norms = [op for row in table for op in row.layer.then if isinstance(op, presets.LRN)]
+    assert len(norms) == 2 and {(op.k, op.alpha, op.merged) for op in norms} == {(1, 2e-5, True)}
+
+
+def test_what_crosses_where_windows_reach_over_columns():
+    sent = crossings(shapes(get("caffe"), image_size=227))
+    assert (sent["conv1"], sent["conv2"]) == (48 * 55**2, 128 * 27**2)
+    sent = crossings(shapes(get("caffe/pool-before-norm"), image_size=227))
+    assert (sent["conv1"], sent["conv2"]) == (48 * 27**2, 128 * 13**2)
+
+
+def test_pooling_before_normalization_moves_nothing_else():
+    kinds = lambda name, layer: [type(op).__name__ for op in get(name).layer(layer).then]  # noqa: E731
+    assert kinds("caffe/pool-before-norm", "conv1") == ["Activation", "Pool", "LRN"]
+    assert kinds("source/pool-before-norm", "conv1") == ["Pool", "LRN", "Activation"]
+    expected = ["Activation", "Pool", "LRN", "SameMapNorm"]
+    assert kinds("source/pool-before-norm", "conv2") == expected
+    assert kinds("paper/pool-before-norm", "conv5") == ["Activation", "Pool"]
+
+
 def test_scaling_keeps_sigma_times_root_fan_in():
     full = shapes(get("paper"))
     assert initial_sigmas(get("paper"), full) == [0.01] * 8
@@ -187,3 +218,13 @@ def test_every_activation_is_a_variant():
 def test_tables_are_read_without_torch():
     code = "import sys, alexnet.presets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_least_image_that_reaches_the_last_layer():
+    for name in ("paper", "source", "four-layer", "caffe"):
+        if name not in presets.PRESETS:
+            continue
+        least = presets.least_image_size(get(name))
+        shapes(get(name), image_size=least)
+        with pytest.raises(InputError, match="too small"):
+            shapes(get(name), image_size=least - 1)

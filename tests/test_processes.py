@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from alexnet.errors import EnvironmentFault
 from alexnet.processes import SPARING, Crashed, in_flight, process_pool
 
 
@@ -49,6 +50,21 @@ def test_an_item_that_kills_its_process_comes_out_as_such():
         assert list(ordered_map(square, [5])) == [25]  # it is of use still
 
 
+def killed(number: int) -> int:
+    if number < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_process_that_is_killed_is_not_its_items_fault():
+    with process_pool(1, isolated=True) as ordered_map:
+        with pytest.raises(
+            EnvironmentFault, match=r"killed \(SIGKILL\), as the system does when mem"
+        ):
+            list(ordered_map(killed, [1, -2, 3]))
+        assert list(ordered_map(killed, [5])) == [5]
+
+
 def environment(_: int) -> tuple[int, dict[str, str | None]]:
     time.sleep(0.2)  # so that each process gets one to do
     return os.getpid(), {name: os.environ.get(name) for name in SPARING}
@@ -66,6 +82,7 @@ def test_every_worker_is_sparing(monkeypatch):
 
 SCRIPT = """
 import os, signal, sys, time
+from alexnet.errors import EnvironmentFault
 from alexnet.processes import process_pool
 
 def work(_):

@@ -56,6 +56,9 @@ def outcomes(packs72, tmp_path_factory):
         "together": job(packs72, folder / "0", 2, config),
         "absent": {"job": "wait", "world": 2, "absent": 1, "timeout": 3.0},
     }
+    config = configure(packs72, "caffe", image_size=67, epochs=1.0, precision="fp64")
+    jobs["merged alone"] = job(packs72, folder / "merged alone", 1, config)
+    jobs["merged apart"] = job(packs72, folder / "merged apart", 2, config)
     for precision in PRECISIONS:
         config = configure(packs72, precision=precision)
         for name, (world, columns) in {"alone": (1, None), **RUNS}.items():
@@ -94,6 +97,16 @@ def test_several_ranks_train_what_one_process_trains(packs72, trained, precision
     assert all(
         float((expected[key] - value).abs().max()) > 0 for key, value in untrained.items()
     )  # equal, and not by standing still
+
+
+def test_ranks_normalize_across_columns_as_one_process_does(outcomes):
+    one, several = (outcomes["folder"] / name for name in ("merged alone", "merged apart"))
+    expected, result = (load_file(path / "weights.safetensors") for path in (one, several))
+    for key, value in expected.items():
+        assert float((result[key] - value).abs().max()) <= 1e-12 * float(value.abs().max()), key
+    assert [row["loss"] for row in rows(one)] == pytest.approx(
+        [row["loss"] for row in rows(several)]
+    )
 
 
 def test_each_rank_starts_with_its_columns_of_another_runs_weights(packs72, trained, tmp_path):

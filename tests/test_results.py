@@ -64,9 +64,10 @@ def test_the_archive_is_in_the_repository():
 
 
 def test_provenance_says_where_and_with_what():
-    made = results.provenance(12.34, 5)
+    parts = [{"run": "a", "seconds": 12.04}, {"run": "b", "seconds": 0.3}]
+    made = results.provenance(parts, 5)
     assert json.loads(json.dumps(made)) == made
-    assert made["seconds"] == {"training": 12.3, "measuring": 5}
+    assert made["seconds"] == {"training": 12.3, "measuring": 5} and made["training"] == parts
     assert results.provenance()["seconds"] == {"training": None, "measuring": None}
     assert made["hardware"]["cores"] >= 1 and made["hardware"]["processor"]
     assert made["versions"]["torch"] and made["versions"]["numpy"]

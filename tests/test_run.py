@@ -45,6 +45,30 @@ def test_a_budget_may_end_inside_an_epoch(splits32, tmp_path):
     assert whole["loss"] == pytest.approx(sum(losses[:5]) / 5)
 
 
+def test_a_run_may_end_with_the_step_at_which_its_loss_has_fallen(splits32, tmp_path):
+    long = small(splits32, epochs=14.0)
+    train(long, splits32, tmp_path / "long", progress=False)
+    losses = log.losses(tmp_path / "long")
+    means = [sum(losses[i - 50 : i]) / 50 for i in range(50, len(losses) + 1)]
+    level = means[9] + 1e-9
+    expected = 50 + next(i for i, mean in enumerate(means) if mean <= level)
+    config = replace(long, stop_at_loss=level)
+    summary = train(config, splits32, tmp_path / "run", progress=False)
+    assert (summary["ended"], summary["steps"]) == ("reached", expected)
+    assert expected % 5  # within an epoch
+    (tmp_path / "run" / "summary.json").unlink()  # killed after its last checkpoint
+    again = train(config, splits32, tmp_path / "run", resume=True, progress=False)
+    assert (again["ended"], again["steps"]) == ("reached", expected)
+    assert log.losses(tmp_path / "run") == losses[:expected]
+    stopped = tmp_path / "stopped"
+    shutil.copytree(tmp_path / "run", stopped)
+    for left in ("summary.json", "weights.safetensors"):
+        (stopped / left).unlink(missing_ok=True)
+    shutil.rmtree(sorted((stopped / "checkpoints").iterdir())[-1])  # at the epoch's end before it
+    last = train(config, splits32, stopped, resume=True, progress=False)
+    assert last["steps"] == expected and weights(stopped) == weights(tmp_path / "run")
+
+
 def test_a_run_may_end_at_a_training_error_and_stays_ended_after_a_kill(splits32, tmp_path):
     config = small(splits32, stop_at_train_error=1.0)
     summary = train(config, splits32, tmp_path / "run", progress=False)
@@ -428,7 +452,7 @@ def test_a_state_that_cannot_be_this_runs_is_named_with_its_remedy(
         ({"image_size": 20}, "too small"),
         ({"preset": "paper/pink"}, "no variant 'pink'"),
         ({"preset": "resnet"}, "no preset 'resnet'"),
-        ({"width": -1.0}, "positive width"),
+        ({"width": -1.0}, "width is -1.0; it must be above 0"),
     ],
 )
 def test_options_that_cannot_work_leave_no_folder(splits, tmp_path, fields, said):

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import pickle
@@ -7,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet.data import sources
+from alexnet.data import sources, torchvision_sets
 from alexnet.data.listing import SAMPLE, File, Item, Stray
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.prepare import prepare
-from alexnet.errors import InputError
+from alexnet.errors import EnvironmentFault, InputError
 from tests.images import rejections
 
 
@@ -384,7 +385,8 @@ def test_torchvisions_files_are_opened_by_workers_alone(tmp_path, monkeypatch, c
     assert len(listing.splits["train"]) == 6 and {
         type(reference) for reference, _ in listing.splits["train"]
     } == {kind}
-    with pytest.raises(InputError, match=r"/.*: .*; mend or remove it, or --skip-bad"):
+    assert listing.classes == ["apple_pie", "waffles"]
+    with pytest.raises(InputError, match=r"/.*: .*; and \d more .*: mend or remove them"):
         prepare(source, out, size=4)
     pack = next(iter(open_splits(prepare(source, out, size=4, skip_bad=True)).values()))
     assert (
@@ -393,6 +395,81 @@ def test_torchvisions_files_are_opened_by_workers_alone(tmp_path, monkeypatch, c
     )
     rows = rejections(pack.path)
     assert len(rows) == 2 and set(rows.values()) == {"no image that Pillow can read"}
+
+
+def test_tiny_imagenet_by_other_editors(tmp_path):
+    tiny_imagenet(tmp_path)
+    for name in ("wnids.txt", "words.txt", "val/val_annotations.txt"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_bytes(("\ufeff" + text.replace("\n", "\r\n")).encode())
+    (tmp_path / "val" / "images" / "val_1.JPEG").unlink()
+    listing = sources.list_source(tmp_path)
+    assert listing.names == ["goldfish, Carassius auratus", "fire salamander"]
+    assert [len(images) for images in listing.splits.values()] == [2, 2]
+    assert strays(listing, "val") == {
+        "val/images/val_1.JPEG": "in val_annotations.txt, and not there"
+    }
+
+
+def test_torchvisions_numbered_classes_are_in_the_order_of_their_numbers(tmp_path):
+    class Numbered:
+        targets = [10, 2, 1, 10]
+
+        def __len__(self):
+            return 4
+
+    assert torchvision_sets._classes(Numbered()) == ([1, 2, 10], ["01", "02", "10"])
+
+
+def test_a_split_that_torchvision_cannot_read_is_not_left_out_in_silence(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    class Half(datasets.VisionDataset):
+        classes = ("a", "b")
+
+        def __init__(self, root, train=True):
+            super().__init__(root)
+            if not train:
+                raise error
+
+        def __len__(self):
+            return 0
+
+    monkeypatch.setattr(datasets, "Half", Half, raising=False)
+    error = OSError(errno.EIO, "Input/output error", "batch")
+    with pytest.raises(EnvironmentFault, match="cannot read batch: Input/output error"):
+        sources.list_source(f"torchvision:Half:{tmp_path}")
+    error = RuntimeError("corrupted")
+    listing = sources.list_source(f"torchvision:Half:{tmp_path}")
+    assert listing.notes == ["left out: test (corrupted)"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.ESTALE, errno.EIO])
+def test_a_folder_that_cannot_be_reached_is_no_class_without_images(tmp_path, monkeypatch, code):
+    for name in ("a/0.png", "b/0.png"):
+        image(tmp_path / name)
+    scandir = os.scandir
+
+    def failing(path):
+        if str(path).endswith("b"):
+            raise OSError(code, os.strerror(code), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(EnvironmentFault, match=f"cannot read .*b: {os.strerror(code)}; see that"):
+        sources.list_source(tmp_path)
+
+
+def test_links_into_a_folder_that_is_gone_are_not_left_out(tmp_path):
+    """As a network drive that is not there; a link to nothing in a folder that is there is bad."""
+    image(tmp_path / "drive" / "0.png")
+    image(tmp_path / "source" / "a" / "1.png")
+    (tmp_path / "source" / "a" / "0.png").symlink_to(tmp_path / "drive" / "0.png")
+    (tmp_path / "source" / "a" / "2.png").symlink_to(tmp_path / "drive" / "no.png")
+    assert len(sources.list_source(tmp_path / "source").splits["train"]) == 3
+    (tmp_path / "drive").rename(tmp_path / "away")
+    with pytest.raises(EnvironmentFault, match=r"cannot read .*a/0.png: No such file"):
+        sources.list_source(tmp_path / "source")
 
 
 def test_links_that_lead_in_circles(tmp_path):

@@ -13,9 +13,11 @@ may be unpacked. Names and formats: torchvision's `ImageNet`, and fuel's convert
 members with one name the last counts, as it does when an archive is unpacked.
 """
 
+import codecs
 import functools
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,12 +25,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from alexnet.data.formats import ARCHIVES, HEAD, is_image, kind_of
 from alexnet.data.listing import (
-    ENDINGS,
     HIDDEN,
     NO_ENDING,
     UNLABELED,
     Entries,
+    Finds,
     Images,
     Listing,
     Member,
@@ -36,7 +39,7 @@ from alexnet.data.listing import (
     class_names,
     few,
 )
-from alexnet.errors import InputError, needs
+from alexnet.errors import InputError, is_environments, needs
 
 LEADS_OUT = "a path that leads out of the archive"
 
@@ -104,6 +107,10 @@ def members(archive: Path, inside: Member | None = None) -> Iterator[tarfile.Tar
     name = inside.path if inside else str(archive)
     begin, size = (inside.offset, inside.size) if inside else (0, archive.stat().st_size)
     with archive.open("rb") as file:
+        file.seek(begin)
+        if (kind := kind_of(file.read(HEAD))) in ARCHIVES:
+            what = f"{name} is compressed ({kind}), and cannot be read in place"
+            raise InputError(f"{what}: decompress it, and keep the name that it has")
         file.seek(begin)  # which is where tarfile begins
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -126,11 +133,12 @@ def _images(archive: Path, label: int, inside: Member | None = None) -> Entries:
     for info in members(archive, inside):
         name = PurePosixPath(info.name)  # without "./"
         path = f"{inside.path if inside else archive}/{info.name}"
+        member = Member(path, str(archive), info.offset_data, info.size)
         faults = {
             "not a plain file in the archive": not info.isreg() or info.issparse(),
             LEADS_OUT: _leads_out(name),
             HIDDEN: name.name.startswith("."),
-            NO_ENDING: not name.name.lower().endswith(ENDINGS),
+            NO_ENDING: not info.isdir() and not is_image(name.name, member.head),
         }
         if info.isdir():
             continue
@@ -140,7 +148,7 @@ def _images(archive: Path, label: int, inside: Member | None = None) -> Entries:
         if earlier := images.get(str(name)):
             reason = "a later member of the archive has the same name"
             yield Stray(earlier.path, reason), label
-        images[str(name)] = Member(path, str(archive), info.offset_data, info.size)
+        images[str(name)] = member
     yield from ((images[name], label) for name in sorted(images))
 
 
@@ -161,7 +169,7 @@ def _classes(archive: Path) -> tuple[dict[str, Member], list[Stray]]:
         path, name = f"{archive}/{info.name}", PurePosixPath(info.name)
         if info.isdir():
             continue
-        if not info.isreg() or name.suffix != ".tar" or name.name.startswith("."):
+        if not info.isreg() or name.suffix.lower() != ".tar" or name.name.startswith("."):
             strays.append(Stray(path, "not an archive of a class"))
         elif _leads_out(name):
             strays.append(Stray(path, LEADS_OUT))
@@ -176,16 +184,19 @@ def _classes(archive: Path) -> tuple[dict[str, Member], list[Stray]]:
 
 def _all(
     archive: Path, classes: dict[str, Member], strays: list[Stray], replaced: dict[str, Member]
-) -> Entries:
+) -> Finds:
     yield from ((stray, -1) for stray in strays)
     for label, inside in enumerate(classes.values()):
         images = 0
-        for entry, _ in _images(archive, label, inside):
-            if isinstance(entry, Member):
-                entry, images = replaced.get(os.path.basename(entry.path), entry), images + 1
-            yield entry, label
+        try:
+            for entry, _ in _images(archive, label, inside):
+                if isinstance(entry, Member):
+                    entry, images = replaced.get(os.path.basename(entry.path), entry), images + 1
+                yield entry, label
+        except InputError as error:  # that counts where the class is taken
+            yield error, label
         if not images:
-            raise InputError(f"{inside.path} holds no images: fetch it again")
+            yield InputError(f"{inside.path} holds no images: fetch it again"), label
 
 
 # --- one archive of all classes -------------------------------------------------------------------
@@ -225,9 +236,10 @@ def ilsvrc(root: Path) -> Listing:
     for split, files in (("val", [release.val]), ("test", release.test)):
         for file in [name for name in files if (root / name).is_file()][:1]:
             truth = _truth(root, release, split, file)
-            labels = None if truth is None else _labels(truth.split(), wnids, label, file)
-            find = functools.partial(_numbered, root / file, labels, patches.get(split, {}))
-            splits[split] = Images(root, find, labeled=labels is not None)
+            given = None if truth is None else truth.removeprefix(codecs.BOM_UTF8).split()
+            labels = None if given is None else _labels(given, wnids, label, file)
+            numbered = functools.partial(_numbered, root / file, labels, patches.get(split, {}))
+            splits[split] = Images(root, numbered, labeled=labels is not None)
     number = {wnid: number for number, wnid in wnids.items()}
     names, numbers = [words[name] for name in classes], [number[name] for name in classes]
     return Listing(release.title, root, list(classes), names, splits, [], numbers)
@@ -304,7 +316,7 @@ def _devkit(root: Path, release: Release, name: str) -> bytes:
     if unpacked.is_file():
         return unpacked.read_bytes()
     try:
-        with tarfile.open(kit, "r:gz") as tar:
+        with tarfile.open(kit, "r:*") as tar:
             for info in tar:
                 if info.isreg() and PurePosixPath(info.name).parts[-2:] == ("data", name):
                     file = tar.extractfile(info)
@@ -312,7 +324,9 @@ def _devkit(root: Path, release: Release, name: str) -> bytes:
                     return file.read()
     except FileNotFoundError:
         raise InputError(f"{root} lacks {release.devkit}, which says the classes: add it") from None
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        if is_environments(error):
+            raise
         raise InputError(f"{kit} is a damaged archive ({error}): fetch it again") from None
     raise InputError(f"{kit} holds no data/{name}: fetch it again")
 

@@ -8,6 +8,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,12 +31,14 @@ class Target:
         native: Images must have this size already.
         encoding: "raw" or "jpeg".
         step: Images of a chunk, at most 256.
+        megapixels: The most that an image may have.
     """
 
     size: int
     native: bool
     encoding: str
     step: int
+    megapixels: int
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Chunk:
     """What became of a piece.
 
     Args:
-        images: uint8 (n, S, S, 3); none where there are JPEG files and no shelf.
+        images: uint8 (n, S, S, 3); none where they are on the shelf, or files.
         rejected: What was left out, in order, with the reason.
         labels: Of the n images.
         moments: Of the n images.
@@ -66,20 +69,23 @@ class Chunk:
 
 class Shelf:
     """Memory that this process shares with its workers, in slots for a chunk's pixels each: a pipe
-    would copy them four times. Where the system offers none, `slots` is empty and pixels go
-    through the pipe."""
+    would copy them four times. Where the system offers none, to this process or to a worker, pixels
+    go through the pipe."""
 
     def __init__(self, target: Target, slots: int):
         self.shape = (slots, target.step, target.size, target.size, 3)
         self.slots: deque[int] = deque()
         self.path = ""
-        if slots and hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
+        with suppress(OSError, AttributeError):  # sandboxes refuse, other systems have none
+            if not slots:
+                return
             descriptor = os.memfd_create("alexnet-prepare")
-            os.ftruncate(descriptor, math.prod(self.shape))
-            self.slots.extend(range(slots))
-            self.path = f"/proc/{os.getpid()}/fd/{descriptor}"
-            self.pixels = _pixels(self.path).reshape(self.shape)
             weakref.finalize(self, os.close, descriptor)
+            os.ftruncate(descriptor, math.prod(self.shape))
+            path = f"/proc/{os.getpid()}/fd/{descriptor}"
+            self.pixels = _pixels(path).reshape(self.shape)
+            self.path = path
+            self.slots.extend(range(slots))
 
 
 def _pixels(path: str) -> np.ndarray:
@@ -87,7 +93,12 @@ def _pixels(path: str) -> np.ndarray:
         return np.frombuffer(mmap.mmap(file.fileno(), 0), np.uint8)
 
 
-_in_worker = functools.cache(_pixels)  # it has one parent and sees one shelf in its life
+@functools.cache  # a worker has one parent and sees one shelf in its life
+def _in_worker(path: str) -> np.ndarray | None:
+    try:
+        return _pixels(path)
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,7 @@ def prepared(
                     one = Chunk(np.empty((0, target.size, target.size, 3), np.uint8), rejected)
                 yield one
         else:
-            if slot is not None:
+            if slot is not None and not len(result.images):
                 result.images = shelf.pixels[slot, : len(result.labels)]
             yield result
         if slot is not None:
@@ -132,17 +143,18 @@ def make_chunk(piece: Piece, target: Target) -> Chunk:
     """Prepare the images of a piece; in a worker."""
     Image.preinit()  # loads the common formats, which would count as the first image's time
     shape = (len(piece.entries), target.size, target.size, 3)
-    if piece.slot is None:
+    shelf = None if piece.slot is None else _in_worker(piece.path)
+    if piece.slot is None or shelf is None:
         pixels = np.empty(shape, np.uint8)
     else:
         begin = piece.slot * target.step * math.prod(shape[1:])
-        pixels = _in_worker(piece.path)[begin : begin + math.prod(shape)].reshape(shape)
+        pixels = shelf[begin : begin + math.prod(shape)].reshape(shape)
     chunk = Chunk(pixels[:0], files=[] if target.encoding == "jpeg" else None)
     for entry, label in piece.entries:
         if isinstance(entry, Stray):
             chunk.rejected.append((entry, entry.reason))
             continue
-        image = decode.read(entry, None if target.native else target.size)
+        image = decode.read(entry, None if target.native else target.size, target.megapixels)
         if isinstance(image, str):
             chunk.rejected.append((entry, image))
             continue
@@ -159,6 +171,6 @@ def make_chunk(piece: Piece, target: Target) -> Chunk:
     chunk.moments = Moments.of(images)
     # 16 bits hold the sum of at most 256 images, in a quarter of the bytes to send.
     chunk.moments.total = chunk.moments.total.astype(np.uint16)
-    if piece.slot is None and chunk.files is None:
+    if shelf is None and chunk.files is None:
         chunk.images = images
     return chunk

@@ -11,23 +11,29 @@ Color: everything becomes 8-bit RGB. Gray is repeated, palettes are looked up, C
 upper eight bits, an animation gives its first frame. Orientation tags and color profiles are
 ignored: an image is as its rows are stored, as it was for the readers of 2012.
 
-Formats: `listing.FORMATS`, whatever a file's ending says; others that Pillow knows are rejected.
+Formats: `formats.FORMATS`, whatever a file's ending says; others that Pillow knows are rejected.
 
 Encoding: "raw" keeps these pixels; "jpeg" keeps a JPEG file of them (quality 90, colors at half
 resolution), a tenth of the room, or the source's own file where that is an RGB JPEG of this size.
 """
 
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
+from math import ceil
 from typing import Any
 
 import numpy as np
 import PIL
 from PIL import ExifTags, Image, features
 
-from alexnet.data.listing import FORMATS, Reference
+from alexnet.data.formats import FORMATS, unreadable
+from alexnet.data.listing import Reference, fault
 
 MOST_PIXELS = 2**26  # of a scaled image before it is cropped
+MEGAPIXELS = 250  # of an image: phones make 200; a worker takes three bytes a pixel and more
 QUALITY = 90  # of JPEG files
 _INVERSE = {  # what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
@@ -36,20 +42,52 @@ _INVERSE = {  # what undoes each orientation
 }  # fmt: skip
 
 
-def read(reference: Reference, size: int | None = None) -> Image.Image | str:
-    """Read an image as RGB, fit to `size` where that is given; or say in words why it cannot be."""
-    with warnings.catch_warnings():
+def read(
+    reference: Reference, size: int | None = None, megapixels: int = MEGAPIXELS
+) -> Image.Image | str:
+    """Read an image as RGB.
+
+    Args:
+        reference: The image.
+        size: What it is fit to, in pixels of a side; None: it stays as it is.
+        megapixels: The most that an image may have.
+
+    Returns:
+        The image, or why it cannot be read, in words.
+
+    Raises:
+        EnvironmentFault: It is not the image that is at fault, see `listing.fault`.
+    """
+    with warnings.catch_warnings(), _limit(megapixels):
         warnings.simplefilter("ignore")  # about odd metadata, which is ignored
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with reference.open() as image:
+                if (pixels := image.width * image.height) > megapixels * 1e6:
+                    return _too_large(pixels, megapixels)
                 rgb = to_rgb(_as_stored(image))
                 return rgb if size is None else fit(rgb, size)
         except PIL.UnidentifiedImageError:  # its message names the file, as ours does already
-            return "no image that Pillow can read"
+            return unreadable(reference.head())
+        except Image.DecompressionBombError as error:
+            return _too_large(int(re.findall(r"\d+", str(error))[0]), megapixels)
         except Exception as error:  # decoders fail in many ways on damaged bytes
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            return " ".join(reason.split())
+            return fault(error, reference.path)
+
+
+@contextmanager
+def _limit(megapixels: int) -> Iterator[None]:
+    """Pillow's own limit: it refuses images of twice as many, and speaks of an attack."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, megapixels * 10**6
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _too_large(pixels: int, megapixels: int) -> str:
+    most = ceil(pixels / 1e6)
+    what = f"{most:,} megapixels, more than {megapixels}: a decompression bomb"
+    return f"{what}, or else --max-megapixels {most} takes it"
 
 
 def _as_stored(image: Image.Image) -> Image.Image:

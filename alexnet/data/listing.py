@@ -1,12 +1,15 @@
 """A source of images, as the rest sees it: splits of references and labels, listed anew by every
 pass, so that fifteen million images take no more memory than ten."""
 
+import errno
 import functools
 import hashlib
 import os
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,13 +19,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from alexnet.errors import InputError
+from alexnet.data.formats import FORMATS, HEAD
+from alexnet.errors import EnvironmentFault, InputError, is_environments, printable, reason
+from alexnet.files import lines
 
-# Not EPS, say, for which Pillow would start a program.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-ENDINGS = (
-    ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm",
-)  # fmt: skip
 # reasons to leave something out
 HIDDEN, NO_ENDING = "hidden: its name begins with a dot", "no image by its ending"
 SAMPLE = 64  # images on which speed and size are estimated
@@ -43,9 +43,14 @@ class Reference:
         """The image, perhaps not yet decoded. Raises whatever a decoder may."""
         return Image.open(BytesIO(self.file() or b""), formats=FORMATS)
 
-    def stamp(self) -> str:
-        """Changes when the image does, as far as can be known without reading it."""
-        return ""
+    def head(self) -> bytes:
+        """The first bytes of its file, where it has one of its own."""
+        return (self.file() or b"")[:HEAD]
+
+    def stamp(self) -> tuple[str, float]:
+        """What changes when the image does, as far as can be known without reading it; and when
+        its file was written last, in seconds since 1970."""
+        return "", 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +59,70 @@ class File(Reference):
 
     def file(self) -> bytes:
         """The bytes of the file, read at once. Raises OSError where there is no such file."""
-        # Without O_NONBLOCK a pipe would keep its reader waiting for ever.
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError("not a regular file")
-            return _bytes(descriptor, status.st_size, 0)
-        finally:
-            os.close(descriptor)
+        with _opened(self.path) as descriptor:
+            return _bytes(descriptor, os.fstat(descriptor).st_size, 0)
 
-    def stamp(self) -> str:
+    def head(self) -> bytes:
+        with _opened(self.path) as descriptor:
+            return os.pread(descriptor, HEAD, 0)
+
+    def stamp(self) -> tuple[str, float]:
         try:
-            return str(os.path.getsize(self.path))
-        except OSError:
-            return "missing"
+            status = os.stat(self.path)
+        except OSError as error:
+            fault(error, self.path)
+            return "missing", 0.0
+        return str(status.st_size), status.st_mtime
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    # Without O_NONBLOCK a pipe would keep its reader waiting for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("not a regular file")
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _bytes(descriptor: int, size: int, offset: int) -> bytes:
     if size > MOST_BYTES:
-        raise OSError(f"{size} bytes, too many for an image")
+        raise OSError(f"{size / 1e6:,.0f} MB, more than the {MOST_BYTES / 1e6:,.0f} of an image")
     data = os.pread(descriptor, size, offset)
     while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
         data += more
+    if len(data) < size:  # than the system has just said
+        raise OSError(errno.EIO, f"it ends after {len(data)} of {size} bytes")
     return data
+
+
+def fault(error: Exception, path: str) -> str:
+    """Why the image at `path` cannot be read, in words, where that is the image's own fault.
+
+    Raises:
+        EnvironmentFault: It is the machine's, a disk's or a network's: no image is to blame.
+    """
+    if is_environments(error) and not _is_own(error, str(getattr(error, "filename", "") or path)):
+        raise EnvironmentFault(f"cannot read {path}: {reason(error)}") from None
+    return reason(error)
+
+
+def _is_own(error: Exception, path: str) -> bool:
+    """Whether a system call fails for what lies at `path`, and not for the way there: what is a
+    folder, a socket, a link to nothing, or may not be read."""
+    code = getattr(error, "errno", None)
+    try:
+        if code in (errno.ENOENT, errno.ELOOP) and os.path.islink(path):
+            # else its file comes and goes with the folder that is to hold it
+            return code == errno.ELOOP or (
+                not os.path.exists(path) and os.path.isdir(os.path.dirname(os.path.realpath(path)))
+            )
+        is_closed = code in (errno.EACCES, errno.EPERM) and not os.access(path, os.R_OK)
+        return code in (errno.EISDIR, errno.ENXIO) or (is_closed and bool(os.stat(path)))
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +134,8 @@ class Pixels(Reference):
     def open(self) -> Image.Image:
         return Image.fromarray(self.array)
 
-    def stamp(self) -> str:
-        return hashlib.sha256(self.array.tobytes()).hexdigest()
+    def stamp(self) -> tuple[str, float]:
+        return hashlib.sha256(self.array.tobytes()).hexdigest(), 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +166,13 @@ class Member(Reference):
     size: int
 
     def file(self) -> bytes:
-        data = _bytes(_descriptor(self.archive), self.size, self.offset)
-        if len(data) < self.size:
-            raise OSError("the archive ends within it")
-        return data
+        return _bytes(_descriptor(self.archive), self.size, self.offset)
 
-    def stamp(self) -> str:
-        return str(self.size)
+    def head(self) -> bytes:
+        return os.pread(_descriptor(self.archive), min(HEAD, self.size), self.offset)
+
+    def stamp(self) -> tuple[str, float]:
+        return str(self.size), os.fstat(_descriptor(self.archive)).st_mtime
 
 
 @functools.cache
@@ -144,6 +189,9 @@ class Stray:
 
 
 Entries = Iterator[tuple[Reference | Stray, int]]  # and labels; a stray's may be -1, of no class
+# The same, and what is wrong with a class: it counts where that class is taken. A label of None is
+# that of a class which is none of the source's.
+Finds = Iterator[tuple[Reference | Stray | InputError, int | None]]
 UNLABELED = -1  # all images of a split whose classes are unknown
 
 
@@ -154,6 +202,7 @@ class Survey:
     Args:
         count: Images.
         digest: SHA-256 over their paths below SOURCE, labels, and sizes in bytes.
+        newest: When the last of their files was written, in seconds since 1970.
         sample: Some of them, evenly spread.
         strays: How many.
         examples: Some of these.
@@ -161,6 +210,7 @@ class Survey:
 
     count: int
     digest: str
+    newest: float
     sample: list[tuple[Reference, int]]
     strays: int
     examples: list[str]
@@ -171,19 +221,26 @@ class Images:
 
     Args:
         root: SOURCE, which paths are given relative to.
-        find: Gives what there is, images and strays.
+        find: Gives what there is, images and strays, and what is wrong with a class.
         labeled: Whether the images' classes are known.
     """
 
-    def __init__(self, root: Path, find: Callable[[], Entries], labeled: bool = True):
+    def __init__(self, root: Path, find: Callable[[], Finds], labeled: bool = True):
         self.root, self._find, self.labeled = root, find, labeled
 
     def entries(self) -> Entries:
-        """Images and what lies among them."""
-        return self._find()
+        """Images and what lies among them.
+
+        Raises:
+            InputError: Something is wrong with a class.
+        """
+        for entry, label in self._find():
+            if isinstance(entry, InputError) or label is None:
+                raise entry if isinstance(entry, InputError) else TypeError(entry)
+            yield entry, label
 
     def __iter__(self) -> Iterator[tuple[Reference, int]]:
-        return ((entry, label) for entry, label in self._find() if not isinstance(entry, Stray))
+        return ((entry, label) for entry, label in self.entries() if not isinstance(entry, Stray))
 
     def __len__(self) -> int:
         return self.survey.count
@@ -194,34 +251,36 @@ class Images:
 
     @functools.cached_property
     def survey(self) -> Survey:
-        digest, count, step, strays = hashlib.sha256(), 0, 1, 0
+        digest, count, step, strays, newest = hashlib.sha256(), 0, 1, 0, 0.0
         sample, examples = list[tuple[Reference, int]](), list[str]()
-        bar = {"desc": f"listing {self.root.name}", "unit": " images", "delay": 3}
-        for entry, label in tqdm(self._find(), leave=False, disable=None, **bar):
+        bar = {"desc": f"listing {printable(self.root.name)}", "unit": " images", "delay": 3}
+        for entry, label in tqdm(self.entries(), leave=False, disable=None, **bar):
             if isinstance(entry, Stray):
                 strays += 1
                 examples += [self.below(entry)] * (len(examples) < 3)
                 continue
-            line = f"{self.below(entry)}\t{label}\t{entry.stamp()}\n"
+            stamp, written = entry.stamp()
+            newest = max(newest, written)
+            line = f"{self.below(entry)}\t{label}\t{stamp}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
             if count % step == 0:
                 sample.append((entry, label))
                 if len(sample) == 2 * SAMPLE:
                     sample, step = sample[::2], 2 * step
             count += 1
-        return Survey(count, digest.hexdigest(), sample, strays, examples)
+        return Survey(count, digest.hexdigest(), newest, sample, strays, examples)
 
-    def only(self, labels: dict[int, int], limit: int | None) -> "Images":
+    def only(self, labels: dict[int, int], limit: int | None, is_all: bool) -> "Images":
         """A part: those whose label is a key of `labels`, relabeled, and of each class the first
-        `limit`."""
+        `limit`. `is_all`: the labels are those of all classes."""
 
-        def find() -> Entries:
+        def find() -> Finds:
             seen: Counter[int] = Counter()
             for entry, label in self._find():
-                if label == -1:
+                if label == -1 or (label is None and is_all):
                     yield entry, label
                 elif label in labels and (limit is None or seen[label] < limit):
-                    seen[label] += not isinstance(entry, Stray)
+                    seen[label] += isinstance(entry, Reference)
                     yield entry, labels[label]
 
         return Images(self.root, find)
@@ -260,17 +319,28 @@ class Listing:
                 raise InputError(f"classes {classes}: {self.root} has {len(self.classes)}")
             chosen = self.classes[:classes]
         else:
-            chosen = sorted(set(self.classes if classes is None else classes))
+            named = self.classes if classes is None else classes
+            chosen = sorted({normal(name) for name in named})
         place = {name: i for i, name in enumerate(self.classes)}
         if unknown := [name for name in chosen if name not in place]:
             raise InputError(f"{self.root} has no class {few(unknown)}; it has {few(self.classes)}")
         labels = {place[name]: i for i, name in enumerate(chosen)}
-        parts = {split: i.only(labels, limit) for split, i in self.splits.items() if i.labeled}
+        parts = {
+            split: images.only(labels, limit, classes is None)
+            for split, images in self.splits.items()
+            if images.labeled
+        }
         why = "its images have no labels, of which to take a part"
         notes = [f"left out: {split} ({why})" for split in self.splits if split not in parts]
         names = [self.names[label] for label in labels]
         numbers = [self.numbers[label] for label in labels] if self.numbers else None
         return Listing(self.layout, self.root, chosen, names, parts, self.notes + notes, numbers)
+
+
+def normal(name: str) -> str:
+    """The name of a class in one of the ways that Unicode has to write it (NFC): macOS takes
+    another one for names of files than keyboards do."""
+    return unicodedata.normalize("NFC", name)
 
 
 def class_names(root: Path, classes: list[str]) -> list[str]:
@@ -280,14 +350,9 @@ def class_names(root: Path, classes: list[str]) -> list[str]:
     # n01440764<TAB>tench, Tinca tinca; n01440764 tench, Tinca tinca
     for file, mark in (("words.txt", "\t"), ("synset_words.txt", " ")):
         if (root / file).is_file():
-            words |= dict(line.split(mark, 1) for line in lines(root / file) if mark in line)
+            pairs = (line.split(mark, 1) for line in lines(root / file) if mark in line)
+            words |= {normal(name): text.strip() for name, text in pairs}
     return [words.get(name, name.replace("_", " ")) for name in classes]
-
-
-def lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return [line for line in text.splitlines() if line.strip()]
 
 
 def few(names: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from alexnet.data import decode
-from alexnet.errors import InputError
+from alexnet.errors import EnvironmentFault, InputError, is_environments, reason
 from alexnet.files import file_digest
 
 VERSIONS = {"raw": 1, "jpeg": 2}  # of the format, by encoding
@@ -93,8 +93,11 @@ class Pack:
             if inside := _splits_in(path):
                 packs = ", ".join(str(path / name) for name in inside)
                 raise InputError(f"{path} is a folder of packs: name one of them, {packs}")
-            what = "is not a pack" if path.exists() else "does not exist"
-            raise InputError(f"{path} {what}: make one with `alexnet prepare SOURCE {path}`")
+            if path.exists():
+                what = f"{path} is not a pack: make one of its images"
+                raise InputError(f"{what} with `alexnet prepare {path} PACK`, or name one")
+            what = f"{path} does not exist"
+            raise InputError(f"{what}: make one with `alexnet prepare SOURCE {path}`")
         version = manifest.get("version")
         if version != VERSIONS.get(str(manifest.get("encoding", "raw")), -1):
             known = " and ".join(f"{number} ({encoding})" for encoding, number in VERSIONS.items())
@@ -112,8 +115,10 @@ class Pack:
         except InputError:
             raise
         except Exception as error:  # numpy reads headers as Python: one bit fails in many ways
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path} is a damaged pack ({reason}): {AGAIN}") from None
+            what = f"({reason(error)})"
+            if is_environments(error) and not isinstance(error, FileNotFoundError):
+                raise EnvironmentFault(f"cannot read the pack {path} {what}") from None
+            raise InputError(f"{path} is a damaged pack {what}: {AGAIN}") from None
         return pack
 
     def _is_sound(self) -> bool:
@@ -262,10 +267,16 @@ def held_out(splits: dict[str, Pack], who: str) -> str:
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest of the pack at `path`, or None where there is no pack."""
+    """The manifest of the pack at `path`, or None where there is no pack.
+
+    Raises:
+        EnvironmentFault: The disk or the network does not say.
+    """
     try:
         manifest = json.loads((path / "manifest.json").read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError as error:
+        raise EnvironmentFault(f"cannot read the pack {path} ({reason(error)})") from None
     is_ours = isinstance(manifest, dict) and manifest.get("format") == "alexnet pack"
     return manifest if is_ours else None

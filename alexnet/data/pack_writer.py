@@ -7,6 +7,7 @@ holds what belongs to its finished shards and is kept in memory: labels, lengths
 import csv
 import json
 import os
+import shutil
 from array import array
 from collections.abc import Sequence
 from io import BytesIO
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from alexnet.data.moments import Moments
-from alexnet.data.pack import CHECKPOINT, VERSIONS
+from alexnet.data.pack import CHECKPOINT, VERSIONS, Pack
+from alexnet.errors import is_environments, reason, say
 from alexnet.files import file_digest, flush, write_whole
 
 SHARD_BYTES = 2**30
@@ -210,6 +212,24 @@ class PackWriter:
         } | ({} if numbers is None else {"numbers": list(numbers)})  # fmt: skip
         write_whole(self.folder / "manifest.json", _json(manifest), durable=True)
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def resumed(place: Path, size: int, encoding: str) -> PackWriter | None:
+    """A writer that goes on in `place` from the last checkpoint, if that is whole; None where the
+    pack is finished."""
+    place.mkdir(exist_ok=True)
+    try:
+        if (place / "manifest.json").exists():
+            Pack.open(place)
+            (place / CHECKPOINT).unlink(missing_ok=True)
+            return None
+        return PackWriter(place, size, encoding)
+    except Exception as error:  # damage shows itself in many ways
+        if is_environments(error) and not isinstance(error, FileNotFoundError):
+            raise  # what it holds is kept
+        say(f"{place} was left damaged ({reason(error)}): it is begun anew")
+    shutil.rmtree(place)
+    return resumed(place, size, encoding)
 
 
 def _json(value: Any) -> bytes:

@@ -1,7 +1,8 @@
 """Where a pack grows: `.<out>.partial` beside its own folder, from which a later process goes on.
 
     lock        held by the process that works in it
-    job.json    what the pack is made of: no other work goes on with it
+    job.json    what the pack is made of: no other work goes on with it, and a split whose images
+                were changed is begun anew
     pack/       the pack, or folder of packs, with its writers' checkpoints
 
 The pack appears under its own name when it is whole.
@@ -9,14 +10,13 @@ The pack appears under its own name when it is whole.
 
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from alexnet.data.pack import CHECKPOINT, open_splits, read_manifest
-from alexnet.errors import InputError
+from alexnet.data.pack import CHECKPOINT, SPLITS, open_splits, read_manifest
+from alexnet.errors import EnvironmentFault, InputError, say
 from alexnet.files import Locked, explained, lock, write_whole
 
 
@@ -33,13 +33,17 @@ def is_done(out: Path, origin: dict[str, Any], options: dict[str, Any]) -> bool:
     manifests = {split: read_manifest(place_of(out, split, origin)) for split in origin}
     made_of = {split: (m["source"], m["options"]) for split, m in manifests.items() if m}
     if made_of != {split: (source, options) for split, source in origin.items()}:
-        what = f"{out} exists already, and is not this source's pack with these options"
-        raise InputError(f"{what}: remove it or choose another name")
+        what, remedy = f"{out} exists already, and is no pack", "choose another name"
+        if read_manifest(out) or any(read_manifest(out / split) for split in SPLITS):
+            what = f"{out} exists already, and is not this source's pack with these options"
+            remedy = f"remove it or {remedy}"
+        raise InputError(f"{what}: {remedy}")
     try:
         open_splits(out)
+    except EnvironmentFault:
+        raise
     except InputError as error:
         raise InputError(f"{out} is there, and of no use: {error}") from None
-    print(f"{out} is prepared already, from the same images with the same options", file=sys.stderr)
     return True
 
 
@@ -49,9 +53,14 @@ def place_of(out: Path, split: str, splits: dict[str, Any]) -> Path:
 
 
 @contextmanager
-def partial_folder(out: Path, identity: dict[str, Any]) -> Iterator[Path]:
+def partial_folder(out: Path, work_on: dict[str, Any], images: dict[str, Any]) -> Iterator[Path]:
     """Give the folder in which `out` grows, to one process at a time: that of an earlier process,
     if it did the same work, else a new one. It stays when the block fails after a checkpoint.
+
+    Args:
+        out: The pack.
+        work_on: What must be the same for all of it: source, options, versions.
+        images: What must be the same for each split. A split that was changed is begun anew.
 
     Raises:
         InputError: It holds a part of something else, is in use, or cannot be written.
@@ -63,26 +72,39 @@ def partial_folder(out: Path, identity: dict[str, Any]) -> Iterator[Path]:
                 work.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(lock(work / "lock", wait=False))
                 stack.callback(_forget_unless_kept, work)
-                _begin(work, out, identity)
+                _begin(work, out, work_on, images)
         except Locked:
             raise InputError(f"another process is preparing {out}: wait for it") from None
         yield work / "pack"
 
 
-def _begin(work: Path, out: Path, identity: dict[str, Any]) -> None:
-    """Make the folder `work` fit for `identity`, and keep what it holds of that."""
-    record, texts = work / "job.json", [json.dumps(identity, sort_keys=True)]
-    if identity["options"]["skip_bad"]:  # until now, there was nothing to skip
-        strict = identity | {"options": identity["options"] | {"skip_bad": False}}
-        texts.append(json.dumps(strict, sort_keys=True))
+def _begin(work: Path, out: Path, work_on: dict[str, Any], images: dict[str, Any]) -> None:
+    """Make the folder `work` fit for this work, and keep what it holds of that."""
+    record, known = work / "job.json", [work_on]
+    if work_on["options"]["skip_bad"]:  # until now, there was nothing to skip
+        known.append(work_on | {"options": work_on["options"] | {"skip_bad": False}})
     if not _has_checkpoint(work):
         shutil.rmtree(work / "pack", ignore_errors=True)
-        (work / "pack").mkdir()
-    elif not (record.is_file() and record.read_text() in texts):
-        what = "made of other images, with other options, or by other decoders"
-        remedy = "give those again to go on with it, remove it, or choose another name"
-        raise InputError(f"{work} holds a part of {out} that was {what}: {remedy}")
-    write_whole(record, texts[0])
+    else:
+        before = _read(record)
+        if before.get("work") not in known:
+            what = "made of other images, with other options, or by other decoders"
+            remedy = "give those again to go on with it, remove it, or choose another name"
+            raise InputError(f"{work} holds a part of {out} that was {what}: {remedy}")
+        for split in images:
+            place = place_of(work / "pack", split, images)
+            if before["images"][split] != images[split] and place.exists():
+                shutil.rmtree(place)
+                say(f"{out}: images of {split} were changed meanwhile: it is begun anew")
+    (work / "pack").mkdir(exist_ok=True)
+    write_whole(record, json.dumps({"work": work_on, "images": images}, sort_keys=True))
+
+
+def _read(record: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(record.read_text()))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def _forget_unless_kept(work: Path) -> None:

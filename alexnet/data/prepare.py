@@ -7,30 +7,33 @@ pass sums up the mean image (section 2) and the covariance of the colors (sectio
 import errno
 import functools
 import itertools
+import math
 import os
-import shutil
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm import tqdm
 
-from alexnet.data.chunks import Entry, Piece, Shelf, Target, make_chunk, prepared
-from alexnet.data.decode import QUALITY, decoders, read
-from alexnet.data.listing import Listing, Stray, few
-from alexnet.data.pack import CHECKPOINT, VERSIONS, Pack
-from alexnet.data.pack_writer import PackWriter
+from alexnet.data import hold_out as held
+from alexnet.data.changes import changes
+from alexnet.data.chunks import Chunk, Entry, Piece, Shelf, Target, make_chunk, prepared
+from alexnet.data.decode import MEGAPIXELS, QUALITY, decoders, read
+from alexnet.data.listing import Images, Listing, Stray, few
+from alexnet.data.pack import VERSIONS, Pack
+from alexnet.data.pack_writer import PackWriter, resumed
 from alexnet.data.partial import is_done, partial_folder, place_of
 from alexnet.data.sources import list_source
-from alexnet.errors import InputError
-from alexnet.files import explained, temporary_folder
+from alexnet.errors import EnvironmentFault, InputError, printable, reason, say
+from alexnet.files import explained, free_bytes, temporary_folder
+from alexnet.keys import key
 from alexnet.processes import Crashed, OrderedMap, cores, in_flight, process_pool
-from alexnet.tables import duration
+from alexnet.tables import duration, in_bytes
 
 CHUNK_BYTES = 2**23
 NATIVE: Literal["native"] = "native"
+ALREADY = "{} is prepared already, from the same images with the same options"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -44,6 +47,8 @@ def prepare(
     encoding: str = "raw",
     classes: Sequence[str] | int | None = None,
     limit: int | None = None,
+    hold_out: held.Rule | None = None,
+    max_megapixels: int | None = None,
 ) -> Path:
     """Make the pack `out` from the images of `source`; a folder of packs, if it has several splits.
 
@@ -57,28 +62,36 @@ def prepare(
             "pictographs": the embedded data set.
         out: The pack's folder.
         size: Pixels of a side; or "native": the images are square and of one size, and stay so.
-        skip_bad: Leave unreadable images out and list them in rejected.csv, instead of stopping at
-            the first.
+        skip_bad: Leave unreadable images out and list them in rejected.csv. Else all of them are
+            named at the end, and there is no pack.
         workers: Processes; by default as many as there are cores, one for few images. The pack does
-            not depend on it. They are spawned (a single one too with skip_bad, for a decoder may
-            crash): a script that calls this needs `if __name__ == "__main__":`.
+            not depend on it. They are spawned; a single one too with skip_bad, for a decoder may
+            crash.
         encoding: "raw" or "jpeg", see `alexnet.data.decode`.
         classes: A part of the source: the first so many classes, or those named.
         limit: Images of each class in each split, at most.
+        hold_out: Splits to make of others, see `alexnet.data.hold_out`.
+        max_megapixels: The most that an image may have; by default `decode.MEGAPIXELS`.
 
     Returns:
         The path of the pack.
 
     Raises:
         InputError: Whatever is wrong with `source`, `out`, an image, or the room on the disk.
+        EnvironmentFault: A disk, the network, memory or a worker failed. No image is left out for
+            that; the same call goes on where this one was.
     """
     out = Path(out)
-    options = _options(size, skip_bad, workers, encoding, classes, limit)
+    options = _options(size, skip_bad, workers, encoding, classes, limit, max_megapixels)
+    if hold_out is not None:
+        options["hold_out"] = dict(hold_out)
     if str(source) == "pictographs":
         return _prepare_pictographs(out, options, workers)
     listing = list_source(source, classes, limit)
-    root = listing.root.resolve()
-    if out.resolve().is_relative_to(root):
+    if hold_out is not None:
+        listing = held.hold_out(listing, hold_out)
+    root, whole = listing.root.resolve(), Path(source).resolve()
+    if any(out.resolve().is_relative_to(place) for place in (root, whole)):
         raise InputError(f"{out} lies in {source}, among the images: choose a place outside")
     origin = {
         split: {"layout": listing.layout, "name": root.name, "sha256": images.survey.digest}
@@ -94,6 +107,7 @@ def _options(
     encoding: str,
     classes: Sequence[str] | int | None,
     limit: int | None,
+    max_megapixels: int | None,
 ) -> dict[str, Any]:
     """The options that the pack depends on, as its manifest has them.
 
@@ -105,6 +119,8 @@ def _options(
         or (isinstance(size, int) and 1 <= size <= 4096),
         f"workers {workers}: give 1 or more": workers is None or workers >= 1,
         f"limit {limit}: give 1 or more": limit is None or limit >= 1,
+        f"max_megapixels {max_megapixels}: give 1 or more": max_megapixels is None
+        or max_megapixels >= 1,
         f"encoding {encoding}: give {' or '.join(VERSIONS)}": encoding in VERSIONS,
         "classes: name at least one": isinstance(classes, int | None) or len(classes),
     }
@@ -117,6 +133,8 @@ def _options(
         options["classes"] = classes if isinstance(classes, int) else list(classes)
     if limit is not None:
         options["limit"] = limit
+    if max_megapixels is not None:
+        options["max_megapixels"] = max_megapixels
     return options
 
 
@@ -126,10 +144,13 @@ def _prepare_pictographs(out: Path, options: dict[str, Any], workers: int | None
     size = options["size"]
     if size == NATIVE:
         raise InputError("pictographs come in many sizes: give --size a number, not native")
+    if "hold_out" in options:
+        raise InputError("pictographs come with splits of their own: hold none out")
     one = {"layout": "pictographs", "name": "pictographs", "recipe": pictographs.RECIPE}
     origin = dict.fromkeys(pictographs.SPLITS, one)
     options = options | {"skip_bad": False}
     if is_done(out, origin, options):
+        say(ALREADY.format(out))
         return out
     with temporary_folder(out, "images") as folder:
         pictographs.write(folder / "pictographs", size=size, workers=workers)
@@ -145,17 +166,29 @@ def _prepare(
     workers: int | None,
 ) -> Path:
     for note in listing.notes:
-        print(note, file=sys.stderr)
+        say(note)
     if is_done(out, origin, options):
+        preparation = _Preparation(listing, out, origin, options, workers)
+        preparation.compare()
+        say(ALREADY.format(out))
         return out
     preparation = _Preparation(listing, out, origin, options, workers)
     # What a partial pack must have been made of for this one to go on from it.
-    identity = {"origin": origin, "options": options, "decoders": decoders(), "versions": VERSIONS}
+    about = ("layout", "name", "recipe")
+    sources = {split: [source.get(name) for name in about] for split, source in origin.items()}
+    work_on = {"source": sources, "options": options, "decoders": decoders(), "versions": VERSIONS}
+    classes = key([listing.classes, listing.names, listing.numbers])
+    made_of = {split: images.survey for split, images in listing.splits.items()}
+    images: dict[str, list[Any]] = {
+        split: [one.digest, one.newest, classes] for split, one in made_of.items()
+    }
+    if "recipe" in next(iter(origin.values())):  # drawn anew at other times, and the same
+        images = {split: [classes] for split in images}
     cannot = f"cannot make {out}", "choose another name"
     if out.is_dir():
         with explained(*cannot):
             out.rmdir()  # it is empty, and perhaps cannot be replaced: the working folder, say
-    with partial_folder(out, identity) as folder:
+    with partial_folder(out, work_on, images) as folder:
         preparation.run(folder)
         with explained(*cannot):  # something was made in the meantime
             os.replace(folder, out)
@@ -175,34 +208,40 @@ class _Preparation:
     ):
         self.listing, self.out, self.origin, self.options = listing, out, origin, options
         native, encoding = options["size"] == NATIVE, options.get("encoding", "raw")
-        size = _native_size(listing) if native else options["size"]
+        self.megapixels = options.get("max_megapixels", MEGAPIXELS)
+        size = _native_size(listing, self.megapixels) if native else options["size"]
         step = max(1, min(256, CHUNK_BYTES // (3 * size**2)))
-        self.target = Target(size, native, encoding, step)
+        self.target = Target(size, native, encoding, step, self.megapixels)
         self.counts = {split: images.survey.count for split, images in listing.splits.items()}
         self.total = sum(self.counts.values())
         # Starting a process takes as long as some hundred images.
         self.workers = workers or min(cores(), self.total // 1024 + 1)
+        # A decoder that crashes must not take this process with it.
+        self.isolated = self.workers > 1 or options["skip_bad"]
         self.done = self.kept = 0  # images: until now, and those that the next call would find done
+        self.bad: list[str] = []  # images that cannot be read, with the reasons
 
     def run(self, folder: Path) -> None:
         """Write the packs into `folder`."""
-        # A decoder that crashes must not take this process with it.
-        isolated = self.workers > 1 or self.options["skip_bad"]
-        title = f"preparing {self.out.name}"
+        title = f"preparing {printable(self.out.name)}"
         self.bar = tqdm(total=self.total, unit=" images", desc=title, disable=None)
         try:
             writers = self._open(folder)
-            with self.bar, process_pool(self.workers, isolated) as ordered_map:
-                shelf = Shelf(self.target, in_flight(self.workers) if isolated else 0)
+            with self.bar, process_pool(self.workers, self.isolated) as ordered_map:
+                shelf = Shelf(self.target, in_flight(self.workers) if self.isolated else 0)
                 self._forecast(folder, ordered_map)
                 for split, writer in writers.items():
                     self._fill(split, writer, ordered_map, shelf)
-                    self._finish(split, writer)
-                    self.kept = self.done
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            full = f"the disk is full ({error.strerror}) after {self.done:,} of {self.total:,}"
+                    if not self.bad:
+                        self._finish(split, writer)
+                        self.kept = self.done
+            self._refuse_bad()
+        except (OSError, MemoryError, EnvironmentFault) as error:
+            if getattr(error, "errno", None) not in FULL:
+                path = getattr(error, "filename", None)
+                where = f"cannot read or write {path}: " if path else ""
+                raise EnvironmentFault(f"{where}{reason(error)}; {self._kept()}") from None
+            full = f"the disk is full ({reason(error)}) after {self.done:,} of {self.total:,}"
             raise InputError(f"{full} images; {self._kept()}: make room first") from None
         except KeyboardInterrupt as stop:
             stop.args = (f"stopped; {self._kept()}",)
@@ -221,13 +260,16 @@ class _Preparation:
     def _open(self, folder: Path) -> dict[str, PackWriter]:
         """The writers of the splits that are not finished."""
         places = {split: place_of(folder, split, self.counts) for split in self.counts}
-        writers = {split: _writer(place, self.target) for split, place in places.items()}
+        writers = {
+            split: resumed(place, self.target.size, self.target.encoding)
+            for split, place in places.items()
+        }
         for split, writer in writers.items():
             self._advance((writer.note or 0) if writer else self.counts[split])
         self.kept = self.done
         if self.done:
             done = f"{self.done:,} of {self.total:,} images are done"
-            print(f"going on with {self.out}, of which {done}", file=sys.stderr)
+            say(f"going on with {self.out}, of which {done}")
         return {split: writer for split, writer in writers.items() if writer}
 
     def _forecast(self, folder: Path, ordered_map: OrderedMap) -> None:
@@ -250,39 +292,78 @@ class _Preparation:
             seconds = (time.monotonic() - began) / len(sample) * left / self.workers
             if not isinstance(chunk, Crashed) and chunk.files:
                 each = sum(map(len, chunk.files)) / len(chunk.files)
-        needed, free = each * left + 2**20, shutil.disk_usage(folder).free
+        needed, free = each * left + 2**20, free_bytes(folder)
         if needed > free:
-            what = f"{self.out} needs {_bytes(needed)} more, and the disk has {_bytes(free)} left"
+            room = f"the disk has {in_bytes(free)} left"
+            what = f"{self.out} needs {in_bytes(needed)} more, and {room}"
             remedy = "make room, choose another place, or take less by --limit or --classes"
             raise InputError(f"{what}: {remedy}{'' if jpeg else ', or --encoding jpeg'}")
         if left >= 1000:
+            of = f" of {in_bytes(free)} free" if free < math.inf else ""
             workers = f"{self.workers} worker{'s' * (self.workers > 1)}"
-            what = f"{self.out}: {left:,} images, {_bytes(needed)} of {_bytes(free)} free"
-            print(f"{what}, about {duration(seconds)} with {workers}", file=sys.stderr)
+            what = f"{self.out}: {left:,} images, {in_bytes(needed)}{of}"
+            say(f"{what}, about {duration(seconds)} with {workers}")
 
     def _fill(self, split: str, writer: PackWriter, ordered_map: OrderedMap, shelf: Shelf) -> None:
-        """Write a split's images, but those that its last checkpoint holds."""
+        """Write a split's images, but those that its last checkpoint holds. After an image that
+        cannot be read, and must be, the others are only looked at."""
         images, count = self.listing.splits[split], writer.note or 0
         remaining = itertools.islice(images.entries(), len(writer.labels) + writer.rejected, None)
-        for chunk in prepared(remaining, self.target, ordered_map, shelf):
-            for entry, reason in chunk.rejected:
-                if not isinstance(entry, Stray) and not self.options["skip_bad"]:
-                    raise InputError(f"{entry.path}: {reason}; mend or remove it, or --skip-bad")
-                writer.reject(images.below(entry), reason)
+        chunks = prepared(remaining, self.target, ordered_map, shelf)
+        while (chunk := self._next(chunks, writer, count)) is not None:
+            if not self.options["skip_bad"]:
+                bad = (pair for pair in chunk.rejected if not isinstance(pair[0], Stray))
+                self.bad += [printable(f"{entry.path}: {why}") for entry, why in bad]
             if chunk.misfit:
                 size = f"{self.target.size}x{self.target.size}"
                 raise InputError(f"{chunk.misfit}, not {size} as the first: give --size a number")
-            is_finished = bool(chunk.labels) and writer.append(
-                chunk.images, chunk.labels, chunk.moments, chunk.files
-            )
+            is_time = not self.bad and self._write(chunk, images, writer)
             count += chunk.count
             self._advance(chunk.count)
-            if is_finished:
+            if is_time:
                 writer.checkpoint(count)
                 self.kept = self.done
         if count != self.counts[split]:
             what = f"{self.counts[split]} images in {split}, then {count}: start again"
             raise InputError(f"{self.listing.root} changed meanwhile, {what}")
+
+    def _next(self, chunks: Iterator[Chunk], writer: PackWriter, count: int) -> Chunk | None:
+        """The next chunk, None at the end. What is done is kept where it cannot be made."""
+        try:
+            return next(chunks, None)
+        except (OSError, MemoryError, EnvironmentFault):
+            if not self.bad and count:
+                writer.checkpoint(count)
+                self.kept = self.done
+            raise
+
+    def _write(self, chunk: Chunk, images: Images, writer: PackWriter) -> bool:
+        """Write a chunk; returns whether it is time for a checkpoint."""
+        for entry, why in chunk.rejected:
+            writer.reject(images.below(entry), why)
+        return bool(chunk.labels) and writer.append(
+            chunk.images, chunk.labels, chunk.moments, chunk.files
+        )
+
+    def _refuse_bad(self) -> None:
+        """Raise InputError if images cannot be read, and must be."""
+        if len(self.bad) > 1:
+            for fault in self.bad:
+                say(fault)
+            more = f"{len(self.bad) - 1} more that cannot be read, all of them listed above"
+            raise InputError(f"{self.bad[0]}; and {more}: mend or remove them, or --skip-bad")
+        if self.bad:
+            raise InputError(f"{self.bad[0]}; mend or remove it, or --skip-bad")
+
+    def compare(self) -> None:
+        """Raise InputError if images that were written after the pack are not what it holds."""
+        with process_pool(self.workers, self.isolated) as ordered_map:
+            for split, images in self.listing.splits.items():
+                place = place_of(self.out, split, self.counts)
+                shelf = Shelf(self.target, in_flight(self.workers) if self.isolated else 0)
+                if changed := changes(images, Pack.open(place), self.target, ordered_map, shelf):
+                    what = f"{self.out} is a pack of other images: {few(changed)}"
+                    raise InputError(f"{what} were changed; remove it or choose another name")
 
     def _finish(self, split: str, writer: PackWriter) -> None:
         """Say what was left out, and make the folder a pack."""
@@ -292,38 +373,19 @@ class _Preparation:
             raise InputError(f"{self.listing.root} has no readable image in {split}; {first}")
         if rejected := writer.rejected - images.survey.strays:
             left = f"left out {rejected} of {self.counts[split]} images, listed in rejected.csv"
-            print(f"{split}: {left}", file=sys.stderr)
+            say(f"{split}: {left}")
             gone = [classes[label] for label in sorted({*range(len(classes))} - {*writer.labels})]
             if images.labeled and gone:
                 left = f"no image is left of {few(gone)}, still a class of the pack"
-                print(f"{split}: {left}", file=sys.stderr)
+                say(f"{split}: {left}")
         about = {"source": self.origin[split], "options": self.options, "decoders": decoders()}
         writer.finish(classes, self.listing.names, numbers=self.listing.numbers, **about)
 
 
-def _writer(place: Path, target: Target) -> PackWriter | None:
-    """A writer that goes on in `place` from the last checkpoint, if that is whole; None where the
-    pack is finished."""
-    place.mkdir(exist_ok=True)
-    try:
-        if (place / "manifest.json").exists():
-            Pack.open(place)
-            (place / CHECKPOINT).unlink(missing_ok=True)
-            return None
-        return PackWriter(place, target.size, target.encoding)
-    except Exception as error:  # damage shows itself in many ways
-        if isinstance(error, OSError) and error.errno in FULL:
-            raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"{place} was left damaged ({reason}): it is begun anew", file=sys.stderr)
-    shutil.rmtree(place)
-    return _writer(place, target)
-
-
-def _native_size(listing: Listing) -> int:
+def _native_size(listing: Listing, megapixels: int) -> int:
     for images in listing.splits.values():
         for reference, _ in images:
-            image = read(reference)
+            image = read(reference, megapixels=megapixels)
             if isinstance(image, str):
                 continue  # whether bad images are left out is decided where they are met
             if image.width != image.height:
@@ -331,7 +393,3 @@ def _native_size(listing: Listing) -> int:
                 raise InputError(f"{what}: give --size a number, not native")
             return image.width
     raise InputError(f"{listing.root} has no readable image: nothing to prepare")
-
-
-def _bytes(number: float) -> str:
-    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

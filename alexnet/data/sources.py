@@ -13,6 +13,8 @@ fixed order.
 | splits        | `train/<class>/<image>`, and `val/` or `test/` likewise          | those it has  |
 | image folder  | `<class>/<image>`: a tree of synsets, say                        | train         |
 
+SOURCE may also hold a single folder that has one of these, some levels down. What counts as a class
+or a split is said in `alexnet.data.folders`, and which files are images in `alexnet.data.formats`.
 A label is the class's position among the sorted names of train's classes. A class is called as
 `words.txt` or `synset_words.txt` beside the class folders calls it, if there is one. What lies
 among the images and is none (by its ending, a hidden file, a folder) becomes a row of rejected.csv.
@@ -21,28 +23,39 @@ A further layout is one function that recognizes it, one that lists it, and a ro
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alexnet.data import archives, torchvision_sets
+from alexnet.data.folders import (
+    WORDS,
+    class_folders,
+    holds_classes,
+    images_in,
+    is_splits,
+    same_classes,
+    split_folders,
+    splits_of,
+    subfolders,
+    tree,
+)
+from alexnet.data.formats import ARCHIVES, kind_of
 from alexnet.data.listing import (
-    ENDINGS,
-    HIDDEN,
-    NO_ENDING,
-    Entries,
     File,
+    Finds,
     Images,
     Listing,
     Reference,
     Stray,
     class_names,
     few,
-    lines,
+    normal,
 )
-from alexnet.data.pack import SPLITS
-from alexnet.errors import InputError
+from alexnet.errors import EnvironmentFault, InputError, reason
+from alexnet.files import lines
 
-WORDS = ("words.txt", "synset_words.txt", "wnids.txt")  # beside the class folders, and no images
+DEPTH = 3  # levels down to the class folders, or splits, of a source that holds them in a folder
 
 
 def list_source(
@@ -68,6 +81,11 @@ def list_source(
                 listing.notes.append(f"left out of {split}, and listed in rejected.csv: {names}")
     except PermissionError as error:
         raise InputError(f"cannot read {error.filename}: permission denied") from None
+    except OSError as error:
+        place = error.filename or source
+        raise EnvironmentFault(
+            f"cannot read {place}: {reason(error)}; see that it can be reached, and try again"
+        ) from None
     return listing
 
 
@@ -77,95 +95,76 @@ def _whole_listing(source: str | Path) -> Listing:
     root = Path(source)
     if not root.exists():
         raise InputError(f"{root} does not exist: name a folder of images, or `pictographs`")
-    if not root.is_dir() and root.suffix != ".tar":
+    kind = "" if root.is_dir() else kind_of(File(str(root)).head())
+    if kind in ARCHIVES:
+        what = f"{root} is compressed ({kind}), and cannot be read in place"
+        raise InputError(f"{what}: unpack it and name what comes out of it")
+    if not root.is_dir() and kind != "tar" and root.suffix.lower() != ".tar":
         raise InputError(f"{root} is a file: name the folder that holds one folder per class")
-    for applies, read in LAYOUTS:
-        if applies(root):
-            return read(root)
-    raise InputError(f"{root} holds no class folders: give each class's images a folder in it")
+    place, read = _find_layout(root)
+    listing = read(place)
+    if place != root:
+        listing.notes.insert(0, f"the images are those of {place}")
+    return listing
+
+
+def _find_layout(root: Path) -> tuple[Path, Callable[[Path], Listing]]:
+    """A folder that has a layout, `root` or one at most DEPTH levels down, and what lists it.
+
+    Raises:
+        InputError: There is none, or several are equally near.
+    """
+    level = [root]
+    for _ in range(DEPTH + 1):
+        fits = [(path, read) for path in level if (read := _layout(path)) is not None]
+        if len(fits) == 1:
+            return fits[0]
+        if fits:
+            what = f"{root} has no class folders of its own; several folders in it have"
+            raise InputError(f"{what}: name one, {few([str(path) for path, _ in fits])}")
+        level = [inner for path in level for inner in subfolders(path)]
+    names = [entry.name for entry in os.scandir(root) if not entry.name.startswith(".")]
+    archives = [
+        name for name in sorted(names) if re.search(r"\.(tar|tgz|zip|rar|7z|gz)$", name, re.I)
+    ]
+    if archives:
+        what = f"{root} holds no class folders, and archives: {few(archives)}"
+        raise InputError(f"{what}: unpack them, or name one that is a .tar of one .tar per class")
+    what = f"{root} holds no class folders with images"
+    raise InputError(f"{what}: give each class's images a folder in it")
+
+
+def _layout(path: Path) -> Callable[[Path], Listing] | None:
+    return next((read for applies, read in LAYOUTS if applies(path)), None)
 
 
 # --- folders of images ----------------------------------------------------------------------------
 
 
-def _folders(folder: Path) -> list[str]:
-    entries = os.scandir(folder)
-    return sorted(e.name for e in entries if not e.name.startswith(".") and os.path.isdir(e.path))
-
-
-def _images(folder: Path) -> Iterator[Reference | Stray]:
-    """What is directly in `folder`, sorted by name."""
-    within = os.path.join(folder, "")
-    for name in sorted(os.listdir(folder)):
-        path = within + name  # os.path.join would take as long as the rest
-        if name.startswith("."):
-            yield Stray(path, HIDDEN)
-        elif name.lower().endswith(ENDINGS):
-            yield File(path)
-        else:
-            yield Stray(path, "a folder" if os.path.isdir(path) else NO_ENDING)
-
-
-def _tree(folder: Path, classes: list[str], below: str = "") -> Entries:
-    for item in sorted(os.scandir(folder), key=lambda item: item.name):
-        if item.is_symlink() and not os.path.exists(item.path):
-            yield Stray(item.path, "a link that leads nowhere"), -1
-        elif os.path.isdir(item.path):
-            if item.name.startswith("."):
-                yield Stray(item.path, HIDDEN), -1
-        elif item.name not in WORDS:
-            yield Stray(item.path, "not in a class folder"), -1
-    for label, name in enumerate(classes):
-        place, images = folder / name / below, 0
-        for entry in _images(place) if place.is_dir() else ():
-            images += isinstance(entry, File)
-            yield entry, label
-        if not images:
-            raise InputError(f"class folder {place} holds no images: fill it or remove it")
-
-
-def _same_classes(split: Path, names: Iterable[str], classes: list[str]) -> None:
-    names = set(names)
-    surplus, missing = sorted(names - set(classes)), sorted(set(classes) - names)
-    if surplus or missing:
-        faults = [f"has {few(surplus)}, which train lacks"] * bool(surplus)
-        faults += [f"lacks {few(missing)}"] * bool(missing)
-        raise InputError(f"{split} {' and '.join(faults)}: every split needs the same classes")
-
-
 def _image_folder(root: Path) -> Listing:
-    classes = _folders(root)
-    images = Images(root, functools.partial(_tree, root, classes))
-    return Listing("image folder", root, classes, class_names(root, classes), {"train": images}, [])
-
-
-def _is_splits(root: Path) -> bool:
-    """Whether `train/` holds folders; a folder of pictures of trains holds images.
-
-    Raises:
-        InputError: It holds both.
-    """
-    train = root / "train"
-    if not train.is_dir() or not (folders := _folders(train)):
-        return False
-    if images := [os.path.basename(e.path) for e in _images(train) if isinstance(e, File)]:
-        what = f"{train} holds folders ({few(folders)}) and images ({few(images)})"
-        raise InputError(f"{what}: take out the images of a split, the folders of a class")
-    return True
+    folders = class_folders(root)
+    classes, find = list(folders), functools.partial(tree, root, list(folders.values()))
+    names = class_names(root, classes)
+    return Listing("image folder", root, classes, names, {"train": Images(root, find)}, [])
 
 
 def _splits(root: Path) -> Listing:
-    classes, folders = _folders(root / "train"), _folders(root)
-    others = [root / name for name in folders if name not in SPLITS]
-    notes = [f"left out: {path} (a split is train, val or test)" for path in others]
-    names = sorted({*os.listdir(root)} - {*folders, *WORDS})
+    places, notes = splits_of(root)
+    folders = {split: class_folders(place) for split, place in places.items()}
+    classes, named = list(folders["train"]), split_folders(root).values()
+    others = [path for path in subfolders(root) if not any(path in paths for paths in named)]
+    notes += [f"left out: {path} (a split is train, val or test)" for path in others]
+    names = sorted({*os.listdir(root)} - {path.name for path in subfolders(root)} - {*WORDS})
     if loose := [str(root / name) for name in names]:
         notes.append(f"left out: {few(loose)} (not in a class folder of a split)")
-    splits = {}
-    for split in SPLITS:
-        if split in folders:
-            _same_classes(root / split, _folders(root / split), classes)
-            splits[split] = Images(root, functools.partial(_tree, root / split, classes))
+
+    def find(split: str) -> Finds:
+        here = folders[split]
+        taken = [name for name, path in here.items() if name in classes or any(path.iterdir())]
+        yield from same_classes(places[split], taken, classes)
+        yield from tree(places[split], [here.get(name) for name in classes])
+
+    splits = {split: Images(root, functools.partial(find, split)) for split in places}
     return Listing("splits", root, classes, class_names(root, classes), splits, notes)
 
 
@@ -174,32 +173,46 @@ def _splits(root: Path) -> Listing:
 
 def _is_tiny_imagenet(root: Path) -> bool:
     files = (root / "wnids.txt", root / "val" / "val_annotations.txt")
-    return all(file.is_file() for file in files) and (root / "train").is_dir()
+    folders = (root / "train", root / "val" / "images")  # the latter is gone where it was sorted
+    return all(map(Path.is_file, files)) and all(
+        path.is_dir() and any(path.iterdir()) for path in folders
+    )
 
 
 def _tiny_imagenet(root: Path) -> Listing:
-    classes, val = _folders(root / "train"), root / "val"
-    _same_classes(root / "wnids.txt", lines(root / "wnids.txt"), classes)
+    folders, val = class_folders(root / "train"), root / "val"
+    classes, images = list(folders), val / "images"
     label = {name: i for i, name in enumerate(classes)}
-    validation: dict[str, int] = {}
-    for number, line in enumerate(lines(val / "val_annotations.txt"), 1):
-        name, wnid, *_ = [*line.split("\t"), ""]
-        if wnid not in label or os.path.basename(name) != name:
+    wnids = [normal(line) for line in lines(root / "wnids.txt")]
+
+    def train() -> Finds:
+        yield from same_classes(root / "wnids.txt", wnids, classes)
+        yield from tree(root / "train", list(folders.values()))
+
+    def annotated() -> Finds:
+        validation: dict[str, int] = {}
+        for number, line in enumerate(lines(val / "val_annotations.txt"), 1):
+            name, wnid, *_ = [*line.split("\t"), ""]
+            wnid = normal(wnid.strip())
+            if wnid in label and os.path.basename(name) == name:
+                validation[name] = label[wnid]
+                continue
             what = f"line {number} names no image and class of train, {line[:80]!r}"
-            raise InputError(f"{val / 'val_annotations.txt'}: {what}")
-        validation[name] = label[wnid]
-    _same_classes(val, (classes[i] for i in validation.values()), classes)
-
-    def annotated() -> Entries:
-        for entry in _images(val / "images"):
-            if isinstance(entry, File) and os.path.basename(entry.path) not in validation:
-                yield Stray(entry.path, "not in val_annotations.txt"), -1
-            elif isinstance(entry, Stray):
+            yield InputError(f"{val / 'val_annotations.txt'}: {what}"), None
+        yield from same_classes(val, {classes[i] for i in validation.values()}, classes)
+        present = dict[str, Reference]()
+        for entry in images_in(images):
+            name = os.path.basename(entry.path)
+            if isinstance(entry, Stray):
                 yield entry, -1
+            elif name not in validation:
+                yield Stray(entry.path, "not in val_annotations.txt"), -1
+            else:
+                present[name] = entry
         for name in sorted(validation):
-            yield File(str(val / "images" / name)), validation[name]
+            lost = Stray(str(images / name), "in val_annotations.txt, and not there")
+            yield present.get(name, lost), validation[name]
 
-    train = functools.partial(_tree, root / "train", classes, "images")
     splits = {"train": Images(root, train), "val": Images(root, annotated)}
     test = root / "test"
     notes = [f"left out: {test} (its images have no labels)"] if test.is_dir() else []
@@ -213,6 +226,6 @@ LAYOUTS: list[tuple[Callable[[Path], bool], Callable[[Path], Listing]]] = [
     (archives.is_archive, archives.archive),
     (torchvision_sets.is_cifar10, torchvision_sets.cifar10),
     (_is_tiny_imagenet, _tiny_imagenet),
-    (_is_splits, _splits),
-    (lambda root: bool(_folders(root)), _image_folder),
+    (is_splits, _splits),
+    (holds_classes, _image_folder),
 ]

@@ -7,9 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from alexnet.data.listing import Entries, File, Images, Item, Listing, Pixels, Stray
+from alexnet.data.listing import (
+    Entries,
+    File,
+    Images,
+    Item,
+    Listing,
+    Pixels,
+    Stray,
+    fault,
+    normal,
+)
 from alexnet.data.pack import SPLITS
-from alexnet.errors import InputError, needs
+from alexnet.errors import InputError, is_environments, needs, reason
 
 
 def _cifar10_root(root: Path) -> Path:
@@ -43,32 +53,45 @@ def named(source: str) -> Listing:
     elif "split" in parameters:
         options = {split: {"split": split} for split in SPLITS}
     sets: dict[str, Any] = {}
-    reasons = []
+    reasons, notes = [], []
     for split, each in options.items():
         each |= {"download": False} if "download" in parameters else {}
         try:
             sets[split] = kind(folder, **each)
         except Exception as error:  # a split that it does not have, or not in this folder
-            reasons.append(f"{split}: {' '.join(str(error).split())}")
+            if is_environments(error) and not isinstance(error, FileNotFoundError):
+                raise
+            reasons.append(f"{split}: {reason(error)}")
+            if not isinstance(error, ValueError):  # it knows the split
+                notes.append(f"left out: {split} ({reason(error)})")
     if "train" not in sets:
         raise InputError(f"torchvision finds no {name} in {folder} ({reasons[0]}): fetch it again")
     data = sets["train"]
-    called = getattr(data, "classes", None)
-    given = [str(c) for c in getattr(data, "wnids", None) or called or []]
-    if not given:
-        targets = _targets(data)
-        labels = targets if targets is not None else (item[1] for item in data)
-        given = [str(label) for label in sorted({int(label) for label in labels})]
-    called = [c if isinstance(c, str) else ", ".join(map(str, c)) for c in called or given]
+    labels, called = _classes(data)
+    given = list(map(normal, getattr(data, "wnids", None) or called))
     order = sorted(range(len(given)), key=given.__getitem__)
-    ours = [order.index(i) for i in range(len(given))]
+    ours = {label: order.index(i) for i, label in enumerate(labels)}
     splits = {s: _indexed(Path(folder), s, data, ours, options[s]) for s, data in sets.items()}
     classes, names = [given[i] for i in order], [called[i] for i in order]
-    return Listing(f"torchvision {name}", Path(folder), classes, names, splits, [])
+    return Listing(f"torchvision {name}", Path(folder), classes, names, splits, notes)
+
+
+def _classes(data: Any) -> tuple[list[int], list[str]]:
+    """The labels of a data set, and what it calls the classes; numbers where it has no names."""
+    lists = (getattr(data, name, None) for name in ("classes", "categories", "all_categories"))
+    if called := next((names for names in lists if names), None):
+        names = [c if isinstance(c, str) else ", ".join(map(str, c)) for c in called]
+        return list(range(len(names))), names
+    if indices := getattr(data, "class_to_idx", None):
+        return list(indices.values()), list(map(str, indices))
+    targets = _targets(data)
+    found = targets if targets is not None else (item[1] for item in data)
+    labels = sorted({int(label) for label in found})
+    return labels, [str(label).zfill(len(str(labels[-1]))) for label in labels]
 
 
 def _indexed(
-    root: Path, split: str, data: Any, labels: list[int], options: dict[str, Any]
+    root: Path, split: str, data: Any, labels: dict[int, int], options: dict[str, Any]
 ) -> Images:
     """The items of a torchvision data set made with `options`, whose label l is our `labels[l]`.
 
@@ -96,7 +119,7 @@ def _indexed(
             try:
                 label = targets[i] if targets is not None else data[i][1]
             except Exception as error:  # it knows the label of an image that it can decode only
-                yield Stray(path, f"torchvision cannot read it: {error}"), -1
+                yield Stray(path, f"torchvision cannot read it: {fault(error, path)}"), -1
                 continue
             made_with = tuple(options.items())
             yield Item(path, type(data), str(root), made_with, i), labels[int(label)]

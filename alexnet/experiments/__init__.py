@@ -87,8 +87,7 @@ def result(
         if record is None:
             began, own = time.monotonic(), [runs[job.key] for job in entry.jobs]
             metrics = experiment.measure(entry, own)
-            training = sum(run.summary["seconds"] for run in own) if own else None
-            provenance = results.provenance(training, time.monotonic() - began)
+            provenance = results.provenance(store.training(own), time.monotonic() - began)
             record = store.record(experiment, chosen, entry, metrics, provenance)
         for folder in folders:  # what one has, the other need not make again
             file = results.path(folder, name, entry.arm, entry.seed)

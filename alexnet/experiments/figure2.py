@@ -101,7 +101,7 @@ def _layer(
                 _arrow(axes, source, box, COLUMN[receiver], f"inside {name}")
             elif row.layer.reads == "both" or row.is_last:
                 _arrow(axes, source, box, CROSSING, f"crossing {name}")
-    if sent:
+    if sent and (row.layer.reads == "both" or row.is_last):
         x, y = (slot + 0.1, boxes[0].low - 0.27) if row.is_last else (slot - 0.5, 0.0)
         clear = {"facecolor": "none" if row.is_last else "white", "edgecolor": "none", "pad": 1.2}
         _text(axes, x, y, f"{sent:,}\neach way", CROSSING, "center", bbox=clear)

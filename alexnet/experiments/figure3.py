@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet.errors import require
 from alexnet.experiments.jobs import Run, base_job
 from alexnet.experiments.page import around_gray, eight_bits, unpack
 from alexnet.experiments.protocol import (
@@ -92,6 +93,32 @@ def measure_columns(both: np.ndarray, shuffles: int) -> dict[str, Any]:
         "luck": round(luck, 5),
         "specialized_column": int(color.mean(axis=1).argmax()) if specialized else None,
     }
+
+
+def measure_others(
+    kernels: np.ndarray, source: str, *, zero: float = 0.0, columns: int = 2, shuffles: int = 10_000
+) -> Metrics:
+    """The measurement of kernels that were trained elsewhere: evidence from outside.
+
+    The order of their colors does not matter, for color is what lies off the gray axis.
+
+    Args:
+        kernels: (maps, height, width, 3), any type, the first column's maps first.
+        source: Whose they are, and where they are from.
+        zero: The value that stands for 0, as in pictures of kernels.
+
+    Raises:
+        InputError: They have another shape, or no source is stated.
+    """
+    shape = kernels.shape
+    fits = len(shape) == 4 and shape[3] == 3 and shape[0] and shape[0] % columns == 0
+    require(
+        fits, f"kernels have the shape (maps, height, width, 3), not {shape}, in {columns} columns"
+    )
+    require(source.strip(), "state the source of the kernels")
+    both = (kernels.astype(float) - zero).reshape(columns, -1, *shape[1:])
+    own = {"columns": columns, "kernels_a_column": both.shape[1], "shuffles": shuffles}
+    return {"source": source, **own, **measure_columns(both, shuffles)}
 
 
 def _difference(color: np.ndarray) -> float:

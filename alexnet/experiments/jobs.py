@@ -6,9 +6,10 @@ experiments share it: nothing is trained twice.
 
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from alexnet.keys import key
 from alexnet.network import AlexNet
 from alexnet.processes import cores
 from alexnet.profiles import Profile
-from alexnet.training import Config, load_run, log, starting_point
+from alexnet.training import Config, auto_precision, load_run, log, starting_point
 
 Packs = dict[str, Pack]
 
@@ -176,9 +177,28 @@ def configure(
     packs = packs or profile.splits()
     used = {name: pack.digest for name, pack in packs.items() if name in ("train", "val")}
     given = {"width": 1.0} | profile.net | fields
-    return Config(
-        preset=preset, num_classes=len(packs["train"].classes), epochs=epochs, data=used, **given
-    )
+    classes = len(packs["train"].classes)
+    if given.get("precision") == "auto":
+        given["precision"] = _precision(profile, preset, classes, given)
+    return Config(preset=preset, num_classes=classes, epochs=epochs, data=used, **given)
+
+
+def _precision(profile: Profile, preset: str, classes: int, given: dict[str, Any]) -> str:
+    """The precision that this machine trains a net in, one for all nets of the profile's own size,
+    so that those that are compared have the same."""
+    if all(given[name] == profile.settings.get(name) for name in ("width", "image_size")):
+        preset = profile.settings.get("base", preset)
+    size = given["width"], given["image_size"], given.get("batch_size", 128)
+    choice = auto_precision.choose(preset, classes, *size, devices()[0], threads=1)
+    about = f"{preset.split('/')[0]}, width {given['width']:g}, {given['image_size']} pixels"
+    _say(f"precision auto: {choice.precision} for {about}: {choice.why}")
+    return choice.precision
+
+
+@cache
+def _say(line: str) -> None:
+    """Print a line once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def base(profile: Profile, seed: int = 0, variant: str = "") -> Config:

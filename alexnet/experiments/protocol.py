@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError
+from alexnet.fields import Checked, Count, Finite, Natural
 from alexnet.keys import key
 from alexnet.profiles import Profile
 from alexnet.results import Record
@@ -20,17 +21,21 @@ Result = dict[str, Any]  # with metrics, as `alexnet.experiments.result` assembl
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A row of an experiment's table of arms."""
+class Arm(Checked):
+    """A row of an experiment's table of arms.
+
+    Raises:
+        InputError: A field is of another type, or out of range.
+    """
 
     preset: str  # a preset's name; or "" or "/variant": the profile's base net, or a variant of it
     what: str  # in words, as tables and figures show it
     section: str = ""  # of the paper
     paper: str = ""  # what the text says that it costs
-    points: float | None = None  # the same, percentage points of top-1 error, if it says a number
+    points: Finite | None = None  # the same, percentage points of top-1 error, if it says a number
     who: str = ""  # programs that do so: only those whose files were read
-    panel: int = 0  # of the figure
-    budgets: int = 1  # of training steps that the arm is given
+    panel: Natural = 0  # of the figure
+    budgets: Count = 1  # of training steps that the arm is given
 
     def preset_on(self, base: str) -> str:
         """The preset's name where `base` is the profile's base net."""

@@ -10,7 +10,9 @@ is reported so.
 """
 
 import math
+from typing import Any
 
+from alexnet.data.loader import steps_per_epoch
 from alexnet.experiments.jobs import Run, first_below, train_only, training_job
 from alexnet.experiments.protocol import (
     Arm,
@@ -48,14 +50,17 @@ ARMS = {  # a profile runs those that it lists
     "sigma-0.03": Arm(LEARNS, "sigma 0.03 in conv3 to conv5", who="the source, cuda-convnet2"),
     "source": Arm("source", "all of the source's net", who="the source"),
     "unscaled-sigma": _more("unscaled-sigma", "a narrower net, its sigmas not scaled up"),
-    "torch-init": _more("torch-init", "torch's default first weights", "torchvision"),
-    "he-init": _more("he-init", "He's first weights"),
+    "torch-init": _more("torch-init", "torch's default first weights, biases 0", "torchvision"),
+    "he-init": _more("he-init", "He's first weights, biases 0"),
+    "torch-weights": _more("torch-weights", "torch's default weights, biases as they were"),
+    "he-weights": _more("he-weights", "He's weights, biases as they were"),
     "unit-input": _more("unit-input", "pixels in 0..1", panel=1),
     "unit-variance": _more("unit-variance", "pixels of unit variance", "torchvision", 1),
     "unit-variance, he-init": _more(
         "unit-variance/he-init", "pixels of unit variance, He's first weights", panel=1
     ),
     "zero-biases": _more("zero-biases", "first biases 0 instead of 1", "torchvision, nearly", 1),
+    "biases-0.1": _more("biases-0.1", "first biases 0.1 instead of 1", "Caffe's AlexNet", 1),
     "inverted-dropout": _more("inverted-dropout", "inverted dropout", "Caffe, torchvision", 1),
     "lrn-over-size": _more(
         "lrn-over-size", "LRN's alpha divided by its size", "the source, Caffe, torch", 1
@@ -75,12 +80,20 @@ KINDS = ("left_at_step", "end", "loss", "diverged_at", "steps")
 
 
 def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
-    packs, made = train_only(profile.splits()), []
+    packs, given, made = train_only(profile.splits()), profile[NAME], []
     for name, arm in chosen(profile, NAME, ARMS).items():
-        epochs = arm.budgets * profile[NAME]["epochs"]
+        own, fields = dict[str, Any](OWN), dict[str, Any]()
+        if "steps" in given:  # the same number for each arm
+            own["steps"] = given["steps"]
+            per_epoch = steps_per_epoch(packs["train"], profile["batch_size"])
+            fields["epochs"] = given["steps"] / per_epoch
+        else:
+            fields["epochs"] = arm.budgets * given["epochs"]
+        if given.get("stop") and "one-fall" not in arm.preset:
+            fields["stop_at_loss"] = round(math.log(len(packs["train"].classes)) - DROP, 6)
         for seed in seeds:
-            job = training_job(profile, preset(arm), packs, seed=seed, epochs=epochs)
-            made.append(Entry(name, seed, packs, (job,), OWN))
+            job = training_job(profile, preset(arm), packs, seed=seed, **fields)
+            made.append(Entry(name, seed, packs, (job,), own))
     return made
 
 
@@ -102,6 +115,7 @@ def measure(entry: Entry, runs: list[Run]) -> Metrics:
         "loss": [round(mean, 4) for mean in log.means(losses, WINDOW)],
         "diverged_at": diverged,
         "steps": run.summary["steps"],
+        "budget": entry.settings.get("steps", run.summary["steps"]),
         "after_the_fall": round(sum(behind) / len(behind), 4) if falls else None,
     }
 
@@ -115,8 +129,12 @@ def collect(records: list[Record]) -> Metrics:
         for seed, one in by_seed.items():
             if one["after_the_fall"] is not None:
                 after.setdefault(name, {})[seed] = one["after_the_fall"]
-    steps = max(max(arm["steps"].values()) // ARMS[name].budgets for name, arm in arms.items())
-    return {**sizes, "steps": steps, **OWN, "arms": arms, "after_the_fall": after}
+    spent = {
+        arm: max(one.get("budget") or one["steps"] for one in by_seed.values())
+        for arm, by_seed in nested.items()
+    }
+    budgets = [steps // ARMS[arm].budgets for arm, steps in spent.items()]
+    return {**sizes, "steps": max(budgets), **OWN, "arms": arms, "after_the_fall": after}
 
 
 def left_at(
@@ -124,7 +142,7 @@ def left_at(
 ) -> int | None:
     """The first step at which the mean loss of the last `window` steps is `drop` nats below
     ln(classes); None: never."""
-    return first_below(losses, window, math.log(classes) - drop)
+    return first_below(losses, window, math.log(classes) - drop + 1e-6)  # as a run is ended
 
 
 def table(result: Result) -> Table:
@@ -145,8 +163,9 @@ def table(result: Result) -> Table:
         f"trains: so many seeds' mean loss of {WINDOW} steps comes {DROP} nats below {floor}, "
         f"within {metrics['steps']} steps"
     ]
-    for arm in ARMS.values():
-        if arm.budgets > 1:
+    for name, arm in ARMS.items():
+        own = metrics["arms"].get(name, {"steps": {}})["steps"].values()
+        if arm.budgets > 1 and max(own, default=metrics["steps"] + 1) > metrics["steps"]:
             notes.append(f"  ({arm.what}: within {arm.budgets * metrics['steps']:,})")
     for name, after in metrics["after_the_fall"].items():
         seeds = ", ".join(f"{loss:.3f}" for loss in after.values())

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet import results
+from alexnet.claims import plans
+from alexnet.errors import require
 from alexnet.experiments.protocol import Entry, Experiment, Metrics, Result
 from alexnet.profiles import Profile
 from alexnet.results import Record
 
 if TYPE_CHECKING:
-    from alexnet.experiments.jobs import Job
+    from alexnet.experiments.jobs import Job, Run
 
 
 def kept(
@@ -18,8 +20,12 @@ def kept(
 ) -> list[tuple[Entry, Record | None]]:
     """Of each entry the record that one of the folders holds, the first of them before others;
     None where there is none, or what it follows from has changed."""
-    pairs = []
+    pairs, names = [], set[Path]()
     for entry in entries:
+        name = results.path(Path(), experiment.NAME, entry.arm, entry.seed)
+        taken = f"two entries of {experiment.NAME} have the file {name}; rename an arm"
+        require(name not in names, taken)
+        names.add(name)
         files = [results.path(f, experiment.NAME, entry.arm, entry.seed) for f in folders]
         records = [results.read(file) for file in files if file.exists()]
         key = entry.key(experiment.VERSION)
@@ -30,6 +36,17 @@ def kept(
 def missing_jobs(kept: Iterable[tuple[Entry, Record | None]]) -> "list[Job]":
     """The jobs of the entries of which there is no record."""
     return [job for entry, record in kept if record is None for job in entry.jobs]
+
+
+def training(runs: "Sequence[Run]") -> list[Record] | None:
+    """What `results.provenance` takes: who trained these runs, and for how many seconds; None
+    without any."""
+    parts = [
+        {"run": run.folder.name} | part
+        for run in runs
+        for part in run.summary.get("origins", [{"seconds": run.summary["seconds"]}])
+    ]
+    return parts or None
 
 
 def record(
@@ -44,6 +61,8 @@ def record(
     data = {"title": profile.title(), "digests": identity.pop("data")}
     about: Record = {"experiment": experiment.NAME, "profile": profile.name}
     about |= {"arm": entry.arm, "seed": entry.seed, "key": entry.key(experiment.VERSION)}
+    if plan := plans.digest(profile.name, experiment.NAME):
+        about["plan"] = plan
     return about | identity | {"metrics": metrics, "data": data, "provenance": provenance}
 
 
@@ -69,16 +88,38 @@ def remove_stale(
 def assemble(experiment: Experiment, records: list[Record]) -> Result:
     """One result of an experiment's entries."""
     first, seeds = records[0], [r["seed"] for r in records if r["seed"] is not None]
-    seconds = {
-        what: [s for r in records if (s := r["provenance"]["seconds"][what]) is not None]
-        for what in ("training", "measuring")
-    }
-    total = {what: round(sum(known), 1) if known else None for what, known in seconds.items()}
     return {
         "experiment": experiment.NAME,
         "profile": first["profile"],
         "seeds": list(dict.fromkeys(seeds)),
         "metrics": experiment.collect(records),
         "data": first["data"],
-        "provenance": first["provenance"] | {"seconds": total},
+        "provenance": together([record["provenance"] for record in records]),
+    }
+
+
+def together(provenances: list[dict[str, Any]]) -> dict[str, Any]:
+    """The provenance of all entries: of the first, with the seconds of all, a run that several
+    entries share counted once, and with all commits and processors that took part."""
+    parts = {
+        (part["run"], number): part
+        for provenance in provenances
+        for number, part in enumerate(provenance.get("training") or [])
+    }
+    alone = [p["seconds"]["training"] for p in provenances if not p.get("training")]  # older ones
+    seconds = {
+        "training": [*(part["seconds"] for part in parts.values()), *alone],
+        "measuring": [provenance["seconds"]["measuring"] for provenance in provenances],
+    }
+    known = {what: [s for s in each if s is not None] for what, each in seconds.items()}
+    total = {what: round(sum(each), 1) if each else None for what, each in known.items()}
+    origins = [*parts.values(), *provenances]
+    commits = dict.fromkeys(part["commit"] for part in origins if "commit" in part)
+    machines = [part["hardware"] for part in origins if "hardware" in part]
+    return {
+        **provenances[0],
+        "seconds": total,
+        "training": list(parts.values()) or None,
+        "commits": list(commits),
+        "processors": list(dict.fromkeys(machine["processor"] for machine in machines)),
     }

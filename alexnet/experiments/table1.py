@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet import results
 from alexnet.claims.statistics import mean_interval
 from alexnet.data.pack import held_out
 from alexnet.errors import needs
@@ -137,7 +138,9 @@ def run_baseline(row: str, given: dict[str, Any], packs: Packs, folder: Path) ->
         errors = getattr(_baselines(module), function)
         measured = errors(packs, folder=folder / "work", **given)
         view = {what: measured.pop(what) for what in ("top1", "top5", "nll")}
-        summary = {"seconds": time.monotonic() - began, "errors": {"views": {"1": view}} | measured}
+        seconds = round(time.monotonic() - began, 1)
+        summary = {"seconds": seconds, "errors": {"views": {"1": view}} | measured}
+        summary["origins"] = [results.origin() | {"seconds": seconds}]
         write_whole(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
 
 

@@ -1,5 +1,5 @@
-"""What differs between nets, as tables: the text's net, the released source's net 145, Figure 1's,
-and the variants that the paper's ablations need.
+"""What differs between nets, as tables: the text's net, the released source's net 145, that of
+Caffe's published weights, Figure 1's, and the variants that the paper's ablations need.
 
 A preset is a table of layers and a recipe for learning; the network (section 3 of the paper) and
 the trainer (sections 4 and 5) read them and nothing else. A variant is a function from preset to
@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from alexnet.errors import InputError, require
 from alexnet.presets.layers import Layer, Preset, Recipe
-from alexnet.presets.nets import FOUR_LAYER, PAPER, PRESETS, SOURCE
+from alexnet.presets.nets import CAFFE, FOUR_LAYER, PAPER, PRESETS, SOURCE
 from alexnet.presets.operations import (
     ACTIVATIONS,
     DROPOUT,
@@ -23,7 +23,15 @@ from alexnet.presets.operations import (
     Pool,
     SameMapNorm,
 )
-from alexnet.presets.sizes import Shape, crossings, initial_sigmas, shapes, total
+from alexnet.presets.sizes import (
+    Shape,
+    TooSmall,
+    crossings,
+    initial_sigmas,
+    least_image_size,
+    shapes,
+    total,
+)
 from alexnet.presets.variants import VARIANTS, with_recipe
 
 

@@ -1,12 +1,15 @@
-"""The nets: the text's, the released source's net 145, and Figure 1's.
+"""The nets: the text's, the released source's net 145, Caffe's, and Figure 1's.
 
-Sources: the text; layers-145.cfg and layer-params-145*.cfg of the released source for `SOURCE`.
+Sources: the text; layers-145.cfg and layer-params-145*.cfg of the released source for `SOURCE`;
+models/bvlc_alexnet of Caffe for `CAFFE`.
 """
 
 from alexnet.presets.layers import Layer, Preset, Recipe
-from alexnet.presets.operations import DROPOUT, LRN, POOL, RELU, SameMapNorm
+from alexnet.presets.operations import DROPOUT, LRN, POOL, RELU, Dropout, Pool, SameMapNorm
 
 SOURCE_LRN = LRN(alpha=2e-5)  # the source divides 1e-4 by the window's 5
+CAFFE_LRN, CAFFE_POOL = LRN(alpha=2e-5, k=1, merged=True), Pool(ceil=True)
+CAFFE_DROPOUT = Dropout(inverted=True)
 
 # fmt: off
 PAPER = Preset(
@@ -41,6 +44,27 @@ SOURCE = Preset(
     ),
 )
 
+# On one device: two groups of maps in conv2, conv4 and conv5 are what is left of the columns. At
+# 227 pixels no pooling window reaches over the border.
+CAFFE = Preset(
+    "caffe",
+    layers=(
+        Layer("conv1", 48, "image", kernel=11, stride=4, then=(RELU, CAFFE_LRN, CAFFE_POOL)),
+        Layer("conv2", 128, "own", kernel=5, pad=2, bias=0.1, then=(RELU, CAFFE_LRN, CAFFE_POOL)),
+        Layer("conv3", 192, "both", kernel=3, pad=1, then=(RELU,)),
+        Layer("conv4", 192, "own", kernel=3, pad=1, bias=0.1, then=(RELU,)),
+        Layer("conv5", 128, "own", kernel=3, pad=1, bias=0.1, then=(RELU, CAFFE_POOL)),
+        Layer("fc6", 2048, "both", sigma=0.005, bias=0.1, then=(RELU, CAFFE_DROPOUT)),
+        Layer("fc7", 2048, "both", sigma=0.005, bias=0.1, then=(RELU, CAFFE_DROPOUT)),
+        Layer("fc8", 0, "own"),
+    ),
+    recipe=Recipe(  # 450,000 steps, about 90 epochs; the rate falls after each 100,000
+        batch_size=256, bias_rate=0.02, schedule="logged", cycles=90.0,
+        falls=(20, 40, 60, 80), bias_falls=(20, 40, 60, 80), color=None,
+    ),
+    reference_size=227,
+)
+
 # The paper gives neither sizes nor rates of this net: widths are those of the small CIFAR-10 nets
 # of the time, order and overlap the paper's.
 FOUR_LAYER = Preset(
@@ -57,4 +81,4 @@ FOUR_LAYER = Preset(
 )
 # fmt: on
 
-PRESETS = {preset.name: preset for preset in (PAPER, SOURCE, FOUR_LAYER)}
+PRESETS = {preset.name: preset for preset in (PAPER, SOURCE, CAFFE, FOUR_LAYER)}

@@ -64,12 +64,17 @@ class Operation(Checked):
         """How drawings call it, line by line."""
         return (self.name.replace("_", " "),)
 
+    @property
+    def is_merged(self) -> bool:
+        """Whether it works on the maps of all columns side by side, rather than on one's own."""
+        return False
+
     def out_size(self, size: int) -> int:
         """The side of its output, given the side of its input."""
         return size
 
     def apply(self, x: "Tensor", module: "OperationModule", keys: "Tensor | None") -> "Tensor":
-        """Compute it for one column.
+        """Compute it for one column; where `is_merged`, for all of them.
 
         Args:
             x: Maps (N, C, H, W) or units (N, C).
@@ -111,10 +116,22 @@ class _Norm(Operation):
 
 @dataclass(frozen=True)
 class LRN(_Norm):
-    """Response normalization over adjacent maps of one column (section 3.3)."""
+    """Response normalization over adjacent maps (section 3.3).
 
-    label: ClassVar = ("LRN",)
+    `merged` has windows reach from one column's maps into the next one's, as on one device that
+    knows of no columns; they stay within a column otherwise.
+    """
+
+    merged: bool = False
     operator: ClassVar = "local_response_norm"
+
+    @property
+    def label(self):
+        return ("LRN", "across columns") if self.merged else ("LRN",)
+
+    @property
+    def is_merged(self):
+        return self.merged
 
 
 @dataclass(frozen=True)
@@ -172,8 +189,9 @@ class Dropout(Operation):
         from alexnet import rng
 
         if module.training and keys is not None:
-            kept = rng.keep(rng.key(keys, module.layer, module.column), x.shape[1], self.keep)
-            x = x * kept.to(x.dtype)  # once: the gradient would convert bools again
+            place = module.layer, module.column
+            # of x's type at once: the gradient would convert bools again
+            x = x * rng.keep(keys, x.shape[1], self.keep, *place, dtype=x.dtype)
             return x / self.keep if self.inverted else x
         return x if self.inverted else x * self.keep
 

@@ -1,9 +1,10 @@
 """The arithmetic of a table of layers: sizes, counts, and the tensors that a net keeps."""
 
+import itertools
 from dataclasses import dataclass
 from math import ceil, inf, prod
 
-from alexnet.errors import require
+from alexnet.errors import InputError, require
 from alexnet.presets.layers import Layer, Preset
 from alexnet.presets.operations import Kind
 
@@ -101,13 +102,18 @@ class Shape:
         return kept
 
 
+class TooSmall(InputError):
+    """An image that does not reach the last layer of a net."""
+
+
 def shapes(
     preset: Preset, num_classes: int = 1000, width: float = 1.0, image_size: int = 224
 ) -> list[Shape]:
     """The table's arithmetic.
 
     Raises:
-        InputError: An image is too small to reach the last layer, or a number makes no sense.
+        TooSmall: An image is too small to reach the last layer.
+        InputError: A number makes no sense.
     """
     given = f"{num_classes}, {width} and {image_size}"
     makes_sense = num_classes >= 2 and 0 < width < inf and image_size > 0
@@ -124,13 +130,26 @@ def shapes(
         pooled = out
         for op in layer.then:
             pooled = op.out_size(pooled)
-        small = f"images of {image_size} x {image_size} are too small for preset {preset.name!r}"
-        require(
-            out > 0 and pooled > 0, f"{small}: {layer.name} would have no output; use larger ones"
-        )
+        if out <= 0 or pooled <= 0:
+            small = f"images of {image_size} x {image_size} are too small for preset"
+            no = f"{layer.name} would have no output"
+            raise TooSmall(f"{small} {preset.name!r}: {no}; use larger ones")
         table.append(Shape(layer, preset.columns, in_maps, size, pad, own, out, pooled))
         maps, size = own, pooled
     return table
+
+
+def least_image_size(preset: Preset) -> int:
+    """The smallest side of an image, in pixels, that reaches the preset's last layer."""
+
+    def reaches(size: int) -> bool:
+        try:
+            shapes(preset, image_size=size)
+        except TooSmall:
+            return False
+        return True
+
+    return next(size for size in itertools.count(1) if reaches(size))
 
 
 def _padding(layer: Layer, size: int) -> tuple[tuple[int, int], int]:
@@ -166,10 +185,17 @@ def total(table: list[Shape], what: str) -> int:
 def crossings(table: list[Shape]) -> dict[str, int]:
     """Elements per image that each column sends to each other one, by the layer that reads them.
 
-    These are the maps that a layer reads from both columns, and the last layer's partial logits.
+    These are the maps that a layer reads from both columns, those that it normalizes across
+    columns, and the last layer's partial logits.
     """
     if table[0].columns == 1:
         return {}
-    meeting = [row for row in table if row.layer.reads == "both"]
-    counts = {row.layer.name: row.in_maps // row.columns * row.in_size**2 for row in meeting}
+    counts: dict[str, int] = {}
+    for row in table:
+        count = row.in_maps // row.columns * row.in_size**2 if row.layer.reads == "both" else 0
+        size = row.size
+        for op in row.layer.then:
+            count += row.maps * size**2 if op.is_merged else 0
+            size = op.out_size(size)
+        counts |= {row.layer.name: count} if count else {}
     return counts | {table[-1].layer.name: table[-1].maps}

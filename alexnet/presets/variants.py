@@ -83,6 +83,13 @@ def _is_no_pool(op: Operation) -> bool:
     return not isinstance(op, ops.Pool)
 
 
+def _pool_before_norm(row: Layer) -> dict[str, Any]:
+    """A row's pooling in front of its response normalization; all else keeps its place."""
+    kinds = (ops.Pool, ops.LRN, ops.SameMapNorm)
+    moved = iter(sorted((op for op in row.then if isinstance(op, kinds)), key=_is_no_pool))
+    return {"then": tuple(next(moved) if isinstance(op, kinds) else op for op in row.then)}
+
+
 def _deeper(preset: Preset) -> Preset:
     """One more convolution below the last, like it but without pooling (Figure 1's net)."""
     i = max(i for i, row in enumerate(preset.layers) if row.kernel)
@@ -106,9 +113,19 @@ def _gain(gain: float) -> Change:
     return lambda preset: replace(ZERO_BIASES(preset), gain=gain)
 
 
+def _unpadded(row: Layer) -> dict[str, Any]:
+    over = row.name == "conv5"
+    then = (replace(op, ceil=over) if isinstance(op, ops.Pool) else op for op in row.then)
+    return {"then": tuple(then)} | ({"pad": 0} if row.name == "conv1" else {})
+
+
 ZERO_BIASES = _rows(lambda row: {"bias": 0.0})
 FALLS = (23, 51, 78)
 ONE_FALL = {"schedule": "logged", "cycles": 1.0, "falls": (0.75,), "bias_falls": (0.75,)}
+
+THREE_FALLS = {"schedule": "logged", "cycles": 1.0, "falls": (0.5, 0.75, 0.9)}
+THREE_FALLS |= {"bias_falls": (0.5, 0.75, 0.9), "conv1_fall": None, "conv1_freeze": None}
+THREE_FALLS |= {"color_off": None}
 
 VARIANTS: dict[str, Change] = {
     # section 3.5's footnote: last convolution and fully connected layers of full size
@@ -135,9 +152,17 @@ VARIANTS: dict[str, Change] = {
     "inverted-dropout": _each(ops.Dropout, lambda op: replace(op, inverted=True)),
     "no-dropout": _instead(ops.Dropout, None),
     "he-init": _gain(2**0.5),  # by the rule of He and others, 2015: sigma = sqrt(2 / fan-in)
+    "he-weights": lambda preset: replace(preset, gain=2**0.5),  # the same, the biases as they were
+    "torch-weights": lambda preset: replace(preset, gain=3**-0.5),
+    "biases-0.1": _rows(lambda row: {"bias": min(row.bias, 0.1)}),  # as Caffe's bvlc_alexnet
     "torch-init": _gain(3**-0.5),  # the spread of torch's default, 1 / sqrt(3 fan-in)
     # what torch and Caffe make of the text's numbers
     "lrn-over-size": _each(ops.LRN, lambda op: replace(op, alpha=op.alpha / op.size)),
+    # CaffeNet's order
+    "pool-before-norm": _rows(_pool_before_norm),
+    # the ONNX zoo's graph: no padding of 224 pixels, so that maps are 54, 26 and 12; conv5's last
+    # pooling window reaches over the border, so that fc6 keeps its size
+    "224-unpadded": _both(_rows(_unpadded), lambda preset: replace(preset, reference_size=224)),
     # pooling before the nonlinearity: for functions that rise the same function, another way
     "pool-first": _rows(lambda row: {"then": tuple(sorted(row.then, key=_is_no_pool))}),
     # pixels in 0..1; in standard deviations, of which ImageNet's are 0.229, 0.224 and 0.225 of 255
@@ -154,6 +179,8 @@ VARIANTS: dict[str, Change] = {
     "constant-rate": with_recipe(schedule="constant"),
     # the falls of the source, for data without validation images; the text's rule
     "logged-rate": with_recipe(schedule="logged", cycles=93.0, falls=FALLS, bias_falls=FALLS),
+    # three falls at fixed shares of the budget, so that all arms of a comparison have the same ones
+    "three-falls": with_recipe(**THREE_FALLS),
     "plateau-rate": with_recipe(schedule="plateau"),
     "no-decay": with_recipe(weight_decay=0.0),  # section 5
 }

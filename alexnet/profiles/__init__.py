@@ -29,11 +29,12 @@ HERE = Path(__file__).parent
 OPTIONAL = {
     "devices": ("preset", "width", "image_size", "classes"),
     "cifar_lrn": ("width",),
-    "recipe": ("arms",),
+    "recipe": ("arms", "steps", "stop"),
     "table1": ("train_images", "test_images"),
     "table2": ("pretraining", "finetuning"),
 }
-DATA = ("source", "size", "classes", "limit", "encoding")  # settings that say what is prepared
+# settings that say what is prepared
+DATA = ("source", "size", "classes", "limit", "encoding", "hold_out")
 
 
 def names() -> list[str]:
@@ -111,8 +112,8 @@ class Profile:
 
         Args:
             data: Either `pictographs`, the arguments of `pictographs.write`; or any of DATA, where
-                it differs from the profile's own: `source`, `size`, and a part of the source,
-                `classes` (null: all) and `limit`.
+                it differs from the profile's own: `source`, `size`, a part of the source, `classes`
+                (null: all) and `limit`, and `hold_out`, the splits to make of others.
         """
         if own := data.get("pictographs"):
             out = self.runs / "data" / f"{name}-{key([own, pictographs.RECIPE])}"

@@ -223,6 +223,7 @@ def check_state(state: dict, name: str, last_step: int, parameters: Collection[s
         "rates": rates in ({}, [])
         or (type(rates) is dict and all(is_number(rates.get(name)) for name in parameters)),
         "ended": state.get("ended") in (None, "reached", "plateau"),
+        "recent": type(recent := state.get("recent")) is list and all(map(is_number, recent)),
     }
     for entry, fit in fits.items():
         require(fit, f"its {entry} is {state.get(entry)!r}")

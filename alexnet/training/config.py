@@ -9,16 +9,19 @@ from alexnet import container, presets
 from alexnet.data.pack import Pack
 from alexnet.errors import require
 from alexnet.exchange import Together
-from alexnet.fields import Checked
+from alexnet.fields import Checked, Count, Natural, NotNegative, Positive
 from alexnet.keys import key
 from alexnet.network import AlexNet
 from alexnet.training import tools
-from alexnet.training.precision import Precision
+from alexnet.training.precision import PRECISIONS, Precision
 from alexnet.training.ranks import Ranks
+from alexnet.training.steps import check_graph
 
 # Part of a trained model's identity: raise it with any change that changes trained weights.
 # tests/test_config.py holds the numbers that say when.
 VERSION = 1
+
+LOSSES = 50  # steps that `Config.stop_at_loss` averages over
 
 # torch's operations one by one; in one process: the whole step as one CUDA graph, by
 # alexnet.training.steps; the net's passes compiled by torch.compile
@@ -36,26 +39,37 @@ class Config(Checked):
         data: Digests of the packs, by split.
         rate: The first learning rate; None: the preset's. The biases' rate keeps its ratio to it.
         stop_at_train_error: End after the epoch whose running training error falls to this.
+        stop_at_loss: End with the step at which the mean loss of the last LOSSES steps, in nats, is
+            this or less.
         start: SHA-256 of the weights file that all layers but the last begin with.
+        imported: SHA-256 of the file that others published the weights in, where nothing was
+            trained (`alexnet.imports`).
 
     Raises:
-        InputError: A field holds none of its words, which are listed, or is of another type.
+        InputError: A field holds none of its words, which are listed, is of another type or out of
+            range; or there is no such preset.
     """
 
     preset: str
-    num_classes: int
-    width: float
-    image_size: int
-    epochs: float
+    num_classes: Count
+    width: Positive
+    image_size: Count
+    epochs: NotNegative
     data: dict[str, str]
-    batch_size: int = 128
-    rate: float | None = None
-    seed: int = 0
-    stop_at_train_error: float | None = None
+    batch_size: Count = 128
+    rate: NotNegative | None = None
+    seed: Natural = 0
+    stop_at_train_error: NotNegative | None = None
     precision: Precision = "fp32"
     mode: Mode = "plain"
     start: str | None = None
-    version: int = VERSION
+    stop_at_loss: NotNegative | None = None
+    imported: str | None = None
+    version: Natural = VERSION
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        presets.get(self.preset)
 
     @property
     def identity(self) -> str:
@@ -93,6 +107,10 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
         f"mode {mode} is for one process; several ranks need the mode plain",
     )
     tools.check(mode, ranks.device.type)
+    fits = mode != "graph" or config.stop_at_loss is None
+    require(fits, "mode graph takes a step before it knows the last one's loss; use the mode plain")
+    if mode == "graph":
+        check_graph(ranks.device, PRECISIONS[config.precision])
     fits = mode != "graph" or recipe.velocity == "with rate"
     require(fits, f"{preset} has an update rule that no graph can hold; use the mode plain")
     for pack in (splits[name] for name in ("train", "val") if name in splits):

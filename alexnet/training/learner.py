@@ -46,7 +46,7 @@ class Learner:
             keep_memory()
         self.net = net.to(ranks.device)
         half = dtype == torch.bfloat16
-        if half and ranks.device.type == "cpu":
+        if half or ranks.device.type == "cuda":  # as the maps are, which convolutions read
             net.to(memory_format=torch.channels_last)
         masters = {name: p.detach().clone() for name, p in net.named_parameters()} if half else {}
         net.to(dtype)

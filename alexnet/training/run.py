@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from alexnet import evaluation, rng
+from alexnet import evaluation, results, rng
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Loader, steps_per_epoch
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError, require
 from alexnet.signals import collected_signals
 from alexnet.training import checkpoint, folder
-from alexnet.training.config import Config, check_possible
+from alexnet.training.config import LOSSES, Config, check_possible
 from alexnet.training.interruption import Interrupted
 from alexnet.training.learner import Learner
 from alexnet.training.log import Log
@@ -32,7 +32,14 @@ from alexnet.training.ranks import Ranks
 from alexnet.training.schedule import Schedule
 from alexnet.training.steps import EagerStep, Flags, GraphStep, StepInput, StepResult
 
-STATE = ("step", "seconds", "loss_sum", "error_sum", "ended")  # of a `Run`, in its checkpoints
+STATE = (
+    "step",
+    "seconds",
+    "loss_sum",
+    "error_sum",
+    "ended",
+    "recent",
+)  # of a `Run`, in its checkpoints
 LEFT_CHANCE = 0.9  # the loss has left chance when it is below this share of ln(classes)
 
 
@@ -72,7 +79,8 @@ def train(
 
     Raises:
         InputError: Options cannot work; no folder is left behind.
-        Interrupted: SIGINT, SIGTERM or SIGHUP came; all ranks stop after the same step, with a checkpoint.
+        Interrupted: SIGINT, SIGTERM or SIGHUP came; all ranks stop after the same step, with a
+            checkpoint.
         OSError: The folder cannot be written; the message holds the remedy.
     """
     ranks, pack = ranks or Ranks(), splits["train"]
@@ -122,8 +130,12 @@ class Run:
         self.schedule = Schedule.of(config.recipe, config.epochs)
         self.step, self.seconds = 0, 0.0  # taken so far
         self.loss_sum = self.error_sum = 0.0  # over the images of this epoch so far
+        self.recent: list[float] = []  # mean losses of the last LOSSES steps
         self.ended: str | None = None  # "reached", "plateau" or "diverged"
+        # of each process that took part: what computed, its steps and seconds
+        self.origins: list[dict[str, Any]] = []
         self.restore()
+        self.begin_origin()
 
         size = config.batch_size
         self.loader = Loader(self.pack, size, config.seed, ranks.device, ranks.shard)
@@ -155,7 +167,7 @@ class Run:
             self.on_steps(self.step)
             while self.step < self.last_step and self.ended is None:
                 self.take_steps()
-                if self.ended or self.has_diverged():  # the next loss would not be finite
+                if self.ended == "diverged" or self.has_diverged():  # the next loss would
                     self.ended = "diverged"
                     break
                 if self.step % self.steps_per_epoch == 0 or self.step == self.last_step:
@@ -205,10 +217,14 @@ class Run:
             return
         now = time.monotonic()
         took, self.counted = now - self.counted, now
-        self.seconds += took
+        self.spend(took, steps=1)
         self.step = self.ranks.step = self.step + 1
         self.loss_sum += result.loss
         self.error_sum += result.errors
+        self.recent = [*self.recent, result.loss / result.count][-LOSSES:]
+        if self.config.stop_at_loss is not None and len(self.recent) == LOSSES:
+            reached = sum(self.recent) / LOSSES <= self.config.stop_at_loss
+            self.ended = "reached" if reached else None
         self.log_step(result, took)
         self.bar.update()
         self.on_steps(1)
@@ -218,6 +234,19 @@ class Run:
         self.stop, self.due = self.stop or flags.stop, self.due or flags.due
         if flags.failed:
             self.settle()
+
+    def begin_origin(self) -> None:
+        """Take down what computes in this process, unless it is as in the one before."""
+        here = results.origin() if self.ranks.is_first else {}
+        last = self.origins[-1] if self.origins else None
+        if last is None or any(last.get(name) != value for name, value in here.items()):
+            self.origins.append({**here, "steps": 0, "seconds": 0.0})
+
+    def spend(self, seconds: float, steps: int = 0) -> None:
+        """Count time that training and validation took."""
+        self.seconds += seconds
+        self.origins[-1]["steps"] += steps
+        self.origins[-1]["seconds"] += seconds
 
     def flags(self) -> Flags:
         """What this rank tells the others after a step."""
@@ -248,14 +277,17 @@ class Run:
         row = {"epoch": self.step / self.steps_per_epoch, "loss": loss, "error": train_error}
         row["falls"] = self.schedule.falls
         if "val" in self.splits:
+            began = time.monotonic()
             errors = self.validate(self.splits["val"])
+            self.spend(time.monotonic() - began)
             row |= {"val_top1": errors.top1, "val_top5": errors.top5, "val_nll": errors.nll}
             started = loss < LEFT_CHANCE * math.log(config.num_classes)
             self.schedule.observe(errors.top1, started)
         if self.log is not None:
             self.log.add("epoch", self.step, **row)
         self.loss_sum = self.error_sum = 0.0
-        self.ended = "plateau" if self.schedule.finished else None
+        if self.schedule.finished:
+            self.ended = "plateau"
         if config.stop_at_train_error is not None and train_error <= config.stop_at_train_error:
             self.ended = "reached"
 
@@ -280,7 +312,10 @@ class Run:
         state: dict[str, Any] = {name: getattr(self, name) for name in STATE}
         state |= {"run": self.config.identity, "epoch": self.step / self.steps_per_epoch}
         state["rates"] = dict(zip(self.short_names(), self.learner.rates))
-        state["schedule"] = self.schedule.state()
+        state |= {
+            "schedule": self.schedule.state(),
+            "origins": [dict(part) for part in self.origins],
+        }
         self.writer.save(self.step, self.learner.columns() if self.ranks.row == 0 else {}, state)
         self.saved = time.monotonic()
 
@@ -294,7 +329,13 @@ class Run:
             return
         last, names = done[-1], self.short_names()
         columns, state = checkpoint.load(last, self.learner.net.numbers)
-        state = {"run": self.config.identity, "rates": [], "ended": None} | state  # of older ones
+        older: dict[str, Any] = {
+            "run": self.config.identity,
+            "rates": [],
+            "ended": None,
+            "recent": [],
+        }
+        state = older | state
         try:
             require(
                 state["run"] == self.config.identity,
@@ -308,6 +349,7 @@ class Run:
                 f"{last} does not belong to this run: {error}; remove it to go on from the "
                 "checkpoint before it"
             ) from None
+        self.origins = state.get("origins", [])
         self.learner.rates = [state["rates"][name] for name in names] if state["rates"] else []
         for name in STATE:
             setattr(self, name, state[name])
@@ -353,5 +395,7 @@ class Run:
             summary |= {"falls": self.schedule.falls, "seconds": round(self.seconds, 1)}
             summary |= {"threads": torch.get_num_threads(), "device": ranks.device.type}
             summary["ranks"] = [ranks.rows, ranks.world // ranks.rows]
+            rounded = [part | {"seconds": round(part["seconds"], 1)} for part in self.origins]
+            summary["origins"] = rounded
             folder.write_json(self.out / folder.SUMMARY, summary)
         ranks.meet()

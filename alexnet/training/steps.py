@@ -5,14 +5,17 @@ and `last()`, which returns what is still under way.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+import alexnet_kernels as kernels
 from alexnet.data.augment import Augment
+from alexnet.errors import require
 from alexnet.exchange import Stopwatch
 from alexnet.training.learner import Learner
 
@@ -65,6 +68,29 @@ class Pending:
         return loss, errors
 
 
+def check_graph(device: torch.device, dtype: torch.dtype) -> None:
+    """Raise InputError where a GPU cannot record a step of this type: operators in plain torch ask
+    tensors for their values on the way."""
+    form = kernels.form_of(device, dtype)
+    remedy = "use the mode plain" if dtype == torch.float64 else "unset ALEXNET_KERNELS"
+    require(
+        device.type != "cuda" or form == "triton",
+        f"mode graph records Triton's kernels, and the operators' form for {dtype} on this GPU is "
+        f"{form}; {remedy}",
+    )
+
+
+@contextmanager
+def timed_convolutions() -> Iterator[None]:
+    """Let cuDNN time its algorithms once for each shape, and take the fastest: a graph's shapes
+    stay what they are."""
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 class EagerStep:
     """Steps one after the other, each known when the next begins.
 
@@ -113,6 +139,7 @@ class GraphStep(EagerStep):
     ):
         super().__init__(learner, augment, count, flags)
         device = learner.ranks.device
+        check_graph(device, learner.dtype)
         self._under_way: Pending | StepResult | None = None
         self.inputs: list[Tensor] = []  # images, draw, labels, keys: those of the last full batch
         rate_type = torch.float64 if device.type == "cpu" else torch.float32
@@ -171,12 +198,17 @@ class GraphStep(EagerStep):
         self.rates.zero_()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), timed_convolutions():
             for _ in range(WARM_UP):
                 self.compute(scale)
         torch.cuda.current_stream().wait_stream(stream)
+        check_graph(self.rates.device, self.learner.dtype)  # by now a launch may have failed
+        # Other threads, such as a loader's, go on with what a thread that records may not do. One
+        # pool holds what is between the results, of which none outlives its graph's replay.
+        pool = next((graph.pool() for graph in self.graphs.values()), None)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        mode = torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
+        with timed_convolutions(), mode:
             self.compute(scale)
         self.rates.copy_(rates)
         for buffer, value in zip(buffers, before, strict=True):

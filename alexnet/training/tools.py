@@ -1,4 +1,4 @@
-"""Whether what a mode of training needs beside torch is there: looked at before anything is made."""
+"""Whether what a mode of training needs beside torch is there, before anything is made."""
 
 import os
 import shlex
@@ -25,7 +25,9 @@ def check(mode: str, device: str) -> None:
     except kernels.ModeError as error:
         raise InputError(str(error)) from None
     if mode == "compiled" and device == "cpu":
-        cxx = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # as torch
+        cxx = os.environ.get("CXX") or (
+            "clang++" if sys.platform == "darwin" else "g++"
+        )  # as torch
         problem = _compiler_problem(cxx)
         require(not problem, f"mode compiled {problem}, or use the mode plain")
 

@@ -12,7 +12,7 @@ kernels (gpu/), C for the CPU (native.c), and plain torch for the rest; `using` 
 than the fastest. The layers (modules.py) are the same as `torch.nn.Module`s.
 """
 
-from alexnet_kernels._choose import ModeError, check_mode, mode, using
+from alexnet_kernels._choose import ModeError, check_mode, form_of, mode, using
 from alexnet_kernels.crop_flip_color import crop_flip_color
 from alexnet_kernels.keep_mask import keep_mask
 from alexnet_kernels.local_response_norm import local_response_norm
@@ -30,6 +30,7 @@ __all__ = [
     "SameMapNorm",
     "check_mode",
     "crop_flip_color",
+    "form_of",
     "keep_mask",
     "local_response_norm",
     "max_pool",

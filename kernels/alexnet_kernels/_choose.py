@@ -18,9 +18,11 @@ transforms, forward mode, and the tracers of torch.jit and torch.onnx, which kno
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from subprocess import CalledProcessError
 from threading import Lock
 
 import torch
@@ -120,13 +122,55 @@ def torchs_own(*tensors: Tensor | None) -> bool:
     )
 
 
-def runs(kind: str, x: Tensor) -> bool:
-    """Whether an operator's Triton or native form runs on tensors like x, if it fits them."""
+def runs(kind: str, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether an operator's Triton or native form runs on such tensors, if it fits them."""
     if mode() not in ("auto", kind):
         return False
     if kind == "native":
-        return x.device.type == "cpu" and _native.library() is not None
-    if not HAS_TRITON or x.dtype == torch.float64:
+        return device.type == "cpu" and _native.library() is not None
+    if not HAS_TRITON or dtype == torch.float64 or (_mode == "auto" and _cannot_launch):
         return False
-    check_mode(x.device.type)
-    return x.is_cuda or _mode == "triton"
+    check_mode(device.type)
+    return device.type == "cuda" or _mode == "triton"
+
+
+def form_of(device: torch.device, dtype: torch.dtype) -> str:
+    """Which form the operators have for maps of a type on a device: "triton", "native",
+    "composite", or "torch"."""
+    if mode() == "torch" or runs("triton", device, dtype):
+        return "torch" if _mode == "torch" else "triton"
+    has_native = dtype in _native.SUFFIXES and runs("native", device, dtype)
+    return "native" if has_native else "composite"
+
+
+# What Triton says where a machine lacks something, and what helps.
+_LACKS = {
+    "C compiler": "install gcc, or name a compiler in CC",
+    "active drivers": "see whether nvidia-smi finds the GPU",
+    "libcuda.so": "see whether nvidia-smi finds the GPU",
+    "ptxas": "install a Triton that knows this GPU",
+}
+_cannot_launch = False  # whether this machine has shown that it lacks something
+
+
+def gives_up(kind: str, error: Exception) -> bool:
+    """Whether the composite takes over from a form that failed: where Triton cannot compile or
+    launch anything for a reason of the machine, and the mode is auto. Warns, once in a process."""
+    global _cannot_launch
+    text = str(error)
+    remedy = next((help for words, help in _LACKS.items() if words in text), None)
+    if isinstance(error, CalledProcessError | ImportError):
+        remedy = "install gcc and Python's headers"
+    elif isinstance(error, OSError):
+        remedy = remedy or "name a folder that can be written in TRITON_CACHE_DIR"
+    if remedy is None or kind != "triton" or _mode != "auto":
+        return False
+    if not _cannot_launch:
+        first, *_ = text.splitlines() or [type(error).__name__]
+        warnings.warn(
+            f"Triton cannot launch kernels here ({first}): {remedy}; until then the operators "
+            "compute with plain torch, which is slower",
+            stacklevel=2,
+        )
+    _cannot_launch = True
+    return True

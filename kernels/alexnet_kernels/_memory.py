@@ -31,3 +31,14 @@ def empty_maps(
         device=x.device,
         memory_format=memory_format(x),
     )
+
+
+def check_gradient(dy: Tensor, y: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Raise ValueError where dy is no gradient of a result like y, of another type where one is
+    given: kernels read it as such."""
+    dtype = dtype or y.dtype
+    if dy.shape != y.shape or dy.dtype != dtype or dy.device != y.device:
+        raise ValueError(
+            f"the gradient must be {dtype} {tuple(y.shape)} on {y.device}, as the result; it is "
+            f"{dy.dtype} {tuple(dy.shape)} on {dy.device}"
+        )

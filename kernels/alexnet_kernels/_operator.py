@@ -18,6 +18,7 @@ torch's compiler, some two seconds of every process.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from typing import Any
 
@@ -33,6 +34,11 @@ OPERATORS: dict[str, "Operator"] = vars(torch.ops.alexnet_kernels).setdefault("_
 
 def _as_tuple(value: Any) -> tuple:
     return () if value is None else value if isinstance(value, tuple) else (value,)
+
+
+def _on_device_of(x: Tensor) -> AbstractContextManager[Any]:
+    """Make x's GPU the current one, which Triton launches on, whatever tensors it is given."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 class Operator:
@@ -127,11 +133,17 @@ class Operator:
         first = given[0] if isinstance(given[0], Tensor) else next(iter(given[0]), None)
         if first is None or not (first.numel() or self._mutated):
             return
-        for kind in ("triton", "native"):
-            function, fits = self._forms.get(kind, (None, None))
-            if function and fits and fits(*given) and _choose.runs(kind, first):
-                return function(*given)
-        self._forms["composite"][0](*given)
+        tensor = first.device, first.dtype
+        with _on_device_of(first):
+            for kind in ("triton", "native"):
+                function, fits = self._forms.get(kind, (None, None))
+                if function and fits and fits(*given) and _choose.runs(kind, *tensor):
+                    try:
+                        return function(*given)
+                    except Exception as error:
+                        if not _choose.gives_up(kind, error):
+                            raise
+            self._forms["composite"][0](*given)
 
     def _tensors_and_settings(self, inputs: tuple, results: tuple) -> tuple[Iterable[Any], Any]:
         kinds = [str(argument.type) for argument in self._call._schema.arguments]
@@ -144,14 +156,15 @@ class Operator:
             tensors, ctx.settings = self._keep(inputs, results)
             ctx.save_for_backward(*tensors)
             ctx.mark_non_differentiable(*results[1:])
+            ctx.set_materialize_grads(False)  # of the results that have none: zeros to no end
 
-    def _backward(self, ctx: Any, dy: Tensor, *_: Any) -> tuple:
+    def _backward(self, ctx: Any, dy: Tensor | None, *_: Any) -> tuple:
         if not self._differentiate:
             raise RuntimeError(
                 f"alexnet_kernels::{self.name} has no gradient; "
                 "with kernels.using('torch') nets have derivatives of every order"
             )
-        gradients = _as_tuple(self._differentiate(ctx, dy))
+        gradients = () if dy is None else _as_tuple(self._differentiate(ctx, dy))
         return *gradients, *[None] * (len(self._call._schema.arguments) - len(gradients))
 
 

@@ -2,12 +2,14 @@
 
 import errno
 import hashlib
+import json
 import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -70,3 +72,22 @@ def cache_folders() -> Iterator[Path]:
     if status.st_uid != os.getuid() or status.st_mode != 0o040700:
         raise PermissionError(errno.EPERM, f"{last} is not this user's alone; remove it")
     yield last
+
+
+def read_choices(name: str) -> dict[str, Any]:
+    """What `keep_choices` has kept under a name; nothing where that is damaged."""
+    with suppress(OSError):
+        for folder in cache_folders():
+            with suppress(OSError, ValueError):
+                choices = json.loads((folder / name).read_text())
+                return choices if isinstance(choices, dict) else {}
+    return {}
+
+
+def keep_choices(name: str, choices: dict[str, Any]) -> None:
+    """Keep what was measured, where it can be kept; else it is measured again next time."""
+    with suppress(OSError):
+        for folder in cache_folders():
+            with suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                return write_whole(folder / name, json.dumps(choices, indent=1, sort_keys=True))

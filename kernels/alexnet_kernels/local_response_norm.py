@@ -5,7 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_kernels import _check, _choose, _composite, _native
-from alexnet_kernels._memory import empty_maps, is_channels_last, memory_format
+from alexnet_kernels._memory import (
+    check_gradient,
+    empty_maps,
+    is_channels_last,
+    memory_format,
+)
 from alexnet_kernels._native import SUFFIXES
 from alexnet_kernels._operator import define
 
@@ -77,6 +82,7 @@ def operator_backward(
     relu: str,
 ) -> Tensor:
     """The gradient of x + bias. Denominators are computed again, as the 2012 kernels did."""
+    check_gradient(dy, x)
     return empty_maps(x)
 
 
@@ -105,14 +111,18 @@ def _(dx, x, bias, dy, size, alpha, beta, k, columns, relu):
     _composite.in_parts(part, (dx,), x, dy)
 
 
-@operator.form("triton")
+# Triton unrolls windows, and takes long to compile larger ones.
+LARGEST_IN_TRITON = 15
+
+
+@operator.form("triton", lambda y, x, bias, size, *_: size <= LARGEST_IN_TRITON)
 def _(y, x, bias, *settings):
     from alexnet_kernels.gpu import local_response_norm as gpu
 
     gpu.forward(x, bias, y, *settings)
 
 
-@operator_backward.form("triton")
+@operator_backward.form("triton", lambda dx, x, bias, dy, size, *_: size <= LARGEST_IN_TRITON)
 def _(dx, x, bias, dy, *settings):
     from alexnet_kernels.gpu import local_response_norm as gpu
 

@@ -5,7 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_kernels import _check, _choose, _composite, _native
-from alexnet_kernels._memory import empty_maps, is_channels_last, memory_format
+from alexnet_kernels._memory import (
+    check_gradient,
+    empty_maps,
+    is_channels_last,
+    memory_format,
+)
 from alexnet_kernels._native import SUFFIXES
 from alexnet_kernels._operator import define
 
@@ -44,6 +49,7 @@ def operator_backward(
     dy: Tensor, code: Tensor, height: int, width: int, size: int, stride: int
 ) -> Tensor:
     """dx (N, C, height, width), in the memory format of `code`, the taps."""
+    check_gradient(dy, code, dy.dtype)
     return empty_maps(code, (*code.shape[:2], height, width), dy.dtype)
 
 
@@ -77,14 +83,20 @@ def _(dx, dy, code, height, width, size, stride):
     _composite.in_parts(part, (dx,), dy, code)
 
 
-@operator.form("triton")
+# Triton unrolls windows, and takes minutes to compile larger ones.
+LARGEST_IN_TRITON = 5
+
+
+@operator.form("triton", lambda y, code, x, size, *_: size <= LARGEST_IN_TRITON)
 def _(y, code, x, size, stride):
     from alexnet_kernels.gpu import max_pool as gpu
 
     gpu.forward(x, y, code, size, stride)
 
 
-@operator_backward.form("triton")
+@operator_backward.form(
+    "triton", lambda dx, dy, code, height, width, size, *_: size <= LARGEST_IN_TRITON
+)
 def _(dx, dy, code, height, width, size, stride):
     from alexnet_kernels.gpu import max_pool as gpu
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_kernels import _check, _choose, _native
-from alexnet_kernels._memory import empty_maps, is_channels_last
+from alexnet_kernels._memory import check_gradient, empty_maps, is_channels_last
 from alexnet_kernels._operator import define
-from alexnet_kernels.local_response_norm import RELU, by_torch, check_relu
+from alexnet_kernels.local_response_norm import LARGEST_IN_TRITON, RELU, by_torch, check_relu
 from alexnet_kernels.local_response_norm import check_maps as check_norm_maps
 from alexnet_kernels.local_response_norm import check_settings as check_norm
 from alexnet_kernels.local_response_norm import operator as norm
@@ -54,6 +54,7 @@ def operator_backward(
     pool_stride: int,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x and of the bias, the latter at least in float32; (0,) without a bias."""
+    check_gradient(dy, code, x.dtype)
     wide = torch.promote_types(x.dtype, torch.float32)
     return empty_maps(x), x.new_zeros(0 if bias is None else x.shape[1], dtype=wide)
 
@@ -70,7 +71,7 @@ def _(dx, dbias, x, bias, code, dy, *settings):
     spread = pool_backward.compute(dy, code, *x.shape[2:], pool_size, pool_stride)
     norm_backward.fill(dx, x, bias, spread, *norm_settings)
     if bias is not None:
-        dbias.copy_(dx.sum((0, 2, 3), dtype=dbias.dtype))
+        torch.sum(dx, (0, 2, 3), dtype=dbias.dtype, out=dbias)
 
 
 def _has_one_kernel(y, code, x, bias, *settings):
@@ -78,7 +79,8 @@ def _has_one_kernel(y, code, x, bias, *settings):
 
     Under the interpreter there is nothing to gain.
     """
-    return x.is_cuda and x.stride(1) == 1 and settings[-2:] == (3, 2)
+    is_small = settings[0] <= LARGEST_IN_TRITON
+    return x.is_cuda and x.stride(1) == 1 and settings[-2:] == (3, 2) and is_small
 
 
 @operator.form("triton", _has_one_kernel)

@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet_kernels import _choose, _composite, _native
-from alexnet_kernels._memory import empty_maps, is_channels_last, memory_format
+from alexnet_kernels._memory import (
+    check_gradient,
+    empty_maps,
+    is_channels_last,
+    memory_format,
+)
 from alexnet_kernels._operator import define
 from alexnet_kernels.local_response_norm import check_maps, check_settings
 
@@ -22,6 +27,7 @@ def operator(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tenso
 def operator_backward(
     x: Tensor, dy: Tensor, size: int, alpha: float, beta: float, k: float
 ) -> Tensor:
+    check_gradient(dy, x)
     return empty_maps(x)
 
 
@@ -42,14 +48,18 @@ def _(dx, x, dy, size, *settings):
     _composite.in_parts(part, (dx,), x, dy)
 
 
-@operator.form("triton")
+# Triton unrolls windows, and takes minutes to compile larger ones.
+LARGEST_IN_TRITON = 5
+
+
+@operator.form("triton", lambda y, x, size, *_: size <= LARGEST_IN_TRITON)
 def _(y, x, *settings):
     from alexnet_kernels.gpu import same_map_norm as gpu
 
     gpu.forward(x, y, *settings)
 
 
-@operator_backward.form("triton")
+@operator_backward.form("triton", lambda dx, x, dy, size, *_: size <= LARGEST_IN_TRITON)
 def _(dx, x, dy, *settings):
     from alexnet_kernels.gpu import same_map_norm as gpu
 

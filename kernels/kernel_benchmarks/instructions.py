@@ -30,6 +30,7 @@ from triton.runtime.jit import JITFunction
 
 from alexnet_kernels.gpu import (
     crop_flip_color,
+    keep_mask,
     local_response_norm,
     max_pool,
     momentum_step,
@@ -119,6 +120,12 @@ def _inspect(
     )
 
 
+def tuners() -> list[Autotuner]:
+    """The kernels that have several configurations."""
+    ours = [m for name, m in list(sys.modules.items()) if name.startswith("alexnet_kernels.gpu")]
+    return [v for module in ours for v in vars(module).values() if isinstance(v, Autotuner)]
+
+
 def measure(
     call: Callable[[], object], elements: int, arch: int, all_configs: bool = False
 ) -> list[Compiled]:
@@ -129,13 +136,12 @@ def measure(
         arch: The compute capability times ten.
         all_configs: Take every configuration that is tried on a device, not the first alone.
     """
-    ours = [m for name, m in list(sys.modules.items()) if name.startswith("alexnet_kernels.gpu")]
-    tuners = [v for module in ours for v in vars(module).values() if isinstance(v, Autotuner)]
-    before = [tuner.configs for tuner in tuners]
+    ours = tuners()
+    before = [tuner.configs for tuner in ours]
     rows: dict[tuple, Compiled] = {}
     try:
         for i in range(max(map(len, before)) if all_configs else 1):
-            for tuner, configs in zip(tuners, before):
+            for tuner, configs in zip(ours, before):
                 tuner.configs = [configs[min(i, len(configs) - 1)]]
                 tuner.cache.clear()
             with _compiling(arch) as launches:
@@ -143,7 +149,7 @@ def measure(
             compiled = [_inspect(elements, *launch) for launch in launches]
             rows |= {row[:2]: row for row in compiled}
     finally:
-        for tuner, configs in zip(tuners, before):
+        for tuner, configs in zip(ours, before):
             tuner.configs = configs
     return list(rows.values())
 
@@ -157,6 +163,8 @@ def cases(dtype: torch.dtype, layout: str = "nhwc") -> Iterator[Compilation]:
     for name, shape in SHAPES.items():
         calls = _layer(name, shape, dtype, LAYOUTS[layout])
         yield from ((f"{name} {what}", math.prod(shape), call) for what, call in calls.items())
+    masked = (empty(128, dtype=torch.int64), (0, 6, 1), empty(128, 2048, dtype=dtype), 2048, 0)
+    yield "dropout's mask", 128 * 2048, partial(keep_mask.keep_mask, *masked)
     images, mean = empty(128, 256, 256, 3, dtype=torch.uint8), empty(256, 256, 3)
     out = empty(128, 3, 224, 224, dtype=dtype, memory_format=LAYOUTS[layout])
     offsets, flips = empty(128, 2, dtype=torch.int64), empty(128, dtype=torch.bool)

@@ -206,6 +206,59 @@ def test_without_torch_compile_nobody_waits_for_its_import():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_gradient_that_is_not_as_the_result_is_refused():
+    """Autograd gives none; who calls an operator's gradient himself may."""
+    x, ops, norm = torch.ones(2, 8, 7, 7), torch.ops.alexnet_kernels, (5, 1e-4, 0.75, 2.0)
+    _, code = ops.max_pool(x, 3, 2)
+    calls = [
+        (x, lambda dy: ops.local_response_norm_backward(x, None, dy, *norm, 1, "none")),
+        (x, lambda dy: ops.same_map_norm_backward(x, dy, *norm)),
+        (
+            code.float(),
+            lambda dy: ops.response_norm_pool_backward(x, None, code, dy, *norm, 1, "none", 3, 2),
+        ),
+        (code.float(), lambda dy: ops.max_pool_backward(dy, code, 7, 7, 3, 2)),
+    ]
+    for like, call in calls:
+        call(torch.ones_like(like))
+        with pytest.raises(ValueError, match=r"the gradient must be .*, as the result; it is"):
+            call(torch.ones_like(like)[..., :-1])
+    for like, call in calls[:3]:
+        with pytest.raises(ValueError, match=r"must be torch\.float32 .* it is torch.bfloat16"):
+            call(torch.ones_like(like).bfloat16())
+
+
+COMPILED_STEP = """
+import torch
+import alexnet_kernels as kernels
+
+def step(w, g, v, copy, rate):
+    update = torch.ops.alexnet_kernels.momentum_step_
+    w, v, copy = w.clone(), v.clone(), copy.clone()
+    update([w], [g], [v], [copy], rate, rate, 0.9)
+    update([w], [g * 2], [v], [copy], rate, rate, 0.9)
+    return w * 2, v + 1, copy.float()
+
+torch.manual_seed(0)
+given = (*(torch.randn(5000) for _ in range(3)), torch.zeros(5000, dtype=torch.bfloat16))
+given = (*given, torch.tensor([0.1]))
+before = [t.clone() for t in given]
+expected = step(*given)
+for backend in ("aot_eager", "inductor"):
+    torch._dynamo.reset()
+    result = torch.compile(step, backend=backend, fullgraph=True)(*given)
+    assert all(torch.equal(a, b) for a, b in zip(result, expected)), backend
+    assert all(torch.equal(a, b) for a, b in zip(given, before)), backend
+"""
+
+
+def test_the_update_of_clones_inside_torch_compile():
+    """Some versions of torch have let operators that write to their arguments write to the wrong
+    tensors, where the compiler had taken clones for needless."""
+    done = run(COMPILED_STEP)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 # --- numbers at the edge --------------------------------------------------------------------------
 
 

@@ -1,39 +1,25 @@
 """Which of several forms is the fastest, measured once for each shape and kept on disk."""
 
-import json
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
-from triton.testing import do_bench
 
-from alexnet_kernels.files import cache_folders, write_whole
+from alexnet_kernels.files import keep_choices, read_choices
+from alexnet_kernels.gpu.timing import milliseconds
 
 Form = Callable[[], Any]
 
 
+NAME = "choices.json"
+
+
 @cache
 def _known() -> dict[str, str]:
-    with suppress(OSError):
-        for folder in cache_folders():
-            with suppress(OSError, ValueError):
-                choices = json.loads((folder / "choices.json").read_text())
-                return choices if isinstance(choices, dict) else {}
-    return {}
-
-
-def _keep() -> None:
-    """Best effort: a choice that cannot be kept is measured again next time."""
-    content = json.dumps(_known(), indent=1, sort_keys=True)
-    with suppress(OSError):
-        for folder in cache_folders():
-            with suppress(OSError):
-                folder.mkdir(parents=True, exist_ok=True)
-                return write_whole(folder / "choices.json", content)
+    return read_choices(NAME)
 
 
 def fastest(key: tuple, *forms: Form) -> Form:
@@ -53,9 +39,7 @@ def fastest(key: tuple, *forms: Form) -> Form:
     if name not in _known():
         if torch.cuda.is_current_stream_capturing():
             return forms[0]
-        times = {
-            form.__name__: do_bench(form, warmup=5, rep=20, return_mode="median") for form in forms
-        }
+        times = {form.__name__: milliseconds(form) for form in forms}
         _known()[name] = min(times, key=lambda form: times[form])
-        _keep()
+        keep_choices(NAME, _known())
     return next((form for form in forms if form.__name__ == _known()[name]), forms[0])

@@ -16,6 +16,7 @@ from torch import Tensor
 from alexnet_kernels.gpu.maps import (
     DTYPES,
     LAUNCH,
+    bucket,
     channels_fast,
     collapse,
     is_wide,
@@ -30,6 +31,7 @@ from alexnet_kernels.gpu.maps import (
 from alexnet_kernels.local_response_norm import RELU
 
 NONE, BEFORE, AFTER = (tl.constexpr(RELU[word]) for word in ("none", "before", "after"))
+ABSENT, CHANNELS, PACKED = (tl.constexpr(i) for i in range(3))  # how the bias is read
 
 
 @triton.jit
@@ -43,40 +45,82 @@ def channels(
     WORDS: tl.constexpr,  # of the column
     W: tl.constexpr,  # channels a word
     DTYPE: tl.constexpr,  # of the maps
+    PAIRS: tl.constexpr,  # whether words 2i and 2i + 1 are 16 aligned bytes, of one column
 ):
     """COUNT * W channels in float32, as a tuple; zero outside the column."""
     values = ()
     for m in tl.static_range(COUNT):
         number = first + (FROM + m)
         valid = inside & (number >= 0) & (number < WORDS)
-        word = tl.load(x_ptr + (FROM + m) * step, mask=valid, other=0)
-        for i in tl.static_range(W):
-            values = values + (unpack(word, i, DTYPE),)
+        if PAIRS and (FROM + m) % 2 == 0 and m + 1 < COUNT:
+            both = x_ptr[:, None] + (FROM + m + tl.arange(0, 2))[None, :]
+            low, high = tl.split(tl.load(both, mask=valid[:, None], other=0))
+            for i in tl.static_range(W):
+                values = values + (unpack(low, i, DTYPE),)
+            for i in tl.static_range(W):
+                values = values + (unpack(high, i, DTYPE),)
+        elif not PAIRS or (FROM + m) % 2 == 0 or m == 0:
+            word = tl.load(x_ptr + (FROM + m) * step, mask=valid, other=0)
+            for i in tl.static_range(W):
+                values = values + (unpack(word, i, DTYPE),)
     return values
 
 
 @triton.jit
 def biased(
     values,  # of `channels`
-    bias_ptr,  # of the lane's first channel
-    first,  # this and the next two as in `channels`
+    bias_ptr,  # of the lane's first channel, or word of channels
+    first,  # this and the rest as in `channels`
     inside,
     FROM: tl.constexpr,
-    MAPS: tl.constexpr,  # of the column
-    W: tl.constexpr,  # channels a word
-    COUNT: tl.constexpr,  # values
-    HAS_BIAS: tl.constexpr,
+    COUNT: tl.constexpr,
+    WORDS: tl.constexpr,
+    W: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PAIRS: tl.constexpr,
+    BIAS: tl.constexpr,  # ABSENT, CHANNELS or PACKED
 ):
     """Channels with their bias added."""
-    result = ()
-    for i in tl.static_range(COUNT):
-        value = values[i]
-        if HAS_BIAS:
+    result = values
+    if BIAS == PACKED:
+        result = ()
+        bias = channels(bias_ptr, 1, first, inside, FROM, COUNT, WORDS, W, DTYPE, PAIRS)
+        for i in tl.static_range(COUNT * W):
+            result = result + (values[i] + bias[i],)
+    elif BIAS == CHANNELS:
+        result = ()
+        for i in tl.static_range(COUNT * W):
             channel = first * W + (FROM * W + i)
-            valid = inside & (channel >= 0) & (channel < MAPS)
-            value += tl.load(bias_ptr + (FROM * W + i), mask=valid, other=0).to(tl.float32)
-        result = result + (value,)
+            valid = inside & (channel >= 0) & (channel < WORDS * W)
+            bias = tl.load(bias_ptr + (FROM * W + i), mask=valid, other=0)
+            result = result + (values[i] + bias.to(tl.float32),)
     return result
+
+
+@triton.jit
+def store_words(
+    y_ptr,  # of a lane's first word
+    step,  # between words
+    values,  # channels in float32, as a tuple
+    first,  # the lane's first word, in its column
+    inside,  # whether the lane has a pixel
+    COUNT: tl.constexpr,  # words to write; this and the rest as in `channels`
+    WORDS: tl.constexpr,
+    W: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PAIRS: tl.constexpr,
+    EMULATE: tl.constexpr,  # whether bfloat16 is rounded by hand
+):
+    """Write words of channels, rounded to DTYPE, where they are inside the column."""
+    for m in tl.static_range(COUNT):
+        valid = inside & (first + m < WORDS)
+        if PAIRS and m % 2 == 0:
+            low = pack(values, m * W, W, DTYPE, EMULATE)
+            both = tl.join(low, pack(values, (m + 1) * W, W, DTYPE, EMULATE))
+            at = y_ptr[:, None] + (m + tl.arange(0, 2))[None, :]
+            tl.store(at, both, mask=valid[:, None])
+        elif not PAIRS:
+            tl.store(y_ptr + m * step, pack(values, m * W, W, DTYPE, EMULATE), mask=valid)
 
 
 @triton.jit
@@ -97,32 +141,33 @@ def window(u, c: tl.constexpr, RADIUS: tl.constexpr):
     return total
 
 
-KEY = ["MAPS", "COLUMNS", "RADIUS", "W", "DTYPE", "HAS_BIAS"]
+KEY = ["MAPS", "COLUMNS", "RADIUS", "W", "DTYPE", "BIAS", "ORDER", "CHANNELS_FAST"]
 CONFIGS = [
     ({"M": m, "BLOCK": block}, warps)
-    for m, block, warps in ((1, 256, 4), (2, 128, 4), (2, 256, 8), (4, 128, 4))
+    for m, block, warps in ((4, 128, 4), (2, 128, 4), (2, 256, 8), (1, 256, 4))
 ]
 
 
 @tuned(KEY, *CONFIGS)
-@triton.jit
+@triton.jit(do_not_specialize=["BUCKET"])
 def forward_kernel(
     x_ptr,  # input, any float type (N, C, H, W), as words
-    bias_ptr,  # (C,); not read without HAS_BIAS
+    bias_ptr,  # (C,), or as words; not read where it is ABSENT
     y_ptr,  # output, as x
-    pixels,  # N * H * W
-    P1, P2,  # the inner two of the three sizes that the pixels collapse to
+    P0, P1, P2,  # the three sizes that N, H, W collapse to
     x0, x1, x2, xc,  # strides of x: of those three, of words
     y0, y1, y2, yc,  # of y
     alpha, k,
+    BUCKET,  # of the number of elements, for which a configuration is chosen
     MAPS: tl.constexpr,  # of a column
     COLUMNS: tl.constexpr,
     RADIUS: tl.constexpr,  # of a window: size // 2
     BETA: tl.constexpr,
     ORDER: tl.constexpr,  # NONE, BEFORE or AFTER: where the ReLU stands
-    HAS_BIAS: tl.constexpr,
+    BIAS: tl.constexpr,  # ABSENT, CHANNELS or PACKED
     W: tl.constexpr,  # channels a word
     DTYPE: tl.constexpr,  # of the maps
+    UNIT: tl.constexpr,  # words that strides between pixels are counted in: 1 or 2
     CHANNELS_FAST: tl.constexpr,  # whether channels, not pixels, are neighbors in memory
     WIDE: tl.constexpr,  # whether offsets need 64 bits
     EMULATE: tl.constexpr,  # whether bfloat16 is rounded by hand
@@ -133,15 +178,16 @@ def forward_kernel(
     GROUPS: tl.constexpr = (WORDS + M - 1) // M
     REACH: tl.constexpr = (RADIUS + W - 1) // W  # words on either side
     COUNT: tl.constexpr = M + 2 * REACH
+    PAIRS: tl.constexpr = UNIT == 2 and M % 2 == 0
     lane = lanes_of(BLOCK, WIDE)
     i0, i1, i2, group = place(lane, P1, P2, GROUPS * COLUMNS, CHANNELS_FAST)
-    inside = lane < pixels * (GROUPS * COLUMNS)
+    inside = i0 < P0
     first = group % GROUPS * M  # word in the column
     word = group // GROUPS * WORDS + first  # word in the pixel
-    x_ptr += i0 * x0 + i1 * x1 + i2 * x2 + word * xc
-    bias_ptr += word * W
-    u = channels(x_ptr, xc, first, inside, -REACH, COUNT, WORDS, W, DTYPE)
-    u = biased(u, bias_ptr, first, inside, -REACH, MAPS, W, COUNT * W, HAS_BIAS)
+    x_ptr += (i0 * x0 + i1 * x1 + i2 * x2) * UNIT + word * xc
+    bias_ptr += word if BIAS == PACKED else word * W
+    u = channels(x_ptr, xc, first, inside, -REACH, COUNT, WORDS, W, DTYPE, PAIRS)
+    u = biased(u, bias_ptr, first, inside, -REACH, COUNT, WORDS, W, DTYPE, PAIRS, BIAS)
     if ORDER == BEFORE:
         u = rectified(u, COUNT * W)
     normalized = ()
@@ -149,33 +195,32 @@ def forward_kernel(
         normalized = normalized + (u[c] * power(k + alpha * window(u, c, RADIUS), BETA),)
     if ORDER == AFTER:
         normalized = rectified(normalized, M * W)
-    y_ptr += i0 * y0 + i1 * y1 + i2 * y2 + word * yc
-    for m in tl.static_range(M):
-        packed = pack(normalized, m * W, W, DTYPE, EMULATE)
-        tl.store(y_ptr + m * yc, packed, mask=inside & (first + m < WORDS))
+    y_ptr += (i0 * y0 + i1 * y1 + i2 * y2) * UNIT + word * yc
+    store_words(y_ptr, yc, normalized, first, inside, M, WORDS, W, DTYPE, PAIRS, EMULATE)
 
 
 @tuned(KEY, *CONFIGS)
-@triton.jit
+@triton.jit(do_not_specialize=["BUCKET"])
 def backward_kernel(
     x_ptr,  # input of the forward pass, any float type (N, C, H, W), as words
-    bias_ptr,  # (C,); not read without HAS_BIAS
+    bias_ptr,  # (C,), or as words; not read where it is ABSENT
     dy_ptr,  # gradient of the output, as x
     dx_ptr,  # output: gradient of x + bias, as x
-    pixels,  # N * H * W
-    P1, P2,  # the inner two of the three sizes that the pixels collapse to
+    P0, P1, P2,  # the three sizes that N, H, W collapse to
     x0, x1, x2, xc,  # strides of x: of those three, of words
     g0, g1, g2, gc,  # of dy
     y0, y1, y2, yc,  # of dx
     alpha, k,
+    BUCKET,  # of the number of elements, for which a configuration is chosen
     MAPS: tl.constexpr,  # of a column
     COLUMNS: tl.constexpr,
     RADIUS: tl.constexpr,  # of a window: size // 2
     BETA: tl.constexpr,
     ORDER: tl.constexpr,  # NONE, BEFORE or AFTER: where the ReLU stands
-    HAS_BIAS: tl.constexpr,
+    BIAS: tl.constexpr,  # ABSENT, CHANNELS or PACKED
     W: tl.constexpr,  # channels a word
     DTYPE: tl.constexpr,  # of the maps
+    UNIT: tl.constexpr,  # words that strides between pixels are counted in: 1 or 2
     CHANNELS_FAST: tl.constexpr,  # whether channels, not pixels, are neighbors in memory
     WIDE: tl.constexpr,  # whether offsets need 64 bits
     EMULATE: tl.constexpr,  # whether bfloat16 is rounded by hand
@@ -187,17 +232,18 @@ def backward_kernel(
     REACH: tl.constexpr = (RADIUS + W - 1) // W  # of the gradients' windows, in words
     FAR: tl.constexpr = (2 * RADIUS + W - 1) // W  # of the windows in those windows
     COUNT: tl.constexpr = M + 2 * FAR
+    PAIRS: tl.constexpr = UNIT == 2 and M % 2 == 0
     lane = lanes_of(BLOCK, WIDE)
     i0, i1, i2, group = place(lane, P1, P2, GROUPS * COLUMNS, CHANNELS_FAST)
-    inside = lane < pixels * (GROUPS * COLUMNS)
+    inside = i0 < P0
     first = group % GROUPS * M
     word = group // GROUPS * WORDS + first
-    x_ptr += i0 * x0 + i1 * x1 + i2 * x2 + word * xc
-    bias_ptr += word * W
-    dy_ptr += i0 * g0 + i1 * g1 + i2 * g2 + word * gc
-    raw = channels(x_ptr, xc, first, inside, -FAR, COUNT, WORDS, W, DTYPE)
-    raw = biased(raw, bias_ptr, first, inside, -FAR, MAPS, W, COUNT * W, HAS_BIAS)
-    g = channels(dy_ptr, gc, first, inside, -REACH, M + 2 * REACH, WORDS, W, DTYPE)
+    x_ptr += (i0 * x0 + i1 * x1 + i2 * x2) * UNIT + word * xc
+    bias_ptr += word if BIAS == PACKED else word * W
+    dy_ptr += (i0 * g0 + i1 * g1 + i2 * g2) * UNIT + word * gc
+    raw = channels(x_ptr, xc, first, inside, -FAR, COUNT, WORDS, W, DTYPE, PAIRS)
+    raw = biased(raw, bias_ptr, first, inside, -FAR, COUNT, WORDS, W, DTYPE, PAIRS, BIAS)
+    g = channels(dy_ptr, gc, first, inside, -REACH, M + 2 * REACH, WORDS, W, DTYPE, PAIRS)
     u = raw
     if ORDER == BEFORE:
         u = rectified(raw, COUNT * W)
@@ -225,10 +271,8 @@ def backward_kernel(
         if ORDER == BEFORE:
             result = tl.where(raw[FAR * W + i] <= 0, 0.0, result)
         gradients = gradients + (result,)
-    dx_ptr += i0 * y0 + i1 * y1 + i2 * y2 + word * yc
-    for m in tl.static_range(M):
-        packed = pack(gradients, m * W, W, DTYPE, EMULATE)
-        tl.store(dx_ptr + m * yc, packed, mask=inside & (first + m < WORDS))
+    dx_ptr += (i0 * y0 + i1 * y1 + i2 * y2) * UNIT + word * yc
+    store_words(dx_ptr, yc, gradients, first, inside, M, WORDS, W, DTYPE, PAIRS, EMULATE)
 
 
 def as_words(maps: int, *tensors: Tensor) -> tuple[int, list[Tensor]]:
@@ -245,6 +289,29 @@ def as_words(maps: int, *tensors: Tensor) -> tuple[int, list[Tensor]]:
         for t in rows
     )
     return (per_word, [t.view(torch.int64) for t in rows]) if aligned else (1, rows)
+
+
+def unit(words: int, *rows: Tensor) -> int:
+    """2 where words 2i and 2i + 1 of each pixel's columns, of so many words, are 16 aligned bytes,
+    which one load can take; else 1. rows: of `as_words`."""
+    pairs = words % 2 == 0 and all(
+        t.dtype == torch.int64
+        and all(t.stride(d) % 2 == 0 for d in range(3))
+        and t.storage_offset() % 2 == 0
+        for t in rows
+    )
+    return 2 if pairs else 1
+
+
+def bias_as_words(bias: Tensor | None, rows: Tensor, x: Tensor) -> tuple[Tensor, int]:
+    """What kernels read as the bias, and how: as words where the maps are and it is like them."""
+    if bias is None:
+        return x, 0
+    bias, per_word = bias.contiguous(), x.shape[1] // rows.shape[3]
+    alike = bias.dtype == x.dtype and bias.storage_offset() % (2 * per_word) == 0
+    if rows.dtype != torch.int64 or not alike:
+        return bias, 1
+    return bias.view(torch.int64), 2
 
 
 def _launch(
@@ -264,18 +331,24 @@ def _launch(
     fast = channels_fast(x)
     sizes, strides = collapse((n, height, width), [t.stride()[:3] for t in rows], fast)
     pixels = n * height * width
-    along = [step for t, steps in zip(rows, strides) for step in (*steps, t.stride(3))]
     words = maps // columns // per_word
+    pair = unit(words, *rows)
+    along = [
+        step
+        for t, steps in zip(rows, strides)
+        for step in (*(each // pair for each in steps), t.stride(3))
+    ]
+    read, how = bias_as_words(bias, rows[0], x)
 
     def grid(meta):
         return (triton.cdiv(pixels * columns * triton.cdiv(words, meta["M"]), meta["BLOCK"]),)
 
     kernel[grid](
-        rows[0], x if bias is None else bias.contiguous(), *rows[1:],
-        pixels, sizes[1], sizes[2], *along, alpha, k,
+        rows[0], read, *rows[1:],
+        *sizes, *along, alpha, k,
         MAPS=maps // columns, COLUMNS=columns, RADIUS=size // 2, BETA=beta, ORDER=RELU[relu],
-        HAS_BIAS=bias is not None, W=per_word, DTYPE=DTYPES[x.dtype], CHANNELS_FAST=fast,
-        WIDE=is_wide(*tensors), **LAUNCH,
+        BIAS=how, W=per_word, DTYPE=DTYPES[x.dtype], UNIT=pair,
+        CHANNELS_FAST=fast, WIDE=is_wide(*tensors), BUCKET=bucket(x), **LAUNCH,
     )  # fmt: skip
 
 

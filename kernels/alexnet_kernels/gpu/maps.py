@@ -4,6 +4,7 @@ How a lane gets its pixel and its channels, how channels are packed in words, s^
 """
 
 import math
+import os
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from alexnet_kernels._choose import INTERPRETED
+from alexnet_kernels.gpu.timing import of_configuration
 
 INT32 = 2**31 - 1
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
@@ -23,13 +25,23 @@ LAUNCH = {"EMULATE": INTERPRETED, "enable_fp_fusion": True}
 def tuned(key: Sequence[str], *configs: tuple[dict[str, int], int]):
     """Decorate a kernel with the configurations (constants, warps) that it may run in.
 
-    The fastest is measured at the first call with a new `key`, and kept on disk. Under the
-    interpreter, which has no speed, the first is taken.
+    The fastest is measured at the first call with a new `key` or number of elements (`bucket`), and
+    kept on disk. Under the interpreter, which has no speed, and where ALEXNET_TUNING is
+    "off", as in tests of what kernels compute, the first is taken.
     """
     choices = [triton.Config(constants, num_warps=warps) for constants, warps in configs]
     return triton.autotune(
-        choices[:1] if INTERPRETED else choices, key=list(key), cache_results=True
+        choices[:1] if INTERPRETED or os.environ.get("ALEXNET_TUNING") == "off" else choices,
+        key=[*key, "BUCKET"],
+        do_bench=of_configuration,
+        cache_results=True,
     )
+
+
+def bucket(x: Tensor) -> int:
+    """A number that kernels are tuned for anew: of batches that differ by a factor of four or more
+    it differs."""
+    return (x.numel().bit_length() + 1) // 2
 
 
 def channels_fast(x: Tensor) -> bool:

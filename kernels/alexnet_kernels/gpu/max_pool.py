@@ -13,6 +13,7 @@ from torch import Tensor
 from alexnet_kernels.gpu.maps import (
     DTYPES,
     LAUNCH,
+    bucket,
     channels_fast,
     is_wide,
     lanes_of,
@@ -23,7 +24,7 @@ from alexnet_kernels.gpu.maps import (
     vector,
 )
 
-KEY = ["C", "SIZE", "STRIDE", "V", "DTYPE"]
+KEY = ["C", "SIZE", "STRIDE", "V", "DTYPE", "CHANNELS_FAST"]
 FORWARD = [
     ({"ROWS": rows, "BLOCK": block}, warps)
     for rows, block, warps in ((1, 128, 4), (2, 128, 4), (3, 128, 4), (3, 64, 2))
@@ -32,7 +33,7 @@ BACKWARD = [({"BLOCK": block}, block // 32) for block in (128, 64, 256)]
 
 
 @tuned(KEY, *FORWARD)
-@triton.jit
+@triton.jit(do_not_specialize=["BUCKET"])
 def forward_kernel(
     x_ptr,  # input, any float type (N, C, H, W)
     y_ptr,  # output: maxima (N, C, OH, OW), as x
@@ -42,6 +43,7 @@ def forward_kernel(
     xn, xh, xw, xc,  # strides of x
     yn, yh, yw, yc,  # of y
     cn, ch, cw, cc,  # of code
+    BUCKET,  # of the number of elements, for which a configuration is chosen
     C: tl.constexpr,
     SIZE: tl.constexpr,  # of a window
     STRIDE: tl.constexpr,  # between windows
@@ -57,7 +59,7 @@ def forward_kernel(
     lane = lanes_of(BLOCK, WIDE)
     strips = (OH + ROWS - 1) // ROWS
     n, strip, w, group = place(lane, strips, OW, GROUPS, CHANNELS_FAST)
-    inside = lane < N * strips * OW * GROUPS
+    inside = n < N
     channel = group[:, None] * V + tl.arange(0, V)[None, :]
     top = strip * ROWS
     x_ptr += (n * xn + top * STRIDE * xh + w * STRIDE * xw)[:, None] + channel * xc
@@ -92,7 +94,7 @@ def forward_kernel(
 
 
 @tuned(KEY, *BACKWARD)
-@triton.jit
+@triton.jit(do_not_specialize=["BUCKET"])
 def backward_kernel(
     dy_ptr,  # gradient of the maxima, any float type (N, C, OH, OW)
     code_ptr,  # their taps, uint8 (N, C, OH, OW)
@@ -102,6 +104,7 @@ def backward_kernel(
     gn, gh, gw, gc,  # strides of dy
     cn, ch, cw, cc,  # of code
     xn, xh, xw, xc,  # of dx
+    BUCKET,  # of the number of elements, for which a configuration is chosen
     C: tl.constexpr,
     SIZE: tl.constexpr,  # of a window
     STRIDE: tl.constexpr,  # between windows
@@ -118,7 +121,7 @@ def backward_kernel(
     high = (H + STRIDE - 1) // STRIDE
     wide = (W + STRIDE - 1) // STRIDE
     n, a, b, group = place(lane, high, wide, GROUPS, CHANNELS_FAST)
-    inside = (lane < N * high * wide * GROUPS)[:, None]
+    inside = (n < N)[:, None]
     channel = group[:, None] * V + tl.arange(0, V)[None, :]
     gradients = ()
     taps = ()
@@ -159,7 +162,7 @@ def forward(x: Tensor, y: Tensor, code: Tensor, size: int, stride: int) -> None:
     forward_kernel[grid](
         x, y, code, n, x.shape[2], height, width, *nhwc_strides(x, y, code),
         C=c, SIZE=size, STRIDE=stride, V=v, DTYPE=DTYPES[x.dtype],
-        CHANNELS_FAST=channels_fast(x), WIDE=is_wide(x, y), **LAUNCH,
+        CHANNELS_FAST=channels_fast(x), WIDE=is_wide(x, y), BUCKET=bucket(x), **LAUNCH,
     )  # fmt: skip
 
 
@@ -174,5 +177,5 @@ def backward(dy: Tensor, code: Tensor, dx: Tensor, size: int, stride: int) -> No
     backward_kernel[grid](
         dy, code, dx, n, height, width, *dy.shape[2:], *nhwc_strides(dy, code, dx),
         C=c, SIZE=size, STRIDE=stride, V=v, DTYPE=DTYPES[dx.dtype],
-        CHANNELS_FAST=channels_fast(dx), WIDE=is_wide(dx, dy), **LAUNCH,
+        CHANNELS_FAST=channels_fast(dx), WIDE=is_wide(dx, dy), BUCKET=bucket(dx), **LAUNCH,
     )  # fmt: skip

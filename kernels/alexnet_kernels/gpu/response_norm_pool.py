@@ -13,18 +13,31 @@ from torch import Tensor
 from alexnet_kernels.gpu.local_response_norm import (
     AFTER,
     BEFORE,
+    PACKED,
     as_words,
+    bias_as_words,
     biased,
     channels,
     rectified,
+    store_words,
+    unit,
     window,
 )
-from alexnet_kernels.gpu.maps import DTYPES, LAUNCH, is_wide, lanes_of, pack, place, power, tuned
+from alexnet_kernels.gpu.maps import (
+    DTYPES,
+    LAUNCH,
+    bucket,
+    is_wide,
+    lanes_of,
+    place,
+    power,
+    tuned,
+)
 from alexnet_kernels.local_response_norm import RELU
 
 CONFIGS = [
     ({"M": m, "STRIP": strip, "BLOCK": block}, block // 32)
-    for m, strip, block in ((1, 9, 128), (2, 9, 128), (1, 14, 64), (2, 27, 64))
+    for m, strip, block in ((2, 9, 128), (1, 9, 128), (2, 13, 64), (2, 27, 64))
 ]
 
 
@@ -32,7 +45,7 @@ CONFIGS = [
 def normalized_row(
     x_ptr,  # of the lane's first word, at the first of three pixels
     bias_ptr,  # of the lane's first channel
-    xw,  # stride between pixels
+    xw,  # stride between pixels, in UNIT words
     first,  # the lane's first word, in its column
     inside,  # whether the lane has pixels
     alpha, k,
@@ -40,22 +53,25 @@ def normalized_row(
     RADIUS: tl.constexpr,
     BETA: tl.constexpr,
     ORDER: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
+    BIAS: tl.constexpr,
     W: tl.constexpr,
     DTYPE: tl.constexpr,
+    UNIT: tl.constexpr,
     M: tl.constexpr,
 ):  # fmt: skip
     """The maxima of M * W channels over three neighboring pixels of a row after LRN.
 
     Beside them, which of the three each was.
     """
+    WORDS: tl.constexpr = MAPS // W
+    PAIRS: tl.constexpr = UNIT == 2 and M % 2 == 0
     REACH: tl.constexpr = (RADIUS + W - 1) // W
     COUNT: tl.constexpr = M + 2 * REACH
     best = ()
     tap = ()
     for j in tl.static_range(3):
-        u = channels(x_ptr + j * xw, 1, first, inside, -REACH, COUNT, MAPS // W, W, DTYPE)
-        u = biased(u, bias_ptr, first, inside, -REACH, MAPS, W, COUNT * W, HAS_BIAS)
+        u = channels(x_ptr + j * xw * UNIT, 1, first, inside, -REACH, COUNT, WORDS, W, DTYPE, PAIRS)
+        u = biased(u, bias_ptr, first, inside, -REACH, COUNT, WORDS, W, DTYPE, PAIRS, BIAS)
         if ORDER == BEFORE:
             u = rectified(u, COUNT * W)
         before = best
@@ -74,11 +90,14 @@ def normalized_row(
     return best, tap
 
 
-@tuned(["MAPS", "COLUMNS", "RADIUS", "W", "DTYPE", "HAS_BIAS"], *CONFIGS)
-@triton.jit
+KEY = ["MAPS", "COLUMNS", "RADIUS", "W", "DTYPE", "BIAS", "ORDER"]
+
+
+@tuned(KEY, *CONFIGS)
+@triton.jit(do_not_specialize=["BUCKET"])
 def kernel(
     x_ptr,  # input, any float type (N, C, H, W), channels-last, as words
-    bias_ptr,  # (C,); not read without HAS_BIAS
+    bias_ptr,  # (C,), or as words; not read where it is ABSENT
     y_ptr,  # output: maxima (N, C, OH, OW), as x
     code_ptr,  # output: their taps, uint8 (N, C, OH, OW), channels-last
     N, OH, OW,  # images, rows and columns of the output
@@ -86,14 +105,16 @@ def kernel(
     yn, yh, yw,  # of y
     cn, ch, cw,  # of code, in channels
     alpha, k,
+    BUCKET,  # of the number of elements, for which a configuration is chosen
     MAPS: tl.constexpr,  # of a column
     COLUMNS: tl.constexpr,
     RADIUS: tl.constexpr,  # of a window: size // 2
     BETA: tl.constexpr,
     ORDER: tl.constexpr,  # NONE, BEFORE or AFTER: where the ReLU stands
-    HAS_BIAS: tl.constexpr,
+    BIAS: tl.constexpr,  # ABSENT, CHANNELS or PACKED
     W: tl.constexpr,  # channels a word
     DTYPE: tl.constexpr,  # of the maps
+    UNIT: tl.constexpr,  # words that strides are counted in: 2 where all are even
     WIDE: tl.constexpr,  # whether offsets need 64 bits
     EMULATE: tl.constexpr,  # whether bfloat16 is rounded by hand
     M: tl.constexpr,  # words a lane
@@ -102,32 +123,33 @@ def kernel(
 ):  # fmt: skip
     WORDS: tl.constexpr = MAPS // W
     GROUPS: tl.constexpr = (WORDS + M - 1) // M
+    PAIRS: tl.constexpr = UNIT == 2 and M % 2 == 0
     lane = lanes_of(BLOCK, WIDE)
     strips = (OH + STRIP - 1) // STRIP
     n, strip, w, group = place(lane, strips, OW, GROUPS * COLUMNS, True)
-    inside = lane < N * strips * OW * (GROUPS * COLUMNS)
+    inside = n < N
     first = group % GROUPS * M
     word = group // GROUPS * WORDS + first
     top = strip * STRIP
-    x_ptr += n * xn + top * 2 * xh + w * 2 * xw + word
-    y_ptr += n * yn + top * yh + w * yw + word
+    x_ptr += (n * xn + top * 2 * xh + w * 2 * xw) * UNIT + word
+    y_ptr += (n * yn + top * yh + w * yw) * UNIT + word
     code_ptr += n * cn + top * ch + w * cw + word * W
-    bias_ptr += word * W
+    bias_ptr += word if BIAS == PACKED else word * W
     above, above_tap = normalized_row(
         x_ptr, bias_ptr, xw, first, inside, alpha, k,
-        MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M,
+        MAPS, RADIUS, BETA, ORDER, BIAS, W, DTYPE, UNIT, M,
     )  # fmt: skip
     for h in range(STRIP):
         valid = inside & (top + h < OH)
-        x_ptr += xh
+        x_ptr += xh * UNIT
         middle, middle_tap = normalized_row(
             x_ptr, bias_ptr, xw, first, valid, alpha, k,
-            MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M,
+            MAPS, RADIUS, BETA, ORDER, BIAS, W, DTYPE, UNIT, M,
         )  # fmt: skip
-        x_ptr += xh
+        x_ptr += xh * UNIT
         below, below_tap = normalized_row(
             x_ptr, bias_ptr, xw, first, valid, alpha, k,
-            MAPS, RADIUS, BETA, ORDER, HAS_BIAS, W, DTYPE, M,
+            MAPS, RADIUS, BETA, ORDER, BIAS, W, DTYPE, UNIT, M,
         )  # fmt: skip
         best = ()
         for i in tl.static_range(M * W):
@@ -144,10 +166,8 @@ def kernel(
             best = best + (value,)
             channel = first * W + i
             tl.store(code_ptr + i, tap.to(tl.uint8), mask=valid & (channel < MAPS))
-        for m in tl.static_range(M):
-            packed = pack(best, m * W, W, DTYPE, EMULATE)
-            tl.store(y_ptr + m, packed, mask=valid & (first + m < WORDS))
-        y_ptr += yh
+        store_words(y_ptr, 1, best, first, valid, M, WORDS, W, DTYPE, PAIRS, EMULATE)
+        y_ptr += yh * UNIT
         code_ptr += ch
         above = below
         above_tap = below_tap
@@ -169,6 +189,9 @@ def forward(
     (n, _, height, width), maps = y.shape, x.shape[1] // columns
     per_word, (rows, out) = as_words(maps, x, y)
     words = maps // per_word
+    read, how = bias_as_words(bias, rows, x)
+    pair = unit(words, rows, out)
+    steps = [step // pair for t in (rows, out) for step in t.stride()[:3]]
     taps = code.permute(0, 2, 3, 1)
 
     def grid(meta):
@@ -176,8 +199,10 @@ def forward(
         return (triton.cdiv(lanes * triton.cdiv(words, meta["M"]), meta["BLOCK"]),)
 
     kernel[grid](
-        rows, x if bias is None else bias.contiguous(), out, code, n, height, width,
-        *rows.stride()[:3], *out.stride()[:3], *taps.stride()[:3], alpha, k,
+        rows, read, out, code, n, height, width,
+        *steps, *taps.stride()[:3], alpha, k,
         MAPS=maps, COLUMNS=columns, RADIUS=size // 2, BETA=beta, ORDER=RELU[relu],
-        HAS_BIAS=bias is not None, W=per_word, DTYPE=DTYPES[x.dtype], WIDE=is_wide(x, y), **LAUNCH,
+        BIAS=how, W=per_word, DTYPE=DTYPES[x.dtype], UNIT=pair,
+        WIDE=is_wide(x, y),
+        BUCKET=bucket(x), **LAUNCH,
     )  # fmt: skip

@@ -5,6 +5,8 @@ gradient takes two passes: the first writes what every pixel spreads over its ne
 dy x s^(-beta-1), and keeps dy s^-beta; the second sums the former over the windows.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -13,6 +15,7 @@ from torch import Tensor
 from alexnet_kernels.gpu.maps import (
     DTYPES,
     LAUNCH,
+    bucket,
     channels_fast,
     is_wide,
     lanes_of,
@@ -24,7 +27,7 @@ from alexnet_kernels.gpu.maps import (
     vector,
 )
 
-KEY = ["C", "RADIUS", "V", "DTYPE", "PASS"]
+KEY = ["C", "RADIUS", "V", "DTYPE", "PASS", "CHANNELS_FAST"]
 CONFIGS = [
     ({"ROWS": rows, "BLOCK": block}, 4) for rows, block in ((4, 64), (9, 64), (14, 64), (2, 128))
 ]
@@ -32,7 +35,7 @@ FORWARD, FIRST, SECOND = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
 @tuned(KEY, *CONFIGS)
-@triton.jit
+@triton.jit(do_not_specialize=["BUCKET"])
 def kernel(
     x_ptr,  # input, any float type (N, C, H, W)
     dy_ptr,  # gradient of the output, as x; read in the pass FIRST
@@ -45,6 +48,7 @@ def kernel(
     tn, th, tw, tc,  # of direct and spread
     yn, yh, yw, yc,  # of y
     alpha, k,
+    BUCKET,  # of the number of elements, for which a configuration is chosen
     C: tl.constexpr,
     RADIUS: tl.constexpr,  # of a window: size // 2
     BETA: tl.constexpr,
@@ -61,7 +65,7 @@ def kernel(
     lane = lanes_of(BLOCK, WIDE)
     strips = (H + ROWS - 1) // ROWS
     n, strip, w, group = place(lane, strips, W, GROUPS, CHANNELS_FAST)
-    inside = lane < N * strips * W * GROUPS
+    inside = n < N
     top = strip * ROWS
     channel = group[:, None] * V + tl.arange(0, V)[None, :]
     sums = ()  # of each row that the strip's windows touch, over 2 RADIUS + 1 pixels
@@ -108,7 +112,7 @@ def _launch(
     which: int,
     x: Tensor,
     dy: Tensor,
-    between: Tensor,
+    between: Sequence[Tensor],
     y: Tensor,
     size: int,
     alpha: float,
@@ -125,13 +129,13 @@ def _launch(
         x, dy, between[0], between[-1], y, n, height, width,
         *nhwc_strides(x, dy, between[0], y), alpha, k,
         C=c, RADIUS=size // 2, BETA=beta, PASS=which, V=v, DTYPE=DTYPES[x.dtype],
-        CHANNELS_FAST=channels_fast(x), WIDE=is_wide(x, y, dy), **LAUNCH,
+        CHANNELS_FAST=channels_fast(x), WIDE=is_wide(x, y, dy), BUCKET=bucket(x), **LAUNCH,
     )  # fmt: skip
 
 
 def forward(x: Tensor, y: Tensor, size: int, alpha: float, beta: float, k: float) -> None:
     """Write y (N, C, H, W), any strides."""
-    _launch(0, x, x, x[None], y, size, alpha, beta, k)
+    _launch(0, x, x, [x], y, size, alpha, beta, k)
 
 
 def backward(
@@ -141,6 +145,6 @@ def backward(
 
     For the time of the call it takes two float32 maps of the same size.
     """
-    between = torch.stack([torch.empty_like(dx, dtype=torch.float32)] * 2)
+    between = [torch.empty_like(dx, dtype=torch.float32) for _ in range(2)]
     _launch(1, x, dy, between, dx, size, alpha, beta, k)
     _launch(2, x, dy, between, dx, size, alpha, beta, k)

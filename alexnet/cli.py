@@ -330,7 +330,25 @@ COMMANDS: dict[str, tuple[Callable[..., int | None], Callable[[Parser], None]]] 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout is not None:  # what cannot be written is to be known here
+                sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # `alexnet ... | head` has seen enough
+            return 128 + signal.SIGPIPE
+        say(f"alexnet: cannot write the output: {error.strerror}")
+        return 1
+
+
+def _run(arguments: list[str] | None) -> int:
     args = parser().parse_args(arguments)
+    own, other = Path(__file__).resolve().parent, Path.cwd() / "alexnet"
+    if (other / "cli.py").is_file() and other.resolve() != own:  # as of a clone that was copied
+        say(f"alexnet: this is the program in {own.parent}, not that in this folder")
     rank = os.environ.get("RANK", "0")
     name = "alexnet" if rank == "0" else f"alexnet, rank {rank}"
 
@@ -340,9 +358,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         with terminable():
-            status = args.function(args) or 0
-            sys.stdout.flush()  # what cannot be written is to be known here
-            return status
+            return args.function(args) or 0
     except InputError as error:
         if isinstance(error, SharedError) and rank != "0":
             return 2
@@ -350,9 +366,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         status = 128 + getattr(stop, "signal", signal.SIGINT)
         return fail(str(stop) or "stopped", status) if rank == "0" else status  # ranks stop alike
-    except BrokenPipeError:  # `alexnet ... | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    except BrokenPipeError:
+        raise
     except (RuntimeError, OSError, SafetensorError) as error:
         if isinstance(error, ValueError):  # the operators' ModeError
             return fail(error, 2)

@@ -9,6 +9,7 @@ import ast
 import base64
 import contextlib
 import difflib
+import importlib.util
 import json
 import logging
 import multiprocessing
@@ -42,6 +43,7 @@ PACKAGE = tuple(
 ARCHIVE = ("results/**/*", "**/results/*.csv")
 # or each start of a kernel warns that it listens on this machine's own network
 QUIET_KERNEL = ["--log-level=ERROR"]
+ADVICE = ("Deprecation", "PendingDeprecation", "Future")  # warnings to authors
 # whose versions are kept with a stamp
 PACKAGES = "alexnet-reproduced torch torchvision triton numpy matplotlib papermill".split()
 
@@ -115,7 +117,7 @@ def run(
         InputError: An unknown profile, chapter or parameter; before anything runs.
         NotebooksFailed: At the end.
     """
-    _papermill()  # what is missing is said before anything runs
+    papermill()  # what is missing is said before anything runs
     profiles.load(profile)
     root = book.resolve().parent
     out = (runs or root / "runs").resolve() / profile
@@ -280,16 +282,18 @@ def _run(task: Task) -> Outcome:
     options |= {"cwd": str(task.path.parent), "progress_bar": sys.stderr.isatty() and alone}
     with _papermill_log(task.file("logs", ".log")) as logger:
         try:
-            executed = _papermill().execute_notebook(
+            executed = papermill().execute_notebook(
                 str(task.path), str(running), parameters=task.parameters, **options
             )
+            if numbers := without_figures(executed):
+                raise RuntimeError(f"cell {numbers[0]} draws no figure")
         except Exception as failure:  # its code, its kernel's death: the others get their turn
             logger.error(str(failure))
             error = _explain(failure)
     seconds = time.monotonic() - start
     if running.exists():
         os.replace(running, notebook)
-    if executed is None:
+    if executed is None or error:
         return task.outcome("failed", seconds, error=error)
     figures = _extract_figures(executed, task.file("figures", ""))
     versions = {name: version for name in PACKAGES if (version := machine.version(name))}
@@ -298,6 +302,19 @@ def _run(task: Task) -> Outcome:
     content["versions"] = {"python": platform.python_version()} | versions
     write_whole(stamp, json.dumps(content, indent=2, default=str) + "\n")
     return task.outcome("done", seconds, figures=figures)
+
+
+def without_figures(notebook: Any) -> list[int]:
+    """Which cells of an executed notebook, counted from 1, hold no picture though they have a
+    figure's label; a cell that draws under a condition is not looked at."""
+
+    def lacks(cell: Any) -> bool:
+        pictures = (name for o in cell.get("outputs", []) for name in o.get("data", {}))
+        is_figure = "figure" in cell.metadata.get("mystnb", {})
+        certain = not re.search(r"^if ", cell.source, re.MULTILINE)
+        return is_figure and certain and not any(name.startswith("image/") for name in pictures)
+
+    return [number for number, cell in enumerate(notebook.cells, 1) if lacks(cell)]
 
 
 def _explain(error: Exception) -> str:
@@ -331,7 +348,8 @@ def _extract_figures(notebook: Any, folder: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in names)
 
 
-def _papermill() -> Any:
+def papermill() -> Any:
+    """What runs notebooks. Raises InputError, which names the extra, where it is missing."""
     for name in ("ipykernel", "papermill"):  # the kernel is needed as much, and missed later
         module = needs(name, extra="book", what="running the notebooks")
     return module
@@ -359,8 +377,9 @@ def kernel_environment(root: Path, threads: int | None = None) -> Iterator[None]
     """Set what the notebooks' kernels inherit meanwhile.
 
     That is this interpreter's kernel, before any other that is installed for the user; this very
-    package; and, where `threads` is given, that many threads, so that sums of floats come out the
-    same on every machine.
+    package; figures inside the notebook, in matplotlib's own style, whatever the user has set; no
+    IPython profile of the user's, and no advice to authors of other packages; and, where `threads`
+    is given, that many threads, so that sums of floats come out the same on every machine.
     """
     before = dict(os.environ)
 
@@ -370,7 +389,12 @@ def kernel_environment(root: Path, threads: int | None = None) -> Iterator[None]
     changes = {
         "JUPYTER_PATH": prepend("JUPYTER_PATH", Path(sys.prefix) / "share" / "jupyter"),
         "PYTHONPATH": prepend("PYTHONPATH", root, root / "kernels"),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "IPYTHONDIR": str(root / "_build" / "ipython"),
+        "PYTHONWARNINGS": ",".join(f"ignore::{kind}Warning" for kind in ADVICE),
     }
+    if (spec := importlib.util.find_spec("matplotlib")) and spec.origin:
+        changes["MATPLOTLIBRC"] = str(Path(spec.origin).parent / "mpl-data" / "matplotlibrc")
     if threads:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         changes |= dict.fromkeys(names, str(threads)) | {"PYTHONHASHSEED": "0"}
@@ -379,5 +403,5 @@ def kernel_environment(root: Path, threads: int | None = None) -> Iterator[None]
         yield
     finally:
         for name in changes:
-            del os.environ[name]
+            os.environ.pop(name, None)
         os.environ.update({name: before[name] for name in changes if name in before})

@@ -110,6 +110,8 @@ def execute_ahead(timeout: int) -> None:
     tasks = [(cache.get_project_notebook(uri).nb, str(Path(uri).parent)) for uri in lacking]
     for number, job in as_they_end(execute, tasks, min(cores(), len(tasks))):
         if job.exception() is None and (done := job.result()).err is None:
+            if cells := notebooks.without_figures(done.nb):
+                sys.exit(f"{lacking[number]}: cell {cells[0]} draws no figure")
             bundle = CacheBundleIn(done.nb, lacking[number], data={"execution_seconds": done.time})
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 

@@ -79,8 +79,7 @@ def train(
 
     Raises:
         InputError: Options cannot work; no folder is left behind.
-        Interrupted: SIGINT, SIGTERM or SIGHUP came; all ranks stop after the same step, with a
-            checkpoint.
+        Interrupted: A signal came (`signals.STOP`); all ranks stop after the same step, and save.
         OSError: The folder cannot be written; the message holds the remedy.
     """
     ranks, pack = ranks or Ranks(), splits["train"]

@@ -45,5 +45,5 @@ def _compiler_problem(cxx: str) -> str:
     if "Python.h" in done.stderr:
         python = "python{}.{}-dev".format(*sys.version_info)
         return f"needs Python's headers, and there is no Python.h; install them ({python})"
-    first = next((line for line in done.stderr.splitlines() if "error" in line), "")
-    return f"needs a C++ compiler with its headers, and {cxx} fails ({first}); install g++"
+    first = next((f" ({line})" for line in done.stderr.splitlines() if "error" in line), "")
+    return f"needs a C++ compiler with its headers, and {cxx} fails{first}; install g++"

@@ -187,10 +187,11 @@ def train_images(data: str) -> int:
     return labnotebook.load()["data"][data]["train"]
 
 
-def files(data: str, split: str) -> int:
-    """How many files of 1,024 images the source lists for a split."""
+def images_in_files(data: str, split: str) -> list[int]:
+    """The fewest and the most images that a split can have: the source lists its files, of 1,024
+    images each, the last of them perhaps not full."""
     first, last = labnotebook.load()["data"][data]["files"][split]
-    return last - first + 1
+    return [1024 * (last - first) + 1, 1024 * (last - first + 1)]
 
 
 def falls() -> list[int]:

@@ -1,4 +1,4 @@
-"""The command line: `alexnet prepare | train | evaluate | export | reproduce | claims`.
+"""The command line: `alexnet prepare | train | evaluate | predict | features | export | ...`.
 
 Exit status: 0 done; 1 something failed on our side; 2 bad input, one line says what; 128 + n
 stopped by signal n (130 for Ctrl-C), with nothing lost. `alexnet.commands` holds what they do.
@@ -6,41 +6,24 @@ stopped by signal n (130 for Ctrl-C), with nothing lost. `alexnet.commands` hold
 
 import argparse
 import errno
-import math
 import os
 import signal
 import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
 
 from safetensors import SafetensorError
 
-from alexnet import __version__, commands, profiles, reproduce
+from alexnet import __version__, commands, predicting, profiles, reproduce
 from alexnet.errors import InputError, SharedError, say
-from alexnet.files import lines
+from alexnet.options import COUNT, POSITIVE, SEED, Parser, between, classes
 from alexnet.presets import VARIANTS
 from alexnet.signals import terminable
 
 # A path that is at fault, rather than this program or the machine.
 BAD_PATH = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM}
 BAD_PATH.add(errno.ENAMETOOLONG)
-
-
-class Parser(argparse.ArgumentParser):
-    """One that complains in one line, as the rest of the program does, and shows defaults."""
-
-    def option(self, name: str, help: str, **settings: Any) -> None:
-        """Add an argument. The first choice is the default, unless another is given."""
-        if "choices" in settings:
-            settings.setdefault("default", settings["choices"][0])
-        if settings.get("default") is not None:
-            help += " (default: %(default)s)"
-        self.add_argument(name, help=help, **settings)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def parser() -> Parser:
@@ -58,37 +41,6 @@ def parser() -> Parser:
         command.set_defaults(function=function)
         add_options(command)
     return top
-
-
-def _between(kind: Callable[[str], float], least: float, most: float, what: str) -> Any:
-    """The type of an option that takes numbers of a range."""
-
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text} is not {what}")
-        return value
-
-    return read
-
-
-SEED = _between(int, 0, 2**62, f"a whole number from 0 to {2**62}")
-COUNT = _between(int, 1, 2**31 - 1, f"a whole number from 1 to {2**31 - 1}")
-POSITIVE = _between(float, math.ulp(0), 1e12, "a positive number of at most 1e12")
-
-
-def _classes(text: str) -> int | list[str]:
-    if text.isdecimal():
-        return COUNT(text)
-    if not text.startswith("@"):
-        return [name for name in text.split(",") if name]
-    try:
-        return lines(Path(text[1:]))
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot read {text[1:]}: {error.strerror}") from None
 
 
 def _prepare(p: Parser) -> None:
@@ -121,9 +73,16 @@ def _prepare(p: Parser) -> None:
     p.option(
         "--classes",
         "the first so many classes, or these: a,b,c, or @FILE with one a line",
-        type=_classes,
+        type=classes,
     )
     p.option("--limit", "at most N images of each class in each split", type=COUNT, metavar="N")
+    p.option(
+        "--split",
+        "of a folder without splits: percent of each class's images for train, val and test, drawn "
+        "at random; 90/10: for train and val",
+        metavar="80/10/10",
+    )
+    p.option("--seed", "of that draw", type=SEED, default=0)
     p.option(
         "--max-megapixels",
         "the most pixels that an image may have, in millions (default: 250); a worker takes three "
@@ -161,13 +120,17 @@ def _train(p: Parser) -> None:
     )
     p.option(
         "--preset",
-        "paper, source, caffe or four-layer, with variants, as in paper/no-lrn/tanh",
-        default="paper",
+        "paper, source, caffe or four-layer, with variants, as in paper/no-lrn/tanh (default: that "
+        "of --init, or paper)",
     )
-    p.option("--width", "scales every layer's maps and units", type=POSITIVE, default=1.0)
+    p.option(
+        "--width",
+        "scales every layer's maps and units (default: that of --init, or 1)",
+        type=POSITIVE,
+    )
     p.option(
         "--image-size",
-        "side of the net's crops (default: 7/8 of the pack's, 224 of 256)",
+        "side of the net's crops (default: that of --init, or 7/8 of the pack's, 224 of 256)",
         type=COUNT,
     )
     budget = p.add_mutually_exclusive_group()
@@ -190,13 +153,23 @@ def _train(p: Parser) -> None:
         "this machine trains the net faster in it",
         choices=precisions,
     )
+    _beginning(p)
+    _how(p)
+
+
+def _beginning(p: Parser) -> None:
+    """Options of what a net begins with, and keeps."""
     p.option(
         "--init",
         "begin with this finished run's weights in all layers but the last",
         type=Path,
         metavar="RUN0",
     )
-    _how(p)
+    p.option(
+        "--freeze",
+        "layers that keep the weights they begin with, as conv1,conv2: few images teach the others",
+        metavar="LAYERS",
+    )
 
 
 def _how(p: Parser) -> None:
@@ -259,6 +232,30 @@ def _evaluate(p: Parser) -> None:
     _device(p)
 
 
+def _diagnose(p: Parser) -> None:
+    p.epilog = (
+        "Without RUN: of a net before its first step. Exit status 0, with findings or without; 2: "
+        "bad input. Nets of your own: alexnet.diagnose(model, images, labels) in Python."
+    )
+    p.option("run", "folder of a run, finished or not", type=Path, nargs="?")
+    p.option("--preset", "of a new net, with variants, as in paper/unit-input (default: paper)")
+    p.option(
+        "--data",
+        "the training images (default: noise with the spectrum of photographs)",
+        type=Path,
+        metavar="PACK",
+    )
+    p.option("--width", "of a new net (default: 1)", type=POSITIVE)
+    p.option("--image-size", "side of a new net's crops (default: fits the pack)", type=COUNT)
+    p.option("--classes", "of a new net, without a pack (default: 1000)", type=COUNT)
+    p.option("--lr", "a new net's learning rate (default: the preset's, 0.01)", type=POSITIVE)
+    p.option("--seed", "of a new net (default: 0)", type=SEED)
+    batch = between(int, 2, 4096, "a whole number from 2 to 4096")
+    p.option("--images", "of the batch", type=batch, default=64, metavar="N")
+    p.option("--json", "everything that was measured, for programs", action="store_true")
+    _device(p)
+
+
 def _device(p: Parser) -> None:
     p.option("--device", "cpu, cuda, or auto: cuda where there is one", default="auto")
 
@@ -270,6 +267,21 @@ def _export(p: Parser) -> None:
         ".safetensors: the weights in the layout of one device; .onnx: the whole network",
         type=Path,
     )
+    p.option(
+        "--license",
+        "the terms of the weights, for the file's metadata (default: those of the run, or none)",
+        metavar="TEXT",
+    )
+
+
+def _predict(p: Parser) -> None:
+    predicting.add_predict_arguments(p)
+    _device(p)
+
+
+def _features(p: Parser) -> None:
+    predicting.add_features_arguments(p)
+    _device(p)
 
 
 def _import(p: Parser) -> None:
@@ -303,7 +315,7 @@ def _claims(p: Parser) -> None:
     names = ", ".join(profiles.names())
     p.option(
         "--profile",
-        f"judge by one: {names} (default: the largest that has run the claim)",
+        f"judge by one: {names} (default: those that decide each claim)",
         metavar="P",
     )
     p.option(
@@ -311,7 +323,9 @@ def _claims(p: Parser) -> None:
     )
     p.option("--section", "claims of one section of the paper, as 3 or 3.2", metavar="S")
     p.option(
-        "--verdict", "reproduced, same-direction, not-reproduced, not-yet-run or slip", metavar="V"
+        "--verdict",
+        "exact or slip; supported, contradicted, inconclusive, not-testable-here or not-yet-run",
+        metavar="V",
     )
     p.option("--json", "everything that is known of each claim, for programs", action="store_true")
 
@@ -321,6 +335,9 @@ COMMANDS: dict[str, tuple[Callable[..., int | None], Callable[[Parser], None]]] 
     "prepare": (commands.prepare, _prepare),
     "train": (commands.train, _train),
     "evaluate": (commands.evaluate, _evaluate),
+    "predict": (commands.predict, _predict),
+    "features": (commands.features, _features),
+    "diagnose": (commands.diagnose, _diagnose),
     "export": (commands.export, _export),
     "import": (commands.import_, _import),
     "reproduce": (commands.reproduce, reproduce.add_arguments),

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 def prepare(args: argparse.Namespace) -> None:
     """Make a pack (equal-sized images, their mean and colors) from images."""
+    from alexnet.data.hold_out import shares
     from alexnet.data.pack import open_splits
     from alexnet.data.prepare import prepare
 
     out = args.out or Path(args.source)
     if args.out:
-        names = ("skip_bad", "workers", "encoding", "classes", "limit", "max_megapixels")
+        names = ("skip_bad", "workers", "encoding", "classes", "limit", "seed", "max_megapixels")
         options = {name: getattr(args, name) for name in names}
+        options["hold_out"] = shares(args.split) if args.split else None
         out = prepare(args.source, out, size=_size(args.size), **options)
     elif not args.verify:
         raise InputError("name the pack's folder as well: alexnet prepare SOURCE OUT")
@@ -47,29 +49,29 @@ def train(args: argparse.Namespace) -> int:
     from alexnet import presets, training
     from alexnet.data.loader import steps_per_epoch
     from alexnet.data.pack import open_splits
+    from alexnet.diagnosis.command import chance_line
     from alexnet.training.ranks import join
 
     splits = open_splits(args.data)
     pack = _split(args.data, splits, "train")
-    preset = presets.get(args.preset)
-    if args.columns == 1 and preset.columns > 1:
-        preset = presets.get(f"{args.preset}/one-column")
+    preset, width, size = _net(args, pack)
     batch_size, device = args.batch_size or preset.recipe.batch_size, _device(args.device)
     per_epoch = steps_per_epoch(pack, batch_size)
-    size = args.image_size or _usual_crop(pack.size, preset)
     if args.precision == "auto":
-        net = preset.name, len(pack.classes), args.width, size
+        net = preset.name, len(pack.classes), width, size
         args.precision = _precision(args.out, *net, batch_size, device)
     config = training.Config(
         preset=preset.name,
         num_classes=len(pack.classes),
+        width=width,
         image_size=size,
         epochs=args.steps / per_epoch if args.steps else args.epochs,
         data={name: splits[name].digest for name in ("train", "val") if name in splits},
         batch_size=batch_size,
         rate=args.lr,
         start=training.starting_point(args.init) if args.init else None,
-        **{name: getattr(args, name) for name in ("width", "seed", "precision", "mode")},
+        frozen=args.freeze,
+        **{name: getattr(args, name) for name in ("seed", "precision", "mode")},
     )
     group = join(preset.columns, device, args.column_ranks, args.timeout)
     often = {"keep": args.keep, "every": args.checkpoint_every}
@@ -78,7 +80,7 @@ def train(args: argparse.Namespace) -> int:
             config, splits, args.out, start=args.init, resume=args.resume, ranks=group, **often
         )
     except presets.TooSmall:
-        problem = _too_small(pack, preset, config.image_size, args.image_size)
+        problem = _too_small(pack, preset, config.image_size)
         raise InputError(problem) from None
     group.leave()
     diverged = summary["ended"] == "diverged"
@@ -88,6 +90,8 @@ def train(args: argparse.Namespace) -> int:
         steps = f"{summary['steps']} steps, {summary['epochs']:.1f} epochs"
         weights = f"weights in {args.out / 'weights.safetensors'}"
         print(f"{args.out}: {steps}, {summary['seconds']:.0f} s; {weights}")
+        if line := chance_line(args.out, args.data, config, pack):
+            print(line)
     return int(diverged)
 
 
@@ -109,24 +113,61 @@ def _split(data: Path, splits: "dict[str, Pack]", name: str) -> "Pack":
     return splits[name]
 
 
+def _net(args: argparse.Namespace, pack: "Pack") -> "tuple[Preset, float, int]":
+    """The preset, the width and the side of the crops: as the options say, else those of the run
+    that training begins with, else the usual ones."""
+    from alexnet import presets
+    from alexnet.errors import require
+    from alexnet.training import check_usable
+    from alexnet.training.folder import read_config
+
+    if args.init:
+        check_usable(args.init)
+    start = read_config(args.init) if args.init else None
+    name = args.preset or (start.preset if start else "paper")
+    preset = presets.get(name)
+    if args.columns == 1 and preset.columns > 1:
+        preset = presets.get(f"{name}/one-column")
+    if start is None:
+        return preset, args.width or 1.0, args.image_size or _usual_crop(pack.size, preset)
+    own, is_of = presets.get(start.preset), f"the run in {args.init} is of"
+    require(
+        (preset.columns, preset.layers) == (own.columns, own.layers),
+        f"{is_of} preset {own.name!r}, not {preset.name!r}: leave out --preset and --columns",
+    )
+    require(
+        args.width in (None, start.width),
+        f"{is_of} width {start.width:g}, not {args.width}: leave out --width",
+    )
+    size = args.image_size or start.image_size
+    require(
+        size <= pack.size,
+        f"{pack.path} has images of {pack.size} pixels, and {is_of} crops of {size}: prepare them "
+        f"with --size {size} or more",
+    )
+    return preset, start.width, size
+
+
 def _usual_crop(size: int, preset: "Preset") -> int:
-    """The side of crops from images of a size: 7/8 of it, 224 of 256, in eights."""
-    return size if preset.recipe.crops == "center" else round(size * 7 / 64) * 8
+    """The side of crops from images of a size: 7/8 of it, 224 of 256, in eights; or the least that
+    the preset takes, where that is more."""
+    from alexnet.presets import least_image_size
+
+    usual = size if preset.recipe.crops == "center" else round(size * 7 / 64) * 8
+    return min(size, max(usual, least_image_size(preset)))
 
 
-def _too_small(pack: "Pack", preset: "Preset", crop: int, given: int | None) -> str:
+def _too_small(pack: "Pack", preset: "Preset", crop: int) -> str:
     """What is said of crops that are too small for a preset."""
     from alexnet.presets import least_image_size
 
     least = least_image_size(preset)
     takes = f"preset {preset.name!r}, which takes crops of {least} or more"
     if least <= pack.size:
-        crops = f"--image-size {crop} is" if given else f"crops of {crop}, the usual ones, are"
-        what = f"{pack.path} has images of {pack.size} x {pack.size}; {crops} too small for"
-        return f"{what} {takes}: give --image-size {least}, or up to {pack.size}"
-    larger = next(size for size in range(least, 2 * least) if _usual_crop(size, preset) >= least)
+        what = f"{pack.path} has images of {pack.size} x {pack.size}; --image-size {crop} is"
+        return f"{what} too small for {takes}: give --image-size {least}, or up to {pack.size}"
     what = f"{pack.path}: images of {pack.size} x {pack.size} are too small for {takes}"
-    return f"{what}: prepare them with --size {larger} or more, or take --preset four-layer"
+    return f"{what}: prepare them with --size {least} or more, or take --preset four-layer"
 
 
 def _divergence(run: Path, step: int, per_epoch: int) -> str:
@@ -182,27 +223,52 @@ def evaluate(args: argparse.Namespace) -> None:
         lines = evaluation.submission(probabilities, pack)
         write_whole(args.submission, "".join(f"{line}\n" for line in lines))
     # a single pack counts as train, whatever it is
-    what = f"{split if len(splits) > 1 else pack.path}, {len(pack)} images, "
+    trained = any(config.data.get("train") == pack.digest for _, _, config in nets)
+    what = f"{split if len(splits) > 1 else pack.path}"
+    what += " (the images of training)" * trained + f", {len(pack)} images, "
     what += "one view" if args.views == 1 else f"{args.views} views"
     what += f", {len(nets)} nets averaged" * (len(nets) > 1)
     if pack.labeled:
         errors = evaluation.errors(probabilities, torch.from_numpy(pack.labels).long())
-        tops = f"top-1 error {errors.top1:.2%}, top-5 error {errors.top5:.2%}"
-        print(f"{what}: {tops}, {errors.nll:.4f} nats")
+        top5 = f", top-5 error {errors.top5:.2%}" * (len(pack.classes) > 5)
+        print(f"{what}: top-1 error {errors.top1:.2%}{top5}, {errors.nll:.4f} nats")
     if args.submission:
         print(f"{args.submission}: {what}: five classes a line, by ILSVRC's numbers")
 
 
+def diagnose(args: argparse.Namespace) -> None:
+    """Say why a network does not train: signals, gradients and first steps, and what fails."""
+    from alexnet.diagnosis import command
+
+    args.device = _device(args.device)
+    command.run(args)
+
+
 def export(args: argparse.Namespace) -> None:
     """Write a trained network for other programs, and check the file by running it."""
+    from alexnet.card import Card
     from alexnet.export import write
     from alexnet.training import check_usable, load_run
 
     check_usable(args.run)
-    net, _, config = load_run(args.run)
-    names = ("preset", "num_classes", "width", "image_size")
-    write(net, args.file, {name: str(getattr(config, name)) for name in names})
+    net, _, _ = load_run(args.run)
+    about = Card.of_run(args.run).metadata()
+    write(net, args.file, about | ({"license": args.license} if args.license else {}))
     print(args.file)
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Name what photographs show: the five most probable classes of each."""
+    from alexnet.predicting import predict
+
+    return predict(args, _device(args.device))
+
+
+def features(args: argparse.Namespace) -> None:
+    """Write what a layer makes of a pack's images, for a classifier of your own."""
+    from alexnet.predicting import features
+
+    features(args, _device(args.device))
 
 
 def import_(args: argparse.Namespace) -> None:

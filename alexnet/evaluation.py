@@ -91,7 +91,7 @@ def predict(
     was_training = net.training
     net.eval()
     outputs = [torch.empty(0, classes)]
-    numbers = [torch.arange(i, min(i + batch_size, end)) for i in range(first, end, batch_size)]
+    numbers = _batches(first, end, batch_size)
     batches = Images(pack, weight.device, resident=False).of(numbers)
     bar = tqdm(
         batches,
@@ -108,6 +108,40 @@ def predict(
         outputs.append(sum(x.softmax(1) for x in wide).cpu() / views)
     net.train(was_training)
     return torch.cat(outputs), torch.from_numpy(pack.labels[first:end]).long()
+
+
+def _batches(first: int, end: int, size: int) -> list[Tensor]:
+    return [torch.arange(i, min(i + size, end)) for i in range(first, end, size)]
+
+
+@torch.no_grad()
+def features(
+    net: AlexNet,
+    pack: Pack,
+    augment: Augment,
+    layer: str = "fc7",
+    batch_size: int = 250,
+    progress: bool = False,
+) -> Iterator[Tensor]:
+    """A layer's outputs for the center crops of a pack's images, batch by batch in its order.
+
+    Args:
+        net: Is in evaluation mode afterwards.
+        layer: See `AlexNet.features`.
+
+    Yields:
+        float32 units (n, C) or maps (n, C, H, W), on the CPU.
+
+    Raises:
+        InputError: The net has no such layer.
+    """
+    weight = next(net.eval().parameters())
+    numbers = _batches(0, len(pack), batch_size)
+    batches = Images(pack, weight.device, resident=False).of(numbers)
+    disable = None if progress else True
+    for images in tqdm(batches, layer, len(numbers), leave=False, unit="batch", disable=disable):
+        view = next(augment.views(images))
+        yield net.features(view.to(weight.dtype), layer).float().cpu()
 
 
 def evaluate(net: AlexNet, pack: Pack, augment: Augment, views: int = 1, **options) -> Errors:

@@ -12,7 +12,6 @@ from tempfile import NamedTemporaryFile
 import torch
 from safetensors.torch import load_file, save_file
 
-import alexnet_kernels as kernels
 from alexnet.errors import InputError, needs, require
 from alexnet.files import write_whole
 from alexnet.network import AlexNet
@@ -21,20 +20,21 @@ INPUT = "float32 (N, 3, S, S), RGB in 0..255 minus the mean image"
 TOLERANCE = 1e-4  # of the file's logits, as a share of the largest
 
 
-def write(net: AlexNet, file: Path, about: dict[str, str]) -> None:
+def write(net: AlexNet, file: str | Path, about: dict[str, str]) -> None:
     """Write a net to a file, whole or not at all, and check the file by reading and running it.
 
     Args:
         net: Is in evaluation mode afterwards.
         file: .safetensors: what `AlexNet.export_merged` gives and `load_merged` takes back.
             .onnx: input "images", as the net takes them, output "logits", any number of images.
-        about: Kept as metadata.
+        about: Kept as metadata; `Card.metadata` has all that a net needs to be used again.
 
     Raises:
         InputError: Another ending, a place that cannot be written, or ONNX without the packages of
             the extra `export`.
         RuntimeError: The file does not compute what the net does.
     """
+    file = Path(file)
     writers = {".safetensors": _safetensors, ".onnx": _onnx}
     require(file.suffix in writers, f"{file} should end in {' or '.join(writers)}")
     check_place(file)
@@ -66,7 +66,7 @@ def _onnx(net: AlexNet, about: dict[str, str], part: Path) -> None:
     runtime = needs("onnxruntime", extra="export", what="ONNX")
     needs("onnxscript", extra="export", what="ONNX")  # torch's exporter says so less clearly
     inputs, size = (_images(net, 2),), {0: torch.export.Dim("N")}
-    with kernels.using("torch"), _quiet():  # torch's own operators are what its exporter knows
+    with _quiet():
         program = torch.onnx.export(
             net,
             inputs,

@@ -25,8 +25,13 @@ NotNegative = Annotated[float, Rule("0 or more, and finite", lambda x: 0 <= x < 
 Positive = Annotated[float, Rule("above 0, and finite", lambda x: 0 < x < inf)]
 Finite = Annotated[float, Rule("finite", lambda x: -inf < x < inf)]
 
-_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
-_NAMES |= {NoneType: "None"}
+_NAMES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "True or False",
+}
+_NAMES |= {NoneType: "None", Callable[..., Any]: "a function"}
 
 
 _hints = cache(partial(get_type_hints, include_extras=True))

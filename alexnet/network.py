@@ -7,20 +7,27 @@ into modules.
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from itertools import pairwise
-from typing import cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import alexnet_kernels as kernels
-from alexnet import rng
+from alexnet import inputs, rng
+from alexnet.convolutions import blocked_weight, blocks, locally_connected, space_to_depth
 from alexnet.errors import InputError, require
 from alexnet.exchange import Together
 from alexnet.presets import Preset, get
 from alexnet.presets.operations import LRN, Activation, Operation, Pool
-from alexnet.presets.sizes import Shape, initial_sigmas, shapes, total
-from alexnet.tables import align
+from alexnet.presets.sizes import Shape, initial_sigmas, shapes
+from alexnet.presets.variants import with_activation
+from alexnet.summary import summary
+
+if TYPE_CHECKING:
+    from alexnet.classifier import Classifier
 
 
 class OperationModule(nn.Module):
@@ -38,6 +45,9 @@ class OperationModule(nn.Module):
 
     def forward(self, x: Tensor, keys: Tensor | None) -> Tensor:
         return self.row.apply(x, self, keys)
+
+    def extra_repr(self) -> str:
+        return repr(self.row)
 
     def _apply(self, fn, recurse=True):
         """Keep statistics at least in float32: a running mean would stand still in less."""
@@ -93,6 +103,11 @@ class Stage(nn.Module):
     def weighted_sums(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if not self.shape.layer.kernel:
             return F.linear(x.flatten(1), self.weight, bias)
+        if self.shape.layer.local:
+            before, after = self.shape.pad
+            x = F.pad(x, (before, after, before, after))
+            sums = locally_connected(x, self.weight, self.shape.layer.stride)
+            return sums if bias is None else sums + bias
         if x.shape[1] != self.shape.in_maps:  # `prepared` as blocks
             return F.conv2d(x, blocked_weight(self.weight, self.shape.layer.stride), bias)
         before, after = self.shape.pad
@@ -109,32 +124,6 @@ class Stage(nn.Module):
         if x.dtype == torch.bfloat16 and x.device.type == "cpu" and stride > 1 and before == 0:
             return space_to_depth(x, stride, blocks(self.shape) * stride)
         return x if before == after else F.pad(x, (before, after, before, after))
-
-
-def blocks(shape: Shape) -> int:
-    """How many blocks of stride x stride pixels a convolution looks at, along a side."""
-    stride = shape.layer.stride
-    return shape.size - 1 + -(-shape.layer.kernel // stride)
-
-
-def space_to_depth(x: Tensor, block: int, side: int) -> Tensor:
-    """Images (N, C, H, W), with zeros on the right and bottom up to `side` pixels, as maps
-    (N, block^2 C, side / block, side / block) in channels-last memory: a block's pixels become
-    channels, in the order row, column, channel."""
-    n, c, h, w = x.shape
-    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, side - w, 0, side - h))
-    x = x.reshape(n, side // block, block, side // block, block, c).transpose(2, 3)
-    return x.reshape(n, side // block, side // block, block * block * c).permute(0, 3, 1, 2)
-
-
-def blocked_weight(weight: Tensor, block: int) -> Tensor:
-    """Kernels (O, C, K, K) of stride `block`, for the same sums over `space_to_depth` maps."""
-    o, c, k, _ = weight.shape
-    count = -(-k // block)
-    weight = F.pad(weight, (0, count * block - k, 0, count * block - k))
-    weight = weight.reshape(o, c, count, block, count, block).permute(0, 3, 5, 1, 2, 4)
-    form = torch.channels_last
-    return weight.reshape(o, block * block * c, count, count).contiguous(memory_format=form)
 
 
 def fuse(then: tuple[Operation, ...]) -> tuple[Callable[..., Tensor] | None, int]:
@@ -156,7 +145,9 @@ class AlexNet(nn.Module):
     """The network.
 
     Input float (N, 3, S, S), RGB, 0..255 minus the mean image; output logits (N, num_classes).
-    Initial weights follow `torch.manual_seed`, and are the same for a column wherever it lives.
+    `preprocess` makes it from photographs; the first input that is plainly of another range, such
+    as pixels in 0..1, gets a warning. Initial weights follow `torch.manual_seed`, and are the same
+    for a column wherever it lives.
 
     Args:
         preset: "paper" (the text), "source" (net 145 of the released source), "caffe" (that of
@@ -164,10 +155,21 @@ class AlexNet(nn.Module):
         width: Scales every layer's maps and units; each layer's sigma * sqrt(fan-in) stays.
         image_size: Side of the input, S.
         exchange: How columns meet; None: all live in this process.
+        activation: Takes the place of each nonlinearity of the preset: "relu", "tanh", "sigmoid",
+            or a function of a tensor, such as `torch.nn.functional.gelu`.
+
+    Attributes:
+        table: The arithmetic of each layer (`alexnet.presets.Shape`).
+        mean_image: The mean image of the training images, float32 (S', S', 3) with S' >= S, where
+            it is known: `preprocess` takes it away.
 
     Raises:
-        InputError: The preset is unknown, or images are too small to pass through all layers.
+        InputError: The preset or activation is unknown, or images are too small to pass through
+            all layers.
     """
+
+    mean_image: np.ndarray | None = None
+    _range_is_known = False  # whether the range of an input has been looked at
 
     def __init__(
         self,
@@ -176,9 +178,12 @@ class AlexNet(nn.Module):
         width: float = 1.0,
         image_size: int = 224,
         exchange: Together | None = None,
+        activation: str | Callable[[Tensor], Tensor] | None = None,
     ):
         super().__init__()
         self.preset, self.width = get(preset), width
+        if activation is not None:
+            self.preset = with_activation(self.preset, activation)
         self.table = shapes(self.preset, num_classes, width, image_size)
         self.exchange = exchange or Together()
         self.numbers = self.exchange.own_columns(self.preset.columns)
@@ -189,6 +194,43 @@ class AlexNet(nn.Module):
             self.columns[str(number)] = column = nn.ModuleDict()
             for index, (row, sigma) in enumerate(rows):
                 column[row.layer.name] = Stage(row, number, index, sigma, seed)
+
+    @classmethod
+    def from_run(cls, folder: str | Path) -> "Classifier":
+        """A finished run's net with its preprocessing and class names, to be called on photographs:
+        `AlexNet.from_run("run")("cat.jpg").top()`. See `alexnet.Classifier`."""
+        from alexnet.classifier import Classifier
+
+        return Classifier.open(folder)
+
+    @classmethod
+    def pretrained(cls, name: str = "tiny-imagenet") -> "Classifier":
+        """The same of weights that come along, in results/weights/. Raises InputError, which lists
+        them, for another name."""
+        from alexnet.pretrained import open_pretrained
+
+        return open_pretrained(name)
+
+    def preprocess(self, photos: Any, mean: Any = None) -> Tensor:
+        """Make the net's input from photographs: the short side is scaled to the mean image's, the
+        center is cut out, and the mean image is taken away.
+
+        Args:
+            photos: One photograph or several: paths, Pillow images, arrays (H, W, 3) in 0..255.
+            mean: The mean image (S', S', 3), or three numbers; None: `mean_image`.
+
+        Returns:
+            (N, 3, S, S), of the net's type and on its device.
+
+        Raises:
+            InputError: One is no image, or no mean image is known.
+        """
+        return inputs.preprocess(self, photos, mean)
+
+    def __repr__(self) -> str:
+        classes, side = self.table[-1].maps, self.table[0].in_size
+        kind = f"AlexNet({self.preset.name!r}, {classes}, {self.width:g}, {side})"
+        return f"{kind}\n{summary(self)}"
 
     def stages(self, name: str) -> list[Stage]:
         """This process's shares of layer `name`, column by column."""
@@ -214,7 +256,8 @@ class AlexNet(nn.Module):
         return self.exchange.sum(self._parts(images, keys, self.table), self.table[-1].layer.name)
 
     def features(self, images: Tensor, layer: str = "fc7") -> Tensor:
-        """What a layer hands on to the layers above. To be called in evaluation mode.
+        """What a layer hands on to the layers above, as in evaluation: a net in training mode gives
+        the same, without dropout's masks, and stays in it.
 
         Args:
             images: (N, 3, S, S).
@@ -234,7 +277,13 @@ class AlexNet(nn.Module):
             f"{', '.join(names)}",
         )
         table = self.table[: names.index(layer) + 1]
-        return self.exchange.gather(self._parts(images, None, table), layer)
+        modes = [(module, module.training) for module in self.modules()]
+        try:
+            self.eval()
+            return self.exchange.gather(self._parts(images, None, table), layer)
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
     def _parts(self, images: Tensor, keys: Tensor | None, table: list[Shape]) -> list[Tensor]:
         """What each of this process's columns makes of the images by the layers of `table`."""
@@ -244,6 +293,9 @@ class AlexNet(nn.Module):
                 f"the net's input is (N, 3, {side}, {side}); it is {tuple(images.shape)}: crop it, "
                 "or set image_size"
             )
+        if not self._range_is_known and inputs.is_plain(images):
+            self._range_is_known = True
+            inputs.warn_of_range(images, self.preset.recipe)
         if self.training and keys is None:
             keys = torch.randint(2**62, (images.shape[0],), device=images.device)
         # once for all columns
@@ -332,7 +384,7 @@ def check_merged(
     for name, shape in expected.items():
         require(name in state_dict, f"the weights lack {name}; preset {label} needs it")
         value = state_dict[name]
-        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        kind: object = value.dtype if isinstance(value, Tensor) else type(value).__name__
         fits = isinstance(value, Tensor) and value.is_floating_point()
         require(fits, f"{name} is of {kind}; give a torch.Tensor of floating-point numbers")
         kind = "on the meta device" if value.is_meta else value.layout
@@ -340,28 +392,3 @@ def check_merged(
         require(fits, f"{name} is {kind}; give a dense tensor with its numbers")
         given = tuple(value.shape)
         require(given == shape, f"{name} has shape {given}; this net needs {shape}")
-
-
-SUMMARY = "layer reads kernel maps map pooled neurons parameters MACs columns device".split()
-_TO_THE_LEFT = ("layer", "reads", "kernel", "columns", "device")
-
-
-def summary(net: AlexNet) -> str:
-    """The table that `AlexNet.summary` prints."""
-    devices = (str(stage.weight.device) for stage in net.stages(net.table[0].layer.name))
-    places = " + ".join(map(str, net.numbers)), " + ".join(devices)
-    counted = ("neurons", "parameters", "macs")
-    rows = [SUMMARY]
-    for row in net.table:
-        layer, several = row.layer, not row.is_last and row.columns > 1
-        kernel = f"{layer.kernel}x{layer.kernel}/{layer.stride}" if layer.kernel else "full"
-        maps = f"{row.columns} x {row.maps}" if several else f"{row.maps}"
-        side = f"{row.size}x{row.size}" if layer.kernel else ""
-        pooled = f"{row.out_size}x{row.out_size}" if row.out_size != row.size else ""
-        counts = (f"{getattr(row, what):,}" for what in counted)
-        rows.append([layer.name, layer.reads, kernel, maps, side, pooled, *counts, *places])
-    totals = (f"{total(net.table, what):,}" for what in counted)
-    rows.append(["total", *[""] * 5, *totals, "", ""])
-    head, *lines, last = align(rows, [name not in _TO_THE_LEFT for name in SUMMARY])
-    rule = "-" * max(map(len, (head, *lines, last)))
-    return "\n".join((head, rule, *lines, rule, last))

@@ -9,7 +9,6 @@ import ast
 import base64
 import contextlib
 import difflib
-import importlib.util
 import json
 import logging
 import multiprocessing
@@ -30,6 +29,7 @@ import yaml
 from alexnet import profiles
 from alexnet.errors import InputError, needs
 from alexnet.files import temporary_folder, write_whole
+from alexnet.kernel_environment import kernel_environment
 from alexnet.keys import key
 from alexnet.processes import as_they_end, cores
 from alexnet.results import HERE
@@ -43,7 +43,6 @@ PACKAGE = tuple(
 ARCHIVE = ("results/**/*", "**/results/*.csv")
 # or each start of a kernel warns that it listens on this machine's own network
 QUIET_KERNEL = ["--log-level=ERROR"]
-ADVICE = ("Deprecation", "PendingDeprecation", "Future")  # warnings to authors
 # whose versions are kept with a stamp
 PACKAGES = "alexnet-reproduced torch torchvision triton numpy matplotlib papermill".split()
 
@@ -370,38 +369,3 @@ def _papermill_log(path: Path) -> Iterator[logging.Logger]:
     finally:
         logger.removeHandler(handler)
         handler.close()
-
-
-@contextlib.contextmanager
-def kernel_environment(root: Path, threads: int | None = None) -> Iterator[None]:
-    """Set what the notebooks' kernels inherit meanwhile.
-
-    That is this interpreter's kernel, before any other that is installed for the user; this very
-    package; figures inside the notebook, in matplotlib's own style, whatever the user has set; no
-    IPython profile of the user's, and no advice to authors of other packages; and, where `threads`
-    is given, that many threads, so that sums of floats come out the same on every machine.
-    """
-    before = dict(os.environ)
-
-    def prepend(name: str, *folders: Path) -> str:
-        return os.pathsep.join([*map(str, folders), *filter(None, [before.get(name)])])
-
-    changes = {
-        "JUPYTER_PATH": prepend("JUPYTER_PATH", Path(sys.prefix) / "share" / "jupyter"),
-        "PYTHONPATH": prepend("PYTHONPATH", root, root / "kernels"),
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "IPYTHONDIR": str(root / "_build" / "ipython"),
-        "PYTHONWARNINGS": ",".join(f"ignore::{kind}Warning" for kind in ADVICE),
-    }
-    if (spec := importlib.util.find_spec("matplotlib")) and spec.origin:
-        changes["MATPLOTLIBRC"] = str(Path(spec.origin).parent / "mpl-data" / "matplotlibrc")
-    if threads:
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        changes |= dict.fromkeys(names, str(threads)) | {"PYTHONHASHSEED": "0"}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name in changes:
-            os.environ.pop(name, None)
-        os.environ.update({name: before[name] for name in changes if name in before})

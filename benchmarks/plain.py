@@ -26,6 +26,8 @@ class Plain(nn.Sequential):
             name, kernel, columns = row.layer.name, row.layer.kernel, row.columns
             out = row.maps if row.is_last else row.maps * columns
             before, after = row.pad
+            if row.layer.local:
+                raise ValueError(f"torch has no locally connected layer, as {name} is")
             if kernel:
                 if before != after:
                     layers[f"{name}_pad"] = nn.ZeroPad2d((before, after, before, after))
@@ -44,7 +46,7 @@ class Plain(nn.Sequential):
 
 def module(operation: Operation, columns: int) -> nn.Module:
     if isinstance(operation, Activation):
-        return {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[operation.kind]()
+        return {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[str(operation.kind)]()
     if isinstance(operation, Pool):
         return nn.MaxPool2d(operation.size, operation.stride, ceil_mode=operation.ceil)
     forms = {LRN: ResponseNorm, SameMapNorm: MapNorm, Dropout: Drop}

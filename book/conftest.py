@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alexnet.notebooks import kernel_environment
+from alexnet.kernel_environment import kernel_environment
 
 
 @pytest.hookimpl(wrapper=True)

@@ -99,7 +99,9 @@ def brightening(axes: np.ndarray) -> np.ndarray:
 def kernels() -> dict[str, Any]:
     """conv1's learned kernels wherever the archive has some; titles of the profiles elsewhere."""
     sets, missing = [], []
-    for name in dict.fromkeys([*claims.contents()["profiles"], *profiles.names()]):
+    order = [name for name in claims.contents()["profiles"] if name in profiles.names()]
+    order.append("embedded")
+    for name in dict.fromkeys([*order, *profiles.names()]):
         profile = profiles.load(name)
         if result := experiments.archived("figure3", name):
             seeds = {seed: one["kernels"] for seed, one in result["metrics"]["seeds"].items()}
@@ -107,7 +109,7 @@ def kernels() -> dict[str, Any]:
             about = {"title": profile["title"], "columns": result["metrics"]["columns"]}
             pixels = {seed: one["bytes"] for seed, one in seeds.items()}
             sets.append(about | {"maps": maps, "side": side, "seeds": pixels})
-        elif name in claims.contents()["profiles"] and "ablations" in profile.settings:
+        elif name in order and "ablations" in profile.settings:
             missing.append(profile["title"])
     return {"sets": sets, "missing": missing}
 

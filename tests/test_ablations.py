@@ -41,35 +41,6 @@ def test_differences_are_seed_by_seed_in_percentage_points():
     assert ablations.gains(result) == pytest.approx([-10.0, -10.0])
 
 
-def test_the_same_seeds_on_two_processors_are_compared_after_the_last_epoch_that_both_have():
-    def on(processor, **arms):
-        errors = {name.replace("_", "-"): by_seed for name, by_seed in arms.items()}
-        return {
-            "metrics": {"val_error": errors},
-            "provenance": {"hardware": {"processor": processor}},
-        }
-
-    here = on(
-        "A", full={"0": [0.9, 0.5], "1": [0.9, 0.7]}, no_lrn={"0": [0.9, 0.6], "1": [0.9, 0.7]}
-    )
-    there = on(
-        "B",
-        full={"0": [0.9, 0.4, 0.1]},
-        no_lrn={"0": [0.9, 0.38, 0.2]},
-        no_conv2={"0": [0.9, 0.5, 0.4]},
-    )
-    text = str(ablations.again(here, there))
-    assert (
-        "validation error after epoch 2" in text and "without conv2" not in text
-    )  # an arm that one of them lacks
-    (full,) = (line for line in text.splitlines() if line.startswith("the full net"))
-    (without,) = (line for line in text.splitlines() if "without response normalization" in line)
-    assert "60.0 ± " in full and full.rstrip().endswith("40.0 %")
-    assert "+5.0 ± 63.5" in without and without.rstrip().endswith(
-        "-2.0"
-    )  # a single seed has no interval
-
-
 def test_the_ablations_table_and_figure_show_what_was_run_beside_the_paper():
     result = ablated(full=(0.4, 0.5, 0.45), no_lrn=(0.414, 0.516, 0.46))
     rows = {

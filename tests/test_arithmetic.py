@@ -76,8 +76,11 @@ def test_the_other_functions_by_brute_force():
         == arithmetic.pooled_sides(False)
     )
     assert arithmetic.label_bits() == pytest.approx(math.log(1000) / math.log(2))
-    assert arithmetic.files("ILSVRC-2010", "val") == math.ceil(50_000 / 1024)
-    assert arithmetic.files("ILSVRC-2010", "test") == math.ceil(150_000 / 1024)
+    for split, images in (("val", 50_000), ("test", 150_000)):
+        files = math.ceil(images / 1024)
+        ends = arithmetic.images_in_files("ILSVRC-2010", split)
+        assert ends == [1024 * (files - 1) + 1, 1024 * files]
+    assert arithmetic.images_in_files("ILSVRC-2010", "val") == [49_153, 50_176]
     assert [arithmetic.dropout_error(6, 3, seed) for seed in range(5)] == [0.0] * 5
     assert arithmetic.one_column_ratio() == 59_798_312 / 60_965_224
     assert arithmetic.sustained_teraflops(6) == pytest.approx(

@@ -69,10 +69,11 @@ def test_the_base_installation_prepares_trains_and_evaluates(packs32, tmp_path):
         f"evaluate {tmp_path}/run --data {tmp_path}/pack --views 10 --device cpu",
         f"export {tmp_path}/run {tmp_path}/net.safetensors",
         "claims",
+        f"predict {tmp_path}/run {images}/test --device cpu",
     )
     assert [status for status, _ in done] == [0] * len(done), done
     assert f"alexnet {PROJECT['version']}" in done[1][1] and "top-1 error" in done[4][1]
-    assert "reproduced" in done[6][1]
+    assert "arithmetic and records: " in done[6][1] and "probability" in done[7][1]
     assert (tmp_path / "run" / "log.jsonl").is_file()
     assert not (tmp_path / "run" / "tensorboard").exists()
 
@@ -90,12 +91,32 @@ def test_what_needs_an_extra_names_it(packs32, tmp_path):
         f"prepare pictographs {tmp_path}/out --workers 1",
         "reproduce --only recipe",
         "reproduce --only lab-notebook",
+        f"predict {tmp_path}/net.onnx {packs32.parent}/images/test --device cpu",
     )
     assert [status for status, _ in said] == [2] * len(said), said
-    extras = ("[export]", "[export]", "[datasets]", "[datasets]", "scikit", "scikit", "[book]")
-    for (_, text), extra in zip(said, extras):
+    extras = (
+        "[export]",
+        "[export]",
+        "[datasets]",
+        "[datasets]",
+        "[experiments]",
+        "[experiments]",
+        "[book]",
+    )
+    for (_, text), extra in zip(said, (*extras, "[export]"), strict=True):
         assert extra in text.splitlines()[-1] and "Traceback" not in text, text
     assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("runs/**/*.lock"))
+
+
+def test_a_module_that_draws_names_its_extra():
+    code = BLOCKED.partition("for line in")[0] + "import alexnet.experiments.figure2"
+    command = [sys.executable, "-c", code, OPTIONAL]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (
+        "drawing Figure 2 needs matplotlib: pip install 'alexnet-reproduced[figures]'"
+        in (done.stderr.splitlines()[-1])
+    )
 
 
 def test_an_extra_is_named_for_what_is_missing_only():

@@ -1,49 +1,46 @@
-"""The four-layer net with normalization and without it."""
+"""The CIFAR-10 nets with normalization and without it."""
 
 import matplotlib
 import pytest
 
 from alexnet import presets
 from alexnet.experiments import cifar_lrn
-from tests.experiments import drawn, own, run
+from tests.experiments import configs, drawn, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_the_small_nets_differ_in_normalization_alone_and_each_has_its_best_rate(
-    packs32, serial, shared_runs
-):
-    plain, normalized = (presets.get(name) for name in cifar_lrn.ARMS.values())
-    assert (
-        plain.recipe == normalized.recipe
-        and plain.recipe.crops == "random"
-        and plain.recipe.weight_decay == 5e-4
-    )
-    assert [row.then for row in normalized.layers[:2]] == [
-        (presets.RELU, presets.LRN(), presets.POOL)
-    ] * 2
-    assert (
-        presets.get("four-layer/regularized/lrn/no-lrn").layers
-        == plain.layers
-        == presets.get("four-layer").layers
-    )
+def test_the_factorial_differs_in_what_it_says_and_the_published_nets_in_four_things():
+    nets = {name: presets.get(arm.preset) for name, arm in cifar_lrn.ARMS.items()}
+    for plain, normalized in cifar_lrn.PAIRS:
+        assert nets[plain].recipe == nets[normalized].recipe
+        differing = [a.name for a, b in zip(nets[plain].layers, nets[normalized].layers) if a != b]
+        assert differing == ["conv1", "conv2"]
+    narrow, wide = nets["without"].layers, nets["without, 64"].layers
+    assert [a.name for a, b in zip(narrow, wide) if a != b] == ["local3"]
+    published, normalized = nets["13 % net"], nets["11 % net"]
+    assert published.layers == narrow
+    assert normalized.layers[:4] == nets["with, 64"].layers[:4]
+    assert normalized.layer("fc10").decay == 0.01 and published.layer("fc10").decay is None
+    assert (published.recipe.cycles, normalized.recipe.cycles) == (160, 520)
+    norm = next(op for op in normalized.layers[0].then if isinstance(op, presets.LRN))
+    assert (norm.size, norm.alpha, norm.beta, norm.k) == (9, pytest.approx(0.001 / 9), 0.75, 1)
 
-    settings = {"image_size": 28, "rates": [0.0001, 0.001], "sweep_epochs": 4, "epochs": 2}
-    metrics = run(cifar_lrn, own(packs32, cifar_lrn=settings), [0, 1])
+
+def test_all_arms_are_trained_at_the_lengths_of_the_profile(packs32, serial, shared_runs):
+    settings = {"arms": ["without", "with", "13 % net"], "epochs": 1, "width": 1 / 8}
+    profile = own(packs32, cifar_lrn=settings | {"published": {"13 % net": 2}})
+    metrics = run(cifar_lrn, profile, [0, 1])
     assert metrics["split"] == "test" and metrics["train_images"] == 40
-    for arm, by_rate in metrics["sweep"].items():
-        assert metrics["rates"][arm] == float(min(by_rate, key=by_rate.get)) and set(by_rate) == {
-            "0.0001",
-            "0.001",
-        }
-        assert metrics["nets"][arm].keys() == {"0", "1"} and metrics["nets"][arm]["0"][
-            "views"
-        ].keys() == {"1", "10"}
+    assert metrics["epochs"] == {"without": 1, "with": 1, "13 % net": 2}
+    assert {config["image_size"] for config in configs(profile) if "cifar" in config["preset"]} == {
+        24
+    }
     made = {"metrics": metrics}
-    own_errors, others = (cifar_lrn.errors(made, arm) for arm in ("with", "without"))
-    apart = "  ".join(f"{100 * (own_errors[seed] - others[seed]):+.1f}" for seed in ("0", "1"))
-    assert f"one view, seed by seed, percentage points (the paper: -2): {apart}" in cifar_lrn.table(
-        made
-    )
+    before, after = (cifar_lrn.errors(made, arm) for arm in ("without", "with"))
+    mean = sum(after) / 2 - sum(before) / 2
+    shown = cifar_lrn.table(made)
+    assert f"normalization, local3 of 32 maps, ten views: {mean:+.1f} points" in shown
+    assert "the 13 % net as published" in shown and "local3 of 64 maps, ten" not in shown
     drawn(cifar_lrn.plot, made)

@@ -8,31 +8,36 @@ import pytest
 
 from alexnet import claims
 from alexnet.claims import reports
+from alexnet.claims.entries import ARITHMETIC, EXPERIMENTS, VERDICTS
+from alexnet.claims.judging import CHANGED
+from alexnet.claims.scoreboard import LOOKS
 from alexnet.cli import main
-from tests.test_claims import judged
+from tests.evidence import errors, evidence, judged, plan
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_command_prints_a_table_and_the_scoreboard(capsys):
+def test_the_command_prints_two_scoreboards_and_then_the_claims(capsys):
     assert main(["claims"]) == 0
-    *_, board = capsys.readouterr().out.splitlines()
-    judgements = claims.judge_all()
-    assert board == reports.line(judgements) and board.startswith(f"{len(claims.load())} claims: ")
+    said, judgements = capsys.readouterr().out, claims.judge_all()
+    first, second = said.splitlines()[:2]
+    assert [first, second] == reports.block(judgements).splitlines()
+    assert first.startswith("arithmetic and records: ") and second.startswith("experiments: ")
+    assert said.index("effect, 95 % interval") < said.index("The net has 60 million parameters")
     assert main(["claims", "--section", "3", "--verdict", "slip", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)["claims"]
     assert shown and all(
-        one["section"].startswith("3") and one["verdict"] == "paper's slip" for one in shown
+        one["section"].startswith("3") and one["verdict"] == "slip" for one in shown
     )
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--section", "9"), ("--verdict", "maybe"), ("--profile", "mars")]
+    ("option", "value"), [("--section", "9"), ("--verdict", "slips"), ("--profile", "mars")]
 )
 def test_what_there_is_not_is_said_in_one_line(capsys, option, value):
     assert main(["claims", option, value]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert value in line
+    assert value in line and (option != "--verdict" or "did you mean 'slip'" in line)
 
 
 def test_selecting_and_counting():
@@ -42,70 +47,99 @@ def test_selecting_and_counting():
     third = reports.select(every, section="3")
     assert {one.claim.section for one in third} == {"3.1", "3.2", "3.3", "3.4", "3.5"}
     assert {one.claim.section for one in reports.select(every, section="4.1")} == {"4.1"}
-    for asked in ("slip", "paper's slip", "Papers-Slip"):
-        assert {one.verdict for one in reports.select(every, verdict=asked)} == {"paper's slip"}
-    assert reports.select(every, verdict="same-direction") == reports.select(
-        every, verdict="same direction"
-    )
+    for name in ("not-testable-here", "not testable here", "Not-Testable-Here"):
+        assert {one.verdict for one in reports.select(every, verdict=name)} == {"not testable here"}
     counts = reports.count(every)
-    assert list(counts) == list(claims.VERDICTS) and sum(counts.values()) == len(every) == len(
-        claims.load()
-    )
+    assert {board: tuple(names) for board, names in counts.items()} == VERDICTS
+    assert sum(sum(names.values()) for names in counts.values()) == len(claims.load())
 
 
-def test_the_line_is_one_and_the_block_the_same_in_several():
+def test_the_line_is_one_and_the_block_the_same_in_two():
     one = claims.judge(claims.load()[0])
-    assert reports.line([]) == "0 claims" and reports.line([one]) == "1 claim: 1 reproduced"
+    assert reports.line([]) == "no claims"
+    assert reports.line([one]) == "arithmetic and records: 1 exact"
     every = claims.judge_all()
-    assert reports.block(every).split("\n  ")[1:] == reports.line(every).partition(": ")[2].split(
-        ", "
-    )
+    assert reports.block(every).split("\n") == reports.line(every).split("; ")
     slips = reports.select(every, verdict="slip")
-    assert (
-        reports.line(slips) == "3 claims: 3 paper's slips"
-        and reports.line(slips[:1]) == "1 claim: 1 paper's slip"
-    )
-    undecided = [judged((0.41,), base=(0.4,)), judged((0.45, 0.35), base=(0.4, 0.4))]
-    assert all(one.undecided for one in undecided)
-    assert reports.line(undecided).endswith(
-        f"{len(undecided)} not reproduced ({len(undecided)} undecided)"
-    )
+    assert reports.line(slips) == "arithmetic and records: 5 slips"
+    assert reports.line(slips[:1]) == "arithmetic and records: 1 slip"
+    assert "claims" not in reports.line(every)  # no sum of both
 
 
 def test_the_table_is_aligned_and_holds_every_claim():
     every = claims.judge_all()
-    head, rule, *rows, again, last = reports.table(every).splitlines()
-    assert set(rule) == {"-"} and rule == again and last == reports.line(every) and len(rule) <= 160
-    at = head.index("verdict")
-    verdicts = [row[at:].split("  ")[0] for row in rows if row[at : at + 1].strip()]
-    assert verdicts == [one.verdict for one in every] and all(
-        row[at - 2 : at].strip() == "" for row in rows
-    )
-    told = " ".join(
-        " ".join(row[head.index("claim") : head.index("paper")].split()) for row in rows
-    )
-    assert all(claim.claim in told for claim in claims.load())
+    _, *tables = reports.table(every).split("\n\n")
+    assert len(tables) == 2
+    for board, text in zip((EXPERIMENTS, ARITHMETIC), tables, strict=True):
+        lines = text.splitlines()
+        rule = next(i for i, row in enumerate(lines) if set(row) == {"-"})
+        head, rows, own = lines[0], lines[rule + 1 :], lines[rule]
+        assert len(own) <= 170 and all(len(row) <= len(own) for row in lines)
+        at = head.index("verdict")
+        assert all(row[at - 2 : at].strip() == "" for row in rows)
+        shown = [one for one in every if one.claim.scoreboard == board]
+        verdicts = [row[at:].split("  ")[0] for row in rows if row[at : at + 1].strip()]
+        assert verdicts == [one.verdict for one in shown]
+        claimed = " ".join(
+            " ".join(row[head.index("claim") : head.index("paper")].split()) for row in rows
+        )
+        assert all(one.claim.claim in claimed for one in shown)
 
 
-def test_the_figure_has_a_square_for_each_claim():
+def test_a_row_has_effect_interval_seeds_p_and_what_could_have_shown():
+    one = judged((0.45, 0.461, 0.441, 0.45, 0.449))
+    text = " ".join(reports.table([one]).split())
+    assert "+5.0 ± 1.0 points, 5 seeds" in text
+    assert "< 0.001" in text and f"{one.smallest:.1f} points" in text and "supported" in text
+
+
+def test_json_is_complete_and_standard(capsys):
+    assert main(["claims", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert said["counts"] == reports.count(claims.judge_all())
+    assert [one["id"] for one in said["claims"]] == [claim.id for claim in claims.load()]
+    documented = reports.as_json.__doc__
+    for name in said["claims"][0]:
+        assert re.search(rf"\b{name}\b", documented), name
+    one = next(claim for claim in said["claims"] if claim["id"] == "ten-views-top1")
+    assert one["log"] == "-1.55 points" and one["chapter"] == "06-results"
+    full = judged((0.45, 0.461, 0.441, 0.45, 0.449))
+    (one,) = json.loads(reports.as_json([full]))["claims"]
+    assert (one["scoreboard"], one["verdict"], one["seeds"]) == (EXPERIMENTS, "supported", 5)
+    assert one["effect"] == pytest.approx(5.02) and one["interval"][0] < 5 < one["interval"][1]
+    assert one["adjusted_p"] < 0.05 and one["margin"] == 0.5 and one["plan"] == "d"
+    assert one["smallest_detectable"] > 0 and one["seeds_needed"] > 1 and one["profile"]
+    assert one["provenance"]["entries"] == 1 and len(one["by_seed"]) == 2
+    (one,) = json.loads(reports.as_json([judged((0.45,))]))["claims"]
+    assert one["interval"] is None and one["smallest_detectable"] is None
+
+
+def test_a_plan_that_changed_is_told_with_the_verdict():
+    metrics = errors((0.45, 0.461, 0.441), (0.40, 0.41, 0.39))
+    changed = judged((), given=evidence(metrics, plan(made_up=0.5), digests=["old"]))
+    assert changed.status == CHANGED
+    assert "supported; the plan changed after the runs" in reports.markdown([changed])
+
+
+def test_the_figure_has_a_square_for_each_claim_on_its_scoreboards_side():
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib.colors import to_rgba
 
     every = claims.judge_all()
-    figure = reports.draw(every)
-    squares = figure.axes[0].patches
+    (axes,) = reports.draw(every).axes
+    squares = axes.patches
     assert len(squares) == len(every)
-    for verdict, n in reports.count(every).items():
-        assert (
-            sum(square.get_edgecolor() == to_rgba(reports.COLORS[verdict]) for square in squares)
-            == n
-        )
-    assert sum(square.get_facecolor() == to_rgba("white") for square in squares) == sum(
-        one.undecided for one in every
-    )
-    low, high = figure.axes[0].get_xlim()
+    for verdict in {one.verdict for one in every}:
+        color = to_rgba(LOOKS[verdict][0])
+        same = [name for name in LOOKS if to_rgba(LOOKS[name][0]) == color]
+        expected = sum(one.verdict in same for one in every)
+        assert sum(square.get_facecolor() == color for square in squares) == expected
+    heads = {text.get_text(): text.get_position()[0] for text in axes.texts}
+    left = sum(square.get_x() < heads[EXPERIMENTS] for square in squares)
+    assert left == sum(one.claim.scoreboard == ARITHMETIC for one in every)
+    low, high = axes.get_xlim()
     assert all(
         low <= square.get_x() and square.get_x() + square.get_width() <= high for square in squares
     )
@@ -147,17 +181,17 @@ def test_a_chapters_table_tells_its_own_claims_and_what_the_page_has_measured():
     head, rule, *rows = reports.chapter(
         every, "06-results", {"ten-views-top1": "-5.0 points, 1 seed"}
     ).splitlines()
-    assert head.count("|") == rule.count("|") == 7 and len(rows) == len(own) > 20
+    assert head.count("|") == rule.count("|") == 7 and len(rows) == len(own) > 15
     by_id = dict(zip((one.claim.id for one in own), rows, strict=True))
     assert (
         "| -5.0 points, 1 seed |" in by_id["ten-views-top1"]
         and "-1.55 points" in by_id["ten-views-top1"]
     )
-    (reckoned,) = (
+    (computed,) = (
         row for row in reports.chapter(every, "03-architecture").splitlines() if "60 million" in row
     )
-    assert reckoned.endswith(
-        "| 60 million |  | 60,965,224 | reproduced |"
+    assert computed.endswith(
+        "| 60 million |  | 60,965,224 | exact |"
     )  # no log says anything in that chapter
 
 
@@ -187,7 +221,7 @@ def test_each_chapter_shows_the_table_of_the_archive(name):
 
 
 @pytest.mark.parametrize("name", ["intro", "claims"])
-def test_the_cover_and_appendix_d_show_the_scoreboard_of_the_archive(name):
+def test_the_cover_and_appendix_d_show_the_scoreboards_of_the_archive(name):
     printed = "".join(
         "".join(out.get("text", "")) for cell in page(name) for out in cell.get("outputs", [])
     )

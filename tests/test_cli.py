@@ -15,11 +15,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from alexnet import AlexNet, cli
+from alexnet import AlexNet, cli, commands, presets
 from alexnet.data.pack import open_splits
 from alexnet.evaluation import predict
 from alexnet.training import checkpoint, load_run, log
 from tests import archives
+from tests.images import image_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROGRAM = [sys.executable, "-m", "alexnet"]
@@ -67,15 +68,14 @@ def test_prepare_train_evaluate_export(packs72, tmp_path, capsys):
             == 0
         )
         line = capsys.readouterr().out
-        assert re.fullmatch(
-            rf"test, 6 images, {how}: top-1 error [\d.]+%, top-5 error 0.00%, [\d.]+ nats\n", line
-        )
+        assert re.fullmatch(rf"test, 6 images, {how}: top-1 error [\d.]+%, [\d.]+ nats\n", line)
     for split, count in (("train", 36), ("val", 6)):
         assert (
             alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack", "--split", split)
             == 0
         )
-        assert capsys.readouterr().out.startswith(f"{split}, {count} images, one view: ")
+        what = f"{split}{' (the images of training)' * (split == 'train')}, {count} images"
+        assert capsys.readouterr().out.startswith(f"{what}, one view: ")
     assert (
         alexnet("evaluate", tmp_path / "run", "--data", tmp_path / "pack" / "val") == 0
     )  # a single pack
@@ -182,6 +182,34 @@ def test_a_run_starts_from_another(packs32, run, tmp_path, capsys):
         alexnet(*train, "--resume") == 2 and "holds a run with start '" in capsys.readouterr().err
     )
     assert alexnet(*train, "--init", run, "--resume") == 0
+
+
+def test_the_net_of_another_run_is_taken_over_and_frozen_layers_stay(packs32, run, tmp_path):
+    """Neither preset nor width is said again."""
+    train = ["train", "--data", packs32, "--out", tmp_path / "tuned", "--batch-size", 8]
+    assert alexnet(*train, "--epochs", 1, "--init", run, "--freeze", "conv1,conv2") == 0
+    config, other = (
+        json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "tuned", run)
+    )
+    same = ("preset", "width", "image_size")
+    assert [config[name] for name in same] == [other[name] for name in same]
+    assert config["frozen"] == "conv1,conv2"
+    before, after = (
+        load_file(folder / "weights.safetensors") for folder in (run, tmp_path / "tuned")
+    )
+    moved = {name.partition(".")[0] for name in after if not torch.equal(after[name], before[name])}
+    assert moved == {"conv3", "fc4"}
+
+
+@pytest.mark.parametrize(("size", "crop"), [(64, 64), (65, 64), (100, 88)])
+def test_the_usual_crops_fit_the_pack(tmp_path, size, crop, capsys):
+    """7/8 of 64 pixels are too few for AlexNet, which takes 64."""
+    image_folder(tmp_path / "photos", [(size, size)] * 4)
+    more = ["--split", "50/25/25", "--workers", 1]
+    assert alexnet("prepare", tmp_path / "photos", tmp_path / "data", "--size", size, *more) == 0
+    train = ["train", "--data", tmp_path / "data", "--out", tmp_path / "run"]
+    assert alexnet(*train, "--steps", 1, "--width", 0.0625) == 0, capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["image_size"] == crop
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +385,7 @@ def broken(tmp_path):
         (
             "train --data {pack} --out {tmp}/run",
             "32 x 32 are too small for preset 'paper', which takes crops of .* or more: prepare "
-            "them with --size 69 or more, or take --preset four-layer",
+            "them with --size 64 or more, or take --preset four-layer",
         ),
         (
             "train --data {other} --out {tmp}/run --image-size 20",
@@ -411,9 +439,27 @@ def broken(tmp_path):
             "is not finished",
         ),
         (
-            "train --data {pack} --out {tmp}/run --preset four-layer --init {run}",
-            r"another net: conv1.weight has shape \(8, 3, 5, 5\)",
+            "train --data {pack} --out {tmp}/run --preset four-layer --width 1 --init {run}",
+            r"run is of width 0.25, not 1.0: leave out --width",
         ),
+        (
+            "train --data {pack} --out {tmp}/run --preset paper --init {run}",
+            r"run is of preset 'four-layer', not 'paper': leave out --preset",
+        ),
+        (
+            "train --data {pack} --out {tmp}/run --image-size 40 --init {run}",
+            r"has images of 32 pixels, and the run .* crops of 40: prepare them with --size 40",
+        ),
+        (
+            "train --data {pack} --out {tmp}/run --preset four-layer --freeze conv1,conv9",
+            "preset 'four-layer' has no layer 'conv9' to freeze; it has conv1, conv2, conv3, fc4",
+        ),
+        (
+            "train --data {pack} --out {tmp}/run --preset four-layer "
+            "--freeze conv1,conv2,conv3,fc4",
+            "all layers are frozen: leave one that learns",
+        ),
+        ("prepare {images} {tmp}/out --split 80/10", "split 80/10: give percents for train, val"),
         ("evaluate {tmp}/empty --data {pack}", "holds no run; make one with `alexnet train"),
         ("evaluate {run} --data {tmp}/nowhere", "does not exist"),
         (
@@ -635,6 +681,27 @@ def test_a_reader_that_has_seen_enough_is_no_error(command):
     assert process.returncode in (0, 128 + signal.SIGPIPE)  # argparse says nothing of it
 
 
+def test_output_that_cannot_be_written_is_known():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*PROGRAM, "claims"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "No space left on device" in done.stderr
+
+
+def test_another_copys_program_says_so(tmp_path, monkeypatch, capsys):
+    (tmp_path / "alexnet").mkdir()
+    (tmp_path / "alexnet" / "cli.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert alexnet("export run file.safetensors") == 2
+    assert "not that in this folder" in capsys.readouterr().err
+
+
+def test_without_the_archive_claims_say_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("alexnet.results.ARCHIVE", tmp_path / "results")
+    assert alexnet("claims") == 0
+    assert "no archive of results in" in capsys.readouterr().err
+
+
 def test_ctrl_c_elsewhere_is_130(monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -650,3 +717,14 @@ def test_the_module_is_the_program(tmp_path):
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"alexnet: {tmp_path}/x does not exist")
+
+
+@pytest.mark.parametrize(
+    ("size", "preset", "crop"),
+    [
+        *((256, "paper", 224), (64, "paper", 64), (71, "paper", 64), (72, "paper", 64)),
+        *((32, "four-layer", 32), (48, "caffe", 40), (33, "paper", 33)),
+    ],
+)
+def test_crops_fit_the_pack_and_the_preset(size, preset, crop):
+    assert commands._usual_crop(size, presets.get(preset)) == crop

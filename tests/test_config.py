@@ -64,6 +64,7 @@ def test_identity_follows_every_field_and_ignores_defaults(splits):
         {"start": "0" * 64},
         {"stop_at_loss": 1.5},
         {"imported": "0" * 64},
+        {"frozen": "conv1"},
     ]
     changes += [{"mode": "graph"}, {"version": config.version + 1}]
     assert (

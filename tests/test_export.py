@@ -1,6 +1,7 @@
 """Nets for other programs: each file is read, or run, by the program that it is for, and computes
 what the net does."""
 
+import subprocess
 import sys
 
 import pytest
@@ -60,6 +61,38 @@ def test_onnx_runs_elsewhere_with_the_same_logits_for_any_number_of_images(tmp_p
         torch.testing.assert_close(
             torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max())
         )
+
+
+# Loads a program in a process without this package, and prints its logits' sum.
+ELSEWHERE = """
+import sys, torch
+sys.modules["alexnet"] = sys.modules["alexnet_kernels"] = None
+load = torch.jit.load if sys.argv[1].endswith(".pt") else lambda f: torch.export.load(f).module()
+images = 50 * torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+print(float(load(sys.argv[1])(images).abs().sum()))
+"""
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of tracing
+@pytest.mark.parametrize("way", ["export", "strict", "trace"])
+def test_what_torch_exports_and_traces_loads_without_the_package(tmp_path, way):
+    net, example = small("source").eval(), (50 * torch.randn(2, 3, 64, 64),)
+    if way == "trace":
+        file = tmp_path / "net.pt"
+        torch.jit.trace(net, example).save(file)
+    else:
+        file = tmp_path / "net.pt2"
+        batch = ({0: torch.export.Dim("N")},)
+        program = torch.export.export(net, example, dynamic_shapes=batch, strict=way == "strict")
+        torch.export.save(program, file)
+    images = 50 * torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = float(net(images).abs().sum())
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, file], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_file_that_computes_something_else_is_not_left_behind(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_run_leaves_what_the_layout_says(splits, straight):
     assert {path.name for path in straight.iterdir()} == {
         "config.json", "log.jsonl", "checkpoints", "weights.safetensors", "summary.json",
-        "mean.npy", "classes.json", "tensorboard", "lock"
+        "mean.npy", "classes.json", "names.json", "tensorboard", "lock"
     }  # fmt: skip
     config = configure(splits)
     assert json.loads((straight / "config.json").read_text()) == asdict(config)
@@ -92,6 +92,34 @@ def test_a_run_may_start_with_anothers_weights_in_all_layers_but_the_last(splits
     assert again == config and torch.equal(
         net.export_merged()["conv2.weight"], after["conv2.weight"]
     )
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_frozen_layers_keep_the_weights_they_begin_with(splits32, tmp_path, precision):
+    train(small(splits32, epochs=1 / 5), splits32, tmp_path / "first", progress=False)
+    start = starting_point(tmp_path / "first")
+    settings = {"epochs": 2.0, "seed": 5, "start": start, "precision": precision}
+    config = small(splits32, frozen="conv1,conv2", **settings)
+    train(config, splits32, tmp_path / "run", start=tmp_path / "first", progress=False)
+    before, after = (load_file(tmp_path / run / WEIGHTS) for run in ("first", "run"))
+    for name, value in after.items():
+        assert torch.equal(value, before[name]) == name.startswith(("conv1", "conv2")), name
+    assert load_run(tmp_path / "run")[2] == config
+    # and the run is found again, as finished
+    train(config, splits32, tmp_path / "run", resume=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "said"),
+    [
+        ("conv9", "no layer 'conv9' to freeze; it has conv1, conv2, conv3, fc4"),
+        ("conv1,conv2,conv3,fc4", "all layers are frozen"),
+    ],
+)
+def test_layers_that_cannot_be_frozen_are_named(splits32, tmp_path, frozen, said):
+    with pytest.raises(InputError, match=said):
+        train(small(splits32, frozen=frozen), splits32, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_goes_on_without_the_run_it_started_from(splits32, tmp_path):
@@ -262,11 +290,14 @@ def test_nothing_is_unpickled(splits, straight, monkeypatch, tmp_path):
     train(configure(splits), splits, tmp_path / "run", resume=True, progress=False)
     load_run(tmp_path / "run")
     package = Path(alexnet.__file__).parent
-    pickled = re.compile(r"pickle\.load|Unpickler|torch\.load\(|torch\.save\(|allow_pickle=True")
+    pickled = re.compile(r"import pickle|torch\.load\(|torch\.save\(|allow_pickle=True")
     holding = [path for path in package.rglob("*.py") if pickled.search(path.read_text())]
     # others' weights may be pickles: read by an unpickler that knows arrays alone, and by torch's
-    assert [path.relative_to(package).as_posix() for path in holding] == ["imports/arrays.py"]
-    text = holding[0].read_text()
+    names = {path.relative_to(package).as_posix(): path.read_text() for path in holding}
+    # one writes a pickle to see what a process would have to import
+    assert set(names) == {"imports/arrays.py", "processes.py"}
+    assert "pickle.load" not in names["processes.py"]
+    text = names["imports/arrays.py"]
     assert text.count("weights_only=True") == text.count("torch.load(") == 1
     assert "pickle.load" not in text and "allow_pickle=True" not in text
     np.save(tmp_path / "run" / "mean.npy", np.array([{}], object), allow_pickle=True)

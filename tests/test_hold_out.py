@@ -1,10 +1,11 @@
 """Splits made of other splits."""
 
 from collections import Counter
+from itertools import chain
 
 import pytest
 
-from alexnet.data.hold_out import hold_out
+from alexnet.data.hold_out import hold_out, shares
 from alexnet.data.pack import open_splits
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import list_source
@@ -39,12 +40,14 @@ def test_images_are_held_out_of_train_by_class_and_each_lies_in_one_split(source
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        ({"val": 7}, "class bee of .* has 7 training images; 7 of each class"),
+        ({"val": 7}, "class bee of .* has 7 training images; 7 of them are"),
         ({"val": 4, "test": 3}, "class bee"),
         ({"test": "tset"}, "no split 'tset'; it has train, val"),
         ({"valid": 1}, "'valid' is none of the splits"),
         ({"val": 0}, "hold out 1 image of a class, or more"),
         ({"test": "train"}, "no split 'train'"),
+        ({"val": 0.5}, r"has splits already \(train, val\): keep them"),
+        ({"val": 1.5}, "a share between 0 and 1"),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused(source, rule, said):
@@ -61,3 +64,44 @@ def test_a_pack_is_made_by_the_rule_and_remembers_it(source, tmp_path):
         prepare(source, out, size=4, hold_out={"val": 3, "test": "val"})
     with pytest.raises(InputError, match="splits of their own"):
         prepare("pictographs", tmp_path / "other", size=72, hold_out={"val": 3})
+
+
+@pytest.fixture
+def unsplit(tmp_path):
+    """Classes of 20, 10 and 3 images, without splits."""
+    for name, count in {"ant": 20, "bee": 10, "cat": 3}.items():
+        for i in range(count):
+            image(tmp_path / "own" / name / f"{i}.png", (10 * i, 99, 3))
+    return tmp_path / "own"
+
+
+def test_shares_leave_something_of_few_images(tmp_path):
+    for i in range(4):
+        image(tmp_path / "own" / "ant" / f"{i}.png", (10 * i, 99, 3))
+        image(tmp_path / "own" / "bee" / f"{i}.png", (10 * i, 99, 3))
+    made = listed(hold_out(list_source(tmp_path / "own"), shares("20/40/40")))
+    assert {split: len(images) for split, images in made.items()} == {
+        "train": 2, "val": 2, "test": 4
+    }  # fmt: skip
+
+
+def test_shares_are_of_each_class_and_follow_the_seed(unsplit):
+    rule = shares("80/10/10")
+    assert rule == {"val": 0.1, "test": 0.1} and shares("90/10") == {"val": 0.1}
+    made = listed(hold_out(list_source(unsplit), rule))
+    counts = {split: Counter(label for _, label in images) for split, images in made.items()}
+    assert counts == {
+        "train": {0: 16, 1: 8, 2: 1}, "val": {0: 2, 1: 1, 2: 1}, "test": {0: 2, 1: 1, 2: 1}
+    }  # fmt: skip
+    assert sorted(chain(*made.values())) == sorted(listed(list_source(unsplit))["train"])
+    assert made == listed(hold_out(list_source(unsplit), rule))
+    assert made != listed(hold_out(list_source(unsplit), rule, seed=1))
+    (unsplit / "cat" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"class cat of .* has 2 .*; 2 of them .*: add images"):
+        hold_out(list_source(unsplit), rule)
+
+
+@pytest.mark.parametrize("text", ["80/10", "100", "100/0", "a/b", "50/20/20/10", "110/-10"])
+def test_shares_have_a_sum_of_100(text):
+    with pytest.raises(InputError, match=f"split {text}: give percents for train, val and test"):
+        shares(text)

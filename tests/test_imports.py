@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from alexnet import AlexNet, cli, imports, presets
@@ -19,6 +20,7 @@ from alexnet.errors import InputError
 from alexnet.experiments import figure3, page
 from alexnet.training import load_run
 from tests import published
+from tests.images import photograph
 
 NARROW = published.weights(classes=10, share=8)
 TINY = published.weights(classes=3, share=8, side=1)  # for images of 67 pixels
@@ -278,6 +280,27 @@ def test_an_imported_run_evaluates_exports_and_shows_its_kernels(tmp_path, packs
     assert json.loads((tmp_path / "named" / "names.json").read_text())[0] == "word, other word"
     # the pack has other classes than those
     assert alexnet("evaluate", tmp_path / "named", "--data", packs72) == 2
+
+
+def test_an_imported_run_predicts_and_hands_its_license_on(tmp_path, capsys):
+    file, run = write(tmp_path, TINY, ".caffemodel"), tmp_path / "run"
+    lines = [f"{name} word {i}, other word" for i, name in enumerate(("n01", "n02", "n03"))]
+    (tmp_path / "words.txt").write_text("\n".join(lines).replace("n0", "n0000000"))
+    classes = ("--classes", tmp_path / "words.txt")
+    assert alexnet("import", file, run, "--image-size", 67, *classes) == 0
+    photograph(90, 80).save(tmp_path / "photo.jpg")
+    assert alexnet("export", run, tmp_path / "net.safetensors") == 0
+    capsys.readouterr()
+    tops = []
+    for net in (run, tmp_path / "net.safetensors"):
+        assert alexnet("predict", net, tmp_path / "photo.jpg", "--json") == 0
+        (one,) = json.loads(capsys.readouterr().out)
+        tops.append({row["class"]: row["probability"] for row in one["top"]})
+        assert {row["name"][:4] for row in one["top"]} == {"word"}
+    assert tops[0].keys() == {f"n0000000{i}" for i in (1, 2, 3)}
+    assert tops[1] == pytest.approx(tops[0], abs=1e-5)
+    with safe_open(tmp_path / "net.safetensors", "pt") as opened:
+        assert opened.metadata()["license"] == imports.UNKNOWN
 
 
 def test_an_imported_run_says_whose_weights_it_holds(tmp_path, monkeypatch):

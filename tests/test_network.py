@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import alexnet
 from alexnet import AlexNet, rng
 from alexnet.errors import InputError
-from alexnet.presets import PAPER, VARIANTS, Operation, initial_sigmas, total
+from alexnet.presets import PAPER, VARIANTS, Dropout, Operation, get, initial_sigmas, total
 from alexnet.presets.operations import State
 
 
@@ -299,3 +300,62 @@ def test_a_layer_may_stay_as_it_is_when_weights_are_taken():
     few.load_merged(weights, but=["fc8"])
     for name, value in few.export_merged().items():
         assert torch.equal(value, (before if name.startswith("fc8") else weights)[name]), name
+
+
+# --- in a program of one's own ---------------------------------------------------------------
+
+
+def test_a_nonlinearity_is_a_name_of_the_table_or_a_function():
+    settings = {"num_classes": 5, "width": 1 / 16, "image_size": 64}
+    images, nets = 50 * torch.randn(2, 3, 64, 64), []
+    for preset, activation in (
+        ("paper/tanh", None), ("paper", "tanh"), ("paper", torch.tanh), ("paper", None),
+    ):  # fmt: skip
+        torch.manual_seed(3)
+        nets.append(AlexNet(preset, **settings, activation=activation).eval())
+    named, by_name, by_function, relu = (net(images) for net in nets)
+    torch.testing.assert_close(by_name, named, rtol=0, atol=0)
+    torch.testing.assert_close(by_function, named, rtol=0, atol=0)
+    assert not torch.allclose(relu, named)
+    assert nets[1].preset.name == nets[2].preset.name == "paper/tanh"
+    with pytest.raises(InputError, match=r"must be one of relu, tanh, sigmoid or a function"):
+        AlexNet("paper", **settings, activation="pink")
+
+
+def test_dropout_on_maps_drops_each_neuron_and_scales_at_test_time():
+    paper = get("paper")
+    rows = [replace(row, then=(*row.then, Dropout(0.5))) if row.name == "conv3" else row
+            for row in paper.layers]  # fmt: skip
+    net = AlexNet(replace(paper, layers=tuple(rows)), 5, 1 / 4, 64)
+    stage, keys = net.stages("conv3")[0], torch.arange(8)
+    maps = torch.randn(8, stage.shape.in_maps, 3, 3)
+    whole = net.train() and stage.separate[0](stage.weighted_sums(maps, stage.bias), None)
+    dropped = stage(maps, keys)
+    kept = dropped != 0
+    assert torch.equal(dropped[kept], whole[kept])
+    share = float(kept.sum() / (whole != 0).sum())
+    assert 0.4 < share < 0.6 and not torch.equal(kept[:, :, 0, 0], kept[:, :, 1, 1])
+    net.eval()
+    torch.testing.assert_close(stage(maps, None), whole / 2)
+
+
+def test_a_net_prints_its_table_and_the_package_its_names():
+    net = AlexNet("paper", 1000, image_size=224)
+    assert repr(net).startswith("AlexNet('paper', 1000, 1, 224)\n") and "60,965,224" in repr(net)
+    assert {"AlexNet", "Classifier", "predict"} <= set(dir(alexnet))
+    assert "LRN(size=5" in repr(net.stages("conv1")[0])
+
+
+@pytest.mark.parametrize("preset", ["paper", "source"])
+def test_autocast_and_channels_last_compute_the_same(preset):
+    net, images = AlexNet(preset, 5, 1 / 8, 64), 50 * torch.randn(4, 3, 64, 64)
+    expected = net.eval()(images)
+    last = torch.channels_last
+    found = net.to(memory_format=last)(images.contiguous(memory_format=last))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = net(images)
+        half.float().sum().backward()
+    assert half.dtype == torch.bfloat16 and net.stages("conv1")[0].weight.grad.isfinite().all()
+    scale = float(expected.detach().abs().max())
+    torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.05 * scale)

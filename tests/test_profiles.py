@@ -184,7 +184,7 @@ def test_every_profile_lists_arms_that_there_are():
             if experiment.NAME in profile.settings:
                 listed[name, experiment.NAME] = chosen(profile, experiment.NAME, experiment.ARMS)
     assert all(listed.values()) and ablations.FULL in listed["quick", "ablations"]
-    assert listed["embedded", "ablations"] == ablations.ARMS  # in the table's order
+    assert listed["ilsvrc2012", "ablations"] == ablations.ARMS  # in the table's order
     listed_anywhere = {
         arm for (_, name), arms in listed.items() if name == "recipe" for arm in arms
     }

@@ -1,14 +1,12 @@
 """The README's tables hold what the results files hold: each row is made again from the archive."""
 
 import re
-from math import floor
 from pathlib import Path
 
 import pytest
 
 from alexnet import claims, experiments
 from alexnet.claims import reports
-from alexnet.experiments import ablations, cifar_lrn
 from alexnet.presets import get, shapes, total
 from benchmarks import step
 from benchmarks.contestants import PEER
@@ -21,131 +19,48 @@ def row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |".replace("|  |", "| |")
 
 
-def points(values: list[float]) -> str:
-    by_seed = ", ".join(f"{value:+.1f}" for value in values)
-    return f"{claims.mean_interval(values)[0]:+.1f} points ({by_seed})"
-
-
-def decided(values: list[float]) -> bool:
-    mean, half = claims.mean_interval(values)
-    return abs(mean) > half
-
-
-def undecided(values: list[float]) -> str:
-    return points(values) + ("" if decided(values) else ", undecided: the 95 % interval holds zero")
-
-
-def arithmetic() -> list[str]:
+def findings() -> list[str]:
+    """The first table: what a stranger asks."""
     table = shapes(get("paper"))
-    return [
-        f"| parameters | 60 million | {total(table, 'parameters'):,} | exact |",
-        f"| units | 650,000 | {total(table, 'neurons'):,} | exact |",
-    ]
-
-
-def recipe() -> list[str]:
-    found = experiments.archived("recipe", "embedded")
+    sizes = [f"{total(table, what):,}" for what in ("parameters", "neurons")]
+    result = experiments.archived("recipe", "tiny-imagenet-cpu")
+    assert result
 
     def left(arm: str) -> str:
-        if not found:
-            return "not yet run"
-        measured = found["metrics"]["arms"][arm]
-        runs, most = measured["left_at_step"].values(), max(measured["steps"].values())
-        steps = sorted(step for step in runs if step is not None)
-        if not steps:
-            return f"not in {most:,} steps, {len(runs)} runs"
-        when = f"at step {steps[0]}" + f" to {steps[-1]}" * (steps[-1] > steps[0])
-        return (
-            f"{when}, {len(runs)} runs"
-            if len(steps) == len(runs)
-            else f"{when}, {len(steps)} of {len(runs)} runs in {most:,} steps"
-        )
+        steps = [step for step in result["metrics"]["arms"][arm]["left_at_step"].values() if step]
+        runs = len(result["metrics"]["arms"][arm]["left_at_step"])
+        return f"at step {min(steps):,} to {max(steps):,}, {len(steps)} of {runs} runs"
 
-    where = "`results/embedded/recipe/`" if found else ""
+    where, file = "`results/tiny-imagenet-cpu/recipe/`", "`benchmarks/results/step.csv`"
+    rows = {
+        row["implementation"]: row
+        for row in step.latest("steps", False)
+        if row["preset"] == "paper" and row["case"] == "full net"
+    }
+    ours = rows["ours"]
+    fast = f"{ours['images_per_s']:,.0f} images/s, {ours['ratio']:.1f} times the same net in"
     return [
-        row("the text's net, at a quarter of the width, begins to learn", "", left("text"), where),
-        row("the same with the 2012 source's sigma in three layers", "", left("sigma-0.03"), where),
-        row("the same, and inverted dropout", "", left("inverted-dropout"), where),
-        row("the same, and pixels in 0..1", "", left("unit-input"), where),
-    ]
-
-
-def measured() -> list[str]:
-    found, other = (
-        experiments.archived("ablations", profile)
-        for profile in ("embedded", "embedded-other-processor")
-    )
-    where = "`results/embedded/ablations/`" if found else ""
-    rows = [
         row(
-            "ten views instead of one, top-1",
-            "-1.5 points",
-            points(ablations.gains(found)) if found else "not yet run",
+            "How large is the paper's net?",
+            f"{sizes[0]} parameters and {sizes[1]} units; the paper says 60 million and 650,000",
+            "exact",
+        ),
+        row("Does the recipe train as it is written?", f"Yes: {left('text')}", where),
+        row(
+            "And with the larger initial weights of its authors' program?",
+            f"Sooner: {left('sigma-0.03')}",
             where,
-        )
-    ]
-    for arm, what in (
-        ("no-lrn", "response normalization"),
-        ("no-overlap", "overlap in pooling"),
-        ("one-column", "the second column"),
-    ):
-        here = undecided(ablations.differences(found, arm)) if found else "not yet run"
-        if (
-            found
-            and other
-            and decided(ablations.differences(found, arm))
-            and not decided(ablations.differences(other, arm))
-        ):
-            here += ", undecided on another processor with a longer budget"
-        rows.append(
-            row(
-                f"without {what}, top-1, ten views",
-                f"+{ablations.ARMS[arm].paper} points",
-                here,
-                where,
-            )
-        )
-    return rows
-
-
-FACTOR = "Figure 1: tanh's epochs to 25 % training error over ReLU's"
-
-
-def figure1() -> list[str]:
-    rows = []
-    for profile in ("cifar10", "embedded"):
-        if (result := experiments.archived("figure1", profile)) is None:
-            continue
-        nets, budget = result["metrics"]["nets"], result["metrics"]["budget"]
-        relu, tanh = (nets[kind]["epochs_to_threshold"] for kind in ("ReLU", "tanh"))
-        assert all(relu.values()), "ReLU arrives within the budget"
-        ratios = [
-            f"{tanh[seed] / relu[seed]:.1f}"
-            if tanh[seed]
-            else f"more than {floor(10 * budget / relu[seed]) / 10}"
-            for seed in relu
-        ]
-        here = f"{', '.join(ratios)}, {result['data']['title']}"
-        rows.append(row(FACTOR, "6", here, f"`results/{profile}/figure1/`"))
-    return rows or [row(FACTOR, "6", "not yet run", "")]
-
-
-def normalized() -> list[str]:
-    what, found = (
-        "a four-layer net on CIFAR-10 with response normalization, top-1, one view",
-        experiments.archived("cifar_lrn", "cifar10"),
-    )
-    if not found:
-        return [row(what, "-2 points", "not yet run", "")]
-    own, plain = (cifar_lrn.errors(found, arm) for arm in ("with", "without"))
-    here = undecided([100 * (own[seed] - plain[seed]) for seed in own])
-    return [
+        ),
         row(
-            what,
-            "-2 points",
-            f"{here}, {found['data']['title']}",
-            "`results/cifar10/cifar_lrn/`",
-        )
+            "Do its biases of 1 help, which torchvision leaves out?",
+            f"Yes: without them, {left('zero-biases')}",
+            where,
+        ),
+        row(
+            f"How fast does it train on {ours['threads']:.0f} cores?",
+            f"{fast} torch's own layers ({ours['device']})",
+            file,
+        ),
     ]
 
 
@@ -233,7 +148,7 @@ def steps() -> list[str]:
 
 @pytest.mark.parametrize(
     "rows",
-    [arithmetic, recipe, measured, figure1, normalized, steps],
+    [findings, steps],
     ids=lambda rows: rows.__name__,
 )
 def test_the_table_is_what_the_archive_holds(rows) -> None:
@@ -241,8 +156,10 @@ def test_the_table_is_what_the_archive_holds(rows) -> None:
         assert one in README
 
 
-def test_the_scoreboard_is_the_archives() -> None:
-    assert f"**{reports.line(claims.judge_all())}**" in README
+def test_the_scoreboards_and_the_claims_that_experiments_judge_are_the_archives() -> None:
+    judgements = claims.judge_all()
+    assert f"**{reports.line(judgements)}**" in README
+    assert reports.readme(judgements) in README, reports.readme(judgements)
 
 
 def test_pictures_are_there() -> None:

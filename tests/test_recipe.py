@@ -123,3 +123,13 @@ def test_the_recipes_table_says_who_trains_and_when():
     assert "not in 628  " in rows["pixels in 0..1"]
     assert "0.2 nats below ln 40 = 3.69 nats, within 628 steps" in said
     assert "rate inside the velocity, mean loss of the 20 steps after the fall: 3.250" in said
+
+
+def test_steps_are_drawn_for_each_run_those_censored_at_their_budget():
+    arms = {
+        "text": {"left_at_step": {"0": 120, "1": None}, "steps": {"0": 120, "1": 500}},
+        "sigma-0.03": {"left_at_step": {"0": 60, "1": 70}, "steps": {"0": 60, "1": 70}},
+    }
+    figure = recipe.plot_steps({"metrics": {"arms": arms}})
+    places = [(float(line.get_xdata()[0]), line.get_marker()) for line in figure.axes[0].lines]
+    assert places == [(60, "o"), (70, "o"), (120, "o"), (500, "x")]

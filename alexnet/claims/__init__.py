@@ -1,14 +1,17 @@
 """The paper as a list of claims, each judged.
 
-`claims.yml` says what is claimed, how it is tested and what counts as agreement; its head describes
-the fields. `judging` gives the verdicts, `statistics` the intervals, `reports` what readers see.
+`claims.yml` says what is claimed and what decides it; its head describes the fields. `plans` is
+what was fixed before the runs. `measuring` reads an experiment's numbers, `statistics` has the
+tests and intervals, `judging` gives the verdicts and states their rules, `reports` is what readers
+see.
 """
 
-from alexnet.claims.entries import VERDICTS, Claim, contents, load, parse
+from alexnet.claims.entries import SCOREBOARDS, VERDICTS, Claim, contents, load, parse
 from alexnet.claims.judging import Judgement, judge, judge_all
 from alexnet.claims.statistics import bootstrap_interval, mean_interval
 
 __all__ = [
+    "SCOREBOARDS",
     "VERDICTS",
     "Claim",
     "Judgement",

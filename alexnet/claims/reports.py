@@ -1,21 +1,35 @@
-"""Claims and their verdicts as a reader sees them: the table of `alexnet claims`, JSON, the cover's
-figure, the tables of chapters and of appendix D."""
+"""Claims and their verdicts as a reader sees them: the tables of `alexnet claims`, JSON, the
+README's table, those of chapters and of appendix D. `scoreboard` draws the cover's figure."""
 
 import json
+import math
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alexnet import tables
-from alexnet.claims.entries import VERDICTS, contents
-from alexnet.claims.judging import Judgement, compute
-from alexnet.errors import InputError, needs
+from alexnet import results, tables
+from alexnet.claims.entries import ARITHMETIC, EXPERIMENTS, VERDICTS, contents, unknown
+from alexnet.claims.judging import CHANGED, NO_ARCHIVE, Judgement, compute, show_smallest
+from alexnet.claims.scoreboard import draw
+from alexnet.errors import InputError
 from alexnet.results import ROOT
 
-# told apart without color by their marks
-COLORS = dict(zip(VERDICTS, ("#1b7837", "#a6d96a", "#d7191c", "#dddddd", "#542788"), strict=True))
-MARKS = dict(zip(VERDICTS, ("✓", "→", "✗", "", "!"), strict=True))
+__all__ = [
+    "as_json",
+    "block",
+    "chapter",
+    "count",
+    "draw",
+    "line",
+    "markdown",
+    "notes",
+    "readme",
+    "select",
+    "table",
+]
+
+HEAD = "section|claim|paper|effect, 95 % interval|p, Holm|detectable|verdict|on".split("|")
 
 
 def select(
@@ -26,7 +40,7 @@ def select(
     Args:
         judgements: Of which.
         section: As "3.2"; "3" holds 3.1 to 3.5; None: all.
-        verdict: As in VERDICTS; "same-direction" and "slip" will do; None: all.
+        verdict: As in VERDICTS; "not-yet-run" will do; None: all.
 
     Raises:
         InputError: There is no such section or verdict; the message lists them.
@@ -41,128 +55,149 @@ def select(
     judgements = [one for one in judgements if within(one.claim.section)]
     if verdict is None:
         return judgements
-    plain = verdict.lower().replace("-", " ")
-    plain = "paper's slip" if plain in ("slip", "papers slip") else plain
-    if plain not in VERDICTS:
-        raise InputError(f"there is no verdict {verdict!r}; there are {', '.join(VERDICTS)}")
+    known = [name for names in VERDICTS.values() for name in names]
+    if problem := unknown(plain := verdict.lower().replace("-", " "), known, "verdict"):
+        raise InputError(problem)
     return [one for one in judgements if one.verdict == plain]
 
 
-def count(judgements: list[Judgement]) -> dict[str, int]:
-    """How many of each verdict, in the order of VERDICTS."""
-    counts = Counter(one.verdict for one in judgements)
-    return {verdict: counts[verdict] for verdict in VERDICTS}
+def count(judgements: list[Judgement]) -> dict[str, dict[str, int]]:
+    """How many of each verdict, by scoreboard, in the order of VERDICTS."""
+    counts = Counter((one.claim.scoreboard, one.verdict) for one in judgements)
+    numbers = {
+        board: {verdict: counts[board, verdict] for verdict in verdicts}
+        for board, verdicts in VERDICTS.items()
+    }
+    if missing := counts[EXPERIMENTS, NO_ARCHIVE]:
+        numbers[EXPERIMENTS][NO_ARCHIVE] = missing
+    return numbers
 
 
 def line(judgements: list[Judgement]) -> str:
-    """How many claims, and how many of each verdict that occurs."""
-    total, *rest = _counted(judgements)
-    return f"{total}: {', '.join(rest)}" if rest else total
+    """Both scoreboards in a line: how many of each verdict that occurs."""
+    return "; ".join(_boards(judgements)) or "no claims"
 
 
 def block(judgements: list[Judgement]) -> str:
     """The same, a line each."""
-    return "\n  ".join(_counted(judgements))
+    return "\n".join(_boards(judgements)) or "no claims"
 
 
-def _counted(judgements: list[Judgement]) -> list[str]:
-    undecided = sum(one.undecided for one in judgements)
-    more = {"not reproduced": f" ({undecided} undecided)" if undecided else ""}
-    return [
-        f"{len(judgements)} claim{'s' * (len(judgements) != 1)}",
-        *(
-            f"{n} {verdict}{'s' * (n > 1 and verdict.endswith('slip'))}{more.get(verdict, '')}"
-            for verdict, n in count(judgements).items()
+def _boards(judgements: list[Judgement]) -> list[str]:
+    boards = []
+    for board, verdicts in count(judgements).items():
+        counted = [
+            f"{n} {verdict}{'s' * (n > 1 and verdict == 'slip')}"
+            for verdict, n in verdicts.items()
             if n
-        ),
-    ]
+        ]
+        if counted:
+            boards.append(f"{board}: {', '.join(counted)}")
+    return boards
 
 
 def table(judgements: list[Judgement]) -> str:
-    """An aligned table with long cells folded, and `line`."""
-    rows: list[Sequence[str]] = [("section", "claim", "paper", "here", "verdict", "on")]
-    for one in judgements:
-        claim = one.claim
-        shown = f"{one.shown} (undecided)" if one.undecided else one.shown
-        cells = (claim.section, claim.claim, claim.paper, shown, one.verdict, one.on)
-        folded = [textwrap.wrap(cell, 46 if i == 1 else 30) or [""] for i, cell in enumerate(cells)]
+    """Both scoreboards, the claims that experiments judge, and those of arithmetic."""
+    boards = {
+        board: [one for one in judgements if one.claim.scoreboard == board] for board in VERDICTS
+    }
+    parts, rows = [block(judgements)], list[tuple[str, ...]]()
+    if any(one.verdict == NO_ARCHIVE for one in judgements):
+        remedy = "run this in a clone of the repository, or with --runs to judge your own results"
+        parts[0] += f"\nthe archive {results.ARCHIVE} is missing: {remedy}"
+    if boards[EXPERIMENTS]:
+        rows = [tuple(HEAD), *map(_row, boards[EXPERIMENTS])]
+        parts.append(_folded(rows, (8, 36, 14, 28, 8, 11, 18, 20)))
+    if boards[ARITHMETIC]:
+        rows = [("section", "claim", "paper", "here", "verdict")]
+        for one in boards[ARITHMETIC]:
+            claim = one.claim
+            rows.append((claim.section, claim.claim, claim.paper, one.shown, one.verdict))
+        parts.append(_folded(rows, (8, 60, 20, 40, 18)))
+    return "\n\n".join(parts)
+
+
+def _row(one: Judgement) -> tuple[str, ...]:
+    p = "" if one.adjusted is None else "< 0.001" if one.adjusted < 0.001 else f"{one.adjusted:.3f}"
+    smallest = show_smallest(one.measured, one.smallest) if one.measured else ""
+    cells = (one.claim.section, one.claim.claim, one.claim.paper, one.shown, p, smallest)
+    return (*cells, one.verdict, one.data or one.claim.needs)
+
+
+def _folded(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
+    """An aligned table whose cells are folded to widths."""
+    lines: list[Sequence[str]] = []
+    for row in rows:
+        folded = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths)]
         depth = max(map(len, folded))
-        rows.extend(zip(*(cell + [""] * (depth - len(cell)) for cell in folded), strict=True))
-    head, *lines = tables.align(rows)
-    rule = "-" * max(map(len, [head, *lines]))
-    return "\n".join([head, rule, *lines, rule, line(judgements)])
+        lines.extend(zip(*(cell + [""] * (depth - len(cell)) for cell in folded), strict=True))
+    aligned = tables.align(lines)
+    heads = max(len(textwrap.wrap(cell, width)) for cell, width in zip(rows[0], widths))
+    rule = "-" * max(map(len, aligned))
+    return "\n".join([*aligned[:heads], rule, *aligned[heads:]])
 
 
 def as_json(judgements: list[Judgement]) -> str:
-    """{"counts", "claims"}: each claim with its fields, its verdict and what that rests on; numbers
-    in the claim's unit."""
+    """Everything that is known of the claims, for programs.
 
-    def fields(thing: Any, names: str) -> dict[str, Any]:
-        return {name: getattr(thing, name) for name in names.split()}
-
-    claims = [
-        fields(one.claim, "id section claim paper kind unit")
-        | fields(one, "verdict undecided why")
-        | {"here": one.shown, "by_seed": one.values, "mean": one.mean, "half_width": one.half}
-        | fields(one, "on profile")
-        | fields(one.claim, "test agree")
-        | {"log": one.claim.logged()}
-        | fields(one.claim, "source note chapter")
-        for one in judgements
-    ]
+    Returns:
+        {"counts": {scoreboard: {verdict: number}}, "claims": [...]}. A claim has id, section,
+        statement, scoreboard, verdict, why, paper, unit; effect (in the unit), bound (0: the effect
+        is exact, 1: at least, -1: at most this), interval ([low, high], 95 %; null: an open end),
+        by_seed (of each arm), adjusted_p, seeds (of the smaller arm), sign (claimed), size (the
+        paper's number, in the unit), on_size (what the interval says of it), margin,
+        smallest_detectable (power 80 %), seeds_needed (for an effect of the margin's size),
+        profile, data, runs (planned, exploratory or demonstration), plan (the digest of the
+        committed one), provenance (folder, entries, commits, processors); shown (the number in
+        words), log, source, note, chapter. null: not known, or not applicable.
+    """
+    claims = [_fields(one) for one in judgements]
     return json.dumps({"counts": count(judgements), "claims": claims}, indent=1, ensure_ascii=False)
 
 
-def draw(judgements: list[Judgement]) -> Any:
-    """The cover's figure: a row a section, a square a claim, marked and colored by verdict; hollow
-    ones are undecided."""
-    needs("matplotlib", extra="figures", what="drawing the claims")
-    import matplotlib.pyplot as plt
-    from matplotlib.patches import Patch
+def _fields(one: Judgement) -> dict[str, Any]:
+    claim, measured = one.claim, one.measured
 
-    rows = {
-        name: sorted(row, key=lambda one: VERDICTS.index(one.verdict))
-        for name in contents()["sections"]
-        if (row := [one for one in judgements if one.claim.section == name])
+    def known(number: float | None) -> float | None:
+        return number if number is not None and math.isfinite(number) else None
+
+    about = {"id": claim.id, "section": claim.section, "statement": claim.claim}
+    about |= {"scoreboard": claim.scoreboard, "verdict": one.verdict, "why": one.why}
+    return about | {
+        "paper": claim.paper,
+        "unit": claim.unit,
+        "effect": measured and known(measured.effect),
+        "bound": measured and measured.bound,
+        "interval": measured and measured.interval and [*map(known, measured.interval)],
+        "by_seed": measured and measured.values,
+        "adjusted_p": one.adjusted,
+        "seeds": measured and measured.seeds,
+        "sign": claim.sign or None,
+        "size": claim.size,
+        "on_size": (measured and measured.size) or None,
+        "margin": measured.margin if measured else claim.margin,
+        "smallest_detectable": known(one.smallest),
+        "seeds_needed": one.needed,
+        "profile": one.profile or None,
+        "data": one.data or None,
+        "runs": one.status or None,
+        "plan": one.plan,
+        "provenance": one.provenance,
+        "shown": one.shown,
+        "log": claim.logged(),
+        **{name: getattr(claim, name) for name in ("source", "note", "chapter")},
     }
-    titles = 8.2  # widths of a square that the sections' titles take
-    figure, axes = plt.subplots(figsize=(5.8, 0.26 * len(rows) + 0.8), dpi=110)
-    figure.subplots_adjust(0.01, 0.15, 0.99, 0.99)
-    for i, (name, row) in enumerate(rows.items()):
-        axes.text(titles - 0.35, -i, title(name), ha="right", va="center", fontsize=8)
-        for j, one in enumerate(row):
-            _square(axes, one, titles + j, -i)
-    axes.set(xlim=(0, titles + max(map(len, rows.values()))), ylim=(0.4 - len(rows), 0.6))
-    axes.axis("off")
-    key = [
-        Patch(facecolor=COLORS[name], label=f"{MARKS[name]} {n} {name}".strip())
-        for name, n in count(judgements).items()
-        if n
+
+
+def readme(judgements: list[Judgement]) -> str:
+    """The README's table: the claims that experiments have decided."""
+    rows = [
+        (one.claim.claim, one.claim.paper, _on_data(one), one.verdict, f"`{folder}/`")
+        for one in judgements
+        if one.verdict in ("supported", "contradicted")
+        and (folder := (one.provenance or {}).get("folder"))
     ]
-    if undecided := sum(one.undecided for one in judgements):
-        label, edge = f"{undecided} of these undecided", COLORS["not reproduced"]
-        key.append(Patch(facecolor="white", edgecolor=edge, label=label))
-    look = {"frameon": False, "fontsize": 7.5, "handlelength": 1.1, "columnspacing": 1.2}
-    figure.legend(handles=key, loc="lower center", ncols=3, **look)
-    return figure
-
-
-def _square(axes: Any, one: Judgement, x: float, y: float, side: float = 0.84) -> None:
-    from matplotlib.patches import Rectangle
-
-    color = COLORS[one.verdict]
-    ink = color if one.undecided else "black" if one.verdict in VERDICTS[1::2] else "white"
-    face = "white" if one.undecided else color
-    place = (x, y - side / 2)
-    axes.add_patch(Rectangle(place, side, side, facecolor=face, edgecolor=color, lw=1.1))
-    middle = {"ha": "center", "va": "center"}
-    axes.text(x + side / 2, y, MARKS[one.verdict], fontsize=7.5, color=ink, **middle)
-
-
-def title(section: str) -> str:
-    """A section's number and title."""
-    words = contents()["sections"][section]
-    return f"{section}  {words}" if section[0].isdigit() else words
+    return tables.markdown(("claim", "the paper", "here, 95 % interval", "verdict", "file"), rows)
 
 
 def markdown(judgements: list[Judgement]) -> str:
@@ -180,7 +215,9 @@ def _on_data(one: Judgement) -> str:
 
 
 def _verdict(one: Judgement) -> str:
-    return f"{one.verdict}, undecided" if one.undecided else one.verdict
+    return (
+        f"{one.verdict}; the plan changed after the runs" if one.status == CHANGED else one.verdict
+    )
 
 
 def chapter(judgements: list[Judgement], name: str, page: Mapping[str, str] | None = None) -> str:
@@ -198,7 +235,7 @@ def chapter(judgements: list[Judgement], name: str, page: Mapping[str, str] | No
         claim = one.claim
         if claim.chapter == name:
             archived, own = _on_data(one), (page or {}).get(claim.id, "")
-            if claim.kind == "arithmetic":
+            if claim.scoreboard == ARITHMETIC:
                 archived, own = "", one.shown
             rows.append((claim.claim, claim.paper, claim.logged(), archived, own, _verdict(one)))
     head, *kept = zip(
@@ -221,17 +258,17 @@ def notes(judgements: list[Judgement]) -> str:
     program did."""
     rows = []
     for one in judgements:
-        claim, test = one.claim, one.claim.test
-        if claim.kind == "arithmetic":
+        claim, test, measured = one.claim, one.claim.test, one.measured
+        by = f"experiment {test['experiment']}" if "experiment" in test else ""
+        if claim.scoreboard == ARITHMETIC:
             by = f"`arithmetic.{test['compute']}`"
-        elif one.shown:
-            by = f"`results/{one.profile}/{test['experiment']}/`"
-        else:
-            only = f", on {' or '.join(test['only_on'])} only" if "only_on" in test else ""
-            by = f"experiment {test['experiment']}{only}"
+        elif one.provenance:
+            by = f"`{one.provenance['folder']}/`"
         parts = [
             by,
-            claim.agreement(),
+            claim.rule(),
+            f"p = {one.adjusted:.2g} after correction" if one.adjusted is not None else "",
+            measured.size if measured else "",
             one.why,
             *(f"{step['what']}: {compute(step, step.get('unit', ''))[1]}" for step in claim.also),
             f"logs: {claim.log_source()}" if claim.log else "",

@@ -48,6 +48,7 @@ def prepare(
     classes: Sequence[str] | int | None = None,
     limit: int | None = None,
     hold_out: held.Rule | None = None,
+    seed: int = 0,
     max_megapixels: int | None = None,
 ) -> Path:
     """Make the pack `out` from the images of `source`; a folder of packs, if it has several splits.
@@ -71,6 +72,7 @@ def prepare(
         classes: A part of the source: the first so many classes, or those named.
         limit: Images of each class in each split, at most.
         hold_out: Splits to make of others, see `alexnet.data.hold_out`.
+        seed: Of the draw of images that are held out.
         max_megapixels: The most that an image may have; by default `decode.MEGAPIXELS`.
 
     Returns:
@@ -84,12 +86,12 @@ def prepare(
     out = Path(out)
     options = _options(size, skip_bad, workers, encoding, classes, limit, max_megapixels)
     if hold_out is not None:
-        options["hold_out"] = dict(hold_out)
+        options["hold_out"] = dict(hold_out) | ({"seed": seed} if seed else {})
     if str(source) == "pictographs":
         return _prepare_pictographs(out, options, workers)
     listing = list_source(source, classes, limit)
     if hold_out is not None:
-        listing = held.hold_out(listing, hold_out)
+        listing = held.hold_out(listing, hold_out, seed)
     root, whole = listing.root.resolve(), Path(source).resolve()
     if any(out.resolve().is_relative_to(place) for place in (root, whole)):
         raise InputError(f"{out} lies in {source}, among the images: choose a place outside")

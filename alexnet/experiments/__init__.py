@@ -22,7 +22,9 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "figure1": ("03-architecture",),
     "figure1_factors": ("03-architecture",),
     "cifar_lrn": ("06-results",),
+    "bf16": ("more-devices",),  # what bfloat16 costs
     "recipe": ("05-learning",),
+    "pilot": (),  # what further runs could show: it comes before a plan
     "permuted": ("04-overfitting",),
     "ablations": ("04-overfitting", "05-learning", "06-results", "07-discussion", "pictographs"),
     "figure3": ("06-results",),

@@ -9,7 +9,6 @@ by seed. Ten views against one need no arm: each net is read both ways.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
@@ -208,30 +207,6 @@ def learning(result: Result, arms: Iterable[str] = ARMS) -> Table:
     ]
     head = ["mean over seeds", "training error", "test error", "overfitting", "iterations"]
     return Table(head, rows, notes)
-
-
-def again(result: Result, other: Result) -> Table:
-    """The same nets on two processors: each arm's validation error, one view, after the last epoch
-    that all of both have, minus the full net's, percentage points."""
-    both = [one["metrics"]["val_error"] for one in (result, other)]
-    epoch = min(
-        len(errors) for arms in both for seeds in arms.values() for errors in seeds.values()
-    )
-
-    def compared(arm: str, nets: dict[str, Any], form: str) -> str:
-        full = {s: 100 * errors[epoch - 1] for s, errors in nets[FULL].items()}
-        own = {s: 100 * errors[epoch - 1] for s, errors in nets[arm].items()}
-        if arm != FULL:
-            own = {s: own[s] - full[s] for s in own if s in full}
-        return with_half(list(own.values()), form)
-
-    rows = [[ARMS[FULL].what, *(f"{compared(FULL, nets, '.1f')} %" for nets in both)]]
-    rows.append(["differences from it, percentage points"])
-    for arm, about in ARMS.items():
-        if arm != FULL and all(arm in nets for nets in both):
-            rows.append([f"  {about.what}", *(compared(arm, nets, "+.1f") for nets in both)])
-    processors = [one["provenance"]["hardware"]["processor"] for one in (result, other)]
-    return Table([f"validation error after epoch {epoch}, one view", *processors], rows)
 
 
 def plot(result: Result) -> Figure:

@@ -10,6 +10,7 @@ is reported so.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from alexnet.data.loader import steps_per_epoch
@@ -195,4 +196,23 @@ def plot(result: Result) -> Figure:
             axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_xlabel("step")
     name_chance(panels[0], metrics["classes"], panels[0].get_xlim()[1], 0.01, "right")
+    return figure
+
+
+def plot_steps(
+    result: Result, arms: Sequence[str] = ("sigma-0.03", "zero-biases", "text")
+) -> Figure:
+    """The step at which each run leaves its plateau, a row of dots for each arm; runs that never do
+    stand at their budget, as crosses."""
+    shown = [arm for arm in arms if arm in result["metrics"]["arms"]]
+    figure, axes = subplots(6, 0.45 * len(shown) + 0.9)
+    for row, arm in enumerate(shown):
+        kinds = result["metrics"]["arms"][arm]
+        for seed, step in kinds["left_at_step"].items():
+            place, mark = (kinds["steps"][seed], "x") if step is None else (step, "o")
+            axes.plot(place, row, mark, color=f"C{row}", ms=6, alpha=0.7)
+    names = ["the same, " * (ARMS[a].preset.count("/") > 1) + ARMS[a].what for a in shown]
+    axes.set_yticks(range(len(shown)), names)
+    axes.set(xlim=(0, None), ylim=(len(shown) - 0.5, -0.5))
+    axes.set_xlabel("step at which the loss leaves chance")
     return figure

@@ -90,8 +90,8 @@ def import_weights(
         np.save(part / folder.MEAN, image)
         if identifiers:
             _write_json(part / folder.CLASSES, identifiers)
-            _write_json(part / "names.json", names or identifiers)
-        (part / "license.txt").write_text(summary["imported"]["license"] + "\n", encoding="utf-8")
+            _write_json(part / folder.NAMES, names or identifiers)
+        (part / folder.LICENSE).write_text(summary["imported"]["license"] + "\n", encoding="utf-8")
         (part / "log.jsonl").touch()  # nothing was trained
         save_file(net.export_merged(), part / folder.WEIGHTS)
         _write_json(part / folder.CONFIG, asdict(config))

@@ -5,6 +5,7 @@ from itertools import pairwise
 from math import inf
 from typing import Annotated, Literal
 
+from alexnet.errors import require
 from alexnet.fields import Checked, Count, Finite, Natural, NotNegative, Positive, Rule
 from alexnet.presets.operations import Kind, Operation
 
@@ -68,6 +69,8 @@ class Layer(Checked):
         sigma: Standard deviation of the initial weights at full size.
         bias: The initial biases.
         then: What follows the sums, in order.
+        local: Each place of the map has kernels and a bias of its own ("locally connected").
+        decay: Weight decay of the layer's weights; None: the recipe's.
 
     Raises:
         InputError: A word or a number makes no sense.
@@ -82,6 +85,13 @@ class Layer(Checked):
     sigma: NotNegative = 0.01
     bias: Finite = 0.0
     then: tuple[Operation, ...] = ()
+    local: bool = False
+    decay: NotNegative | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fully = f"layer {self.name!r} is fully connected; only a convolution can be local"
+        require(self.kernel > 0 or not self.local, fully)
 
 
 @dataclass(frozen=True)

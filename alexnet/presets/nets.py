@@ -4,6 +4,8 @@ Sources: the text; layers-145.cfg and layer-params-145*.cfg of the released sour
 models/bvlc_alexnet of Caffe for `CAFFE`.
 """
 
+from dataclasses import replace
+
 from alexnet.presets.layers import Layer, Preset, Recipe
 from alexnet.presets.operations import DROPOUT, LRN, POOL, RELU, Dropout, Pool, SameMapNorm
 
@@ -79,6 +81,41 @@ FOUR_LAYER = Preset(
     columns=1,
     reference_size=32,
 )
+# The two CIFAR-10 nets of cuda-convnet's page, which the paper's footnote 3 names. The files differ
+# in more than normalization: in the width of local3, in fc10's decay, and threefold in length.
+# Sources: layers-conv-local-{13,11}pct.cfg and their layer-params; normalization of size 9, its
+# scale divided by the size, as the released source does.
+CIFAR_POOL, CIFAR_LRN = Pool(ceil=True), LRN(size=9, alpha=0.001 / 9, k=1)
+CIFAR_13 = Preset(
+    "cifar-13pct",
+    layers=(
+        Layer("conv1", 64, "image", kernel=5, pad=2, sigma=0.0001, decay=0.0,
+              then=(RELU, CIFAR_POOL)),
+        Layer("conv2", 64, "own", kernel=5, pad=2, decay=0.0, then=(RELU, CIFAR_POOL)),
+        Layer("local3", 32, "own", kernel=3, pad=1, sigma=0.04, local=True, then=(RELU,)),
+        Layer("local4", 32, "own", kernel=3, pad=1, sigma=0.04, local=True, then=(RELU,)),
+        Layer("fc10", 0, "own"),
+    ),
+    recipe=Recipe(
+        weight_decay=0.004, rate=0.001, bias_rate=0.002, schedule="logged", cycles=160.0,
+        falls=(140, 150), bias_falls=(140, 150), color=None,
+    ),
+    columns=1,
+    reference_size=24,
+)
+CIFAR_11 = Preset(
+    "cifar-11pct",
+    layers=(
+        replace(CIFAR_13.layer("conv1"), then=(RELU, CIFAR_POOL, CIFAR_LRN)),
+        replace(CIFAR_13.layer("conv2"), then=(RELU, CIFAR_LRN, CIFAR_POOL)),
+        replace(CIFAR_13.layer("local3"), maps=64),
+        CIFAR_13.layer("local4"),
+        replace(CIFAR_13.layer("fc10"), decay=0.01),
+    ),
+    recipe=replace(CIFAR_13.recipe, cycles=520.0, falls=(500, 510), bias_falls=(500, 510)),
+    columns=1,
+    reference_size=24,
+)
 # fmt: on
 
-PRESETS = {preset.name: preset for preset in (PAPER, SOURCE, CAFFE, FOUR_LAYER)}
+PRESETS = {preset.name: preset for preset in (PAPER, SOURCE, CAFFE, FOUR_LAYER, CIFAR_13, CIFAR_11)}

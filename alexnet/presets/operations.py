@@ -7,8 +7,9 @@ something is computed, so that tables can be read without it.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from alexnet.fields import Checked, Count, NotNegative, Odd, Rule
 
@@ -21,7 +22,15 @@ Kind = Literal["weight", "bias", "gain"]  # of parameters; `Recipe.decayed` name
 
 # nonlinearities, by their names in torch.nn.functional: their labels in drawings
 ACTIVATIONS = {"relu": "ReLU", "tanh": "tanh", "sigmoid": "logistic"}
-Nonlinearity = Annotated[str, Rule(f"one of {', '.join(ACTIVATIONS)}", ACTIVATIONS.__contains__)]
+Nonlinearity = (
+    Annotated[str, Rule(f"one of {', '.join(ACTIVATIONS)}", ACTIVATIONS.__contains__)]
+    | Callable[..., Any]
+)
+
+
+def activation_name(kind: str | Callable[..., Any]) -> str:
+    """How messages call a nonlinearity."""
+    return kind if isinstance(kind, str) else getattr(kind, "__name__", type(kind).__name__)
 
 
 @dataclass(frozen=True)
@@ -86,18 +95,18 @@ class Operation(Checked):
 
 @dataclass(frozen=True)
 class Activation(Operation):
-    """A nonlinearity (section 3.1), one of `ACTIVATIONS`."""
+    """A nonlinearity (section 3.1), one of `ACTIVATIONS` or a function of a tensor."""
 
     kind: Nonlinearity = "relu"
 
     @property
     def label(self):
-        return (ACTIVATIONS[self.kind],)
+        return (ACTIVATIONS.get(str(self.kind), activation_name(self.kind)),)
 
     def apply(self, x, module, keys):
         import torch.nn.functional as F
 
-        return getattr(F, self.kind)(x)
+        return getattr(F, self.kind)(x) if isinstance(self.kind, str) else self.kind(x)
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,7 @@ class Pool(Operation):
 
 @dataclass(frozen=True)
 class Dropout(Operation):
-    """Units are kept with probability `keep` (section 4.2).
+    """Units, or each neuron of a map, are kept with probability `keep` (section 4.2).
 
     The text's form leaves them unscaled in training and multiplies by `keep` at test time; the
     `inverted` one divides by it in training, as is usual today.
@@ -189,9 +198,9 @@ class Dropout(Operation):
         from alexnet import rng
 
         if module.training and keys is not None:
-            place = module.layer, module.column
+            place, count = (module.layer, module.column), x.shape[1:].numel()
             # of x's type at once: the gradient would convert bools again
-            x = x * rng.keep(keys, x.shape[1], self.keep, *place, dtype=x.dtype)
+            x = x * rng.keep(keys, count, self.keep, *place, dtype=x.dtype).view(x.shape)
             return x / self.keep if self.inverted else x
         return x if self.inverted else x * self.keep
 

@@ -62,15 +62,20 @@ class Shape:
     @property
     def neurons(self) -> int:
         """Of all columns; the last layer's are the classes, whose sums the columns share."""
-        return self.biases * self.size**2
+        return self.maps * (1 if self.is_last else self.columns) * self.size**2
+
+    @property
+    def kernels(self) -> int:
+        """Of each map: one for all places, or one for each."""
+        return self.size**2 if self.layer.local else 1
 
     @property
     def weights(self) -> int:
-        return self.maps * self.fan_in * self.columns
+        return self.maps * self.fan_in * self.columns * self.kernels
 
     @property
     def biases(self) -> int:
-        return self.maps * (1 if self.is_last else self.columns)
+        return self.maps * (1 if self.is_last else self.columns) * self.kernels
 
     @property
     def parameters(self) -> int:
@@ -79,18 +84,19 @@ class Shape:
     @property
     def macs(self) -> int:
         """Multiply-accumulates for one image, taps on padding included."""
-        return self.weights * self.size**2
+        return self.maps * self.fan_in * self.columns * self.size**2
 
     @property
     def tensors(self) -> list[Kept]:
         """All that the layer keeps: weights, biases, and what its operations do."""
         name, kernel, count = self.layer.name, self.layer.kernel, self.columns
         weight = (self.maps, self.in_maps, kernel, kernel) if kernel else (self.maps, self.fan_in)
+        places = (self.size, self.size) if self.layer.local else ()
         # The last layer's sums belong to all columns; column 0 keeps their bias.
         across, bias = (1, None) if self.is_last else (0, 0)
         kept = [
-            Kept(name, "weight", f"{name}.weight", "weight", weight, across, count),
-            Kept(name, "bias", f"{name}.bias", "bias", (self.maps,), bias, count),
+            Kept(name, "weight", f"{name}.weight", "weight", (*weight, *places), across, count),
+            Kept(name, "bias", f"{name}.bias", "bias", (self.maps, *places), bias, count),
         ]
         names = [op.name for op in self.layer.then]
         for i, op in enumerate(self.layer.then):

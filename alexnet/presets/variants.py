@@ -7,6 +7,7 @@ from typing import Any
 
 from alexnet.presets import operations as ops
 from alexnet.presets.layers import Layer, Preset
+from alexnet.presets.nets import CIFAR_11
 from alexnet.presets.operations import Operation
 
 Change = Callable[[Preset], Preset]
@@ -36,6 +37,16 @@ def _instead(kind: type[Operation], other: Operation | None) -> Change:
 def with_recipe(**changes) -> Change:
     """The variant that changes fields of the recipe."""
     return lambda preset: replace(preset, recipe=replace(preset.recipe, **changes))
+
+
+def with_activation(preset: Preset, kind: str | Callable[..., Any]) -> Preset:
+    """The preset with another nonlinearity: one of `ops.ACTIVATIONS`, or a function.
+
+    Raises:
+        InputError: There is no such nonlinearity.
+    """
+    changed = _instead(ops.Activation, ops.Activation(kind))(preset)
+    return replace(changed, name=f"{preset.name}/{ops.activation_name(kind)}")
 
 
 def _both(*changes: Change) -> Change:
@@ -170,6 +181,11 @@ VARIANTS: dict[str, Change] = {
     "unit-variance": with_recipe(input_scale=1 / 58),
     "one-fall": with_recipe(**ONE_FALL),  # after three quarters of the budget
     # for the four-layer net, which has none of them
+    # of cuda-convnet's CIFAR-10 nets: what else differs between the two, one at a time
+    "local3-64": _rows_named({"local3": {"maps": 64}}),
+    "cifar-lrn": _rows_named(
+        {name: {"then": CIFAR_11.layer(name).then} for name in ("conv1", "conv2")}
+    ),
     "regularized": with_recipe(crops="random", flips=True, weight_decay=5e-4, **ONE_FALL),
     # the rate outside the velocity, as in torch's SGD; section 5 has it inside
     "rate-outside": with_recipe(velocity="without rate"),

@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 # settings of experiments that no profile here needs to say
 OPTIONAL = {
     "devices": ("preset", "width", "image_size", "classes"),
-    "cifar_lrn": ("width",),
+    "cifar_lrn": ("width", "published"),
     "recipe": ("arms", "steps", "stop"),
     "table1": ("train_images", "test_images"),
     "table2": ("pretraining", "finetuning"),

@@ -42,6 +42,7 @@ class Config(Checked):
         stop_at_loss: End with the step at which the mean loss of the last LOSSES steps, in nats, is
             this or less.
         start: SHA-256 of the weights file that all layers but the last begin with.
+        frozen: Layers that keep the weights they begin with, as "conv1,conv2".
         imported: SHA-256 of the file that others published the weights in, where nothing was
             trained (`alexnet.imports`).
 
@@ -65,6 +66,7 @@ class Config(Checked):
     start: str | None = None
     stop_at_loss: NotNegative | None = None
     imported: str | None = None
+    frozen: str | None = None
     version: Natural = VERSION
 
     def __post_init__(self) -> None:
@@ -86,6 +88,10 @@ class Config(Checked):
             return recipe
         bias_rate = recipe.bias_rate * self.rate / recipe.rate
         return replace(recipe, rate=self.rate, bias_rate=bias_rate)
+
+    @property
+    def frozen_layers(self) -> list[str]:
+        return self.frozen.split(",") if self.frozen else []
 
     @property
     def shapes(self) -> list[presets.Shape]:
@@ -120,7 +126,14 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
         )
     lacks = f"{splits['train'].path} comes without a val split, by whose error {preset} lowers"
     fits = recipe.schedule != "plateau" or "val" in splits
-    require(fits, f"{lacks} its rate: prepare one, or add the variant constant-rate")
+    require(
+        fits, f"{lacks} its rate: prepare one (--split 80/10/10), or add the variant constant-rate"
+    )
+    names = [row.layer.name for row in config.shapes]
+    for name in config.frozen_layers:
+        has = f"{preset} has no layer {name!r} to freeze; it has {', '.join(names)}"
+        require(name in names, has)
+    require({*names} - {*config.frozen_layers}, "all layers are frozen: leave one that learns")
     needed = 12 * presets.total(config.shapes, "parameters")  # weights, gradients, velocities
     memory = container.memory()
     much = f"the net needs {needed / 2**30:,.0f} GiB of memory, of {memory / 2**30:,.0f}"

@@ -3,7 +3,9 @@
 lock                  held by the process that trains there
 config.json           the run's `Config`
 mean.npy              the mean image that its input lacks
-classes.json          the meaning of its outputs
+classes.json          the meaning of its outputs: class folders
+names.json            what people call the classes
+license.txt           the terms of the weights, where they are known
 log.jsonl             its log (alexnet.training.log)
 checkpoints/          (alexnet.training.checkpoint)
 weights.safetensors   at the end: the weights, in the layout of one device
@@ -40,7 +42,7 @@ from alexnet.training.learner import Learner
 from alexnet.training.ranks import Ranks, listed
 
 WEIGHTS, SUMMARY, CONFIG = "weights.safetensors", "summary.json", "config.json"
-MEAN, CLASSES = "mean.npy", "classes.json"
+MEAN, CLASSES, NAMES, LICENSE = "mean.npy", "classes.json", "names.json", "license.txt"
 
 
 @contextmanager
@@ -129,6 +131,7 @@ def write_inputs(out: Path, pack: Pack) -> None:
     np.save(mean, pack.mean)
     write(out / MEAN, mean.getvalue())
     write(out / CLASSES, json.dumps(pack.classes, indent=1) + "\n")
+    write(out / NAMES, json.dumps(pack.names, indent=1) + "\n")
 
 
 def is_finished(out: Path) -> bool:
@@ -146,7 +149,7 @@ def read_summary(out: Path) -> dict[str, Any]:
 
 def _summary(file: Path) -> dict[str, Any]:
     summary = json.loads(file.read_text())
-    for name in ("config", "steps", "epochs", "ended", "diverged_at", "seconds"):
+    for name in ("config", "diverged_at"):
         if not isinstance(summary, dict) or name not in summary:
             raise ValueError(f"it lacks {name!r}")
     return summary
@@ -159,15 +162,24 @@ def _mean(file: Path) -> np.ndarray:
     return mean
 
 
-def _names(file: Path) -> list[str]:
-    names = json.loads(file.read_text())
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError("it is no list of names")
-    return names
-
-
 def read_config(folder: Path) -> Config:
     return _read(folder / CONFIG, lambda file: Config(**json.loads(file.read_text())))
+
+
+def read_mean(folder: Path) -> np.ndarray:
+    return _read(folder / MEAN, _mean)
+
+
+def read_list(file: Path, count: int) -> list[str] | None:
+    """A list of so many texts from a JSON file; None where there is no such file."""
+
+    def read(file: Path) -> list[str]:
+        values = json.loads(file.read_text())
+        if not isinstance(values, list) or [type(value) for value in values] != [str] * count:
+            raise ValueError(f"not {count} texts")
+        return values
+
+    return _read(file, read) if file.exists() else None
 
 
 def _read(file: Path, read: Callable[[Path], Any]) -> Any:
@@ -214,8 +226,9 @@ def load_run(folder: str | Path) -> tuple[AlexNet, Augment, Config]:
     """
     folder = Path(folder)
     _check_finished(folder)
-    config, mean = read_config(folder), _read(folder / MEAN, _mean)
+    config, mean = read_config(folder), read_mean(folder)
     net = config.network()
+    net.mean_image = mean
     _read(folder / WEIGHTS, lambda file: net.load_merged(load_file(file)))
     return net.eval(), Augment(config.recipe, mean, config.image_size), config
 
@@ -226,8 +239,7 @@ def check_like_trained(pack: Pack, run: Path, config: Config, augment: Augment) 
     given = f"{pack.path} has {own[0]} classes of {own[1]}-pixel images"
     expected = f"the run in {run} was trained on {trained[0]} of {trained[1]}"
     require(own == trained, f"{given}; {expected}; evaluate it on a pack like that one")
-    file = run / CLASSES
-    names = _read(file, _names) if file.exists() else pack.classes
+    names = read_list(run / CLASSES, config.num_classes) or pack.classes
     for name, other in zip(names, pack.classes):
         require(
             name == other,
@@ -243,7 +255,7 @@ def starting_point(run: str | Path) -> str:
         InputError: There is no such run.
     """
     check_usable(run)
-    return file_digest(Path(run, WEIGHTS))
+    return file_digest(Path(run) / WEIGHTS)
 
 
 def starting_weights(config: Config, start: Path | None, out: Path) -> dict[str, Tensor] | None:

@@ -57,11 +57,16 @@ class Learner:
         kept = net.state_dict().keys()
         self.buffers = {name: value for name, value in net.named_buffers() if name in kept}
         self.kinds = net.parameter_kinds()
-        self.decays: list[Any] = [
-            recipe.weight_decay if kind in recipe.decayed else 0.0 for kind in self.kinds.values()
-        ]
+        self.decays: list[Any] = [self._decay(name, kind) for name, kind in self.kinds.items()]
         self.rates: list[float] = []  # of the last step, where velocities follow a rate's change
         self.gradients = Gradients(self.parameters.values(), ranks, overlap, self.buffers.values())
+
+    def _decay(self, name: str, kind: str) -> float:
+        """The weight decay of a parameter: its layer's own, where the table has one."""
+        if kind not in self.recipe.decayed:
+            return 0.0
+        own = self.net.preset.layer(name.split(".")[2]).decay
+        return self.recipe.weight_decay if own is None else own
 
     def backward(
         self, images: Tensor, labels: Tensor, keys: Tensor, count: int

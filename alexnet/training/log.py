@@ -56,10 +56,11 @@ class Log:
                 output.close()
 
 
-def read(folder: Path, kind: str | None = None) -> Iterator[dict]:
+def read(folder: str | Path, kind: str | None = None) -> Iterator[dict]:
     """The rows of a run's log, of one kind or of all. Lines that are no rows are skipped, such as
     a last line cut short by a kill."""
-    for line in (folder / "log.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
+    text = (Path(folder) / "log.jsonl").read_text(encoding="utf-8", errors="replace")
+    for line in text.splitlines():
         try:
             row = json.loads(line)
         except ValueError:

@@ -32,23 +32,17 @@ from alexnet.training.ranks import Ranks
 from alexnet.training.schedule import Schedule
 from alexnet.training.steps import EagerStep, Flags, GraphStep, StepInput, StepResult
 
-STATE = (
-    "step",
-    "seconds",
-    "loss_sum",
-    "error_sum",
-    "ended",
-    "recent",
-)  # of a `Run`, in its checkpoints
+# of a `Run`, in its checkpoints
+STATE = ("step", "seconds", "loss_sum", "error_sum", "ended", "recent")
 LEFT_CHANCE = 0.9  # the loss has left chance when it is below this share of ln(classes)
 
 
 def train(
     config: Config,
     splits: dict[str, Pack],
-    out: Path,
+    out: str | Path,
     *,
-    start: Path | None = None,
+    start: str | Path | None = None,
     resume: bool = False,
     ranks: Ranks | None = None,
     keep: int = 2,
@@ -82,6 +76,7 @@ def train(
         Interrupted: A signal came (`signals.STOP`); all ranks stop after the same step, and save.
         OSError: The folder cannot be written; the message holds the remedy.
     """
+    out, start = Path(out), None if start is None else Path(start)
     ranks, pack = ranks or Ranks(), splits["train"]
     check_possible(config, splits, ranks)
     with ExitStack() as stack:
@@ -191,9 +186,10 @@ class Run:
     def batches(self) -> Generator[StepInput, None, None]:
         """The batches that are left of this epoch."""
         config, (epoch, done) = self.config, divmod(self.step, self.steps_per_epoch)
+        layers = ((name.split(".")[2], kind) for name, kind in self.learner.kinds.items())
         self.rates = [
-            self.schedule.rate(epoch, name.split(".")[2], kind)
-            for name, kind in self.learner.kinds.items()
+            0.0 if layer in config.frozen_layers else self.schedule.rate(epoch, layer, kind)
+            for layer, kind in layers
         ]
         color = self.schedule.color(epoch)
         end = min(self.steps_per_epoch, self.last_step - epoch * self.steps_per_epoch)
@@ -221,9 +217,9 @@ class Run:
         self.loss_sum += result.loss
         self.error_sum += result.errors
         self.recent = [*self.recent, result.loss / result.count][-LOSSES:]
-        if self.config.stop_at_loss is not None and len(self.recent) == LOSSES:
-            reached = sum(self.recent) / LOSSES <= self.config.stop_at_loss
-            self.ended = "reached" if reached else None
+        level, known = self.config.stop_at_loss, len(self.recent) == LOSSES
+        if level is not None and known and sum(self.recent) / LOSSES <= level:
+            self.ended = "reached"
         self.log_step(result, took)
         self.bar.update()
         self.on_steps(1)
@@ -328,18 +324,10 @@ class Run:
             return
         last, names = done[-1], self.short_names()
         columns, state = checkpoint.load(last, self.learner.net.numbers)
-        older: dict[str, Any] = {
-            "run": self.config.identity,
-            "rates": [],
-            "ended": None,
-            "recent": [],
-        }
-        state = older | state
+        state = {"run": self.config.identity, "rates": [], "ended": None, "recent": []} | state
         try:
-            require(
-                state["run"] == self.config.identity,
-                "it is of a run with another config",
-            )
+            same = state["run"] == self.config.identity
+            require(same, "it is of a run with another config")
             checkpoint.check_state(state, last.name, self.last_step, names)
             self.schedule.restore(state.get("schedule"))
             self.learner.restore(columns)

@@ -108,10 +108,11 @@ def check_mode(device: str) -> None:
 def torchs_own(*tensors: Tensor | None) -> bool:
     """Whether torch's own operators run.
 
-    They do where the switch says so, and under torch.func's transforms, forward-mode
-    differentiation, torch.jit's tracer and torch.onnx, to which our operators mean nothing.
+    They do where the switch says so; in what torch.export, torch.onnx.export and torch.jit.trace
+    record, so that it can be loaded where our operators are not; and under torch.func's transforms
+    and forward-mode differentiation, of which our operators know nothing.
     """
-    if mode() == "torch" or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+    if mode() == "torch" or torch.compiler.is_exporting() or torch.jit.is_tracing():
         return True
     if torch.compiler.is_compiling():
         return False

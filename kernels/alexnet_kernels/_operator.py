@@ -47,6 +47,8 @@ class Operator:
     Its first result is the one that has a gradient. Without `gradient`, to ask for one is an error.
     """
 
+    library: torch.library.Library
+
     def __init__(self, name: str, allocate: Callable[..., Any], mutates: tuple[str, ...] = ()):
         self.name, self._allocate = name, allocate
         self._mutated = [

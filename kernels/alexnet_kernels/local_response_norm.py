@@ -17,6 +17,32 @@ from alexnet_kernels._operator import define
 RELU = {"none": 0, "before": 1, "after": 2}  # as in native.c and gpu/local_response_norm.py
 
 
+# Which programs multiply each square by alpha, and which its mean over the window.
+PER_TERM = ("paper", "tensorflow")
+PER_WINDOW = ("torch", "caffe", "onnx", "cudnn", "cuda-convnet")
+
+
+def convert_alpha(alpha: float, size: int, source: str, target: str = "paper") -> float:
+    """Convert the alpha of one program's response normalization to another's.
+
+    Args:
+        alpha: as `source` has it.
+        size: adjacent maps in a window (TensorFlow's depth_radius is (size - 1) / 2).
+        source, target: "paper" (and everything in this package) and "tensorflow" multiply each
+            square by alpha; "torch", "caffe", "onnx", "cudnn" and "cuda-convnet" divide it by the
+            size first. k and beta mean the same in all of them.
+
+    Raises:
+        ValueError: for another name.
+    """
+    for name in (source, target):
+        if name not in PER_TERM + PER_WINDOW:
+            known = ", ".join(PER_TERM + PER_WINDOW)
+            raise ValueError(f"there is no convention {name!r} of alpha; there are {known}")
+    alpha = alpha / size if source in PER_WINDOW else alpha
+    return alpha * size if target in PER_WINDOW else alpha
+
+
 def check_settings(size: int, alpha: float, beta: float, k: float) -> None:
     """Raise ValueError where no normalization has these settings."""
     _check.whole(size=size)

@@ -60,3 +60,18 @@ def test_extreme_values(in_form, layout, dtype):
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_alpha_of_other_programs_computes_the_same():
+    x = 50 * torch.randn(2, 9, 4, 4)
+    settings = {"size": 5, "beta": 0.75, "k": 2.0}
+    expected = torch.nn.functional.local_response_norm(x, alpha=5e-4, **settings)
+    alpha = kernels.convert_alpha(5e-4, 5, "torch")
+    torch.testing.assert_close(kernels.local_response_norm(x, alpha=alpha, **settings), expected)
+    assert alpha == pytest.approx(1e-4)
+    for name in ("caffe", "onnx", "cudnn", "cuda-convnet", "torch"):
+        assert kernels.convert_alpha(1e-4, 5, "paper", name) == pytest.approx(5e-4)
+        assert kernels.convert_alpha(5e-4, 5, name, "tensorflow") == pytest.approx(1e-4)
+    assert kernels.convert_alpha(3e-4, 7, "torch", "caffe") == pytest.approx(3e-4)
+    with pytest.raises(ValueError, match=r"no convention 'keras' of alpha; there are paper, "):
+        kernels.convert_alpha(1e-4, 5, "keras")

@@ -44,7 +44,7 @@ def test_it_is_copied_pickled_saved_compiled_and_exported(layer, x):
     assert not layer.state_dict() and not list(layer.parameters())
     torch._dynamo.reset()
     assert torch.equal(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), y)
-    assert torch.equal(torch.export.export(layer, (x,)).module()(x), y)
+    torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), y)  # torch's own
 
 
 def test_what_is_printed():

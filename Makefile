@@ -74,7 +74,19 @@ clean:  ## remove the built book and caches; .venv and your runs/ stay
 	find alexnet benchmarks kernels scripts tests book -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One recipe makes the environment. An install that was interrupted leaves $(HALF), and starts from nothing next time.
-$(READY): pyproject.toml kernels/pyproject.toml requirements.lock
+# A virtual environment knows where it was made: in a copy of the clone it would run the code of the first one, and from a clone that was moved
+# none. $(READY) holds the place.
+HERE   := $(realpath $(VENV))
+ifneq ($(HERE),)
+ifneq ($(shell cat '$(READY)' 2>/dev/null),$(HERE))
+ELSEWHERE := elsewhere
+endif
+endif
+.PHONY: elsewhere
+elsewhere:
+	@if [ -s $(READY) ]; then echo "$(VENV) was made in $$(cat $(READY)), and is $(HERE) now: making it anew."; rm -rf $(VENV); fi
+
+$(READY): $(ELSEWHERE) pyproject.toml kernels/pyproject.toml requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo 'No $(PYTHON) here: install Python 3.11, 3.12 or 3.13, or name one: make PYTHON=python3.12' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	    echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); Python 3.11, 3.12 or 3.13 is needed. Name one: make PYTHON=python3.12" >&2; exit 1; }
@@ -85,4 +97,4 @@ $(READY): pyproject.toml kernels/pyproject.toml requirements.lock
 	@echo 'Installing into $(VENV)$(if $(LOCK), the versions of requirements.lock) (minutes the first time: torch is large)'
 	@$(PYTHON) -m venv $(VENV) && touch $(HALF)
 	$(INSTALL) $(LOCK)$(if $(LOCK), || { echo 'The locked versions do not fit this Python: installing what pyproject.toml allows.' >&2; $(INSTALL); })
-	@rm -f $(HALF) && touch $(READY)
+	@rm -f $(HALF) && (cd $(VENV) && pwd -P) >$(READY)

@@ -8,6 +8,7 @@ import argparse
 import errno
 import os
 import signal
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -346,7 +347,25 @@ COMMANDS: dict[str, tuple[Callable[..., int | None], Callable[[Parser], None]]] 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout is not None:  # what cannot be written is to be known here
+                sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # `alexnet ... | head` has seen enough
+            return 128 + signal.SIGPIPE
+        say(f"alexnet: cannot write the output: {error.strerror}")
+        return 1
+
+
+def _run(arguments: list[str] | None) -> int:
     args = parser().parse_args(arguments)
+    own, other = Path(__file__).resolve().parent, Path.cwd() / "alexnet"
+    if (other / "cli.py").is_file() and other.resolve() != own:  # as of a clone that was copied
+        say(f"alexnet: this is the program in {own.parent}, not that in this folder")
     rank = os.environ.get("RANK", "0")
     name = "alexnet" if rank == "0" else f"alexnet, rank {rank}"
 
@@ -364,7 +383,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         status = 128 + getattr(stop, "signal", signal.SIGINT)
         return fail(str(stop) or "stopped", status) if rank == "0" else status  # ranks stop alike
+    except BrokenPipeError:
+        raise
     except (RuntimeError, OSError, SafetensorError) as error:
+        if isinstance(error, ValueError):  # the operators' ModeError
+            return fail(error, 2)
         if not isinstance(error, OSError) or error.errno not in BAD_PATH:
             return fail(error, 1)
         path = str(error.filename)

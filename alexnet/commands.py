@@ -7,7 +7,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet.errors import InputError
+from alexnet.errors import InputError, say
 
 if TYPE_CHECKING:
     from alexnet.data.pack import Pack
@@ -294,8 +294,12 @@ def reproduce(args: argparse.Namespace) -> int:
 
 def claims(args: argparse.Namespace) -> None:
     """List the paper's claims, each with its verdict on the archived results."""
+    from alexnet import results
     from alexnet.claims import judge_all, reports
 
+    if not args.runs and not results.ARCHIVE.is_dir():
+        lacks = f"there is no archive of results in {results.ARCHIVE}, so only arithmetic is judged"
+        say(f"alexnet: {lacks}; run from a clone of the repository, or judge your own with --runs")
     shown = reports.select(judge_all(args.profile, own=args.runs), args.section, args.verdict)
     print(reports.as_json(shown) if args.json else reports.table(shown))
 

@@ -19,8 +19,8 @@ digest, `alexnet.files.file_digest`, says whether it is still what it was. This 
                                                                     package's code; results
     page of the book      _build/.jupyter_cache, .doctrees          code, results, versions: in
                                                                     .code_hash and .pages_hash
-    operators in C        ~/.cache/alexnet-kernels/native-KEY.so    source, flags, compiler,
-                                                                    processor
+    operators in C        ~/.cache/alexnet-kernels/                 source, flags, compiler,
+                          native-KEY-DIGEST.so                      processor; digest of itself
     fastest GPU form      ~/.cache/alexnet-kernels/choices.json     GPU, versions, shapes
     Triton's binaries     ~/.triton/cache                           Triton's own
 

@@ -4,7 +4,7 @@ The layers, their order and their sizes stand in `alexnet.presets`; this file tu
 into modules.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -356,7 +356,8 @@ class AlexNet(nn.Module):
             but: Layers that stay as they are, whatever `state_dict` holds for them.
 
         Raises:
-            InputError: An entry is missing, surplus or misshapen; nothing is changed then.
+            InputError: An entry is missing, surplus, misshapen or no tensor of floating-point
+                numbers; nothing is changed then.
         """
         check_merged(state_dict, self.preset, self.table, but)
         for row in self.table:
@@ -373,6 +374,8 @@ def check_merged(
 ) -> None:
     """Raise the InputError of `AlexNet.load_merged` where `state_dict` does not fit a net of
     `preset` whose layers are `table`."""
+    is_mapping = isinstance(state_dict, Mapping)
+    require(is_mapping, f"weights are tensors by name; this is a {type(state_dict).__name__}")
     kept = [tensor for row in table for tensor in row.tensors if tensor.layer not in but]
     expected, label = {tensor.merged: tensor.merged_shape for tensor in kept}, repr(preset.name)
     for name in state_dict:
@@ -380,5 +383,12 @@ def check_merged(
         require(known, f"the weights hold {name}, which preset {label} does not have")
     for name, shape in expected.items():
         require(name in state_dict, f"the weights lack {name}; preset {label} needs it")
-        given = tuple(state_dict[name].shape)
+        value = state_dict[name]
+        kind: object = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        fits = isinstance(value, Tensor) and value.is_floating_point()
+        require(fits, f"{name} is of {kind}; give a torch.Tensor of floating-point numbers")
+        kind = "on the meta device" if value.is_meta else value.layout
+        fits = not value.is_meta and value.layout == torch.strided
+        require(fits, f"{name} is {kind}; give a dense tensor with its numbers")
+        given = tuple(value.shape)
         require(given == shape, f"{name} has shape {given}; this net needs {shape}")

@@ -9,7 +9,6 @@ import ast
 import base64
 import contextlib
 import difflib
-import hashlib
 import json
 import logging
 import multiprocessing
@@ -30,10 +29,11 @@ import yaml
 from alexnet import profiles
 from alexnet.errors import InputError, needs
 from alexnet.files import temporary_folder, write_whole
+from alexnet.kernel_environment import kernel_environment
 from alexnet.keys import key
 from alexnet.processes import as_they_end, cores
 from alexnet.results import HERE
-from alexnet_kernels import machine
+from alexnet_kernels import files, machine
 
 BOOK = HERE / "book"
 # What a notebook's outputs follow from, beside itself: files under the repository's root.
@@ -116,7 +116,7 @@ def run(
         InputError: An unknown profile, chapter or parameter; before anything runs.
         NotebooksFailed: At the end.
     """
-    _papermill()  # what is missing is said before anything runs
+    papermill()  # what is missing is said before anything runs
     profiles.load(profile)
     root = book.resolve().parent
     out = (runs or root / "runs").resolve() / profile
@@ -234,12 +234,8 @@ def code_length(path: Path) -> int:
 def tree_digest(root: Path, patterns: Iterable[str]) -> str:
     """SHA-256 (hex) over the names and contents of the files under `root` that match the glob
     patterns."""
-    digest = hashlib.sha256()
-    matches = {path for pattern in patterns for path in root.glob(pattern)}
-    for path in sorted(path for path in matches if path.is_file() and path.suffix != ".pyc"):
-        digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    matches = (path for pattern in patterns for path in root.glob(pattern))
+    return files.tree_digest(root, (path for path in matches if path.suffix != ".pyc"))
 
 
 # --- running ------------------------------------------------------------------------------------
@@ -285,16 +281,18 @@ def _run(task: Task) -> Outcome:
     options |= {"cwd": str(task.path.parent), "progress_bar": sys.stderr.isatty() and alone}
     with _papermill_log(task.file("logs", ".log")) as logger:
         try:
-            executed = _papermill().execute_notebook(
+            executed = papermill().execute_notebook(
                 str(task.path), str(running), parameters=task.parameters, **options
             )
+            if numbers := without_figures(executed):
+                raise RuntimeError(f"cell {numbers[0]} draws no figure")
         except Exception as failure:  # its code, its kernel's death: the others get their turn
             logger.error(str(failure))
             error = _explain(failure)
     seconds = time.monotonic() - start
     if running.exists():
         os.replace(running, notebook)
-    if executed is None:
+    if executed is None or error:
         return task.outcome("failed", seconds, error=error)
     figures = _extract_figures(executed, task.file("figures", ""))
     versions = {name: version for name in PACKAGES if (version := machine.version(name))}
@@ -303,6 +301,19 @@ def _run(task: Task) -> Outcome:
     content["versions"] = {"python": platform.python_version()} | versions
     write_whole(stamp, json.dumps(content, indent=2, default=str) + "\n")
     return task.outcome("done", seconds, figures=figures)
+
+
+def without_figures(notebook: Any) -> list[int]:
+    """Which cells of an executed notebook, counted from 1, hold no picture though they have a
+    figure's label; a cell that draws under a condition is not looked at."""
+
+    def lacks(cell: Any) -> bool:
+        pictures = (name for o in cell.get("outputs", []) for name in o.get("data", {}))
+        is_figure = "figure" in cell.metadata.get("mystnb", {})
+        certain = not re.search(r"^if ", cell.source, re.MULTILINE)
+        return is_figure and certain and not any(name.startswith("image/") for name in pictures)
+
+    return [number for number, cell in enumerate(notebook.cells, 1) if lacks(cell)]
 
 
 def _explain(error: Exception) -> str:
@@ -336,7 +347,8 @@ def _extract_figures(notebook: Any, folder: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in names)
 
 
-def _papermill() -> Any:
+def papermill() -> Any:
+    """What runs notebooks. Raises InputError, which names the extra, where it is missing."""
     for name in ("ipykernel", "papermill"):  # the kernel is needed as much, and missed later
         module = needs(name, extra="book", what="running the notebooks")
     return module
@@ -357,32 +369,3 @@ def _papermill_log(path: Path) -> Iterator[logging.Logger]:
     finally:
         logger.removeHandler(handler)
         handler.close()
-
-
-@contextlib.contextmanager
-def kernel_environment(root: Path, threads: int | None = None) -> Iterator[None]:
-    """Set what the notebooks' kernels inherit meanwhile.
-
-    That is this interpreter's kernel, before any other that is installed for the user; this very
-    package; and, where `threads` is given, that many threads, so that sums of floats come out the
-    same on every machine.
-    """
-    before = dict(os.environ)
-
-    def prepend(name: str, *folders: Path) -> str:
-        return os.pathsep.join([*map(str, folders), *filter(None, [before.get(name)])])
-
-    changes = {
-        "JUPYTER_PATH": prepend("JUPYTER_PATH", Path(sys.prefix) / "share" / "jupyter"),
-        "PYTHONPATH": prepend("PYTHONPATH", root, root / "kernels"),
-    }
-    if threads:
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-        changes |= dict.fromkeys(names, str(threads)) | {"PYTHONHASHSEED": "0"}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name in changes:
-            del os.environ[name]
-        os.environ.update({name: before[name] for name in changes if name in before})

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
+from alexnet import container
 from alexnet.errors import EnvironmentFault
 
 # The environment of processes that decode. BLAS starts no threads, of which there would be one a
@@ -80,8 +81,10 @@ OrderedMap = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]
 
 
 def cores() -> int:
-    """How many cores this process may use (at least 1)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use (at least 1), as its container limits them."""
+    own = hasattr(os, "sched_getaffinity")
+    present = len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1
+    return max(1, int(min(present, container.cores())))
 
 
 def in_flight(workers: int) -> int:
@@ -234,9 +237,10 @@ def _submit(pool: ProcessPoolExecutor, function: Callable[..., R], *task: Any) -
 
 
 def follow_parent() -> None:
-    """Leave Ctrl-C to the parent, and die with it: a killed parent would otherwise leave its pool
-    waiting for ever. What every worker does first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave Ctrl-C and a closed terminal to the parent, and die with it: a killed parent would
+    otherwise leave its pool waiting for ever. What every worker does first."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         parameters["seeds"] = arguments.seeds
     known = {"profile", "seeds"}
     if not is_experiment:
+        notebooks.papermill()  # what is missing is said before hours of experiments
         paths = notebooks.select(notebooks.BOOK, only)
         known = set().union(*map(notebooks.parameter_names, paths))
     notebooks.check_parameters(set(parameters), known)

@@ -25,6 +25,7 @@ from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
 
 from alexnet import notebooks
+from alexnet.kernel_environment import kernel_environment
 from alexnet.keys import key
 from alexnet.processes import as_they_end, cores
 
@@ -55,7 +56,7 @@ def main() -> int:
     file = BUILD / "_config.yml"
     file.write_text(yaml.safe_dump(config))
     build = [*JUPYTER_BOOK, "build", str(ROOT), "--config", str(file), "-n", "-W", "--keep-going"]
-    with notebooks.kernel_environment(ROOT, threads=1):
+    with kernel_environment(ROOT, threads=1):
         execute_ahead(config["execute"]["timeout"])
         status = subprocess.run(build, cwd=ROOT).returncode
     if status:
@@ -110,6 +111,8 @@ def execute_ahead(timeout: int) -> None:
     tasks = [(cache.get_project_notebook(uri).nb, str(Path(uri).parent)) for uri in lacking]
     for number, job in as_they_end(execute, tasks, min(cores(), len(tasks))):
         if job.exception() is None and (done := job.result()).err is None:
+            if cells := notebooks.without_figures(done.nb):
+                sys.exit(f"{lacking[number]}: cell {cells[0]} draws no figure")
             bundle = CacheBundleIn(done.nb, lacking[number], data={"execution_seconds": done.time})
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 

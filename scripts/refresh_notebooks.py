@@ -20,7 +20,8 @@ import papermill
 import yaml
 
 from alexnet.files import write_whole
-from alexnet.notebooks import QUIET_KERNEL, chapters, kernel_environment
+from alexnet.kernel_environment import kernel_environment
+from alexnet.notebooks import QUIET_KERNEL, chapters
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}

@@ -29,7 +29,7 @@ def test_bf16_is_chosen_where_it_is_measured_to_be_faster(machine, ratio, expect
     assert precision == expected and f"{ratio:.2f} times as fast" in why
 
 
-def test_a_choice_is_kept_for_the_net_its_variants_and_the_threads(machine):
+def test_a_choice_is_kept_for_the_net_its_variants_and_the_threads(machine, tmp_path):
     measured = []
     machine.setattr(auto_precision, "speedup", lambda net, batch: measured.append(batch) or 2.0)
     first = choose(*NET, threads=1)
@@ -38,7 +38,7 @@ def test_a_choice_is_kept_for_the_net_its_variants_and_the_threads(machine):
     choose(*NET, threads=2)
     choose("source", *NET[1:], threads=1)
     assert len(measured) == 3
-    (file,) = (auto_precision.cache_folder()).glob("*.json")
+    (file,) = (tmp_path / "cache").glob("*.json")
     file.write_text("{damaged")
     assert choose(*NET, threads=1) == first and len(measured) == 4
     assert json.loads(file.read_text())

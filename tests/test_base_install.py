@@ -94,10 +94,29 @@ def test_what_needs_an_extra_names_it(packs32, tmp_path):
         f"predict {tmp_path}/net.onnx {packs32.parent}/images/test --device cpu",
     )
     assert [status for status, _ in said] == [2] * len(said), said
-    extras = ("[export]", "[export]", "[datasets]", "[datasets]", "scikit", "scikit", "[book]")
+    extras = (
+        "[export]",
+        "[export]",
+        "[datasets]",
+        "[datasets]",
+        "[experiments]",
+        "[experiments]",
+        "[book]",
+    )
     for (_, text), extra in zip(said, (*extras, "[export]"), strict=True):
         assert extra in text.splitlines()[-1] and "Traceback" not in text, text
     assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("runs/**/*.lock"))
+
+
+def test_a_module_that_draws_names_its_extra():
+    code = BLOCKED.partition("for line in")[0] + "import alexnet.experiments.figure2"
+    command = [sys.executable, "-c", code, OPTIONAL]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (
+        "drawing Figure 2 needs matplotlib: pip install 'alexnet-reproduced[figures]'"
+        in (done.stderr.splitlines()[-1])
+    )
 
 
 def test_an_extra_is_named_for_what_is_missing_only():

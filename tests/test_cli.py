@@ -603,7 +603,8 @@ def test_a_stopped_training_says_how_to_go_on_and_goes_on(packs32, tmp_path):
     run = tmp_path / "run"
     train = [*PROGRAM, "train", "--data", packs32, "--out", run, *FOUR, "--lr", "1e-6"]
     at = []
-    for number, more in ((signal.SIGTERM, []), (signal.SIGINT, ["--resume"])):
+    stops = ((signal.SIGTERM, []), (signal.SIGINT, ["--resume"]), (signal.SIGHUP, ["--resume"]))
+    for number, more in stops:
         pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         process = subprocess.Popen([*train, "--epochs", "100000", *more], env=ONE_THREAD, **pipes)
         before = checkpoint.steps(run / "checkpoints")
@@ -620,8 +621,8 @@ def test_a_stopped_training_says_how_to_go_on_and_goes_on(packs32, tmp_path):
         assert found, err
         at.append(int(found[1]))
         assert (run / "checkpoints" / f"step-{at[-1]:09d}").is_dir()
-    assert 5 <= at[0] < at[1]
-    assert [row["step"] for row in log.read(run, "step")] == list(range(1, at[1] + 1))
+    assert 5 <= at[0] < at[1] < at[2]
+    assert [row["step"] for row in log.read(run, "step")] == list(range(1, at[2] + 1))
 
 
 def wait_for(condition, process):
@@ -667,6 +668,38 @@ def test_sigterm_while_preparing_leaves_nothing_behind(packs72, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM and err.splitlines()[-1] == "alexnet: stopped"
     assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["claims --json", "train --help"])
+def test_a_reader_that_has_seen_enough_is_no_error(command):
+    """`alexnet claims | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen([*PROGRAM, *command.split()], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode in (0, 128 + signal.SIGPIPE)  # argparse says nothing of it
+
+
+def test_output_that_cannot_be_written_is_known():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*PROGRAM, "claims"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "No space left on device" in done.stderr
+
+
+def test_another_copys_program_says_so(tmp_path, monkeypatch, capsys):
+    (tmp_path / "alexnet").mkdir()
+    (tmp_path / "alexnet" / "cli.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert alexnet("export run file.safetensors") == 2
+    assert "not that in this folder" in capsys.readouterr().err
+
+
+def test_without_the_archive_claims_say_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("alexnet.results.ARCHIVE", tmp_path / "results")
+    assert alexnet("claims") == 0
+    assert "no archive of results in" in capsys.readouterr().err
 
 
 def test_ctrl_c_elsewhere_is_130(monkeypatch, capsys):

@@ -2,10 +2,13 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from itertools import chain
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -75,6 +78,20 @@ def test_the_base_installation_is_what_the_package_imports_and_no_more() -> None
                     assert tops <= modules | sys.stdlib_module_names, path
 
 
+@pytest.mark.parametrize("source", ["", "kernels"])
+def test_an_editable_install_wins_over_a_folder_of_the_packages_name(source, tmp_path) -> None:
+    """As in the folder that holds the clone, or after `alexnet train --out alexnet`."""
+    project = tmp_path / "alexnet"
+    ignored = shutil.ignore_patterns(".*", "_build", "runs", "results", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / source, project, ignore=ignored)
+    build = "from setuptools import build_meta; print(build_meta.build_editable('..'))"
+    command = [sys.executable, "-c", build]
+    wheel = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout
+    with ZipFile(tmp_path / wheel.split()[-1]) as file:
+        (name,) = (each for each in file.namelist() if each.endswith(".pth"))
+        assert file.read(name).decode().strip() == str(project)
+
+
 def test_jupyter_book_stays_below_2() -> None:
     (book,) = (Requirement(each) for each in EXTRAS["book"] if each.startswith("jupyter-book"))
     assert "1.0.4.post1" in book.specifier and "2.0.0" not in book.specifier
@@ -104,3 +121,30 @@ def test_the_citation_is_of_this_version_and_names_the_paper() -> None:
     assert citation["version"] == PROJECT["version"] and citation["license"] == PROJECT["license"]
     titles = [each["title"] for each in citation["references"]]
     assert "ImageNet Classification with Deep Convolutional Neural Networks" in titles
+
+
+def test_make_notices_an_environment_of_another_place(tmp_path) -> None:
+    """A copy of a clone, and one that was moved: their programs would run the first one's code."""
+    first = tmp_path / "a clone (ä)"
+    (first / ".venv").mkdir(parents=True)
+    (first / "kernels").mkdir()
+    for name in ("Makefile", "pyproject.toml", "kernels/pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, first / name)
+    (first / ".venv" / ".ready").write_text(f"{first}/.venv\n")
+
+    def plan(folder: Path) -> str:
+        command = ["make", "-n", "lint"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert "install" not in plan(first)
+    copy = tmp_path / "copy"
+    shutil.copytree(first, copy)
+    (tmp_path / "link").mkdir()
+    shutil.copytree(first, tmp_path / "link", dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "link" / ".venv")
+    (tmp_path / "link" / ".venv").symlink_to(first / ".venv")
+    assert "making it anew" in plan(copy) and "pip install" in plan(copy)
+    assert "install" not in plan(tmp_path / "link")
+    first.rename(tmp_path / "moved")
+    assert "making it anew" in plan(tmp_path / "moved")

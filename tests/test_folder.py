@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import alexnet
 from alexnet.errors import InputError
-from alexnet.training import Interrupted, load_run, log, starting_point, train
-from alexnet.training.folder import WEIGHTS
+from alexnet.training import Interrupted, check_usable, load_run, log, starting_point, train
+from alexnet.training.folder import WEIGHTS, check_like_trained
 from tests.runs import configure, same, small, weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -316,6 +316,46 @@ def test_load_run_names_what_is_wrong(straight, tmp_path):
     (tmp_path / "run" / "weights.safetensors").unlink()
     with pytest.raises(InputError, match=r"weights.safetensors is missing"):
         load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "read"),
+    [
+        ("summary.json", "{}", "usable"),
+        ("summary.json", "[]", "usable"),
+        ("summary.json", '{"steps": 3}', "usable"),
+        ("config.json", "[]", "load"),
+        ("config.json", "7", "load"),
+        ("config.json", '{"preset": "paper"}', "load"),
+        ("classes.json", "7", "pack"),
+        ("classes.json", "[1, 2, 3]", "pack"),
+        ("mean.npy", "", "load"),
+        ("weights.safetensors", "others", "load"),
+    ],
+)
+def test_what_is_json_and_no_part_of_a_run_is_damaged(
+    splits, straight, tmp_path, name, content, read
+):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    _, augment, config = load_run(run)
+    if content == "others":
+        save_file({"conv1.weight": torch.zeros(3)}, run / name)
+    else:
+        (run / name).write_text(content)
+    calls = {
+        "usable": lambda: check_usable(run),
+        "load": lambda: load_run(run),
+        "pack": lambda: check_like_trained(splits["train"], run, config, augment),
+    }
+    with pytest.raises(InputError, match=rf"{name} is damaged \(.*train again"):
+        calls[read]()
+
+
+def test_a_run_may_be_named_by_a_string(straight):
+    assert load_run(str(straight))[2] == load_run(straight)[2]
+    check_usable(str(straight))
+    assert starting_point(str(straight)) == starting_point(straight)
 
 
 def test_a_loaded_run_is_the_trained_net(splits, straight):

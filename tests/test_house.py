@@ -35,7 +35,7 @@ LAYERS = [
 ]
 # Common to all layers above the operators; they import from each other, and from no layer.
 COMMON = ("alexnet.errors", "alexnet.files", "alexnet.keys", "alexnet.processes", "alexnet.signals")
-COMMON += ("alexnet.tables",)
+COMMON += ("alexnet.container", "alexnet.tables")
 
 
 def layer(module: str) -> int | None:

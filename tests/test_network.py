@@ -230,6 +230,13 @@ def test_merged_weights_come_back():
         (lambda d: d.pop("conv4.bias"), "lack conv4.bias"),
         (lambda d: d.update(extra=torch.zeros(1)), "hold extra"),
         (lambda d: d.update({"fc7.weight": torch.zeros(3, 3)}), r"fc7.weight has shape \(3, 3\)"),
+        (
+            lambda d: d.update({"fc8.bias": d["fc8.bias"].numpy()}),
+            r"fc8.bias is of ndarray; give a torch.Tensor",
+        ),
+        (lambda d: d.update({"fc8.bias": d["fc8.bias"].long()}), r"fc8.bias is of torch.int64"),
+        (lambda d: d.update({"fc8.bias": d["fc8.bias"].to("meta")}), "is on the meta device"),
+        (lambda d: d.update({"fc8.bias": d["fc8.bias"].to_sparse()}), "is torch.sparse_coo"),
     ],
 )
 def test_load_merged_refuses_and_names(change, named):
@@ -240,6 +247,11 @@ def test_load_merged_refuses_and_names(change, named):
     with pytest.raises(InputError, match=named):
         net.load_merged(weights)
     assert all(torch.equal(value, before[name]) for name, value in net.export_merged().items())
+
+
+def test_load_merged_takes_tensors_by_name():
+    with pytest.raises(InputError, match="weights are tensors by name; this is a list"):
+        AlexNet("paper", 10, 1 / 8, 64).load_merged([])
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 66, 66), (1, 1, 64, 64), (3, 64, 64)])

@@ -86,7 +86,8 @@ from alexnet.errors import EnvironmentFault
 from alexnet.processes import process_pool
 
 def work(_):
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    for number in (signal.SIGINT, signal.SIGHUP):
+        assert signal.getsignal(number) is signal.SIG_IGN
     print(os.getpid(), flush=True)
     time.sleep(60)
 
@@ -96,7 +97,7 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_leave_ctrl_c_to_their_parent_and_die_with_it(tmp_path):
+def test_workers_leave_ctrl_c_and_a_closed_terminal_to_their_parent_and_die_with_it(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     process = subprocess.Popen(
         [sys.executable, tmp_path / "script.py"],

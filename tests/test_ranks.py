@@ -7,6 +7,7 @@ and what crosses. On gloo.
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from alexnet.errors import InputError, SharedError
 from alexnet.presets import crossings, get, shapes
 from alexnet.training import log, starting_point
+from alexnet.training import ranks as ranks_module
 from alexnet.training.ranks import join
 from tests.survival import ROOT, configure, job, rows, run
 
@@ -292,3 +294,53 @@ def test_a_process_alone_has_no_ranks(monkeypatch):
     here.leave()
     with pytest.raises(InputError, match="--column-ranks is for several ranks, which `torchrun"):
         join(2, column_ranks=1)
+
+
+class Launched:
+    """A machine of eight cores, where `torchrun` was started with an environment of its own."""
+
+    def __init__(self, monkeypatch, tmp_path, given):
+        (tmp_path / "environ").write_bytes(given)
+        monkeypatch.setattr(ranks_module, "Path", lambda _: tmp_path / "environ")
+        monkeypatch.setattr(ranks_module, "cores", lambda: 8)
+        self.threads = []
+        monkeypatch.setattr(torch, "set_num_threads", self.threads.append)
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.mark.parametrize(
+    ("given", "ranks", "threads"),
+    [
+        (b"PATH=/bin\0HOME=/\0", 2, [4]),
+        (b"PATH=/bin\0", 16, [1]),
+        (b"PATH=/bin\0OMP_NUM_THREADS=1\0", 2, []),
+    ],
+)
+def test_ranks_share_the_cores_where_the_user_set_no_threads(
+    monkeypatch, tmp_path, given, ranks, threads
+):
+    launched = Launched(monkeypatch, tmp_path, given)
+    ranks_module._take_cores(ranks)
+    assert launched.threads == threads
+
+
+def test_a_port_that_is_taken_is_named(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "2"}
+        for name, value in places.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+        with pytest.raises(InputError, match=f"MASTER_PORT {port} is in use.*--standalone"):
+            join(2, timeout=5.0)
+
+
+def test_ranks_that_cannot_reach_each_other_name_the_network():
+    with (
+        pytest.raises(RuntimeError, match=r"reach each other \(no route\); .*GLOO_SOCKET_IFNAME"),
+        ranks_module._naming_the_network(),
+    ):
+        raise RuntimeError("no route\nmore of it")

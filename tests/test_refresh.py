@@ -14,7 +14,7 @@ import yaml
 from jupyter_cache import get_cache
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from alexnet.notebooks import kernel_environment
+from alexnet.kernel_environment import kernel_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -244,6 +244,29 @@ def test_the_book_executes_ahead_what_its_cache_lacks(
         for record in get_cache(root / "_build" / ".jupyter_cache").list_cache_records()
     }
     assert cached == {"01-chapter", "02-good"}
+
+    # a notebook that was renamed is the same one
+    (root / "book" / "02-good.ipynb").rename(root / "book" / "04-better.ipynb")
+    toc = (root / "_toc.yml").read_text()
+    (root / "_toc.yml").write_text(toc.replace("02-good", "04-better"))
+    with kernel_environment(ROOT, threads=1):
+        build_book.execute_ahead(60)
+    assert "Executing 1 notebook" in capsys.readouterr().out
+    assert (root / "book" / "tally").read_text() == "xxxx"  # the bad one again
+
+
+def test_the_book_is_not_built_without_its_figures(
+    chapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_book, root = scripts["build_book"], chapter.parents[1]
+    monkeypatch.setattr(build_book, "ROOT", root)
+    monkeypatch.setattr(build_book, "BUILD", root / "_build")
+    labelled = new_code_cell("1", metadata={"mystnb": {"figure": {"name": "fig-lost"}}})
+    nbformat.write(new_notebook(cells=[labelled]), chapter)
+    toc = {"format": "jb-book", "root": "book/01-chapter"}
+    (root / "_toc.yml").write_text(yaml.safe_dump(toc))
+    with kernel_environment(ROOT, threads=1), pytest.raises(SystemExit, match="draws no figure"):
+        build_book.execute_ahead(60)
 
 
 def test_mathjax_is_pruned_to_what_pages_load(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_notebook_executed_in_place_is_the_same_notebook(book: Path) -> None:
             "there is no parameter 'seeds': there are profile",
         ),
         ({"parameters": {"profile": "cifar10"}}, "name it with --profile"),
-        ({"profile": "imagenet"}, "there is no profile 'imagenet'; there are cifar10, embedded"),
+        ({"profile": "imagenet"}, "there is no profile 'imagenet'; there are "),
         ({"only": "three"}, "there is no chapter 'three' to reproduce: choose from 03-one, 05-two"),
         ({"only": "intro"}, "there is no chapter 'intro'"),
     ],
@@ -272,6 +272,50 @@ def test_the_kernel_is_this_interpreter_whatever_else_is_installed(
     write(book, "05-two", "profile: str = 'embedded'", "import sys, alexnet\nprint(sys.executable)")
     (outcome,) = reproduce("embedded", book=book, only="two")
     assert sys.executable in printed(outcome.notebook)
+
+
+DRAWS = """import matplotlib
+import matplotlib.pyplot as plt
+from IPython import get_ipython
+print(matplotlib.rcParams["lines.linewidth"], "loaded" in get_ipython().user_ns)
+_ = plt.subplots(figsize=(1, 1))"""
+
+
+def test_figures_are_in_the_notebook_whatever_the_user_has_set(
+    book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend without a window, as on servers; a profile of IPython's; a style; and a place with
+    blanks and other letters in its name."""
+    profile = tmp_path / "ipython" / "profile_default"
+    (profile / "startup").mkdir(parents=True)
+    (profile / "startup" / "00.py").write_text("loaded = True\nprint('good morning')\n")
+    settings = "c.InlineBackend.figure_formats = {'svg'}\n"
+    (profile / "ipython_kernel_config.py").write_text(settings)
+    (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\n")
+    for name, value in {
+        "MPLBACKEND": "Agg",
+        "IPYTHONDIR": tmp_path / "ipython",
+        "MATPLOTLIBRC": tmp_path / "matplotlibrc",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    place = tmp_path / "mein Büchlein"
+    place.mkdir()
+    for path in (book, book.parent / "_toc.yml"):
+        path.rename(place / path.name)
+    figure = new_code_cell(DRAWS, metadata={"mystnb": {"figure": {"name": "fig-one"}}})
+    write(place / "book", "05-two", "profile: str = 'embedded'", figure)
+    (outcome,) = reproduce("embedded", book=place / "book", only="two")
+    assert [path.name for path in outcome.figures] == ["fig-one.png"]
+    assert printed(outcome.notebook) == "1.5 False\n"
+
+
+def test_a_figure_that_is_not_there_is_a_failure(book: Path) -> None:
+    labelled = {"mystnb": {"figure": {"name": "fig-lost"}}}
+    cells = [new_code_cell(text, metadata=labelled) for text in ("if False:\n    1", "1")]
+    write(book, "05-two", "profile: str = 'embedded'", *cells)
+    with pytest.raises(NotebooksFailed, match="cell 5 draws no figure"):
+        reproduce("embedded", book=book, only="two")
+    assert not list(book.parent.glob("runs/embedded/stamps/*"))
 
 
 def test_chapters_come_in_the_order_of_the_table_of_contents(book: Path) -> None:

@@ -86,7 +86,14 @@ def _shipped(module: str, file: str, what: str, package: str) -> Path:
     for folder in (spec and spec.submodule_search_locations) or ():
         if (path := Path(folder) / file).is_file():
             return path
-    raise InputError(f"pictographs need {what} of {package}: install it, `pip install {package}`")
+    extra = "pip install 'alexnet-reproduced[experiments]'"
+    raise InputError(f"pictographs need {what} of {package}: {extra}")
+
+
+def check() -> None:
+    """Raise InputError where a package that pictographs are made of is missing."""
+    photographs()
+    glyph(ord("A"))
 
 
 @functools.cache

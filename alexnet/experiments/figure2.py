@@ -10,16 +10,15 @@ clear of each other in nets of any depth and width.
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, Polygon
 
-from alexnet.experiments.showing import COLUMN
+from alexnet.errors import needs
+from alexnet.experiments.showing import COLUMN, Axes, Figure, pyplot
 from alexnet.network import AlexNet
 from alexnet.presets import Shape, crossings
+
+colors = needs("matplotlib.colors", extra="figures", what="drawing Figure 2")
+patches = needs("matplotlib.patches", extra="figures", what="drawing Figure 2")
 
 CROSSING, INK, PALE = "#b3244f", "#222222", "#666666"
 RED_GREEN_BLUE = ("#d0605e", "#6aa56e", "#5b7fb8")
@@ -43,7 +42,7 @@ def draw(net: AlexNet) -> Figure:
     top = rows[0] + tallest + (1.02 if count > 1 else 0.7)
     bottom = rows[-1] - tallest - 0.46 - 0.15 * max(len(_notes(row)) for row in table)
     width = SLOT * (len(table) + 1) + 0.1
-    figure = plt.figure(
+    figure = pyplot().figure(
         figsize=(round(width, 2), round(top - bottom, 2)), dpi=130, facecolor="white"
     )
     axes = figure.add_axes(
@@ -164,8 +163,9 @@ def _cuboid(
         (corner + x, away, y, 0.12),
     ):
         corners = np.array([face, face + one, face + one + other, face + other])
-        tint = tuple(1 - (1 - part) * (strength + more) for part in to_rgb(color))
-        axes.add_patch(Polygon(corners, facecolor=tint, edgecolor=color, lw=0.7, joinstyle="round"))
+        tint = tuple(1 - (1 - part) * (strength + more) for part in colors.to_rgb(color))
+        look = {"facecolor": tint, "edgecolor": color, "lw": 0.7, "joinstyle": "round"}
+        axes.add_patch(patches.Polygon(corners, **look))
 
 
 def _arrow(axes: Axes, source: _Box, target: _Box, color: str, gid: str) -> None:
@@ -181,7 +181,9 @@ def _arrow(axes: Axes, source: _Box, target: _Box, color: str, gid: str) -> None
         "shrinkA": 0,
         "shrinkB": 1,
     }
-    axes.add_patch(FancyArrowPatch(source.middle, end, arrowstyle="-|>", mutation_scale=7, **look))
+    axes.add_patch(
+        patches.FancyArrowPatch(source.middle, end, arrowstyle="-|>", mutation_scale=7, **look)
+    )
 
 
 def _reads(row: Shape) -> str:

@@ -4,12 +4,12 @@ As many are under way as there are GPUs or, without any, cores, with one thread 
 as soon as those that it needs are done.
 """
 
-import multiprocessing
 import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def train(profile: Profile, jobs: Iterable[Job], title: str = "training") -> dic
 
 def _places(workers: int) -> tuple[Any, Callable[[], None]]:
     """The count of steps, and what each worker does first: it takes a device and a line."""
-    context = multiprocessing.get_context("spawn")
+    context = SpawnContext()
     counter, places = context.Value("q", 0), context.SimpleQueue()
     for line, device in enumerate(devices()[:workers], 1):
         places.put((device, line))

@@ -117,6 +117,7 @@ class Profile:
         """
         if own := data.get("pictographs"):
             out = self.runs / "data" / f"{name}-{key([own, pictographs.RECIPE])}"
+            pictographs.check()
             with _locked(out):
                 if not out.exists():
                     with temporary_folder(out, "images") as folder:
@@ -127,7 +128,10 @@ class Profile:
             what: (data if what in data else self.settings).get(what) for what in DATA
         }
         source, size = self.source(given.pop("source")), given.pop("size")
-        recipe = pictographs.RECIPE if source == "pictographs" else None
+        recipe = None
+        if source == "pictographs":
+            recipe = pictographs.RECIPE
+            pictographs.check()  # before anything is left behind
         part = {what: value for what, value in given.items() if value is not None}
         out = (
             self.runs / "data" / f"images-{key([str(source), size, recipe, *[part] * bool(part)])}"

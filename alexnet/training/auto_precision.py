@@ -5,7 +5,6 @@ compiled operators. It never changes by itself, so that a run and its resumption
 """
 
 import copy
-import json
 import statistics
 import time
 from contextlib import suppress
@@ -15,15 +14,15 @@ import torch
 from torch import Tensor
 
 from alexnet import presets
-from alexnet.files import write_whole
 from alexnet.keys import key
 from alexnet.network import AlexNet, Stage
 from alexnet.training.learner import Learner
 from alexnet.training.ranks import Ranks
 from alexnet_kernels import machine
-from alexnet_kernels._native import cache_folder
+from alexnet_kernels.files import keep_choices, read_choices
 
 INSTRUCTIONS = ("amx_bf16", "avx512_bf16")  # that multiply bfloat16; without them it is slow
+NAME = "precisions.json"
 FASTER = 1.15  # times: the least that is worth the lost digits, and is more than noise
 TOLERANCE = 0.02  # relative error of a layer's sums and gradients; rounding makes some 0.005
 BATCH = 32  # images, at most, of the steps that are timed
@@ -65,18 +64,13 @@ def choose(
     threads = threads or torch.get_num_threads()
     net = (preset.split("/")[0], num_classes, width, image_size, min(batch_size, BATCH))
     place = [machine.processor(), sets, str(torch.__version__), threads, *net]
-    file = cache_folder() / "precisions.json"
-    known: dict[str, list] = {}
-    with suppress(OSError, ValueError):
-        known = json.loads(file.read_text())
+    known = read_choices(NAME)
     with suppress(KeyError, TypeError, ValueError):
         precision, why = known[key(place)]
         if precision in ("fp32", "bf16"):
             return Choice(precision, why)
     choice = _measure(*net, threads)
-    with suppress(OSError):  # a choice that cannot be kept is measured again
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps({**known, key(place): choice}, indent=1))
+    keep_choices(NAME, {**known, key(place): choice})
     return choice
 
 

@@ -1,20 +1,18 @@
 """What decides a run's weights, beside the pixels of its data."""
 
-import os
-import shutil
-import sys
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Literal, get_args
 
 import torch
 
-from alexnet import presets
+from alexnet import container, presets
 from alexnet.data.pack import Pack
 from alexnet.errors import require
 from alexnet.exchange import Together
 from alexnet.fields import Checked, Count, Natural, NotNegative, Positive
 from alexnet.keys import key
 from alexnet.network import AlexNet
+from alexnet.training import tools
 from alexnet.training.precision import PRECISIONS, Precision
 from alexnet.training.ranks import Ranks
 from alexnet.training.steps import check_graph
@@ -114,11 +112,7 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
         ranks.world == 1 or mode == "plain",
         f"mode {mode} is for one process; several ranks need the mode plain",
     )
-    if mode == "compiled" and ranks.device.type == "cpu":
-        cxx = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as torch
-        lacks = f"mode compiled needs a C++ compiler, and there is no {cxx or 'g++'}"
-        compiler = shutil.which(cxx.partition(" ")[0])
-        require(compiler, f"{lacks}; install g++, or use the mode plain")
+    tools.check(mode, ranks.device.type)
     fits = mode != "graph" or config.stop_at_loss is None
     require(fits, "mode graph takes a step before it knows the last one's loss; use the mode plain")
     if mode == "graph":
@@ -141,6 +135,6 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
         require(name in names, has)
     require({*names} - {*config.frozen_layers}, "all layers are frozen: leave one that learns")
     needed = 12 * presets.total(config.shapes, "parameters")  # weights, gradients, velocities
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = container.memory()
     much = f"the net needs {needed / 2**30:,.0f} GiB of memory, of {memory / 2**30:,.0f}"
     require(needed <= memory, f"{much}; choose a smaller width")

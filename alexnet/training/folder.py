@@ -139,8 +139,27 @@ def is_finished(out: Path) -> bool:
 
 
 def read_summary(out: Path) -> dict[str, Any]:
-    """How a finished run ended."""
-    return json.loads((out / SUMMARY).read_text())
+    """How a finished run ended.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    return _read(out / SUMMARY, _summary)
+
+
+def _summary(file: Path) -> dict[str, Any]:
+    summary = json.loads(file.read_text())
+    for name in ("config", "diverged_at"):
+        if not isinstance(summary, dict) or name not in summary:
+            raise ValueError(f"it lacks {name!r}")
+    return summary
+
+
+def _mean(file: Path) -> np.ndarray:
+    mean = np.load(file)
+    if not isinstance(mean, np.ndarray) or mean.ndim != 3 or mean.shape[2] != 3:
+        raise ValueError("it is no image of three colors")
+    return mean
 
 
 def read_config(folder: Path) -> Config:
@@ -148,15 +167,19 @@ def read_config(folder: Path) -> Config:
 
 
 def read_mean(folder: Path) -> np.ndarray:
-    return _read(folder / MEAN, np.load)
+    return _read(folder / MEAN, _mean)
 
 
 def read_list(file: Path, count: int) -> list[str] | None:
     """A list of so many texts from a JSON file; None where there is no such file."""
-    values = _read(file, lambda file: json.loads(file.read_text())) if file.exists() else None
-    fits = values is None or (isinstance(values, list) and len(values) == count)
-    require(fits, f"{file} is damaged (not {count} entries); train again, in another folder")
-    return values
+
+    def read(file: Path) -> list[str]:
+        values = json.loads(file.read_text())
+        if not isinstance(values, list) or [type(value) for value in values] != [str] * count:
+            raise ValueError(f"not {count} texts")
+        return values
+
+    return _read(file, read) if file.exists() else None
 
 
 def _read(file: Path, read: Callable[[Path], Any]) -> Any:
@@ -206,7 +229,7 @@ def load_run(folder: str | Path) -> tuple[AlexNet, Augment, Config]:
     config, mean = read_config(folder), read_mean(folder)
     net = config.network()
     net.mean_image = mean
-    net.load_merged(_read(folder / WEIGHTS, load_file))
+    _read(folder / WEIGHTS, lambda file: net.load_merged(load_file(file)))
     return net.eval(), Augment(config.recipe, mean, config.image_size), config
 
 
@@ -216,8 +239,7 @@ def check_like_trained(pack: Pack, run: Path, config: Config, augment: Augment) 
     given = f"{pack.path} has {own[0]} classes of {own[1]}-pixel images"
     expected = f"the run in {run} was trained on {trained[0]} of {trained[1]}"
     require(own == trained, f"{given}; {expected}; evaluate it on a pack like that one")
-    file = run / CLASSES
-    names = json.loads(file.read_text()) if file.exists() else pack.classes
+    names = read_list(run / CLASSES, config.num_classes) or pack.classes
     for name, other in zip(names, pack.classes):
         require(
             name == other,

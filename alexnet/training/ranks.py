@@ -14,8 +14,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -24,6 +26,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from alexnet.errors import InputError, SharedError, require
 from alexnet.exchange import Across, Stopwatch, Together, reaching_others
+from alexnet.processes import cores
 
 TIMEOUT = 600.0  # seconds without any progress after which a run is given up
 
@@ -209,6 +212,7 @@ def join(
         raise SharedError(
             f"--column-ranks {spread} does not divide both {both}; choose one that does"
         )
+    _take_cores(int(os.environ.get("LOCAL_WORLD_SIZE", world)))
     device, backend = _own_device(device, world)
     ranks = Ranks(device)
     if world == 1:
@@ -219,7 +223,8 @@ def join(
     ranks._store = dist.PrefixStore(f"alexnet/{attempt}", _gather(ranks, timeout, attempt))
     _watch(ranks, timeout, attempt)
     longer = timedelta(seconds=2 * timeout + 30)  # the watch is to speak first
-    dist.init_process_group(backend, None, longer, world, rank, ranks._store)
+    with _naming_the_network():
+        dist.init_process_group(backend, None, longer, world, rank, ranks._store)
     kind, shape = "cuda" if "nccl" in backend else "cpu", (world // spread, spread)
     mesh = init_device_mesh(kind, shape, mesh_dim_names=("data", "column"))
     ranks.row, ranks.column = (mesh.get_local_rank(name) for name in ("data", "column"))
@@ -229,6 +234,32 @@ def join(
     if spread > 1:
         ranks.exchange = Across(mesh.get_group("column"), enter=ranks.tick)
     return ranks
+
+
+NETWORK = "name the network that they share in GLOO_SOCKET_IFNAME, as `ip address` lists it"
+
+
+@contextmanager
+def _naming_the_network() -> Iterator[None]:
+    """Say what helps where ranks have found the store, but not each other."""
+    try:
+        yield
+    except RuntimeError as error:
+        first, *_ = str(error).splitlines() or [type(error).__name__]
+        raise RuntimeError(f"the ranks cannot reach each other ({first}); {NETWORK}") from error
+
+
+def _take_cores(ranks: int) -> None:
+    """Take this rank's share of the cores, of as many as run on this machine, where torchrun has
+    set one thread because nobody had set any."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("OMP_NUM_THREADS") != "1":
+        return
+    try:  # what torchrun was started with
+        given = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return
+    if not any(entry.startswith(b"OMP_NUM_THREADS=") for entry in given):
+        torch.set_num_threads(max(1, cores() // ranks))
 
 
 def _own_device(device: str, world: int) -> tuple[str, str]:
@@ -250,6 +281,12 @@ def _gather(ranks: Ranks, timeout: float, attempt: str) -> dist.Store:
     try:
         store = _connect(timeout, is_master=keeps, wait_for_workers=False, multi_tenant=True)
     except RuntimeError as error:
+        if keeps and "EADDRINUSE" in str(error):
+            taken = f"MASTER_PORT {os.environ['MASTER_PORT']} is in use on this machine"
+            raise InputError(
+                f"{taken}, as by another run; choose another (torchrun --standalone takes a free "
+                "one)"
+            ) from None
         if keeps:
             raise
         raise RuntimeError(
@@ -306,6 +343,8 @@ def _watch(ranks: Ranks, timeout: float, attempt: str) -> None:
             if first:  # the rank that noticed first speaks for all
                 problem = f"{_accusation(signs, timeout)}, in step {ranks.step + 1}; stopping all"
                 remedy = "The same command with --resume goes on from the last checkpoint"
+                if not any(ticks for ticks, _ in signs):  # they have never met
+                    remedy = NETWORK[0].upper() + NETWORK[1:]
                 print(f"alexnet: {problem} ranks. {remedy}", file=sys.stderr, flush=True)
             time.sleep(pause)  # let the rest read what they need
             os._exit(1)

@@ -21,9 +21,10 @@ from alexnet.data.augment import Augment
 from alexnet.data.loader import Loader, steps_per_epoch
 from alexnet.data.pack import Pack
 from alexnet.errors import InputError, require
+from alexnet.signals import collected_signals
 from alexnet.training import checkpoint, folder
 from alexnet.training.config import LOSSES, Config, check_possible
-from alexnet.training.interruption import Interrupted, collected_signals
+from alexnet.training.interruption import Interrupted
 from alexnet.training.learner import Learner
 from alexnet.training.log import Log
 from alexnet.training.precision import using_precision
@@ -72,7 +73,7 @@ def train(
 
     Raises:
         InputError: Options cannot work; no folder is left behind.
-        Interrupted: SIGINT or SIGTERM came; all ranks stop after the same step, with a checkpoint.
+        Interrupted: A signal came (`signals.STOP`); all ranks stop after the same step, and save.
         OSError: The folder cannot be written; the message holds the remedy.
     """
     out, start = Path(out), None if start is None else Path(start)

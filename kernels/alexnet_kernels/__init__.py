@@ -12,7 +12,7 @@ kernels (gpu/), C for the CPU (native.c), and plain torch for the rest; `using` 
 than the fastest. The layers (modules.py) are the same as `torch.nn.Module`s.
 """
 
-from alexnet_kernels._choose import form_of, mode, using
+from alexnet_kernels._choose import ModeError, check_mode, form_of, mode, using
 from alexnet_kernels.crop_flip_color import crop_flip_color
 from alexnet_kernels.keep_mask import keep_mask
 from alexnet_kernels.local_response_norm import convert_alpha, local_response_norm
@@ -25,8 +25,10 @@ from alexnet_kernels.same_map_norm import same_map_norm
 __all__ = [
     "LocalResponseNorm",
     "MaxPool2d",
+    "ModeError",
     "ResponseNormPool",
     "SameMapNorm",
+    "check_mode",
     "convert_alpha",
     "crop_flip_color",
     "form_of",

@@ -12,7 +12,9 @@
                autograd through them
 
 The switch is the process's, not a thread's: torch.compile watches globals but no thread's
-variables, and would go on with the mode that it compiled under.
+variables, and would go on with the mode that it compiled under. Where blocks of several threads
+overlap, the one that was entered last counts. torch's own operators also serve torch.func's
+transforms, forward mode, and the tracers of torch.jit and torch.onnx, which know no others.
 """
 
 import os
@@ -21,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from subprocess import CalledProcessError
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -33,22 +36,27 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 HAS_TRITON = find_spec("triton") is not None
 
 
-def _checked(mode: str) -> str:
+class ModeError(ValueError, RuntimeError):
+    """There is no such mode, or not on this machine. The message says why, and what to choose."""
+
+
+def _problem(mode: str) -> str:
+    """Why a mode is impossible on this machine; "" where it is possible."""
     if mode not in MODES:
-        words = ", ".join(MODES)
-        raise ValueError(
-            f"the kernels' mode (ALEXNET_KERNELS) must be one of {words}; it is {mode!r}"
+        return (
+            f"the kernels' mode (ALEXNET_KERNELS) must be one of {', '.join(MODES)}; it is {mode!r}"
         )
     if mode == "triton" and not HAS_TRITON:
-        raise RuntimeError("mode triton needs the package triton; install it, or choose auto")
+        return "mode triton needs the package triton; install it, or choose auto"
     if mode == "native" and _native.library() is None:
-        raise RuntimeError(
-            "mode native needs a C compiler (cc, gcc or clang) on the PATH; choose auto"
-        )
-    return mode
+        return f"mode native is not possible: {_native.why_not()}; choose auto"
+    return ""
 
 
-_mode = _checked(os.environ.get("ALEXNET_KERNELS") or "auto")
+# The environment's mode and what is wrong with it, then those of the blocks that have not ended.
+_stack = [[_word := os.environ.get("ALEXNET_KERNELS") or "auto", _problem(_word)]]
+_mode, _fault = _stack[-1]
+_lock = Lock()
 
 
 @contextmanager
@@ -59,20 +67,42 @@ def using(mode: str) -> Iterator[None]:
         mode: "auto", "triton", "native", "composite" or "torch" (see the text of the module).
 
     Raises:
-        ValueError: for another word.
-        RuntimeError: for a mode that this machine does not have.
+        ModeError: for another word, or a mode that this machine does not have; it is a ValueError
+            and a RuntimeError.
     """
-    global _mode
-    before, _mode = _mode, _checked(mode)
+    global _mode, _fault
+    if problem := _problem(mode):
+        raise ModeError(problem)
+    own = [mode, ""]
+    with _lock:
+        _stack.append(own)
+        _mode, _fault = own
     try:
         yield
     finally:
-        _mode = before
+        with _lock:  # blocks of several threads end in any order
+            _stack[:] = [each for each in _stack if each is not own]
+            _mode, _fault = _stack[-1]
 
 
 def mode() -> str:
-    """The switch's position."""
+    """The switch's position.
+
+    Raises:
+        ModeError: ALEXNET_KERNELS names none, or one that this machine does not have.
+    """
+    if _fault:
+        raise ModeError(_fault)
     return _mode
+
+
+def check_mode(device: str) -> None:
+    """Raise ModeError where the operators cannot run on a kind of device ("cpu", "cuda")."""
+    if mode() == "triton" and not (device == "cuda" or INTERPRETED):
+        raise ModeError(
+            "mode triton needs a CUDA device, or TRITON_INTERPRET=1 in the environment "
+            "before alexnet_kernels is imported"
+        )
 
 
 def torchs_own(*tensors: Tensor | None) -> bool:
@@ -82,7 +112,7 @@ def torchs_own(*tensors: Tensor | None) -> bool:
     record, so that it can be loaded where our operators are not; and under torch.func's transforms
     and forward-mode differentiation, of which our operators know nothing.
     """
-    if _mode == "torch" or torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if mode() == "torch" or torch.compiler.is_exporting() or torch.jit.is_tracing():
         return True
     if torch.compiler.is_compiling():
         return False
@@ -95,25 +125,20 @@ def torchs_own(*tensors: Tensor | None) -> bool:
 
 def runs(kind: str, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether an operator's Triton or native form runs on such tensors, if it fits them."""
-    if _mode not in ("auto", kind):
+    if mode() not in ("auto", kind):
         return False
     if kind == "native":
         return device.type == "cpu" and _native.library() is not None
     if not HAS_TRITON or dtype == torch.float64 or (_mode == "auto" and _cannot_launch):
         return False
-    is_cuda = device.type == "cuda"
-    if _mode == "triton" and not (is_cuda or INTERPRETED):
-        raise RuntimeError(
-            "mode triton needs a CUDA device, or TRITON_INTERPRET=1 in the environment "
-            "before alexnet_kernels is imported"
-        )
-    return is_cuda or _mode == "triton"
+    check_mode(device.type)
+    return device.type == "cuda" or _mode == "triton"
 
 
 def form_of(device: torch.device, dtype: torch.dtype) -> str:
     """Which form the operators have for maps of a type on a device: "triton", "native",
     "composite", or "torch"."""
-    if _mode == "torch" or runs("triton", device, dtype):
+    if mode() == "torch" or runs("triton", device, dtype):
         return "torch" if _mode == "torch" else "triton"
     has_native = dtype in _native.SUFFIXES and runs("native", device, dtype)
     return "native" if has_native else "composite"

@@ -1,8 +1,8 @@
 """The C sources, compiled by the system's compiler when first needed, and called with tensors.
 
-The library lies in a cache folder under a name that depends on the source, the compiler and the
-processor, so it is compiled once (a second or two). Where there is no compiler, `library` returns
-None and the operators compute with torch alone.
+The library lies in a cache folder under a name that depends on the source, the compiler, the
+processor and its own bytes, so it is compiled once (a second or two), and again when it is damaged.
+Where there is no compiler, `library` returns None and the operators compute with torch alone.
 """
 
 import ctypes
@@ -13,15 +13,19 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from alexnet_kernels import machine
+from alexnet_kernels.files import cache_folders, digest, write_whole
 
 SOURCES = [Path(__file__).with_name(name) for name in ("native.c", "bfloat16.h")]
 # Neither reorders sums nor forgets NaN; square roots need not set errno, which would keep them out
@@ -30,21 +34,6 @@ FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shar
 # the types that the C is written for, and how the names of their functions end
 SUFFIXES = {torch.float32: "", torch.bfloat16: "_bf16"}
 PIECE = 1 << 15  # elements that are worth a thread
-
-
-def cache_folder() -> Path:
-    """Where compiled code and measured choices are kept: ALEXNET_CACHE, else the user's cache."""
-    if named := os.environ.get("ALEXNET_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet-kernels"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def prototypes(source: str) -> dict[str, list[Any]]:
@@ -64,45 +53,102 @@ def prototypes(source: str) -> dict[str, list[Any]]:
     }
 
 
-@cache
 def library() -> ctypes.CDLL | None:
     """The compiled operators, or None where they cannot be had."""
-    preferred = os.environ.get("CC") or "cc"
-    compiler = shutil.which(preferred) or shutil.which("gcc") or shutil.which("clang")
+    return _loaded()[0]
+
+
+def why_not() -> str:
+    """Why there is no library; "" where there is one."""
+    return _loaded()[1]
+
+
+@cache
+def _loaded() -> tuple[ctypes.CDLL | None, str]:
+    candidates = shlex.split(os.environ.get("CC", "")) or ["cc"], ["gcc"], ["clang"]
+    compiler = next((words for words in candidates if shutil.which(words[0])), None)
     if compiler is None:
-        return None
+        return None, "there is no C compiler (cc, gcc or clang) on the PATH"
     try:
-        source = "".join(path.read_text() for path in SOURCES)
-        compiled = ctypes.CDLL(str(_compile(compiler, source)))
-        for name, types in prototypes(source).items():
-            getattr(compiled, name).argtypes = types
-        return compiled
-    except (OSError, subprocess.CalledProcessError):
-        return None
+        return _load(compiler), ""
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: an open quotation
+        slower = f"the operators in C are missing, and torch alone is slower: {error}"
+        warnings.warn(slower, RuntimeWarning, stacklevel=2)
+        return None, str(error)
 
 
-def _compile(compiler: str, source: str) -> Path:
-    """Compile the source, if that was not done before. Returns the library's path."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    try:
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.mkdtemp(prefix="alexnet-kernels-"))
+def _load(compiler: list[str]) -> ctypes.CDLL:
+    """The library from a cache folder, or compiled and kept in one."""
+    source = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    version = _output(compiler, "--version")
     usual = FLAGS + shlex.split(os.environ.get("ALEXNET_CFLAGS", ""))
+    processor = machine.cpuinfo("flags") or machine.cpuinfo("Features") or platform.processor()
+    choices = {}
     for flags in ([*usual, "-fopenmp"], usual) if _has_libgomp() else (usual,):
-        facts = source, flags, compiler, version, platform.machine(), _processor()
-        key = sha256(repr(facts).encode()).hexdigest()[:16]
-        target = folder / f"native-{key}.so"
-        part = folder / f"native-{key}.{os.getpid()}.part"
-        if target.exists():
-            break
-        command = [compiler, *flags, "-o", str(part), str(SOURCES[0]), "-lm"]
-        if subprocess.run(command, capture_output=True).returncode == 0:
-            break
-    if part.exists():
-        part.replace(target)  # whole or not at all, however many processes compile at once
-    return target
+        facts = source, flags, compiler, version, platform.machine(), processor
+        choices[f"native-{digest(repr(facts))}"] = flags
+    compiled, problems = None, []
+    for folder in cache_folders():
+        try:
+            if (path := _kept(folder, choices)) is None:
+                compiled = compiled or _compile(compiler, choices)
+                path = folder / f"{compiled[0]}-{digest(compiled[1])}.so"
+                folder.mkdir(parents=True, exist_ok=True)
+                write_whole(path, compiled[1])
+            opened = _open(path, source)
+        except OSError as error:
+            problems.append(f"{folder}: {error.strerror or error}")
+            continue
+        if problems:
+            elsewhere = f"no compiled code can be kept in {problems[0]}; it is kept in {folder}"
+            warnings.warn(f"{elsewhere}. ALEXNET_CACHE may name a folder", stacklevel=4)
+        return opened
+    raise OSError("; ".join(problems))
+
+
+def _kept(folder: Path, stems: Iterable[str]) -> Path | None:
+    """A library that was compiled before, and is what its name says; damaged ones are removed."""
+    for path in (path for stem in stems for path in folder.glob(f"{stem}-*.so")):
+        if path.stem.endswith(digest(path.read_bytes())):
+            return path
+        with suppress(OSError):
+            path.unlink()
+    return None
+
+
+def _compile(compiler: list[str], choices: dict[str, list[str]]) -> tuple[str, bytes]:
+    """The first that the compiler can make of several choices of flags: its name, and the code."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "native.so")
+        for stem, flags in choices.items():
+            try:
+                _output(compiler, *flags, "-o", str(target), str(SOURCES[0]), "-lm")
+                return stem, target.read_bytes()
+            except (RuntimeError, FileNotFoundError) as error:
+                problem = error
+    raise RuntimeError(problem)
+
+
+def _output(compiler: list[str], *arguments: str) -> str:
+    """What the compiler prints. Raises RuntimeError with its first error where it fails."""
+    command = [*compiler, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line]
+        reason = next(iter(lines), f"exit status {done.returncode}")
+        raise RuntimeError(f"the compiler {shlex.join(compiler)} fails: {reason}")
+    return done.stdout
+
+
+def _open(path: Path, source: str) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    try:
+        ctypes.c_int.in_dll(library, "shares")
+        for name, types in prototypes(source).items():
+            getattr(library, name).argtypes = types
+    except (AttributeError, ValueError) as error:
+        raise RuntimeError(f"{error}; see ALEXNET_CFLAGS") from None
+    return library
 
 
 def _has_libgomp() -> bool:

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from alexnet_kernels import _choose, _native
 
-LIBRARY = torch.library.Library("alexnet_kernels", "DEF")
-OPERATORS: dict[str, "Operator"] = {}  # all there are, by name
+# All there are, by name. They live with torch's own record of them, so that a module can be loaded
+# anew, as by a notebook's autoreload.
+OPERATORS: dict[str, "Operator"] = vars(torch.ops.alexnet_kernels).setdefault("_operators", {})
 
 
 def _as_tuple(value: Any) -> tuple:
@@ -46,6 +47,8 @@ class Operator:
     Its first result is the one that has a gradient. Without `gradient`, to ask for one is an error.
     """
 
+    library: torch.library.Library
+
     def __init__(self, name: str, allocate: Callable[..., Any], mutates: tuple[str, ...] = ()):
         self.name, self._allocate = name, allocate
         self._mutated = [
@@ -54,20 +57,27 @@ class Operator:
         self._forms: dict[str, tuple[Callable[..., None], Callable[..., bool]]] = {}
         self._differentiate: Callable[..., Any] | None = None
         self._keep: Callable[..., tuple[Iterable[Any], Any]] = self._tensors_and_settings
-        LIBRARY.define(
+        if before := OPERATORS.get(name):
+            before.library._destroy()
+        self.library = torch.library.Library("alexnet_kernels", "FRAGMENT")
+        self.library.define(
             name + torch.library.infer_schema(allocate, mutates_args=mutates),
             tags=(torch.Tag.pt2_compliant_tag,),
         )
-        LIBRARY.impl(name, self.compute, "CompositeExplicitAutograd")  # below autograd, any device
-        torch.library.register_fake(f"alexnet_kernels::{name}", allocate, lib=LIBRARY)
+        self.library.impl(
+            name, self.compute, "CompositeExplicitAutograd"
+        )  # below autograd, any device
+        torch.library.register_fake(f"alexnet_kernels::{name}", allocate, lib=self.library)
         if not mutates:
             torch.library.register_autograd(
                 f"alexnet_kernels::{name}",
                 self._backward,
                 setup_context=self._setup_context,
-                lib=LIBRARY,
+                lib=self.library,
             )
         self._call = getattr(torch.ops.alexnet_kernels, name).default
+        if before:  # whoever has imported it goes on
+            before._call = self._call
         OPERATORS[name] = self
 
     def __call__(self, *args: Any) -> Any:

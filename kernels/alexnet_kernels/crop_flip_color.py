@@ -6,7 +6,7 @@ Crop, mirror, subtract the mean, shift the color.
 import torch
 from torch import Tensor
 
-from alexnet_kernels import _native
+from alexnet_kernels import _check, _native
 from alexnet_kernels._operator import define
 
 
@@ -111,6 +111,10 @@ def crop_flip_color(
     Raises:
         ValueError: for shapes and devices that do not fit; on a CPU for a crop outside its image.
     """
+    given = {"images": images, "offsets": offsets, "flips": flips, "color_shift": color_shift}
+    _check.tensors(**given, mean=mean)
+    _check.whole(size=size)
+    _check.numbers(scale=scale)
     if size < 1:
         raise ValueError(f"size must be positive; it is {size}")
     n, height, width, channels = images.shape if images.dim() == 4 else (0, 0, 0, 0)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from alexnet_kernels import _choose, _native
+from alexnet_kernels import _check, _choose, _native
 from alexnet_kernels._operator import define
 
 # splitmix64 (Steele, Lea and Flood, 2014), in int64 arithmetic, which wraps
@@ -86,6 +86,8 @@ def keep_mask(
     Raises:
         ValueError: for keys that are not int64.
     """
+    _check.tensors(keys=keys)
+    _check.whole(count=count, threshold=threshold)
     if keys.dtype != torch.int64:
         raise ValueError(f"keys must be int64; they are {keys.dtype}")
     if torch.compiler.is_compiling() or _choose.torchs_own(keys):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_kernels import _choose, _composite, _native
+from alexnet_kernels import _check, _choose, _composite, _native
 from alexnet_kernels._memory import (
     check_gradient,
     empty_maps,
@@ -43,13 +43,15 @@ def convert_alpha(alpha: float, size: int, source: str, target: str = "paper") -
     return alpha * size if target in PER_WINDOW else alpha
 
 
-def check_settings(size: int, beta: float, k: float) -> None:
+def check_settings(size: int, alpha: float, beta: float, k: float) -> None:
     """Raise ValueError where no normalization has these settings."""
+    _check.whole(size=size)
+    _check.numbers(alpha=alpha, beta=beta, k=k)
     if size < 1 or size % 2 == 0:
         raise ValueError(
             f"size must be odd and positive, so that the window has a middle; it is {size}"
         )
-    if k <= 0 or beta < 0:
+    if not (k > 0 and beta >= 0):
         raise ValueError(f"k must be positive and beta not negative; they are {k} and {beta}")
 
 
@@ -59,14 +61,23 @@ def check_relu(relu: str | None) -> None:
         raise ValueError(f'relu must be None, "before" or "after"; it is {relu!r}')
 
 
+def check_columns(columns: int) -> None:
+    """Raise ValueError for what is no number of columns."""
+    _check.whole(columns=columns)
+    if columns < 1:
+        raise ValueError(f"columns must be positive; it is {columns}")
+
+
 def check_maps(x: Tensor, columns: int = 1) -> None:
     """Raise ValueError for what are no maps in so many columns."""
+    check_columns(columns)
+    _check.tensors(x=x)
     if x.dim() != 4 or not x.is_floating_point():
         raise ValueError(
             "x must be a floating-point tensor of shape (N, C, H, W); "
             f"it is {x.dtype} of shape {tuple(x.shape)}"
         )
-    if columns < 1 or x.shape[1] % columns:
+    if x.shape[1] % columns:
         raise ValueError(f"columns must divide the {x.shape[1]} maps; it is {columns}")
 
 
@@ -213,7 +224,7 @@ def local_response_norm(
 
     Source: layer.py:1183 of the released source, whose scale=0.0001 is an alpha of 2e-5.
     """
-    check_settings(size, beta, k)
+    check_settings(size, alpha, beta, k)
     check_relu(relu)
     check_maps(x, columns)
     if _choose.torchs_own(x):

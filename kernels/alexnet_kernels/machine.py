@@ -12,17 +12,18 @@ _INSTRUCTION_SETS = ("amx_bf16", "amx_tile", "avx512_bf16", "avx512f", "avx2", "
 
 def processor() -> str:
     """The processor's name, as the system tells it."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    return cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def instruction_sets() -> list[str]:
     """The vector and matrix instruction sets of the processor; none where the system has no
     /proc/cpuinfo."""
-    flags = _cpuinfo("flags").split()
+    flags = cpuinfo("flags").split()
     return [name for name in _INSTRUCTION_SETS if name in flags]
 
 
-def _cpuinfo(field: str) -> str:
+def cpuinfo(field: str) -> str:
+    """A field of the first processor in /proc/cpuinfo; "" where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

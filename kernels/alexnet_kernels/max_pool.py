@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_kernels import _choose, _composite, _native
+from alexnet_kernels import _check, _choose, _composite, _native
 from alexnet_kernels._memory import (
     check_gradient,
     empty_maps,
@@ -17,12 +17,14 @@ from alexnet_kernels._operator import define
 
 def check_settings(size: int, stride: int) -> None:
     """Raise ValueError where no pooling has these settings."""
+    _check.whole(size=size, stride=stride)
     if not 1 <= size <= 15 or stride < 1:
         raise ValueError(f"size must be in 1..15 and stride positive; they are {size} and {stride}")
 
 
 def check_maps(x: Tensor, size: int) -> None:
     """Raise ValueError for maps that a window does not fit in."""
+    _check.tensors(x=x)
     if x.dim() != 4 or min(x.shape[-2:]) < size:
         raise ValueError(
             f"x must be (N, C, H, W) with H and W at least the window's {size}; "

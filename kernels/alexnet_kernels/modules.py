@@ -7,7 +7,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from alexnet_kernels.local_response_norm import check_relu, local_response_norm
+from alexnet_kernels import _check
+from alexnet_kernels.local_response_norm import check_columns, check_relu, local_response_norm
 from alexnet_kernels.local_response_norm import check_settings as check_norm
 from alexnet_kernels.max_pool import check_settings as check_pool
 from alexnet_kernels.max_pool import max_pool
@@ -63,8 +64,9 @@ class LocalResponseNorm(_Layer):
         columns: int = 1,
         relu: str | None = None,
     ):
-        check_norm(size, beta, k)
+        check_norm(size, alpha, beta, k)
         check_relu(relu)
+        check_columns(columns)
         super().__init__(size=size, alpha=alpha, beta=beta, k=k, columns=columns, relu=relu)
 
     @classmethod
@@ -72,8 +74,10 @@ class LocalResponseNorm(_Layer):
         """The layer that computes the same: its alpha is torch's, divided by the size.
 
         Raises:
-            ValueError: for an even size, whose window has no middle, and k not positive.
+            ValueError: for another layer, an even size, whose window has no middle, and k not
+                positive.
         """
+        _check.layer(layer, nn.LocalResponseNorm)
         return cls(layer.size, layer.alpha / layer.size, layer.beta, layer.k)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +88,7 @@ class SameMapNorm(_Layer):
     """`same_map_norm` as a layer: normalization over size x size pixels of the same map."""
 
     def __init__(self, size: int = 5, alpha: float = 4e-5, beta: float = 0.75, k: float = 1.0):
-        check_norm(size, beta, k)
+        check_norm(size, alpha, beta, k)
         super().__init__(size=size, alpha=alpha, beta=beta, k=k)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,8 +115,10 @@ class MaxPool2d(_Layer):
         """The layer that computes the same.
 
         Raises:
-            ValueError: for what it has not: padding, dilation, ceil mode, indices, oblong windows.
+            ValueError: for another layer, and for what it has not: padding, dilation, ceil mode,
+                indices, oblong windows.
         """
+        _check.layer(layer, nn.MaxPool2d)
         plain = _single(layer.padding, "padding") == 0 and _single(layer.dilation, "dilation") == 1
         if not plain or layer.ceil_mode or layer.return_indices:
             raise ValueError(f"MaxPool2d has no padding, dilation, ceil mode or indices: {layer}")
@@ -144,8 +150,9 @@ class ResponseNormPool(_Layer):
         pool_size: int = 3,
         pool_stride: int = 2,
     ):
-        check_norm(size, beta, k)
+        check_norm(size, alpha, beta, k)
         check_relu(relu)
+        check_columns(columns)
         check_pool(pool_size, pool_stride)
         super().__init__(
             size=size,

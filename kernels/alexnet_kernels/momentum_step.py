@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alexnet_kernels import _native
+from alexnet_kernels import _check, _native
 from alexnet_kernels._native import SUFFIXES
 from alexnet_kernels._operator import define
 
@@ -149,6 +149,15 @@ def momentum_step_(
 
     Source: weights.cu:148 of the released source, for frozen parameters.
     """
+    lists = {"params": params, "grads": grads, "velocities": velocities, "copies": copies}
+    for name, given in lists.items():
+        if isinstance(given, Tensor) or not hasattr(given, "__len__"):
+            kind = type(given).__name__
+            raise ValueError(f"{name} must be a list of tensors; it is of type {kind}")
+    if any(g is None for g in grads):
+        raise ValueError("a gradient is None: leave out parameters that have none")
+    for name, given in lists.items():
+        _check.tensors(**{f"{name}[{i}]": tensor for i, tensor in enumerate(given)})
     if not len(params) == len(grads) == len(velocities):
         raise ValueError(
             "params, grads and velocities must be of one length; "
@@ -159,8 +168,7 @@ def momentum_step_(
             f"copies must be none or one for each of the {len(params)} parameters; "
             f"there are {len(copies)}"
         )
-    if any(g is None for g in grads):
-        raise ValueError("a gradient is None: leave out parameters that have none")
+    _check.numbers(momentum=momentum)
     for group in _groups(params, grads, velocities, copies):
         if len({t.shape for t in group}) > 1:
             raise ValueError(

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet_kernels import _choose, _native
+from alexnet_kernels import _check, _choose, _native
 from alexnet_kernels._memory import check_gradient, empty_maps, is_channels_last
 from alexnet_kernels._operator import define
 from alexnet_kernels.local_response_norm import LARGEST_IN_TRITON, RELU, by_torch, check_relu
@@ -170,11 +170,13 @@ def response_norm_pool(
     Raises:
         ValueError: as the two do, and for a bias of another length.
     """
-    check_norm(size, beta, k)
+    check_norm(size, alpha, beta, k)
     check_relu(relu)
     check_norm_maps(x, columns)
     check_pool(pool_size, pool_stride)
     check_pool_maps(x, pool_size)
+    if bias is not None:
+        _check.tensors(bias=bias)
     if bias is not None and bias.shape != x.shape[1:2]:
         raise ValueError(
             f"bias must have one entry for each of the {x.shape[1]} maps; "

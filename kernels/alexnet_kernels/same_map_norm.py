@@ -112,7 +112,7 @@ def same_map_norm(
     Raises:
         ValueError: for an even size and k not positive.
     """
-    check_settings(size, beta, k)
+    check_settings(size, alpha, beta, k)
     check_maps(x)
     if _choose.torchs_own(x):
         return by_torch(x, size, alpha, beta, k)

@@ -11,14 +11,14 @@ import platform
 import subprocess
 import time
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import psutil
 import torch
 
+from alexnet_kernels.files import tree_digest, write_whole
 from alexnet_kernels.machine import git, instruction_sets, processor, version
 
 Row = dict[str, Any]
@@ -86,11 +86,10 @@ def machine(device: str, commit: str | None = None, sources: Sequence[Path] = SO
 
 def source_digest(sources: Sequence[Path] = SOURCES) -> str:
     """A digest of every source file in some folders, which tells versions apart without git."""
-    digest = sha256()
-    for source in sources:
-        for path in sorted(path for path in source.rglob("*") if path.suffix in SUFFIXES):
-            digest.update(f"{path.relative_to(source.parent)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
+    roots = [source.resolve() for source in sources]
+    top = Path(os.path.commonpath([root.parent for root in roots]))
+    paths = (path for root in roots for path in root.rglob("*") if path.suffix in SUFFIXES)
+    return tree_digest(top, paths)[:12]
 
 
 def nvidia_smi(field: str) -> str:
@@ -166,18 +165,15 @@ def append(path: Path, rows: Collection[Row], columns: Sequence[str] = COLUMNS) 
     for row in rows:
         values = {name: _text(value) for name, value in row.items()}
         writer.writerow(values | ({} if row.get("time") else stamp))
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(before + text.getvalue())
+        with TemporaryFile(dir=path.parent):  # where nothing is added, that it could be
+            pass
         if rows:
-            part.replace(path)
+            write_whole(path, before + text.getvalue())
     except OSError as error:
         reason = f"cannot be written ({error.strerror})"
         raise InputError(f"{path} {reason}; name another file with --out") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
     return read(path, columns)[-len(rows) :] if rows else []
 
 

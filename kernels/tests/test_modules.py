@@ -44,7 +44,7 @@ def test_it_is_copied_pickled_saved_compiled_and_exported(layer, x):
     assert not layer.state_dict() and not list(layer.parameters())
     torch._dynamo.reset()
     assert torch.equal(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), y)
-    assert torch.equal(torch.export.export(layer, (x,)).module()(x), y)
+    torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), y)  # torch's own
 
 
 def test_what_is_printed():
@@ -90,6 +90,15 @@ def test_torchs_pooling(theirs, x):
         (lambda: kernels.MaxPool2d.from_torch(nn.MaxPool2d(3, ceil_mode=True)), "ceil mode"),
         (lambda: kernels.MaxPool2d.from_torch(nn.MaxPool2d((3, 2))), "same along both sides"),
         (lambda: kernels.ResponseNormPool(pool_stride=0), "stride positive"),
+        (lambda: kernels.LocalResponseNorm(columns=0), "columns must be positive; it is 0"),
+        (lambda: kernels.ResponseNormPool(columns=-1), "columns must be positive"),
+        (lambda: kernels.LocalResponseNorm("5"), "size must be a whole number; it is '5'"),
+        (lambda: kernels.LocalResponseNorm(5.0), "size must be a whole number; it is 5.0"),
+        (lambda: kernels.LocalResponseNorm(alpha=None), "alpha must be a number; it is None"),
+        (lambda: kernels.SameMapNorm(k=float("nan")), "k must be positive"),
+        (lambda: kernels.MaxPool2d(stride="2"), "stride must be a whole number"),
+        (lambda: kernels.LocalResponseNorm.from_torch(nn.ReLU()), "LocalResponseNorm; it is ReLU"),
+        (lambda: kernels.MaxPool2d.from_torch(nn.AvgPool2d(3)), "MaxPool2d; it is AvgPool2d"),
     ],
 )
 def test_bad_settings_are_named_when_the_layer_is_made(make, message):

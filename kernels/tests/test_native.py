@@ -1,18 +1,22 @@
 """C that is compiled on the spot: once, anywhere, with torch's threads or our own."""
 
 import ctypes
+import os
 import platform
+import pwd
 import subprocess
+import tempfile
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
 from references import run
 
+import alexnet_kernels as kernels
 from alexnet_kernels import _native
 
 SMALL = "import torch, alexnet_kernels as k; k.max_pool(torch.ones(1, 8, 5, 5)); "
-LIBRARY = "from alexnet_kernels import _native; print(_native.library())"
 
 
 def test_prototypes_are_read_from_the_source():
@@ -40,15 +44,117 @@ def test_many_processes_compile_at_once_and_one_library_is_left(tmp_path):
     assert len(list(tmp_path.glob("native-*.so"))) == 1 and not list(tmp_path.glob("*.part"))
 
 
-@pytest.mark.slow
-def test_a_broken_compiler_or_cache_is_survived(tmp_path):
-    broken = tmp_path / "cc"
-    broken.write_text("#!/bin/sh\nexit 1\n")
-    broken.chmod(0o755)
-    without = run(SMALL + LIBRARY, CC=str(broken), ALEXNET_CACHE=str(tmp_path / "a"))
-    assert without.stdout == "None\n"
-    (tmp_path / "file").touch()
-    assert "CDLL" in run(SMALL + LIBRARY, ALEXNET_CACHE=str(tmp_path / "file")).stdout
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Loads the library anew, compiled quickly; gives its path, or why there is none.
+
+    The cache is tmp_path/cache, and temporary files lie in tmp_path/tmp.
+    """
+    monkeypatch.setattr(_native, "FLAGS", ["-O0", "-shared", "-fPIC"])
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+
+    def load() -> str:
+        library, problem = _native._loaded.__wrapped__()
+        return library._name if library else problem
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("CC", "sh -c 'echo cc: error: no room >&2; exit 1'", "fails: cc: error: no room"),
+        ("CC", "false", "the compiler false fails: exit status 1"),
+        ("CC", "true", "No such file"),  # it succeeds, and makes nothing
+        ("ALEXNET_CFLAGS", "-no-such-flag", "-no-such-flag"),
+        ("ALEXNET_CFLAGS", "-fvisibility=hidden", "undefined symbol"),
+        ("ALEXNET_CFLAGS", "'-O2", "No closing quotation"),
+    ],
+)
+def test_without_a_library_the_reason_is_said(name, value, reason, load, tmp_path, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.warns(RuntimeWarning, match="torch alone is slower") as warned:
+        assert reason in load()
+    assert len(warned) == 1 and reason in str(warned[0].message)
+    assert not list(tmp_path.glob("*/*.part"))
+    monkeypatch.setattr(_native, "_loaded", lambda: (None, reason))
+    impossible = f"mode native is not possible: {reason}"
+    with pytest.raises(kernels.ModeError, match=impossible), kernels.using("native"):
+        pass
+
+
+def test_a_compiler_may_have_options(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "cc -O0")
+    assert load().startswith(str(tmp_path / "cache"))
+
+
+def test_a_damaged_library_is_compiled_again(load, tmp_path):
+    whole = Path(load())
+    code = whole.read_bytes()
+    for damaged in (b"", code[: len(code) // 2], code[:-1] + b"?"):
+        whole.unlink()  # another file: this one is in use
+        whole.write_bytes(damaged)
+        assert load() == str(whole)
+        assert [path.read_bytes() for path in (tmp_path / "cache").iterdir()] == [code]
+
+
+def full(monkeypatch):
+    def write(path, content, write=_native.write_whole):
+        if path.parent.name == "cache":
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(_native, "write_whole", write)
+
+
+def closed_to_programs(monkeypatch):
+    def load(path, load=ctypes.CDLL):
+        if "/cache/" in path:
+            raise OSError(f"{path}: failed to map segment from shared object")
+        return load(path)
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+
+
+def homeless(monkeypatch):
+    def getpwuid(user):
+        raise KeyError(user)
+
+    for name in ("HOME", "ALEXNET_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+
+
+def a_file(monkeypatch):
+    Path(os.environ["ALEXNET_CACHE"]).touch()
+
+
+@pytest.mark.parametrize("spoil", [full, closed_to_programs, homeless, a_file])
+def test_a_useless_cache_gives_way_to_one_folder_of_the_user(spoil, load, tmp_path, monkeypatch):
+    spoil(monkeypatch)
+    with pytest.warns(UserWarning, match=f"{tmp_path}.*ALEXNET_CACHE may name a folder"):
+        first = Path(load())
+    fallback = tmp_path / "tmp" / f"alexnet-kernels-{os.getuid()}"
+    assert first.parent == fallback and fallback.stat().st_mode & 0o777 == 0o700
+    made = first.stat().st_mtime_ns
+    with pytest.warns(UserWarning):
+        assert load() == str(first) and first.stat().st_mtime_ns == made  # not compiled again
+    assert list((tmp_path / "tmp").iterdir()) == [fallback]
+    fallback.chmod(0o755)  # others may have put something there
+    with pytest.warns(Warning):
+        assert "is not this user's alone" in load()
+
+
+def test_a_cache_may_be_named_with_a_tilde_and_be_read_only(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_CACHE", "~/c d/cache")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    first = load()
+    assert Path(first).parent == tmp_path / "c d" / "cache"
+    full(monkeypatch)
+    with warnings.catch_warnings(action="error"):
+        assert load() == first
 
 
 BITS = """

@@ -1,7 +1,5 @@
 """Which of several forms is the fastest, measured once for each shape and kept on disk."""
 
-import json
-import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -10,30 +8,18 @@ import torch
 import triton
 from torch import Tensor
 
-from alexnet_kernels._native import cache_folder
+from alexnet_kernels.files import keep_choices, read_choices
 from alexnet_kernels.gpu.timing import milliseconds
 
 Form = Callable[[], Any]
 
 
+NAME = "choices.json"
+
+
 @cache
 def _known() -> dict[str, str]:
-    try:
-        choices = json.loads((cache_folder() / "choices.json").read_text())
-        return choices if isinstance(choices, dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def _keep() -> None:
-    """Best effort: a choice that cannot be kept is measured again next time."""
-    try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        part = cache_folder() / f"choices.{os.getpid()}.part"
-        part.write_text(json.dumps(_known(), indent=1, sort_keys=True))
-        part.rename(cache_folder() / "choices.json")
-    except OSError:
-        pass
+    return read_choices(NAME)
 
 
 def fastest(key: tuple, *forms: Form) -> Form:
@@ -55,5 +41,5 @@ def fastest(key: tuple, *forms: Form) -> Form:
             return forms[0]
         times = {form.__name__: milliseconds(form) for form in forms}
         _known()[name] = min(times, key=lambda form: times[form])
-        _keep()
+        keep_choices(NAME, _known())
     return next((form for form in forms if form.__name__ == _known()[name]), forms[0])

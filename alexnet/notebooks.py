@@ -161,8 +161,10 @@ def chapters(root: Path) -> list[Path]:
     """
     toc = root / "_toc.yml"
     if not toc.is_file():
-        lacks = f"no book in {root} (no _toc.yml): the installed package has none"
-        raise InputError(f"{lacks}; run from a clone of the repository")
+        lacks = f"no book and no archive of results in {root} (no _toc.yml)"
+        raise InputError(
+            f"{lacks}: the installed package has neither; run from a clone of the repository"
+        )
     named = [(root / name).with_suffix(".ipynb") for name in pages(yaml.safe_load(toc.read_text()))]
     return [path for path in named if path.is_file()]
 

@@ -75,6 +75,7 @@ def _is_of_main(function: Callable[..., Any]) -> bool:
         return True
 
 
+SHARED = SpawnContext()  # makes values, queues and locks that processes of a pool can be given
 R = TypeVar("R")
 # A `map` whose results come in the order of the items.
 OrderedMap = Callable[[Callable[..., Any], Iterable[Any]], Iterator[Any]]

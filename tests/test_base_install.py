@@ -78,7 +78,8 @@ def test_the_base_installation_prepares_trains_and_evaluates(packs32, tmp_path):
     assert not (tmp_path / "run" / "tensorboard").exists()
 
 
-def test_what_needs_an_extra_names_it(packs32, tmp_path):
+def test_what_needs_an_extra_names_it(packs32, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_RUNS", str(tmp_path / "runs"))
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"")
     for kind in ("caffemodel", "onnx"):
@@ -106,7 +107,7 @@ def test_what_needs_an_extra_names_it(packs32, tmp_path):
     for (_, text), extra in zip(said, (*extras, "[export]"), strict=True):
         assert extra in text.splitlines()[-1] and "Traceback" not in text, text
     assert not (tmp_path / "out").exists()
-    assert not list(tmp_path.glob("runs/**/*.lock"))
+    assert not list(tmp_path.glob("runs/**/.*"))
 
 
 def test_a_module_that_draws_names_its_extra():

@@ -149,7 +149,9 @@ def test_refuses_bad_input_before_anything_runs(
 
 
 def test_without_the_repository_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no _toc\.yml.*run from a clone"):
+    with pytest.raises(
+        InputError, match=r"no archive of results in .*no _toc\.yml.*run from a clone"
+    ):
         reproduce("embedded", book=tmp_path / "book")
 
 

@@ -168,11 +168,22 @@ def test_a_loss_that_is_no_number_stops_all_ranks(disturbed):
 # --- under torchrun ---
 
 
-def torchrun(packs, out, *options, restarts=0):
+def torchrun(packs, out, *options, restarts=0, nohup=False):
     launcher = "-m torch.distributed.run --standalone --nproc-per-node=2".split()
     launcher += [f"--max-restarts={restarts}", "-m", "alexnet", "train"]
     net = "--width 0.0625 --batch-size 8 --epochs 40 --preset paper/constant-rate".split()
-    command = [sys.executable, *launcher, "--data", packs, "--out", out, *net, *options]
+    if nohup:
+        launcher.insert(2, "--signals-to-handle=SIGTERM,SIGINT")
+    command = ["nohup"] * nohup + [
+        sys.executable,
+        *launcher,
+        "--data",
+        packs,
+        "--out",
+        out,
+        *net,
+        *options,
+    ]
     quiet = environment() | {"TORCH_CPP_LOG_LEVEL": "ERROR"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(list(map(str, command)), env=quiet, **pipes)
@@ -237,6 +248,28 @@ def test_torchrun_restarts_a_run_unattended_and_ends_it_when_asked(packs72, tmp_
     made = Config(**json.loads((out / "config.json").read_text()))
     (undisturbed,) = run(job(packs72, tmp_path / "undisturbed", 2, made))
     assert undisturbed["statuses"] == [0, 0] and lost(out, tmp_path / "undisturbed") == "nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_closed_terminal_stops_ranks_but_under_nohup(packs72, tmp_path, nohup):
+    out = tmp_path / "run"
+    launcher = torchrun(packs72, out, nohup=nohup)
+    try:
+        wait_for(lambda: checkpoint.steps(out / "checkpoints"))
+        ranks = [worker(launcher, rank) for rank in (0, 1)]
+        at = steps(out)
+        for process in (launcher.pid, *ranks):
+            os.kill(process, signal.SIGHUP)
+        if nohup:
+            wait_for(lambda: steps(out) > at + 5)
+            launcher.terminate()
+        _, stderr = launcher.communicate(timeout=60)
+    finally:
+        launcher.kill()
+    last = int(checkpoint.steps(out / "checkpoints")[-1].name.removeprefix("step-"))
+    assert f"alexnet: {STOPPED.format(last, 200)}" in stderr, stderr
+    assert not any(map(alive, ranks))
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from alexnet import training
 from alexnet.data.augment import Augment
 from alexnet.data.pack import open_splits
 from alexnet.experiments.jobs import Job, Run, Training, devices
-from alexnet.processes import as_they_end, follow_parent
+from alexnet.processes import SHARED, as_they_end, follow_parent
 from alexnet.profiles import Profile
 from alexnet.tables import duration
 from alexnet.training import Config
@@ -118,11 +117,10 @@ def train(profile: Profile, jobs: Iterable[Job], title: str = "training") -> dic
 
 def _places(workers: int) -> tuple[Any, Callable[[], None]]:
     """The count of steps, and what each worker does first: it takes a device and a line."""
-    context = SpawnContext()
-    counter, places = context.Value("q", 0), context.SimpleQueue()
+    counter, places = SHARED.Value("q", 0), SHARED.SimpleQueue()
     for line, device in enumerate(devices()[:workers], 1):
         places.put((device, line))
-    return counter, partial(_begin, counter, places, context.RLock())
+    return counter, partial(_begin, counter, places, SHARED.RLock())
 
 
 def _begin(counter: Any, places: Any, lock: Any) -> None:

@@ -66,11 +66,18 @@ def normal(keys: Tensor, count: int = 1) -> Tensor:
     return radius * torch.cos(2 * math.pi * u[..., count:])
 
 
-def keep(keys: Tensor, count: int, probability: float) -> Tensor:
-    """(..., count) bools, True with the given probability (in steps of 2^-53): dropout's mask."""
+def keep(
+    keys: Tensor, count: int, probability: float, *parts: int, dtype: torch.dtype = torch.bool
+) -> Tensor:
+    """(..., count) bools, True with the given probability (in steps of 2^-53): dropout's mask.
+
+    Args:
+        parts: The mask is drawn from key(keys, *parts), where there are some.
+        dtype: Of the result: a floating-point type has ones for True.
+    """
     # The hash is uniform over the signed 64-bit integers.
     threshold = max(-(2**63), min(round((probability - 0.5) * 2.0**63) * 2, 2**63 - 1))
-    return keep_mask(keys, count, threshold)
+    return keep_mask(keys, count, threshold, (0, *parts) if parts else (), dtype)
 
 
 def permutation(keys: Tensor, count: int) -> Tensor:

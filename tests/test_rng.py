@@ -66,9 +66,10 @@ def test_masks_are_the_same_compiled():
 @pytest.mark.skipif(_native.library() is None, reason="no C compiler")
 def test_compiled_masks_are_an_operator_like_any_other():
     keys = rng.key(rng.DROPOUT, torch.arange(6))
-    opcheck(torch.ops.alexnet_kernels.keep_mask.default, (keys, 9, 0))
+    opcheck(torch.ops.alexnet_kernels.keep_mask.default, (keys, [0, 6], 9, 0, torch.bfloat16))
     with FakeTensorMode() as fake:
         assert rng.keep(fake.from_tensor(keys), 5, 0.5).shape == (6, 5)
+    assert torch.equal(rng.keep(keys, 5, 0.5, 6, 1), rng.keep(rng.key(keys, 6, 1), 5, 0.5))
     traced = make_fx(lambda keys: rng.keep(keys, 5, 0.5))(keys)
     assert torch.equal(traced(keys + 1), rng.keep(keys + 1, 5, 0.5))
     assert not rng.keep(keys, 5, -0.1).any() and rng.keep(keys, 5, 1.1).all()

@@ -172,8 +172,9 @@ class Dropout(Operation):
         from alexnet import rng
 
         if module.training and keys is not None:
-            kept = rng.keep(rng.key(keys, module.layer, module.column), x.shape[1], self.keep)
-            x = x * kept.to(x.dtype)  # once: the gradient would convert bools again
+            place = module.layer, module.column
+            # of x's type at once: the gradient would convert bools again
+            x = x * rng.keep(keys, x.shape[1], self.keep, *place, dtype=x.dtype)
             return x / self.keep if self.inverted else x
         return x if self.inverted else x * self.keep
 

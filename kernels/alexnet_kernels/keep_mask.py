@@ -1,5 +1,7 @@
 """The masks of dropout: counter-based random numbers, compared with a threshold."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,42 +15,73 @@ _GOLDEN, _MULTIPLY_1, _MULTIPLY_2 = (
 
 
 @define("keep_mask")
-def operator(keys: Tensor, count: int, threshold: int) -> Tensor:
-    return keys.new_empty((*keys.shape, count), dtype=torch.bool)
+def operator(
+    keys: Tensor, parts: Sequence[int], count: int, threshold: int, dtype: torch.dtype
+) -> Tensor:
+    return keys.new_empty((*keys.shape, count), dtype=dtype)
 
 
-def by_torch(keys: Tensor, count: int, threshold: int) -> Tensor:
-    """The same in a dozen passes of torch's own operators."""
-
+def _mix(x: Tensor) -> Tensor:
     def shifted(x: Tensor, bits: int) -> Tensor:  # torch's own shift copies the sign
         return (x >> bits) & ((1 << (64 - bits)) - 1)
 
-    x = keys[..., None] + (torch.arange(count, device=keys.device) + 1) * _GOLDEN
     x = (x ^ shifted(x, 30)) * _MULTIPLY_1
     x = (x ^ shifted(x, 27)) * _MULTIPLY_2
-    return x ^ shifted(x, 31) < threshold
+    return x ^ shifted(x, 31)
+
+
+def _hashed(keys: Tensor, parts: Sequence[int]) -> Tensor:
+    for part in parts:
+        keys = _mix((keys ^ part) + _GOLDEN)
+    return keys
+
+
+def by_torch(keys: Tensor, parts: Sequence[int], count: int, threshold: int) -> Tensor:
+    """The same, as bools, in dozens of passes of torch's own operators."""
+    counter = torch.arange(count, device=keys.device) + 1
+    return _mix(_hashed(keys, parts)[..., None] + counter * _GOLDEN) < threshold
 
 
 @operator.form("composite")
-def _(mask, keys, count, threshold):
-    mask.copy_(by_torch(keys, count, threshold))
+def _(mask, keys, parts, count, threshold, dtype):
+    mask.copy_(by_torch(keys, parts, count, threshold))
 
 
-@operator.form("native")
-def _(mask, keys, count, threshold):
-    _native.run("keep_mask", (keys.contiguous(), mask), keys.numel(), count, threshold)
+@operator.form("triton")
+def _(mask, keys, parts, count, threshold, dtype):
+    from alexnet_kernels.gpu import keep_mask as gpu
+
+    gpu.keep_mask(keys.contiguous(), tuple(parts), mask, count, threshold)
 
 
-def keep_mask(keys: Tensor, count: int, threshold: int) -> Tensor:
+@operator.form("native", lambda mask, keys, *_: keys.device.type == "cpu")
+def _(mask, keys, parts, count, threshold, dtype):
+    keys = _hashed(keys, parts).contiguous()
+    bools = mask if dtype == torch.bool else torch.empty_like(mask, dtype=torch.bool)
+    _native.run("keep_mask", (keys, bools), keys.numel(), count, threshold)
+    if bools is not mask:
+        mask.copy_(bools)
+
+
+def keep_mask(
+    keys: Tensor,
+    count: int,
+    threshold: int,
+    parts: Sequence[int] = (),
+    dtype: torch.dtype = torch.bool,
+) -> Tensor:
     """Whether the i-th number of each key is less than a threshold.
 
     Args:
         keys: int64, any shape.
         count: numbers of each key.
         threshold: in -2^63..2^63 - 1, as the numbers are: 0 keeps half of them.
+        parts: numbers that the keys are hashed with first, one after the other: what the masks are
+            for.
+        dtype: of the result: bool, or a floating-point type to multiply by.
 
     Returns:
-        bool (..., count).
+        (..., count): True, or 1, where a number is less.
 
     Raises:
         ValueError: for keys that are not int64.
@@ -56,5 +89,5 @@ def keep_mask(keys: Tensor, count: int, threshold: int) -> Tensor:
     if keys.dtype != torch.int64:
         raise ValueError(f"keys must be int64; they are {keys.dtype}")
     if torch.compiler.is_compiling() or _choose.torchs_own(keys):
-        return by_torch(keys, count, threshold)
-    return operator(keys, count, threshold)
+        return by_torch(keys, parts, count, threshold).to(dtype)
+    return operator(keys, list(parts), count, threshold, dtype)

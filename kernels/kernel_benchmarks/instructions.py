@@ -30,6 +30,7 @@ from triton.runtime.jit import JITFunction
 
 from alexnet_kernels.gpu import (
     crop_flip_color,
+    keep_mask,
     local_response_norm,
     max_pool,
     momentum_step,
@@ -157,6 +158,8 @@ def cases(dtype: torch.dtype, layout: str = "nhwc") -> Iterator[Compilation]:
     for name, shape in SHAPES.items():
         calls = _layer(name, shape, dtype, LAYOUTS[layout])
         yield from ((f"{name} {what}", math.prod(shape), call) for what, call in calls.items())
+    masked = (empty(128, dtype=torch.int64), (0, 6, 1), empty(128, 2048, dtype=dtype), 2048, 0)
+    yield "dropout's mask", 128 * 2048, partial(keep_mask.keep_mask, *masked)
     images, mean = empty(128, 256, 256, 3, dtype=torch.uint8), empty(256, 256, 3)
     out = empty(128, 3, 224, 224, dtype=dtype, memory_format=LAYOUTS[layout])
     offsets, flips = empty(128, 2, dtype=torch.int64), empty(128, dtype=torch.bool)

@@ -35,6 +35,21 @@ def test_to_the_bit(in_form, threshold):
         assert kernels.keep_mask(keys.to(device), 0, threshold).shape == (2, 3, 0)
 
 
+@pytest.mark.parametrize("in_form", FORMS)
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.bfloat16], ids=str)
+def test_of_any_type_and_hashed_with_what_they_are_for(in_form, dtype):
+    keys, parts = torch.tensor([-(2**63), -3, 0, 2**63 - 1]), (0, 6, 1)
+    hashed = []
+    for key in keys.tolist():
+        for part in parts:
+            key = splitmix64(key ^ part, 0)
+        hashed.append(key)
+    with form(in_form) as device:
+        expected = kernels.keep_mask(torch.tensor(hashed).to(device), 300, 0)
+        mask = kernels.keep_mask(keys.to(device), 300, 0, parts, dtype)
+        assert mask.dtype == dtype and torch.equal(mask, expected.to(dtype))
+
+
 def test_half_are_kept_at_zero():
     assert abs(kernels.keep_mask(torch.arange(20_000), 4, 0).double().mean() - 0.5) < 0.01
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from alexnet import rng
 from alexnet.network import Stage
 from alexnet.training.learner import Learner
-from alexnet.training.precision import using_precision
+from alexnet.training.precision import PRECISIONS, using_precision
 from benchmarks.contestants import TINY, Case, Step, in_form
 from kernel_benchmarks.record import Row
 from kernel_benchmarks.runner import Clock, copy_bandwidth, timed
@@ -32,12 +32,9 @@ def parts(case: Case, args: argparse.Namespace) -> list[Row]:
 
 def all_parts(case: Case, device: str) -> Iterator[Part]:
     learner, gpu, clock = case.learner(device), device == "cuda", Clock(device)
-    size = 2**30 if gpu else 2**23 if case is TINY else 2**28
+    size = 2**30 if gpu else 2**23 if case.name == TINY.name else 2**28
     copy = copy_bandwidth(clock, device, size) * 1e6  # bytes a ms
-    side = 8192 if gpu else 256 if case is TINY else 1024
-    a, b = (torch.randn(side, side, device=device, dtype=learner.dtype) for _ in range(2))
-    product = 2 * side**3 / clock.median(lambda: a @ b, 7, cold=False)  # FLOP a ms
-    yield from layers(case, learner, copy, product)
+    yield from layers(case, learner, copy, product_rate(case, device))
 
     grads = [torch.zeros_like(p) for p in learner.parameters.values()]
 
@@ -54,6 +51,14 @@ def all_parts(case: Case, device: str) -> Iterator[Part]:
     yield "augmentation", lambda: augment.train(images, ids, ids, 0), floor
 
 
+def product_rate(case: Case, device: str) -> float:
+    """FLOP a ms of a large matrix product in the case's precision: the ceiling."""
+    side = 8192 if device == "cuda" else 256 if case.name == TINY.name else 2048
+    dtype = PRECISIONS[case.precision]
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / Clock(device).median(lambda: a @ b, 7, cold=False)
+
+
 def layers(case: Case, learner: Learner, copy: float, product: float) -> Iterator[Part]:
     """Two parts of each layer. copy: bytes a ms; product: FLOP a ms."""
     device, batch = learner.ranks.device, case.batch
@@ -61,7 +66,8 @@ def layers(case: Case, learner: Learner, copy: float, product: float) -> Iterato
 
     def given(*shape: int, wants_gradient: bool = True) -> Tensor:
         x = torch.randn(shape, device=device, dtype=learner.dtype)
-        return (in_form(x) if len(shape) == 4 else x).requires_grad_(wants_gradient)
+        x = in_form(x, case.precision) if len(shape) == 4 else x
+        return x.requires_grad_(wants_gradient)
 
     for row in learner.net.table:
         name, stages = row.layer.name, learner.net.stages(row.layer.name)
@@ -70,7 +76,7 @@ def layers(case: Case, learner: Learner, copy: float, product: float) -> Iterato
         count = 1 if is_first or row.layer.reads == "both" else len(stages)
         xs = [given(batch, *shape, wants_gradient=not is_first) for _ in range(count)]
         xs *= len(stages) // count
-        sums = [partial(s.weighted_sums, x, None) for s, x in zip(stages, xs, strict=True)]
+        sums = [partial(weighted_sums, s, x) for s, x in zip(stages, xs, strict=True)]
         passes = 2 if is_first else 3  # no gradient for the image
         floor = passes * 2 * row.macs * batch / product
         yield f"{name}, sums", partial(both, sums, leaves(xs, stages)), floor
@@ -84,6 +90,11 @@ def layers(case: Case, learner: Learner, copy: float, product: float) -> Iterato
         moved = outs[0].element_size() * (3 + 2 * kept) + 2 * kept
         floor = outs[0].numel() * len(stages) * moved / copy
         yield f"{name}, rest", partial(both, rest, leaves(outs, stages)), floor
+
+
+def weighted_sums(stage: Stage, x: Tensor) -> Tensor:
+    """A layer's weighted sums, its input brought into the convolution's form first."""
+    return stage.weighted_sums(stage.prepared(x) if stage.shape.layer.kernel else x, None)
 
 
 def after(stage: Stage, sums: Tensor, keys: Tensor) -> Tensor:

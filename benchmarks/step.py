@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
-from itertools import chain, count, islice, repeat, tee
+from itertools import chain, count, islice, product, repeat, tee
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -34,25 +34,26 @@ from alexnet.training.steps import EagerStep, GraphStep, StepInput
 from benchmarks import ARCHIVE, ROOT
 from benchmarks.contestants import (
     CONTESTANTS,
-    CPU,
     GPU,
     PEER,
     TINY,
     Case,
     Step,
+    cases,
     compare,
     names,
     on_cpu,
     on_gpu,
+    using_threads,
 )
-from benchmarks.parts import parts
+from benchmarks.parts import parts, product_rate
 from kernel_benchmarks import record, report, runner
 from kernel_benchmarks.record import Row
 
 COLUMNS = (
     *(*record.ORIGIN, "torchvision", "case", "preset", "width", "image_size", "batch"),
     *("precision", "implementation", *record.QUANTILES, "images_per_s", "peak_mb", "against"),
-    *("ratio", "wanted", "floor_ms", "note"),
+    *("ratio", "wanted", "floor_ms", "note", "peak_gflops"),
 )
 FILE = ARCHIVE / "step.csv"
 SOURCES = (*record.SOURCES, ROOT / "alexnet", ROOT / "benchmarks")  # what a time depends on
@@ -65,24 +66,31 @@ TARGETS = {"cpu": {"ours": 1.5, "ours, no compiler": 1.0}, "cuda": {"ours, graph
 
 
 def steps(case: Case, args: argparse.Namespace) -> list[Row]:
-    """Every contestant's step, and its peak memory."""
+    """Every contestant's step, its peak memory, and the least that its multiplications take at the
+    rate of a large matrix product, measured in the same run."""
     rows: list[Row] = []
     ready: dict[str, Step] = {}
-    peaks: dict[str, float | None] = {}
+    facts: dict[str, Row] = {}
     begin = on_cpu if args.device == "cpu" else on_gpu
     with using_precision(case.precision, torch.device(args.device)), ExitStack() as stack:
         compare(case, args.device)
-        for name in names(case, args.device, args.implementations):
+        taking_part = names(case, args.device, args.implementations)
+        own = {name: CONTESTANTS[name].own(case) for name in taking_part}
+        rates = {each: product_rate(each, args.device) for each in {*own.values()}}
+        for name, each in own.items():
+            facts[name] = {"implementation": name, "precision": each.precision}
             try:
-                ready[name], peaks[name] = begin(case, name, stack)
+                ready[name], facts[name]["peak_mb"] = begin(case, name, stack)
             except Exception as error:  # what cannot run is a finding
-                note = f"skipped: {runner.first_line(error)}"
-                rows.append({"implementation": name, "note": note})
-        times = runner.timed(ready, args, case.repeat)
-    targets = TARGETS[args.device] if case in CPU[:2] + GPU[:2] else {}
-    for row in times:
-        row["peak_mb"] = peaks[row["implementation"]]
-    return rows + with_rates(times, case, PEER, targets)
+                rows.append(facts[name] | {"note": f"skipped: {runner.first_line(error)}"})
+                continue
+            facts[name]["peak_gflops"] = rates[each] / 1e6
+            facts[name]["floor_ms"] = case.work(name) / rates[each]
+        times = [
+            row | facts[row["implementation"]] for row in runner.timed(ready, args, case.repeat)
+        ]
+    is_main = case.preset == "paper" and (case.everyone or case in GPU[:2])
+    return rows + with_rates(times, case, PEER, TARGETS[args.device] if is_main else {})
 
 
 def with_rates(rows: list[Row], case: Case, peer: str, targets: Mapping[str, float]) -> list[Row]:
@@ -163,7 +171,7 @@ def random_pack(folder: Path, size: int, images: int, classes: int) -> Pack:
 # --- shown ---
 
 
-ONE = (*TINY.key(), "implementation")  # the columns that tell what was measured
+ONE = (*TINY.key(), "threads", "implementation")  # the columns that tell what was measured
 
 
 def latest(kind: str, cuda: bool, path: Path = FILE) -> list[Row]:
@@ -193,17 +201,34 @@ def plot(rows: Sequence[Row]) -> Figure:
 
 
 def table(rows: Sequence[Row]) -> str:
-    shown = []
+    shown, same = [], len({row["threads"] for row in rows}) == 1
     for row in rows:
         net = f"{row['preset']}, {row['image_size']:.0f} px, batch {row['batch']:.0f}"
-        shown.append(row | {"case": f"{row['case']}, {net}, {row['precision']}"})
+        threads = "" if row["cuda"] or same else f", threads: {row['threads']:.0f}"
+        shown.append(row | {"case": f"{row['case']}, {net}, {row['precision']}{threads}"})
     columns = ("case", "implementation", "median_ms", "images_per_s", "ratio", "wanted")
     heading = f"times: how many times as fast as {PEER} in the same case; "
     heading += "from a pack, as one batch that stays"
     text = report.page(shown, (*columns, "floor_ms", "peak_mb"), heading)
     others = [row for row in rows if row["commit"] != rows[0]["commit"]]
     notes = dict.fromkeys(f"{row['case']}: commit {row['commit']}" for row in others)
-    return "\n".join([text, *notes])
+    return "\n".join([text, *notes, *bfloat16(rows)])
+
+
+def bfloat16(rows: Sequence[Row]) -> Iterator[str]:
+    """What bfloat16 brings to our step in each case of a CPU."""
+    peers = {"ours": "as fast as in fp32", "torchvision, bf16": "as fast as torchvision's in bf16"}
+    alike = ("case", "preset", "image_size", "batch", "threads")
+    for own in rows:
+        if own["implementation"] != "ours, bf16" or not own["median_ms"]:
+            continue
+        same = [row for row in rows if all(row[name] == own[name] for name in alike)]
+        times = {row["implementation"]: row["median_ms"] for row in same if row["median_ms"]}
+        ratios = {times[name] / own["median_ms"]: peers[name] for name in peers if name in times}
+        found = [f"{ratio:.3g} times {what}" for ratio, what in ratios.items()]
+        found.append(f"at {own['floor_ms'] / own['median_ms']:.0%} of the bound")
+        net = f"{own['case']}, {own['preset']}, batch {own['batch']:.0f}"
+        yield f"{net}, threads {own['threads']:.0f}: ours, bf16, is {', '.join(found)}"
 
 
 # --- all of it ---
@@ -211,16 +236,27 @@ def table(rows: Sequence[Row]) -> str:
 KINDS = {"steps": steps, "parts": parts, "pack": pack}
 
 
+def measured(kind: str, case: Case, args: argparse.Namespace) -> list[Row]:
+    with using_threads(case.threads):
+        return KINDS[kind](case, args)
+
+
 def work(args: argparse.Namespace) -> int:
     origin = record.machine(args.device, args.commit, SOURCES)
     origin["torchvision"] = version("torchvision")
     tasks = []
-    for case in (TINY,) if args.tiny else GPU if args.device == "cuda" else CPU:
-        for kind in args.what:
-            taking_part = names(case, args.device, args.implementations)
-            needed = [{"implementation": name} for name in taking_part] if kind == "steps" else [{}]
-            measure, title = partial(KINDS[kind], case, args), f"{kind} of {case}"
-            tasks.append(runner.Task(title, case.key(kind), measure, args.out, needed))
+    every = {
+        kind: [TINY] if args.tiny else cases(args.device, kind, args.threads) for kind in args.what
+    }
+    for case, kind in product(dict.fromkeys(chain(*every.values())), every):
+        if case not in every[kind]:
+            continue
+        needed: list[Row] = [{}]
+        if kind == "steps":
+            own = [(n, CONTESTANTS[n]) for n in names(case, args.device, args.implementations)]
+            needed = [{"implementation": n, "precision": c.own(case).precision} for n, c in own]
+        measure, title = partial(measured, kind, case, args), f"{kind} of {case}"
+        tasks.append(runner.Task(title, case.key(kind), measure, args.out, needed))
     rows, failed = runner.run(tasks, COLUMNS, origin, args)
     print(f"{table(report.latest(rows, ONE))}\n\nrows: {args.out}")
     return int(bool(failed))

@@ -4,6 +4,7 @@ what it measured. No time is asserted."""
 import io
 import mmap
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -20,7 +21,7 @@ def run(tmp_path_factory):
     path, text = tmp_path_factory.mktemp("step") / "step.csv", io.StringIO()
     words = ["--tiny", "--device", "cpu", "--runs", "1", "--out", str(path)]
     with redirect_stdout(text):
-        names = ("--implementations", "ours", "ours, no compiler")
+        names = ("--implementations", "ours", "ours, bf16", "ours, no compiler")
         assert step.main(["steps", "parts", "pack", *names, *words]) == 0
     return path, text.getvalue()
 
@@ -29,12 +30,17 @@ def test_steps(run):
     path, text = run
     rows = step.latest("steps", False, path)
     assert tuple(rows[0]) == step.COLUMNS
-    assert [row["implementation"] for row in rows] == ["ours", "ours, no compiler", PEER]
+    names = {row["implementation"]: row["precision"] for row in rows}
+    fp32 = dict.fromkeys(("ours", "ours, no compiler", PEER), "fp32")
+    assert names == fp32 | {"ours, bf16": "bf16"}
     for row in rows:
         assert row["images_per_s"] > 0 and row["peak_mb"] >= 0 and not row["note"]
-    ratio = rows[2]["median_ms"] / rows[0]["median_ms"]
+        work = contestants.TINY.work(row["implementation"])
+        assert row["floor_ms"] * row["peak_gflops"] * 1e6 == pytest.approx(work, rel=1e-3)
+    ratio = rows[-1]["median_ms"] / rows[0]["median_ms"]
     assert rows[0]["ratio"] == pytest.approx(ratio, rel=1e-3)
     assert "torch layers" in text and f"rows: {path}" in text
+    assert "ours, bf16, is" in text and "of the bound" in text
 
 
 def test_parts(run):
@@ -44,6 +50,14 @@ def test_parts(run):
     assert {row["implementation"] for row in rows} == names | {"update", "augmentation"}
     assert all(row["median_ms"] > 0 and row["floor_ms"] > 0 for row in rows)
     assert len(step.plot(rows).axes[0].patches) == 2 * len(rows)
+
+
+def test_parts_in_bfloat16():
+    case = replace(contestants.TINY, precision="bf16")
+    calls = {name: call for name, call, floor in parts.all_parts(case, "cpu") if floor > 0}
+    for call in calls.values():
+        call()
+    assert len(calls) == 17
 
 
 def test_from_a_pack(run):
@@ -89,18 +103,19 @@ def test_the_nets_are_compared_first(tmp_path, capsys, monkeypatch):
 def pretended(monkeypatch):
     """Kinds that measure nothing; what was done of them."""
     cases = tuple(
-        step.Case("full net", preset, 1.0, 64, batch, "fp32")
+        step.Case("full net", preset, 1.0, 64, batch, "fp32", threads=1, everyone=batch == 1)
         for preset, batch in (("paper", 1), ("paper", 2), ("source", 1))
     )
-    monkeypatch.setattr(step, "CPU", cases)
+    monkeypatch.setattr(contestants, "CPU", cases)
     done = []
 
     def pretend(kind, case, args):
-        done.append((kind, case.preset, case.batch))
-        names = ["streamed"]
-        if kind == "steps":
-            names = step.names(case, args.device, args.implementations)
-        return [{"implementation": name} for name in names]
+        done.append((kind, case.preset, case.batch, case.precision, torch.get_num_threads()))
+        if kind != "steps":
+            return [{"implementation": "streamed"}]
+        names = step.names(case, args.device, args.implementations)
+        of = {name: contestants.CONTESTANTS[name].own(case).precision for name in names}
+        return [{"implementation": name, "precision": precision} for name, precision in of.items()]
 
     monkeypatch.setattr(step, "KINDS", {kind: partial(pretend, kind) for kind in step.KINDS})
     return done
@@ -113,15 +128,63 @@ def again(tmp_path, *arguments):
 def test_what_the_file_holds_is_not_measured_again(pretended, tmp_path, capsys):
     for _ in range(2):
         assert again(tmp_path, "steps", "pack", "--implementations", "ours") == 0
-        assert len(pretended) == 6
-    assert "6 of 6 were in" in capsys.readouterr().err
+        assert len(pretended) == 7  # a pack's steps in both precisions, where everyone takes part
+    assert "7 of 7 were in" in capsys.readouterr().err
     assert again(tmp_path, "steps", "pack") == 0  # more contestants
-    assert pretended[6:] == [
-        ("steps", "paper", 1),
-        ("steps", "paper", 2),
-        ("steps", "source", 1),
+    assert pretended[7:] == [
+        ("steps", "paper", 1, "fp32", 1),
+        ("steps", "paper", 2, "fp32", 1),
+        ("steps", "source", 1, "fp32", 1),
     ]
-    assert again(tmp_path, "pack", "--fresh") == 0 and len(pretended) == 12
+    assert again(tmp_path, "pack", "--fresh") == 0 and len(pretended) == 14
+
+
+def test_threads_are_the_cases_own_or_those_of_the_option(pretended, tmp_path):
+    with contestants.using_threads(None):  # so that the option's last no longer
+        assert again(tmp_path, "--threads", "2", "--implementations", "ours") == 0
+    assert [threads for *_, threads in pretended] == [2, 2, 2]
+    rows = record.read(tmp_path / "step.csv", step.COLUMNS)
+    assert {row["threads"] for row in rows} == {2}
+
+
+def test_cases_of_a_cpu(monkeypatch):
+    monkeypatch.setattr(contestants, "cores", lambda: 2)
+    cases = contestants.cases("cpu", "steps")
+    assert cases == list(contestants.CPU)
+    for name, batches in (("full net", (32, 128)), ("default profile", (32, 128))):
+        for batch in batches:
+            own = [c for c in cases if (c.name, c.preset, c.batch) == (name, "paper", batch)]
+            assert {case.threads for case in own} == {1, 2}
+    kinds = {(c.name, c.preset, c.precision) for c in contestants.cases("cpu", "parts")}
+    assert len(kinds) == len(contestants.cases("cpu", "parts")) == 8
+    monkeypatch.setattr(contestants, "cores", lambda: 1)
+    alone = contestants.cases("cpu", "steps")
+    assert len(alone) == len(cases) - 5 and {case.threads for case in alone} == {1}
+    assert sum(case.everyone for case in alone) == 4
+
+
+def test_the_bound_of_either_net():
+    """Multiply-accumulates of an image, by hand: all layers forward and twice back, conv1's
+    gradient of the image left out."""
+    case = contestants.Case("full net", "paper", 1.0, 224, 3, "fp32")
+    ours, conv1 = 724_406_816, 55 * 55 * 96 * 11 * 11 * 3
+    assert case.work("ours, bf16") == case.work(PEER) == 3 * 2 * (3 * ours - conv1)
+    first = 55 * 55 * 64 * 11 * 11 * 3
+    others = 27 * 27 * 192 * 64 * 25 + 13 * 13 * 9 * (384 * 192 + 256 * 384 + 256 * 256)
+    others += 4096 * 9216 + 4096 * 4096 + 1000 * 4096
+    assert case.work("torchvision") == 3 * 2 * (2 * first + 3 * others)
+
+
+def test_what_bfloat16_brings_is_said():
+    base = dict.fromkeys(step.COLUMNS, "") | dict.fromkeys(record.NUMBERS, 0.0)
+    base |= {"case": "full net", "preset": "paper", "batch": 128.0, "threads": 1.0}
+    names = {"ours": 8.0, "ours, bf16": 2.0, "torchvision, bf16": 3.0}
+    rows = [base | {"implementation": n, "median_ms": t, "floor_ms": 1.0} for n, t in names.items()]
+    rows.append(rows[0] | {"threads": 2.0, "median_ms": 99.0})
+    assert step.table(rows).splitlines()[-1] == (
+        "full net, paper, batch 128, threads 1: ours, bf16, is 4 times as fast as in fp32, "
+        "1.5 times as fast as torchvision's in bf16, at 50% of the bound"
+    )
 
 
 def test_no_gradient_stays_for_the_next_call():
@@ -163,12 +226,17 @@ def test_a_contestant_that_dies_or_fails_is_a_finding(monkeypatch, tmp_path):
 def test_who_takes_part():
     peers = [PEER, "torchvision"]
     compiled = [f"{name}, compiled" for name in ("ours", *peers)]
-    ours = ["ours", "ours, again", "ours, no compiler"]
-    assert step.names(step.CPU[1], "cpu") == [*ours, *peers, *compiled]
-    assert step.names(step.CPU[0], "cpu") == [*ours, PEER, *compiled[:2]]
+    ours = ["ours", "ours, again", "ours, bf16", "ours, no compiler"]
+    both = ["ours", "ours, bf16", *(f"{name}{half}" for name in peers for half in ("", ", bf16"))]
+    small, full, *_ = contestants.CPU
+    large = contestants.CPU[3]
+    assert full.image_size == large.image_size == 224 and full.everyone and not large.everyone
+    assert step.names(full, "cpu") == [*ours, *both[2:], *compiled]
+    assert step.names(small, "cpu") == [*ours, *both[2:4], *compiled[:2]]
+    assert step.names(large, "cpu") == both
     assert step.names(step.GPU[0], "cuda") == [*ours[:2], "ours, graph", *peers, *compiled]
     assert step.names(step.GPU[2], "cuda") == [*ours[:2], "ours, graph", *peers]
-    assert step.names(step.CPU[1], "cpu", ["ours"]) == ["ours", PEER]
+    assert step.names(full, "cpu", ["ours"]) == ["ours", PEER]
 
 
 @pytest.mark.parametrize(

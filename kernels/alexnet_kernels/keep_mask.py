@@ -1,11 +1,14 @@
 """The masks of dropout: counter-based random numbers, compared with a threshold."""
 
+import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from alexnet_kernels import _check, _choose, _native
+from alexnet_kernels._native import SUFFIXES
 from alexnet_kernels._operator import define
 
 # splitmix64 (Steele, Lea and Flood, 2014), in int64 arithmetic, which wraps
@@ -54,13 +57,15 @@ def _(mask, keys, parts, count, threshold, dtype):
     gpu.keep_mask(keys.contiguous(), tuple(parts), mask, count, threshold)
 
 
-@operator.form("native", lambda mask, keys, *_: keys.device.type == "cpu")
+def _in_c(mask: Tensor, keys: Tensor, *_: Any) -> bool:
+    return keys.device.type == "cpu" and mask.dtype in (torch.bool, *SUFFIXES)
+
+
+@operator.form("native", _in_c)
 def _(mask, keys, parts, count, threshold, dtype):
-    keys = _hashed(keys, parts).contiguous()
-    bools = mask if dtype == torch.bool else torch.empty_like(mask, dtype=torch.bool)
-    _native.run("keep_mask", (keys, bools), keys.numel(), count, threshold)
-    if bools is not mask:
-        mask.copy_(bools)
+    tensors = keys.contiguous(), (ctypes.c_int64 * len(parts))(*parts), mask
+    settings = len(parts), count, threshold, mask.itemsize
+    _native.run("keep_mask", tensors, keys.numel(), *settings)
 
 
 def keep_mask(

@@ -427,15 +427,28 @@ static inline uint64_t mixed(uint64_t x) { /* splitmix64's finalizer, as in keep
     return x ^ (x >> 31);
 }
 
-/* For keys [from, to): keep (N, count) = whether the i-th number of the key, a signed integer, is
- * less than `threshold` */
-static int masks(const int64_t *keys, uint8_t *keep, long from, long to, long numbers,
-                 int64_t threshold) {
-    for (long n = from; n < to; n++)
-        for (long i = 0; i < numbers; i++)
-            keep[n * numbers + i] =
-                (int64_t)mixed((uint64_t)keys[n] +
-                               (uint64_t)(i + 1) * UINT64_C(0x9E3779B97F4A7C15)) < threshold;
+/* The type of what a mask is written as, and its number for True */
+#define KEPT(type, one)                                                                            \
+    for (long i = 0; i < numbers; i++)                                                             \
+        ((type *)keep)[n * numbers + i] =                                                          \
+            (int64_t)mixed(state + (uint64_t)(i + 1) * GOLDEN) < threshold ? one : 0
+
+/* For keys [from, to), each hashed with `many` parts first: keep (N, count) = whether the i-th
+ * number of the key, a signed integer, is less than `threshold`; as bytes, bfloat16 or float32, by
+ * the size of an entry */
+static int masks(const int64_t *keys, const int64_t *parts, void *keep, long from, long to,
+                 long many, long numbers, int64_t threshold, int size) {
+    const uint64_t GOLDEN = UINT64_C(0x9E3779B97F4A7C15);
+    for (long n = from; n < to; n++) {
+        uint64_t state = keys[n];
+        for (long i = 0; i < many; i++) state = mixed((state ^ (uint64_t)parts[i]) + GOLDEN);
+        if (size == 1)
+            KEPT(uint8_t, 1);
+        else if (size == 2)
+            KEPT(bf16, 0x3F80);
+        else
+            KEPT(float, 1);
+    }
     return 1;
 }
 
@@ -499,9 +512,9 @@ int crop_flip_color(const uint8_t *images, const int64_t *offsets, const uint8_t
                aligned, last))
 }
 
-int keep_mask(const int64_t *keys, uint8_t *keep, long begin, long end, int threads, long numbers,
-              int64_t threshold) {
-    SHARED(masks(keys, keep, from, to, numbers, threshold))
+int keep_mask(const int64_t *keys, const int64_t *parts, void *keep, long begin, long end,
+              int threads, long many, long numbers, int64_t threshold, int size) {
+    SHARED(masks(keys, parts, keep, from, to, many, numbers, threshold, size))
 }
 
 int local_response_norm_bf16(const bf16 *x, const float *bias, const bf16 *dy, bf16 *y, long begin,

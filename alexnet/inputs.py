@@ -11,7 +11,7 @@ from alexnet.data import photographs
 from alexnet.data.augment import Augment
 from alexnet.data.decode import fit
 from alexnet.errors import InputError, require
-from alexnet.presets import Recipe
+from alexnet.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from alexnet.network import AlexNet
@@ -60,9 +60,11 @@ def preprocess(net: "AlexNet", photos: Any, mean: Any = None) -> Tensor:
     return view.to(weight.dtype)
 
 
-def warn_of_range(images: Tensor, recipe: Recipe) -> None:
-    """Warn where an input is plainly not pixels in 0..255 minus a mean image."""
-    if recipe.input_scale != 1 or not images.numel():
+def warn_of_range(images: Tensor, preset: Preset) -> None:
+    """Warn where an input is plainly not pixels in 0..255 minus a mean image, as the presets' nets
+    take it; a table of your own may mean another."""
+    known = preset.name.split("/")[0] in PRESETS
+    if not known or preset.recipe.input_scale != 1 or not images.numel():
         return
     least, most = (float(bound) for bound in images.detach().aminmax())
     meant = "the net takes RGB in 0..255 minus the mean image; see AlexNet.preprocess"

@@ -295,7 +295,7 @@ class AlexNet(nn.Module):
             )
         if not self._range_is_known and inputs.is_plain(images):
             self._range_is_known = True
-            inputs.warn_of_range(images, self.preset.recipe)
+            inputs.warn_of_range(images, self.preset)
         if self.training and keys is None:
             keys = torch.randint(2**62, (images.shape[0],), device=images.device)
         # once for all columns

@@ -1,10 +1,14 @@
 """Profiles: what they hold, and what is told where one cannot serve."""
 
+import json
+import re
+
 import pytest
 
 from alexnet import profiles
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
+from alexnet.notebooks import BOOK
 from alexnet.profiles import Profile
 from tests import archives
 
@@ -189,3 +193,21 @@ def test_every_profile_lists_arms_that_there_are():
         arm for (_, name), arms in listed.items() if name == "recipe" for arm in arms
     }
     assert set(list(recipe.ARMS)[:4]) <= listed_anywhere
+
+
+def test_a_misspelled_profile_is_an_error_in_every_chapter():
+    """Each chapter hands its `profile` to something that refuses an unknown one."""
+    profiles.check("archive")
+    profiles.check("embedded")
+    with pytest.raises(InputError, match="there is no profile 'imbedded'; there are"):
+        profiles.check("imbedded")
+    refusing = re.compile(r"(profiles\.check|judge_all)\(profile\b|experiments\.show\([^)]*profile")
+    chapters = sorted(BOOK.glob("*.ipynb"))
+    assert len(chapters) > 10
+    for chapter in chapters:
+        cells = json.loads(chapter.read_text(encoding="utf-8"))["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        if tagged:  # the cover takes no parameters
+            assert 'profile = "archive"' in "".join(tagged[0]["source"]), chapter.name
+            assert any(map(refusing.search, code)), chapter.name

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from alexnet.diagnosis import evaluation_mode, findings
 from alexnet.diagnosis.findings import Case, Finding
 from alexnet.diagnosis.sizes import (
+    BATCH,
     LayerSize,
     as_it_was,
-    courses,
     forward,
     has_batch_norm,
     layer_sizes,
@@ -41,8 +41,7 @@ class Diagnosis:
         loss: Nats, of the batch.
         chance: ln(classes): the loss of a net that knows nothing.
         rate: The learning rate that updates are computed with.
-        walks: Losses in nats before each of ten steps, and after them; of three walks over
-            chunks of the batch, or of one on the same images.
+        losses: Nats, before each of eight steps on the batch, and after them.
         findings: None where nothing known to fail was seen.
     """
 
@@ -50,7 +49,7 @@ class Diagnosis:
     loss: float
     chance: float
     rate: float
-    walks: list[list[float]]
+    losses: list[float]
     findings: list[Finding] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,7 +113,7 @@ def diagnose(
         InputError: Images, labels or outputs are not what a classifier takes and gives.
     """
     _check(images, labels)
-    place = next((p for p in model.parameters()), None)
+    place = next(model.parameters(), None)
     if place is None:
         raise InputError("the model has no parameters: there is nothing to diagnose")
     images, labels = images.detach().to(place), labels.detach().to(place.device).long()
@@ -129,16 +128,13 @@ def diagnose(
     rate = rate or float(optimizer.param_groups[0]["lr"])
     sizes = measure(model, images, labels, rate, logits)
     by_gradient = isinstance(optimizer, torch.optim.SGD)
-    by_chunks = by_gradient and not has_batch_norm(model)
-    walks = [
-        walk(model, images, labels, optimizer, logits, course)
-        for course in courses(len(images), by_chunks, findings.STEPS)
-    ]
-    case = Case(model, images, labels, logits, sizes, rate, by_gradient, walks, by_chunks)
+    halves = by_gradient and not has_batch_norm(model) and len(images) >= BATCH
+    losses = walk(model, images, labels, optimizer, logits, findings.STEPS, halves)
+    case = Case(model, images, labels, logits, sizes, rate, by_gradient, losses, halves)
     if not trained and findings.ONE_CLASS not in (one.name for one in found):
         found += findings.all_of(case)
     found += evaluation_mode.findings(model, images, labels, trained)
-    return Diagnosis(sizes.rows, sizes.loss, case.chance, rate, walks, found)
+    return Diagnosis(sizes.rows, sizes.loss, case.chance, rate, losses, found)
 
 
 def _learned(model: nn.Module) -> list[nn.Parameter]:

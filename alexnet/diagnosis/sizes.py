@@ -21,7 +21,6 @@ from alexnet.network import OperationModule
 from alexnet.presets import Dropout
 
 BATCH = 64  # images to which gradients of other batches are converted
-WALKS = 3  # to be averaged over
 FLAT = 0.05  # a unit is saturated where its slope is below this share of the steepest
 # slopes of bounded nonlinearities, in shares of the steepest, as functions of their outputs
 SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -287,51 +286,34 @@ def has_batch_norm(net: nn.Module) -> bool:
     return any(hasattr(module, "running_mean") for module in net.modules())
 
 
-def courses(count: int, by_chunks: bool, steps: int) -> list[list[Tensor]]:
-    """Which of `count` images each step of a walk sees.
-
-    Args:
-        by_chunks: `WALKS` walks over shuffled chunks of 16, as different as batches are; or one
-            walk that sees the same 32 at every step.
-    """
-    if not by_chunks:
-        return [[torch.arange(min(count, 32))] * steps]
-    size = max(1, min(16, count // 2))
-    made = []
-    for number in range(WALKS):
-        generator = torch.Generator().manual_seed(number)
-        chunks: list[Tensor] = []
-        while len(chunks) < steps:
-            chunks += torch.randperm(count, generator=generator).split(size)[: count // size]
-        made.append(chunks[:steps])
-    return made
-
-
 def walk(
     net: nn.Module,
     images: Tensor,
     labels: Tensor,
     optimizer: torch.optim.Optimizer,
     logits: Callable[[Tensor], Tensor],
-    course: list[Tensor],
+    steps: int,
+    halves: bool,
 ) -> list[float]:
     """The loss before each of some steps, and after the last. The net and the optimizer are left
     as they were.
 
     Args:
-        course: The numbers of the images that each step sees.
+        halves: Steps see the halves of the batch in turn, as different as batches are; or the same
+            32 images each time.
     """
+    half = len(images) // 2
+    parts = [slice(0, half), slice(half, None)] if halves else [slice(0, 32)]
     weights = [(p, p.detach().clone()) for p in net.parameters()]
     state = _copied(optimizer.state_dict())
     losses: list[float] = []
     with as_it_was(net):
         without_dropout(net)
-        for chosen in [*course, course[-1]]:
-            chosen = chosen.to(images.device)
-            is_last = len(losses) == len(course)
+        for step in range(steps + 1):
+            part, is_last = parts[step % len(parts)], step == steps
             with torch.set_grad_enabled(not is_last):
-                z = logits(forward(net, images[chosen])).float()
-                loss = F.cross_entropy(z, labels[chosen])
+                z = logits(forward(net, images[part])).float()
+                loss = F.cross_entropy(z, labels[part])
             losses.append(float(loss.detach()))
             if is_last or not math.isfinite(losses[-1]):
                 break

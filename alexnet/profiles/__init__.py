@@ -186,6 +186,13 @@ def load(name: str, below: tuple[str, ...] = ()) -> Profile:
     return Profile(name, {key: value for key, value in own.items() if value is not None})
 
 
+def check(name: str) -> None:
+    """Raise InputError where a chapter's `profile` is neither "archive" nor the name of a profile:
+    chapters that train nothing call this, lest a misspelled name pass."""
+    if name != "archive":
+        load(name)
+
+
 def check_names(own: dict[str, Any], path: Path) -> None:
     """Raise InputError, with the nearest known one, for a setting that no profile of the project
     has: a misspelled one would be passed over. Tables are looked into, as `ablations: {sample}`."""

@@ -91,7 +91,7 @@ def test_runs_of_others_have_a_license_and_older_ones_no_names(straight, tmp_pat
     (run / "classes.json").unlink()
     assert Card.of_run(run).names == ["0", "1", "2"]
     (run / "classes.json").write_text('["a"]')
-    with pytest.raises(InputError, match=r"classes.json is damaged \(not 3 entries\)"):
+    with pytest.raises(InputError, match=r"classes.json is damaged \(not 3 texts\)"):
         Classifier.open(run)
 
 

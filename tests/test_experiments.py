@@ -236,7 +236,6 @@ class Archived(profiles.Profile):
         ("embedded", "page", 10),
         ("embedded", "live", 5),
         ("cifar10", "figure1", 10),
-        ("cifar10", "cifar_lrn", 10),
         ("tiny-imagenet-quarter", "figure3", 200),
         ("tiny-imagenet-quarter", "figure4", 200),
         ("tiny-imagenet-quarter", "table1", 200),

@@ -76,7 +76,7 @@ def test_run_does_the_experiments_first_and_only_those_the_profile_serves(
     module.add_arguments(parser)
 
     assert module.run(parser.parse_args(["--profile", "cifar10", "--seeds", "2"])) == 0
-    both = ["figure1", "cifar_lrn"]
+    both = ["figure1", "cifar_lrn", "bf16"]
     assert asked == [(name, "cifar10", [0, 1], False) for name in both] and ahead == [
         (both, "cifar10", [0, 1])
     ]

@@ -25,9 +25,8 @@ def check(mode: str, device: str) -> None:
     except kernels.ModeError as error:
         raise InputError(str(error)) from None
     if mode == "compiled" and device == "cpu":
-        cxx = os.environ.get("CXX") or (
-            "clang++" if sys.platform == "darwin" else "g++"
-        )  # as torch
+        usual = "clang++" if sys.platform == "darwin" else "g++"
+        cxx = os.environ.get("CXX", usual)  # as torch, for which an empty one is none
         problem = _compiler_problem(cxx)
         require(not problem, f"mode compiled {problem}, or use the mode plain")
 
@@ -39,7 +38,7 @@ def _compiler_problem(cxx: str) -> str:
         command = [*shlex.split(cxx), *options]
         done = subprocess.run(command, input=CODE, capture_output=True, text=True, errors="replace")
     except (OSError, ValueError):
-        return f"needs a C++ compiler, and there is no {cxx}; install g++"
+        return f"needs a C++ compiler, and there is no {cxx or 'name of one in CXX'}; install g++"
     if not done.returncode:
         return ""
     if "Python.h" in done.stderr:

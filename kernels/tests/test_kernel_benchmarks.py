@@ -356,10 +356,10 @@ def test_a_full_disk_is_an_error_and_leaves_the_file_as_it_was(tmp_path, monkeyp
     record.append(path, [row(median_ms=1.0)])
     before = path.read_text()
 
-    def full(self, text):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(record.Path, "write_text", full)
+    monkeypatch.setattr("alexnet_kernels.files.os.fsync", full)
     with pytest.raises(InputError, match="No space left on device"):
         record.append(path, [row(median_ms=2.0)])
     assert path.read_text() == before and len(list(tmp_path.iterdir())) == 1

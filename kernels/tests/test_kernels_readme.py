@@ -7,7 +7,14 @@ from torch import nn
 
 import alexnet_kernels as kernels
 
-OTHERS = ("convert_alpha", "form_of", "mode", "using")  # public, and no operators
+OTHERS = (
+    "ModeError",
+    "check_mode",
+    "convert_alpha",
+    "form_of",
+    "mode",
+    "using",
+)  # public, and no operators
 TEXT = (ROOT / "README.md").read_text()
 
 

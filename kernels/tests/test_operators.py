@@ -157,7 +157,7 @@ def test_exports(name):
 
     x = rand(*shape, dtype=torch.float32)
     exported = torch.export.export(Net(), (x,)).module()
-    assert torch.equal(exported(x), function(x))
+    torch.testing.assert_close(exported(x), function(x))  # by torch's own operators
 
 
 @EACH

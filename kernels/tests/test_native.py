@@ -23,7 +23,8 @@ def test_prototypes_are_read_from_the_source():
     prototypes = _native.prototypes("".join(path.read_text() for path in _native.SOURCES))
     pointer, long = ctypes.c_void_p, ctypes.c_long
     shared = [long, long, ctypes.c_int]
-    assert prototypes["keep_mask"] == [pointer, pointer, *shared, long, ctypes.c_int64]
+    settings = [long, long, ctypes.c_int64, ctypes.c_int]
+    assert prototypes["keep_mask"] == [pointer, pointer, pointer, *shared, *settings]
     assert prototypes["same_map_norm"][-3:] == [ctypes.c_float] * 3
     assert all(types[types.index(long) :][:3] == shared for types in prototypes.values())
 

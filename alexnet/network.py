@@ -376,10 +376,13 @@ def check_merged(
     `preset` whose layers are `table`."""
     is_mapping = isinstance(state_dict, Mapping)
     require(is_mapping, f"weights are tensors by name; this is a {type(state_dict).__name__}")
+    layers = [row.layer.name for row in table]
+    for name in but:
+        require(name in layers, f"there is no layer {name!r}; there are {', '.join(layers)}")
     kept = [tensor for row in table for tensor in row.tensors if tensor.layer not in but]
     expected, label = {tensor.merged: tensor.merged_shape for tensor in kept}, repr(preset.name)
     for name in state_dict:
-        known = name in expected or name.partition(".")[0] in but
+        known = name in expected or str(name).partition(".")[0] in but
         require(known, f"the weights hold {name}, which preset {label} does not have")
     for name, shape in expected.items():
         require(name in state_dict, f"the weights lack {name}; preset {label} needs it")

@@ -1,8 +1,7 @@
-"""Kernels that nbval starts run in the same environment as those of the book."""
+"""nbval's kernels get the environment of all kernels that run the notebooks."""
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,7 +9,8 @@ from alexnet.kernel_environment import kernel_environment
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
-    """A notebook's first cell starts its kernel."""
-    with kernel_environment(Path(__file__).resolve().parents[1]):
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if item.path.suffix != ".ipynb":
+        return (yield)
+    with kernel_environment(Path(__file__).parents[1]):  # a notebook's first cell starts its kernel
         return (yield)

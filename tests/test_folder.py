@@ -318,12 +318,17 @@ def test_load_run_names_what_is_wrong(straight, tmp_path):
         load_run(tmp_path / "run")
 
 
+ALMOST = '{"config": {}, "steps": 1, "ended": "?", "epochs": 1, "seconds": 1, "diverged_at": "7"}'
+
+
 @pytest.mark.parametrize(
     ("name", "content", "read"),
     [
         ("summary.json", "{}", "usable"),
         ("summary.json", "[]", "usable"),
         ("summary.json", '{"steps": 3}', "usable"),
+        ("summary.json", '{"config": {}, "diverged_at": null}', "usable"),
+        ("summary.json", ALMOST, "usable"),
         ("config.json", "[]", "load"),
         ("config.json", "7", "load"),
         ("config.json", '{"preset": "paper"}', "load"),
@@ -343,13 +348,24 @@ def test_what_is_json_and_no_part_of_a_run_is_damaged(
         save_file({"conv1.weight": torch.zeros(3)}, run / name)
     else:
         (run / name).write_text(content)
+    remedy = "remove it, .*--resume" if name == "summary.json" else "train again"
     calls = {
         "usable": lambda: check_usable(run),
         "load": lambda: load_run(run),
         "pack": lambda: check_like_trained(splits["train"], run, config, augment),
     }
-    with pytest.raises(InputError, match=rf"{name} is damaged \(.*train again"):
+    with pytest.raises(InputError, match=rf"{name} is damaged \(.*; {remedy}"):
         calls[read]()
+
+
+def test_a_damaged_summary_is_made_anew_as_its_message_says(splits, straight, tmp_path):
+    shutil.copytree(straight, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    with pytest.raises(InputError, match=r"summary.json is damaged"):
+        train(configure(splits), splits, tmp_path / "run", resume=True, progress=False)
+    (tmp_path / "run" / "summary.json").unlink()
+    train(configure(splits), splits, tmp_path / "run", resume=True, progress=False)
+    assert weights(tmp_path / "run") == weights(straight)
 
 
 def test_a_run_may_be_named_by_a_string(straight):

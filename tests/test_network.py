@@ -237,6 +237,7 @@ def test_merged_weights_come_back():
         (lambda d: d.update({"fc8.bias": d["fc8.bias"].long()}), r"fc8.bias is of torch.int64"),
         (lambda d: d.update({"fc8.bias": d["fc8.bias"].to("meta")}), "is on the meta device"),
         (lambda d: d.update({"fc8.bias": d["fc8.bias"].to_sparse()}), "is torch.sparse_coo"),
+        (lambda d: d.update({7: torch.zeros(1)}), "hold 7"),
     ],
 )
 def test_load_merged_refuses_and_names(change, named):
@@ -252,6 +253,12 @@ def test_load_merged_refuses_and_names(change, named):
 def test_load_merged_takes_tensors_by_name():
     with pytest.raises(InputError, match="weights are tensors by name; this is a list"):
         AlexNet("paper", 10, 1 / 8, 64).load_merged([])
+
+
+def test_load_merged_knows_the_layers_that_are_to_stay():
+    net = AlexNet("paper", 10, 1 / 8, 64)
+    with pytest.raises(InputError, match=r"there is no layer 'fc9'; there are conv1, .*fc8"):
+        net.load_merged(net.export_merged(), but=["fc9"])
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 66, 66), (1, 1, 64, 64), (3, 64, 64)])

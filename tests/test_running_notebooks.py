@@ -3,6 +3,7 @@ and really run."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -309,6 +310,21 @@ def test_figures_are_in_the_notebook_whatever_the_user_has_set(
     (outcome,) = reproduce("embedded", book=place / "book", only="two")
     assert [path.name for path in outcome.figures] == ["fig-one.png"]
     assert printed(outcome.notebook) == "1.5 False\n"
+
+
+def test_nbval_has_the_environment_of_all_kernels(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(ROOT / "book" / "conftest.py", book)
+    write(book, "05-two", "profile: str = 'embedded'", new_code_cell(DRAWS))
+    (outcome,) = reproduce("embedded", book=book, only="two")
+    shutil.copy(outcome.notebook, book / "stored.ipynb")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "kernels")]))
+    options = ["-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env"]
+    command = [sys.executable, "-m", "pytest", *options, "stored.ipynb"]
+    done = subprocess.run(command, cwd=book, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_figure_that_is_not_there_is_a_failure(book: Path) -> None:

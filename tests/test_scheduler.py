@@ -13,8 +13,9 @@ import pytest
 
 from alexnet import experiments, training
 from alexnet.data.pack import open_splits
+from alexnet.errors import InputError
 from alexnet.experiments import figure1, jobs, scheduler
-from alexnet.experiments.jobs import Job, Training
+from alexnet.experiments.jobs import Job, Run, Training
 from alexnet.training import checkpoint, log
 from tests.experiments import TINY, own
 
@@ -163,3 +164,10 @@ def test_a_config_takes_what_the_profile_says_unless_told_otherwise(packs72):
     job = Training(config, profile.splits())
     assert job.folder(profile) == profile.runs / "models" / config.identity
     assert job.key == config.identity and isinstance(job.data, Path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "7", '{"config": {"preset": 1}}', "{}"])
+def test_a_damaged_summary_of_a_job_is_named_with_its_remedy(tmp_path, content):
+    (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(InputError, match=r"summary.json is damaged; remove .*makes it anew"):
+        _ = Run(tmp_path).config

@@ -19,6 +19,7 @@ from alexnet import evaluation, presets
 from alexnet.data.augment import Augment
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.pack import Pack
+from alexnet.errors import InputError
 from alexnet.keys import key
 from alexnet.network import AlexNet
 from alexnet.processes import cores
@@ -42,11 +43,19 @@ class Run:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """How the job ended."""
-        return json.loads((self.folder / "summary.json").read_text())
+        return self._read(lambda summary: {**summary})
 
     @cached_property
     def config(self) -> Config:
-        return Config(**self.summary["config"])
+        return self._read(lambda summary: Config(**summary["config"]))
+
+    def _read(self, part: Callable[[Any], Any]) -> Any:
+        file = self.folder / "summary.json"
+        try:
+            return part(json.loads(file.read_text()))
+        except (ValueError, TypeError, KeyError):
+            remedy = f"remove {self.folder}, and the same command makes it anew"
+            raise InputError(f"{file} is damaged; {remedy}") from None
 
     @cached_property
     def losses(self) -> list[float]:

@@ -144,14 +144,17 @@ def read_summary(out: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is damaged.
     """
-    return _read(out / SUMMARY, _summary)
+    remedy = "remove it, and give the command of the run again with --resume"
+    return _read(out / SUMMARY, _summary, remedy)
 
 
 def _summary(file: Path) -> dict[str, Any]:
     summary = json.loads(file.read_text())
-    for name in ("config", "diverged_at"):
-        if not isinstance(summary, dict) or name not in summary:
-            raise ValueError(f"it lacks {name!r}")
+    kinds: dict[str, Any] = {"config": dict, "steps": int, "ended": str}
+    kinds |= {"epochs": int | float, "seconds": int | float, "diverged_at": int | None}
+    for name, kind in kinds.items():
+        if not isinstance(summary, dict) or not isinstance(summary.get(name, ...), kind):
+            raise ValueError(f"it does not say {name!r}")
     return summary
 
 
@@ -182,11 +185,13 @@ def read_list(file: Path, count: int) -> list[str] | None:
     return _read(file, read) if file.exists() else None
 
 
-def _read(file: Path, read: Callable[[Path], Any]) -> Any:
+def _read(
+    file: Path, read: Callable[[Path], Any], remedy: str = "train again, in another folder"
+) -> Any:
     try:
         return read(file)
     except (ValueError, TypeError, EOFError, SafetensorError) as error:
-        raise InputError(f"{file} is damaged ({error}); train again, in another folder") from None
+        raise InputError(f"{file} is damaged ({error}); {remedy}") from None
 
 
 def _check_finished(folder: Path) -> None:

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from alexnet import training
+from alexnet import results, training
 from alexnet.errors import InputError
 from alexnet.experiments import figure3, jobs
 from tests.experiments import drawn, own, run
@@ -188,3 +188,11 @@ def test_caffenets_columns_are_specialized():
     assert result["difference"] == pytest.approx(0.685, abs=5e-4)
     assert result["color"] == pytest.approx([0.030, 0.908], abs=5e-4)
     assert result["luck"] <= 2e-4 and result["specialized_column"] == 1
+
+
+def test_the_cover_says_what_the_kernels_of_others_are_like():
+    """Its sentence has the numbers of the archive's outside evidence."""
+    (record,) = results.load("figure3", results.ARCHIVE / "published")
+    gray, colored = (f"{share:.0%}".replace("%", " %") for share in record["metrics"]["color"])
+    cover = (results.ROOT / "book" / "intro.ipynb").read_text(encoding="utf-8")
+    assert f"the share of color is {gray} in one group and {colored} in the other" in cover

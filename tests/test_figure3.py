@@ -192,7 +192,7 @@ def test_caffenets_columns_are_specialized():
 
 def test_the_cover_says_what_the_kernels_of_others_are_like():
     """Its sentence has the numbers of the archive's outside evidence."""
-    (record,) = results.load("figure3", results.ARCHIVE / "published")
+    (record,) = results.load("figure3", results.ROOT / "results" / "published")
     gray, colored = (f"{share:.0%}".replace("%", " %") for share in record["metrics"]["color"])
     cover = (results.ROOT / "book" / "intro.ipynb").read_text(encoding="utf-8")
     assert f"the share of color is {gray} in one group and {colored} in the other" in cover

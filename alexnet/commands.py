@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import sys
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,7 +102,7 @@ def _precision(run: Path, *net: Any) -> str:
     if (run / CONFIG).exists():
         return read_config(run).precision
     choice = auto_precision.choose(*net)
-    print(f"precision auto: {choice.precision}: {choice.why}", file=sys.stderr)
+    say(f"precision auto: {choice.precision}: {choice.why}")
     return choice.precision
 
 

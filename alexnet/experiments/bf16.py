@@ -7,11 +7,10 @@ Runs are chaotic: two that differ in the last digit are as far apart after an ep
 So the means over seeds are compared, and not the runs of a seed.
 """
 
-import math
-
 from alexnet.claims.statistics import welch
 from alexnet.data.pack import held_out
-from alexnet.experiments.jobs import Run, first_below, training_job
+from alexnet.experiments import recipe
+from alexnet.experiments.jobs import Run, training_job
 from alexnet.experiments.protocol import (
     Entry,
     Metrics,
@@ -30,14 +29,13 @@ from alexnet.training import log
 NAME = "bf16"
 VERSION = 1
 ARMS = {"fp32": "float32", "bf16": "bfloat16"}  # by the precision
-WINDOW, DROP = 50, 0.2  # as in the recipe: when a loss has left its plateau
 KINDS = ("error", "ten_views", "left_at_step", "seconds", "loss")
 
 
 def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
     given, packs = profile[NAME], profile.splits()
     fields = {name: given[name] for name in ("preset", "epochs", "image_size", "rate")}
-    own = {"window": WINDOW, "drop": DROP}
+    own = {"window": recipe.WINDOW, "drop": recipe.DROP}
     return [
         Entry(arm, seed, packs, (job,), own)
         for seed in seeds
@@ -58,8 +56,8 @@ def measure(entry: Entry, runs: list[Run]) -> Metrics:
         "preset": run.config.preset,
         "error": round(errors["1"].top1, 5),
         "ten_views": round(errors["10"].top1, 5),
-        "left_at_step": first_below(losses, WINDOW, math.log(classes) - DROP),
-        "loss": [round(mean, 4) for mean in log.means(losses, WINDOW)],
+        "left_at_step": recipe.left_at(losses, classes),
+        "loss": [round(mean, 4) for mean in log.means(losses, recipe.WINDOW)],
         "seconds": run.summary["seconds"],
     }
 
@@ -98,7 +96,8 @@ def plot(result: Result) -> Figure:
     metrics = result["metrics"]
     figure, axes = subplots(5.5, 3)
     for color, (arm, kinds) in enumerate(metrics["arms"].items()):
-        curves(axes, kinds["loss"], WINDOW, ARMS[arm], {"lw": 0.7}, color=f"C{color}", lw=1.4)
+        look = {"color": f"C{color}", "lw": 1.4}
+        curves(axes, kinds["loss"], recipe.WINDOW, ARMS[arm], {"lw": 0.7}, **look)
     chance_line(axes, metrics["classes"])
     axes.set(xlabel="step", ylabel="training loss, nats")
     axes.legend(frameon=False)

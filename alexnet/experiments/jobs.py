@@ -6,7 +6,6 @@ experiments share it: nothing is trained twice.
 
 import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -19,7 +18,7 @@ from alexnet import evaluation, presets
 from alexnet.data.augment import Augment
 from alexnet.data.loader import steps_per_epoch
 from alexnet.data.pack import Pack
-from alexnet.errors import InputError
+from alexnet.errors import InputError, say
 from alexnet.keys import key
 from alexnet.network import AlexNet
 from alexnet.processes import cores
@@ -204,10 +203,7 @@ def _precision(profile: Profile, preset: str, classes: int, given: dict[str, Any
     return choice.precision
 
 
-@cache
-def _say(line: str) -> None:
-    """Print a line once."""
-    print(line, file=sys.stderr, flush=True)
+_say = cache(say)  # once each
 
 
 def base(profile: Profile, seed: int = 0, variant: str = "") -> Config:

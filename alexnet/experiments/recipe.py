@@ -31,6 +31,7 @@ from alexnet.experiments.protocol import (
 )
 from alexnet.experiments.showing import Figure, chance_line, curves, name_chance, span, subplots
 from alexnet.training import log
+from alexnet.training.config import LOSSES
 
 NAME = "recipe"
 VERSION = 1
@@ -73,7 +74,7 @@ ARMS = {  # a profile runs those that it lists
         "one-fall/rate-outside", "one fall of the rate, outside the velocity", "torch", 2
     ),
 }
-WINDOW = 50  # steps that a loss is averaged over
+WINDOW = LOSSES  # steps that a loss is averaged over, as where a run is ended
 DROP = 0.2  # nats below ln(classes): the net has left
 AFTER = 20  # steps after a fall of the rate, in which the two ways to write momentum differ
 OWN = {"window": WINDOW, "drop": DROP, "after": AFTER}

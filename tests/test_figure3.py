@@ -12,7 +12,7 @@ import pytest
 from alexnet import results, training
 from alexnet.errors import InputError
 from alexnet.experiments import figure3, jobs
-from tests.experiments import drawn, own, run
+from tests.experiments import TINY, drawn, own, run
 
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("one_thread", "shared_runs", "serial")
@@ -147,6 +147,19 @@ def test_figure3_stores_the_kernels_of_every_seeds_base_net(packs72):
     drawn(lambda result: figure3.plot(result, seed=3), {"metrics": metrics, "seeds": [0, 3]})
     metrics["seeds"]["0"]["kernels"]["scales"][2] = 0.0  # a kernel that died
     drawn(figure3.plot, {"metrics": metrics, "seeds": [0]})
+
+
+def test_figure3_trains_the_net_that_its_settings_name(packs72):
+    settings = {"shuffles": 10, "preset": "paper/sigma-0.03/wide-conv1", "epochs": 0.5}
+    profile = own(packs72, **TINY, figure3=settings, epochs=1)
+    (entry,) = figure3.entries(profile, [3])
+    (job,) = entry.jobs
+    config = job.config
+    assert (config.preset, config.epochs, config.seed) == (settings["preset"], 0.5, 3)
+    assert config.width == TINY["width"] and config.image_size == TINY["image_size"]
+    metrics = run(figure3, profile, [3])
+    assert metrics["net"] == settings["preset"]
+    assert metrics["kernels_a_column"] == 12  # 4 * 48 / 16
 
 
 def test_a_sheet_holds_every_kernel_on_its_own_scale():

@@ -101,6 +101,15 @@ def test_scaling_keeps_sigma_times_root_fan_in():
     assert initial_sigmas(get("paper/unscaled-sigma"), small) == [0.01] * 8
 
 
+def test_a_wide_conv1_has_the_full_nets_kernels_at_a_quarter_of_the_width():
+    full, small = shapes(get("paper")), shapes(get("paper/wide-conv1"), width=1 / 4, image_size=112)
+    assert small[0].maps == full[0].maps == 48
+    assert [row.maps for row in small[1:5]] == [row.maps // 4 for row in full[1:5]]
+    sigmas = initial_sigmas(get("paper/wide-conv1"), small)
+    for row, big, sigma in zip(small, full, sigmas, strict=True):
+        assert sigma * row.fan_in**0.5 == pytest.approx(0.01 * big.fan_in**0.5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

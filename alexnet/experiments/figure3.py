@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from alexnet.errors import require
-from alexnet.experiments.jobs import Run, base_job
+from alexnet.experiments.jobs import Packs, Run, Training, base_job, training_job
 from alexnet.experiments.page import around_gray, eight_bits, unpack
 from alexnet.experiments.protocol import (
     Entry,
@@ -30,7 +30,7 @@ from alexnet.experiments.showing import COLUMN, Figure, pyplot, side_by_side
 
 NAME = "figure3"
 VERSION = 1
-NET = "full"  # the arm: the net that the profile's experiments share
+NET = "full"  # the arm: the net that the profile's experiments share, or its own
 LEAST = 0.25  # of the difference between two columns' mean share of color
 LUCK = 0.01  # of shuffles that may have as large a difference
 SIZES = ("net", "train_images", "columns", "kernels_a_column", "shuffles")
@@ -40,7 +40,15 @@ MEASURED = ("color", "orientation", "difference", "color_gap", "luck", "speciali
 def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
     own = {"shuffles": profile[NAME]["shuffles"], "least": LEAST, "luck": LUCK}
     packs = profile.splits()
-    return [Entry(NET, seed, packs, (base_job(profile, seed),), own) for seed in seeds]
+    return [Entry(NET, seed, packs, (_job(profile, packs, seed),), own) for seed in seeds]
+
+
+def _job(profile: Profile, packs: Packs, seed: int) -> Training:
+    """Of the net that the profile's experiments share, or of the one that its settings of this
+    experiment name, for so many epochs."""
+    if "preset" in (given := profile[NAME]):
+        return training_job(profile, given["preset"], packs, epochs=given["epochs"], seed=seed)
+    return base_job(profile, seed)
 
 
 def measure(entry: Entry, runs: list[Run]) -> Metrics:

@@ -119,6 +119,13 @@ def _conv6(preset: Preset) -> Preset:
     return replace(preset, layers=(*preset.layers[:above], conv6, *preset.layers[above:]))
 
 
+def _wide_conv1(preset: Preset) -> Preset:
+    """conv1 four times as wide; conv2, which reads more, keeps the product of sigma and
+    sqrt(fan-in)."""
+    wider, sigma = {"maps": 4 * preset.layer("conv1").maps}, preset.layer("conv2").sigma / 2
+    return _rows_named({"conv1": wider, "conv2": {"sigma": sigma}})(preset)
+
+
 def _gain(gain: float) -> Change:
     """What later initializations share: a sigma that follows from the fan-in, biases of 0."""
     return lambda preset: replace(ZERO_BIASES(preset), gain=gain)
@@ -150,6 +157,8 @@ VARIANTS: dict[str, Change] = {
         _instead(ops.Pool, ops.Pool(2, 2, ceil=True)),
         _rows_named({"conv2": {"pad": 1}, "conv5": {"pad": 0}}),
     ),
+    # as many kernels at a quarter of the width as the full net has (Figure 3)
+    "wide-conv1": _wide_conv1,
     **{f"no-conv{i}": _without(f"conv{i}") for i in (2, 3, 4, 5)},  # section 7
     "deeper": _deeper,
     "conv6": _conv6,  # on the last pooling layer (section 6.1)

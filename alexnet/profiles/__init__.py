@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 OPTIONAL = {
     "devices": ("preset", "width", "image_size", "classes"),
     "cifar_lrn": ("width", "published"),
+    "figure3": ("preset", "epochs"),
     "recipe": ("arms", "steps", "stop"),
     "table1": ("train_images", "test_images"),
     "table2": ("pretraining", "finetuning"),

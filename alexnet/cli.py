@@ -328,6 +328,7 @@ def _claims(p: Parser) -> None:
         metavar="V",
     )
     p.option("--json", "everything that is known of each claim, for programs", action="store_true")
+    p.option("--schema", "what the fields of --json are: its JSON Schema", action="store_true")
 
 
 # What a command does, whose docstring is its help, and what adds its options.

@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     notebooks.check_parameters(set(parameters), known)
     if type(count := parameters.get("seeds", 1)) is not int or count < 1:
         raise InputError(f"seeds {count}: give a whole number, at least 1")
-    require(results.IN_CLONE or not arguments.archive, "--archive writes to a clone: leave it out, or run this in one")
+    remedy = "leave it out, or run the program of a clone"
+    require(results.IN_CLONE or not arguments.archive, f"--archive writes into a clone: {remedy}")
     if is_experiment:
         profile[only]  # says so where the profile cannot serve it
     served = [

@@ -1,8 +1,8 @@
 """The version of a release, which stands in several files.
 
-    python scripts/release.py                   # whether they agree
-    python scripts/release.py --tag v0.2.0      # and with a tag
-    python scripts/release.py --set 0.2.0       # write it into all of them
+python scripts/release.py                   # whether they agree
+python scripts/release.py --tag v0.2.0      # and with a tag
+python scripts/release.py --set 0.2.0       # write it into all of them
 """
 
 import argparse

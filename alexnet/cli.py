@@ -290,7 +290,7 @@ def _import(p: Parser) -> None:
         "bvlcalexnet files and bvlc_alexnet.npy say what they are; tensors in the merged layout "
         "(.safetensors, .pth) need --preset and --mean, unless `alexnet export` wrote them."
     )
-    p.option("file", ".caffemodel, .onnx, .npy, .safetensors, .pth; or a name, as predict's", type=Path)
+    p.option("file", ".caffemodel, .onnx, .npy, .safetensors, .pth; or a known name", type=Path)
     p.option("run", "the run's folder, which must not be there yet", type=Path)
     p.option("--preset", "the net, as caffe or paper (default: what the file says)")
     p.option(

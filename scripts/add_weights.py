@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from alexnet import pretrained
 from alexnet.errors import InputError, require
@@ -31,7 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", help="by which the weights are asked for, as tiny-imagenet")
     parser.add_argument("--data", type=Path, required=True, help="a pack of splits like the run's")
     parser.add_argument("--license", required=True, help="the terms of the weights")
-    about = {"type": pair, "action": "append", "default": [], "metavar": "KEY=VALUE"}
+    about: dict[str, Any] = {
+        "type": pair,
+        "action": "append",
+        "default": [],
+        "metavar": "KEY=VALUE",
+    }
     parser.add_argument("--about", help="more for the metadata, as trained_on=...", **about)
     parser.add_argument("--replace", action="store_true", help="the weights of that name, if any")
     options = parser.parse_args(arguments)

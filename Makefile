@@ -70,7 +70,7 @@ refresh: $(READY)  ## run the notebooks anew and store their outputs in place (A
 	$(BIN)/python scripts/refresh_notebooks.py $(ARGS)
 
 clean:  ## remove the built book and caches; .venv and your runs/ stay
-	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf _build build dist kernels/build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find alexnet benchmarks kernels scripts tests book -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One recipe makes the environment. An install that was interrupted leaves $(HALF), and starts from nothing next time.

@@ -290,7 +290,7 @@ def _import(p: Parser) -> None:
         "bvlcalexnet files and bvlc_alexnet.npy say what they are; tensors in the merged layout "
         "(.safetensors, .pth) need --preset and --mean, unless `alexnet export` wrote them."
     )
-    p.option("file", "the weights: .caffemodel, .onnx, .npy, .safetensors, .pth", type=Path)
+    p.option("file", ".caffemodel, .onnx, .npy, .safetensors, .pth; or a known name", type=Path)
     p.option("run", "the run's folder, which must not be there yet", type=Path)
     p.option("--preset", "the net, as caffe or paper (default: what the file says)")
     p.option(
@@ -328,6 +328,7 @@ def _claims(p: Parser) -> None:
         metavar="V",
     )
     p.option("--json", "everything that is known of each claim, for programs", action="store_true")
+    p.option("--schema", "what the fields of --json are: its JSON Schema", action="store_true")
 
 
 # What a command does, whose docstring is its help, and what adds its options.

@@ -296,6 +296,9 @@ def claims(args: argparse.Namespace) -> None:
     from alexnet import results
     from alexnet.claims import judge_all, reports
 
+    if args.schema:
+        print(reports.schema(), end="")
+        return
     if not args.runs and not results.ARCHIVE.is_dir():
         lacks = f"there is no archive of results in {results.ARCHIVE}, so only arithmetic is judged"
         say(f"alexnet: {lacks}; run from a clone of the repository, or judge your own with --runs")

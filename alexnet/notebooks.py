@@ -38,7 +38,8 @@ from alexnet_kernels import files, machine
 BOOK = HERE / "book"
 # What a notebook's outputs follow from, beside itself: files under the repository's root.
 PACKAGE = tuple(
-    "alexnet/**/*.py alexnet/**/*.yml benchmarks/*.py kernels/**/*.py kernels/**/*.c".split()
+    "alexnet/**/*.py alexnet/**/*.yml alexnet/**/*.json benchmarks/*.py "
+    "kernels/**/*.py kernels/**/*.c".split()
 )
 ARCHIVE = ("results/**/*", "**/results/*.csv")
 # or each start of a kernel warns that it listens on this machine's own network

@@ -1,5 +1,6 @@
 """Weights that come along: nets trained here, in bfloat16, with recipe, errors and license in each
-file's metadata."""
+file's metadata. They lie in results/weights/, of which an installed package has a copy;
+scripts/add_weights.py puts them there."""
 
 import json
 from pathlib import Path
@@ -17,6 +18,8 @@ from alexnet.files import write_whole
 from alexnet.training.folder import check_like_trained, check_usable, load_run
 
 FOLDER = results.ARCHIVE / "weights"
+LARGEST = 8_000_000  # bytes of a file: a clone and a wheel carry it
+REST = 20_000  # bytes at most, of the file's head, the recipe and the errors
 # of the run's settings, what is a recipe; the rest stands in the card
 RECIPE = ("preset", "epochs", "batch_size", "seed", "precision", "data", "version")
 
@@ -32,7 +35,7 @@ def path_of(name: str) -> Path:
     Raises:
         InputError: There are none of this name.
     """
-    known = ", ".join(names()) or "none; they lie in results/weights/ of the repository"
+    known = ", ".join(names()) or f"none in {FOLDER}"
     require(
         name in names(),
         f"{name} is no run and no file here, nor the name of weights that come along ({known})",
@@ -72,14 +75,17 @@ def save_pretrained(
     name = held_out(splits, "weights that come along")
     net, augment, config = load_run(run)
     check_like_trained(splits[name], run, config, augment)
-    weights = {key: value.to(torch.bfloat16) for key, value in net.export_merged().items()}
+    card, tensors = Card.of_run(run), net.export_merged()
+    size = 2 * sum(map(torch.numel, tensors.values())) + len(json.dumps(card.metadata())) + REST
+    too_large = f"the weights of {run} take {size / 1e6:.1f} MB, and at most {LARGEST / 1e6:g} come"
+    require(size < LARGEST, f"{too_large} along: take a narrower net's")
+    weights = {key: value.to(torch.bfloat16) for key, value in tensors.items()}
     net.load_merged(weights)
     errors = {"split": name, "images": len(splits[name])}
     for views in (1, 10):
         measured = evaluation.evaluate(net, splits[name], augment, views, progress=True)
         errors[f"views_{views}"] = measured.rounded()
     recipe = {field: getattr(config, field) for field in RECIPE} | {"rate": config.recipe.rate}
-    card = Card.of_run(run)
     metadata = card.metadata() | {"license": license, "input": INPUT} | about
     metadata |= {"recipe": json.dumps(recipe), "errors": json.dumps(errors)}
     write_whole(file, lambda part: save_file(weights, part, metadata=metadata))

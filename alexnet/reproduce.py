@@ -9,9 +9,9 @@ import ast
 import sys
 from typing import Any
 
-from alexnet import claims, experiments, notebooks, profiles
+from alexnet import claims, experiments, notebooks, profiles, results
 from alexnet.claims import reports
-from alexnet.errors import InputError
+from alexnet.errors import InputError, require
 from alexnet.profiles import Profile
 
 DEFAULT_PROFILE = "embedded"
@@ -51,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     notebooks.check_parameters(set(parameters), known)
     if type(count := parameters.get("seeds", 1)) is not int or count < 1:
         raise InputError(f"seeds {count}: give a whole number, at least 1")
+    remedy = "leave it out, or run the program of a clone"
+    require(results.IN_CLONE or not arguments.archive, f"--archive writes into a clone: {remedy}")
     if is_experiment:
         profile[only]  # says so where the profile cannot serve it
     served = [

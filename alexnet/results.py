@@ -3,7 +3,8 @@
 `results/<profile>/<experiment>/<arm>-<seed>.json` is the archive, committed. The user's own lie in
 the same form under `runs/<profile>/results/`. A file is an entry: {"experiment", "profile", "arm",
 "seed", "key", "settings", "runs", "metrics", "data", "provenance"}. `key` is that of the settings,
-the training runs and the data that the metrics follow from; metrics carry sample sizes.
+the training runs and the data that the metrics follow from; metrics carry sample sizes. An
+installed package carries the archive as `alexnet/archive/`.
 """
 
 import json
@@ -19,9 +20,10 @@ from alexnet.files import write_whole
 from alexnet_kernels import machine
 
 HERE = Path(__file__).resolve().parent.parent
+IN_CLONE = (HERE / "book").is_dir()
 # the repository; where it is absent, the working folder
-ROOT = HERE if (HERE / "book").is_dir() else Path.cwd()
-ARCHIVE = ROOT / "results"
+ROOT = HERE if IN_CLONE else Path.cwd()
+ARCHIVE = ROOT / "results" if IN_CLONE else Path(__file__).with_name("archive")
 # whose versions are kept with a result
 PACKAGES = "torch torchvision triton numpy pillow scikit-learn scikit-image".split()
 PACKAGES += ["opencv-python-headless"]

@@ -1,15 +1,17 @@
 """Claims and their verdicts as readers see them."""
 
 import json
+import math
 import re
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator, ValidationError
 
 from alexnet import claims
 from alexnet.claims import reports
-from alexnet.claims.entries import ARITHMETIC, EXPERIMENTS, VERDICTS
-from alexnet.claims.judging import CHANGED
+from alexnet.claims.entries import ARITHMETIC, EXPERIMENTS, FORMS, VERDICTS
+from alexnet.claims.judging import CHANGED, DEMONSTRATION, EXPLORATORY, NO_ARCHIVE, PLANNED
 from alexnet.claims.scoreboard import LOOKS
 from alexnet.cli import main
 from tests.evidence import errors, evidence, judged, plan
@@ -93,24 +95,93 @@ def test_a_row_has_effect_interval_seeds_p_and_what_could_have_shown():
     assert "< 0.001" in text and f"{one.smallest:.1f} points" in text and "supported" in text
 
 
+def valid(document):
+    """Holds a document of `as_json` to its schema."""
+    Draft202012Validator(json.loads(reports.schema())).validate(document)
+
+
+def test_the_schema_is_sound_and_describes_every_field(capsys):
+    assert main(["claims", "--schema"]) == 0
+    assert capsys.readouterr().out == reports.schema()
+    schema = json.loads(reports.schema())
+    Draft202012Validator.check_schema(schema)
+    claim = schema["$defs"]["claim"]
+    assert set(claim["required"]) == set(claim["properties"]) == set(_document()["claims"][0])
+    assert set(schema["required"]) == set(schema["properties"]) == set(_document())
+    for properties in (schema["properties"], claim["properties"]):
+        assert all(field["description"] for field in properties.values())
+    verdicts = [*(name for names in VERDICTS.values() for name in names), NO_ARCHIVE]
+    assert schema["$defs"]["verdict"]["enum"] == verdicts
+    assert schema["$defs"]["scoreboard"]["enum"] == list(VERDICTS)
+    assert claim["properties"]["form"]["enum"] == [*FORMS, None]
+    assert claim["properties"]["runs"]["enum"][:4] == [PLANNED, CHANGED, EXPLORATORY, DEMONSTRATION]
+    rows = reports.fields().splitlines()[2:]
+    assert [row.split("`")[1] for row in rows] == list(claim["properties"])
+
+
+def _document():
+    return json.loads(reports.as_json(claims.judge_all()))
+
+
+@pytest.mark.parametrize(
+    ("claim", "field", "value"),
+    [
+        ("parameters", "verdict", "supported"),
+        ("parameters", "value", None),
+        ("parameters", "band", None),
+        ("parameters", "equals", 60),
+        ("ten-views-top1", "verdict", "exact"),
+        ("ten-views-top1", "band", [0, 1]),
+        ("ten-views-top1", "form", "mean"),
+        ("ten-views-top1", "interval", [0, 1, 2]),
+        ("ten-views-top1", "p", 0.1),
+        ("ten-views-top1", "note", None),
+    ],
+)
+def test_the_schema_refuses_what_no_claim_says(claim, field, value):
+    document = _document()
+    valid(document)
+    next(one for one in document["claims"] if one["id"] == claim)[field] = value
+    with pytest.raises(ValidationError):
+        valid(document)
+
+
+def test_others_can_judge_by_the_document():
+    """What is exact follows from value and band; what the interval says, from no effect."""
+    for one in _document()["claims"]:
+        if one["equals"] is not None:
+            assert (one["value"] == one["equals"]) == (one["verdict"] == "exact"), one["id"]
+        elif one["band"]:
+            low, high = (
+                end if end is not None else sign * math.inf
+                for end, sign in zip(one["band"], (-1, 1))
+            )
+            values = one["value"] if isinstance(one["value"], list) else [one["value"]]
+            assert all(low <= each <= high for each in values) == (one["verdict"] == "exact")
+        elif one["verdict"] == "supported" and one["form"] != "share":
+            low, high = one["interval"]
+            side = low > one["no_effect"] if one["sign"] == "+" else high < one["no_effect"]
+            assert side and one["adjusted_p"] < 0.05 and one["plan"]
+
+
 def test_json_is_complete_and_standard(capsys):
     assert main(["claims", "--json"]) == 0
     said = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
     assert said["counts"] == reports.count(claims.judge_all())
     assert [one["id"] for one in said["claims"]] == [claim.id for claim in claims.load()]
-    documented = reports.as_json.__doc__
-    for name in said["claims"][0]:
-        assert re.search(rf"\b{name}\b", documented), name
+    valid(said)
     one = next(claim for claim in said["claims"] if claim["id"] == "ten-views-top1")
     assert one["log"] == "-1.55 points" and one["chapter"] == "06-results"
     full = judged((0.45, 0.461, 0.441, 0.45, 0.449))
-    (one,) = json.loads(reports.as_json([full]))["claims"]
+    valid(document := json.loads(reports.as_json([full])))
+    (one,) = document["claims"]
     assert (one["scoreboard"], one["verdict"], one["seeds"]) == (EXPERIMENTS, "supported", 5)
     assert one["effect"] == pytest.approx(5.02) and one["interval"][0] < 5 < one["interval"][1]
     assert one["adjusted_p"] < 0.05 and one["margin"] == 0.5 and one["plan"] == "d"
     assert one["smallest_detectable"] > 0 and one["seeds_needed"] > 1 and one["profile"]
     assert one["provenance"]["entries"] == 1 and len(one["by_seed"]) == 2
-    (one,) = json.loads(reports.as_json([judged((0.45,))]))["claims"]
+    valid(document := json.loads(reports.as_json([judged((0.45,))])))
+    (one,) = document["claims"]
     assert one["interval"] is None and one["smallest_detectable"] is None
 
 

@@ -16,6 +16,7 @@ from alexnet import AlexNet, Classifier, cli, evaluation, predict, pretrained
 from alexnet.data.pack import open_splits
 from alexnet.errors import InputError
 from alexnet.training import load_run
+from scripts import add_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,11 +79,46 @@ def test_what_cannot_be_saved_is_refused(straight, packs32, packs72, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_one_command_adds_weights(straight, packs72, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "weights")
+    words = [str(straight), "small", "--data", str(packs72), "--license", LICENSE]
+    assert add_weights.main([*words, "--about", "trained_on=a few, small images"]) == 0
+    assert "views_10" in capsys.readouterr().out and pretrained.names() == ["small"]
+    more = AlexNet.pretrained("small").card.more
+    assert more["trained_on"] == "a few, small images" and "recipe" in more
+    before = (tmp_path / "weights" / "small.safetensors").read_bytes()
+    assert add_weights.main(words) == 2 and "--replace" in capsys.readouterr().err
+    assert add_weights.main([*words, "--replace"]) == 0
+    assert (tmp_path / "weights" / "small.safetensors").read_bytes() != before
+    for name in ("../small", "Small", "small.net"):
+        assert add_weights.main([words[0], name, *words[2:]]) == 2
+    with pytest.raises(SystemExit):
+        add_weights.main([*words, "--about", "trained on"])
+    monkeypatch.setattr(pretrained, "LARGEST", 1000)
+    assert add_weights.main([*words, "--replace"]) == 2
+    assert "take a narrower net's" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "weights").iterdir()] == ["small.safetensors"]
+
+
+def test_another_net_begins_with_them(weights, packs72, tmp_path):
+    """By way of `alexnet import`, which takes their name."""
+    run, tuned = tmp_path / "run", tmp_path / "tuned"
+    assert cli.main(["import", "small", str(run)]) == 0
+    net, _, config = load_run(run)
+    for name, value in load_file(weights).items():
+        assert torch.equal(net.export_merged()[name], value.float())
+    assert AlexNet.from_run(run).card.license == LICENSE
+    train = ["train", "--data", str(packs72), "--out", str(tuned), "--init", str(run)]
+    assert cli.main([*train, "--lr", "0.001", "--steps", "1", "--device", "cpu"]) == 0
+    assert load_run(tuned)[2].preset == config.preset
+    assert cli.main(["import", "large", str(tmp_path / "other")]) == 2
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "results" / "weights").glob("*.safetensors")))
 def test_weights_that_come_along_are_complete(file):
     card = Classifier.open(file).card
     assert {"recipe", "errors"} <= card.more.keys() and card.license
-    assert file.stat().st_size < 8e6
+    assert file.stat().st_size < pretrained.LARGEST == 8_000_000
 
 
 def test_torch_hub_loads_net_and_weights_from_a_clone(weights, tmp_path):

@@ -26,7 +26,7 @@ STEPS = [
     (name, step)
     for name, flow in WORKFLOWS.items()
     for job in flow["jobs"].values()
-    for step in job["steps"]
+    for step in job.get("steps", ())  # a job may be another workflow
 ]
 
 

@@ -6,12 +6,21 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from alexnet import results, tables
-from alexnet.claims.entries import ARITHMETIC, EXPERIMENTS, VERDICTS, contents, unknown
+from alexnet import __version__, results, tables
+from alexnet.claims.entries import (
+    ARITHMETIC,
+    EXPERIMENTS,
+    VERDICTS,
+    Claim,
+    contents,
+    unknown,
+)
 from alexnet.claims.judging import CHANGED, NO_ARCHIVE, Judgement, compute, show_smallest
 from alexnet.claims.scoreboard import draw
+from alexnet.claims.statistics import LEVEL
 from alexnet.errors import InputError
 from alexnet.results import ROOT
 
@@ -21,14 +30,18 @@ __all__ = [
     "chapter",
     "count",
     "draw",
+    "fields",
     "line",
     "markdown",
     "notes",
     "readme",
+    "schema",
     "select",
     "table",
 ]
 
+SCHEMA = Path(__file__).with_name("claims.schema.json")
+FORMAT = 1  # of `as_json`; the schema has it too
 HEAD = "section|claim|paper|effect, 95 % interval|p, Holm|detectable|verdict|on".split("|")
 
 
@@ -138,45 +151,73 @@ def _folded(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
 
 
 def as_json(judgements: list[Judgement]) -> str:
-    """Everything that is known of the claims, for programs.
+    """Everything that is known of the claims, for programs: a document of `schema`."""
+    document = {
+        "format": FORMAT,
+        "alexnet": __version__,
+        "level": LEVEL,
+        "counts": count(judgements),
+        "claims": [_fields(one) for one in judgements],
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False)
 
-    Returns:
-        {"counts": {scoreboard: {verdict: number}}, "claims": [...]}. A claim has id, section,
-        statement, scoreboard, verdict, why, paper, unit; effect (in the unit), bound (0: the effect
-        is exact, 1: at least, -1: at most this), interval ([low, high], 95 %; null: an open end),
-        by_seed (of each arm), adjusted_p, seeds (of the smaller arm), sign (claimed), size (the
-        paper's number, in the unit), on_size (what the interval says of it), margin,
-        smallest_detectable (power 80 %), seeds_needed (for an effect of the margin's size),
-        profile, data, runs (planned, exploratory or demonstration), plan (the digest of the
-        committed one), provenance (folder, entries, commits, processors); shown (the number in
-        words), log, source, note, chapter. null: not known, or not applicable.
-    """
-    claims = [_fields(one) for one in judgements]
-    return json.dumps({"counts": count(judgements), "claims": claims}, indent=1, ensure_ascii=False)
+
+def schema() -> str:
+    """The JSON Schema of `as_json`, which describes every field."""
+    return SCHEMA.read_text(encoding="utf-8")
+
+
+def fields() -> str:
+    """A table of what `as_json` says of a claim, from the schema."""
+    described = json.loads(schema())["$defs"]["claim"]["properties"]
+    rows = [(f"`{name}`", field["description"]) for name, field in described.items()]
+    return tables.markdown(("field", "what it is"), rows)
 
 
 def _fields(one: Judgement) -> dict[str, Any]:
-    claim, measured = one.claim, one.measured
+    return _of_claim(one.claim) | _of_judgement(one)
 
-    def known(number: float | None) -> float | None:
-        return number if number is not None and math.isfinite(number) else None
 
-    about = {"id": claim.id, "section": claim.section, "statement": claim.claim}
-    about |= {"scoreboard": claim.scoreboard, "verdict": one.verdict, "why": one.why}
-    return about | {
-        "paper": claim.paper,
-        "unit": claim.unit,
-        "effect": measured and known(measured.effect),
+def _of_claim(claim: Claim) -> dict[str, Any]:
+    """What is claimed, and what decides it."""
+    arithmetic, exact = claim.scoreboard == ARITHMETIC, claim.agree.get("equals")
+    tested = bool(claim.test) and not arithmetic
+    return {
+        **{name: getattr(claim, name) for name in ("id", "section")},
+        "statement": claim.claim,
+        **{name: getattr(claim, name) for name in ("chapter", "scoreboard", "paper", "unit")},
+        "rule": claim.rule(),
+        "value": compute(claim.test, claim.unit)[0] if arithmetic else None,
+        "band": [*map(_known, claim.band)] if arithmetic and exact is None else None,
+        "equals": exact,
+        "experiment": claim.test.get("experiment"),
+        "form": claim.test.get("form"),
+        "sign": claim.sign or None,
+        "no_effect": claim.no_effect if tested else None,
+        "size": claim.size,
+        "least_seeds": claim.seeds if tested else None,
+        "decides": [*claim.decides],
+        "log": claim.logged(),
+        "source": claim.source,
+        "note": claim.note,
+    }
+
+
+def _of_judgement(one: Judgement) -> dict[str, Any]:
+    """What was measured, and what came of it."""
+    measured = one.measured
+    return {
+        "verdict": one.verdict,
+        "why": one.why,
+        "margin": measured.margin if measured else one.claim.margin,
+        "effect": measured and _known(measured.effect),
         "bound": measured and measured.bound,
-        "interval": measured and measured.interval and [*map(known, measured.interval)],
+        "interval": measured and measured.interval and [*map(_known, measured.interval)],
         "by_seed": measured and measured.values,
         "adjusted_p": one.adjusted,
         "seeds": measured and measured.seeds,
-        "sign": claim.sign or None,
-        "size": claim.size,
         "on_size": (measured and measured.size) or None,
-        "margin": measured.margin if measured else claim.margin,
-        "smallest_detectable": known(one.smallest),
+        "smallest_detectable": _known(one.smallest),
         "seeds_needed": one.needed,
         "profile": one.profile or None,
         "data": one.data or None,
@@ -184,9 +225,11 @@ def _fields(one: Judgement) -> dict[str, Any]:
         "plan": one.plan,
         "provenance": one.provenance,
         "shown": one.shown,
-        "log": claim.logged(),
-        **{name: getattr(claim, name) for name in ("source", "note", "chapter")},
     }
+
+
+def _known(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
 
 
 def readme(judgements: list[Judgement]) -> str:

@@ -59,7 +59,8 @@ def import_weights(
     """Make a run folder of a file of published weights.
 
     Args:
-        file: .caffemodel, .onnx, .npy, .pth, .pt, .bin or .safetensors.
+        file: .caffemodel, .onnx, .npy, .pth, .pt, .bin or .safetensors; or the name of weights
+            that come along.
         out: The run's folder, which must not be there yet.
         preset: The net, where the file does not say it; otherwise what it must be.
         image_size: Side of the input in pixels; None: the file's, or the preset's.
@@ -76,7 +77,7 @@ def import_weights(
     Raises:
         InputError: A file cannot be read, or is of another net, or `out` is there already.
     """
-    file, out = Path(file), Path(out)
+    file, out = _named(Path(file)), Path(out)
     published = _read(file, Options(preset, image_size, bgr))
     weights = _in_rgb(file, published)
     config = _config(file, published, weights)
@@ -97,6 +98,14 @@ def import_weights(
         _write_json(part / folder.CONFIG, asdict(config))
         _write_json(part / folder.SUMMARY, summary)
     return summary
+
+
+def _named(file: Path) -> Path:
+    """The file of weights that come along, where they have this name; else what was given."""
+    from alexnet import pretrained  # which evaluates nets
+
+    known = not file.exists() and str(file) in pretrained.names()
+    return pretrained.path_of(str(file)) if known else file
 
 
 def _read(file: Path, options: Options) -> Published:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
+from alexnet.data import photographs
 from alexnet.data.decode import fit, read, to_rgb
 from alexnet.data.listing import File
 from alexnet.data.pack import Pack
@@ -164,7 +165,7 @@ def test_files_of_every_mode_through_the_whole_way(tmp_path):
     [("JPEG", {"quality": 100}), ("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})],
 )
 def test_an_image_lies_as_its_rows_are_stored(tmp_path, kind, options):
-    """Orientation tags are ignored."""
+    """Orientation tags are ignored; or else applied, as viewers do."""
     image, results = photograph(40, 32), []
     for orientation in range(1, 9):
         exif = Image.Exif()
@@ -173,9 +174,26 @@ def test_an_image_lies_as_its_rows_are_stored(tmp_path, kind, options):
         path.write_bytes(saved(image, kind, exif=exif, **options))
         assert Image.open(path).getexif()[0x0112] == orientation
         results.append(np.asarray(read(File(str(path)), 32)).astype(int))
+        with Image.open(path) as opened:
+            turned = np.asarray(ImageOps.exif_transpose(opened))
+        upright = read(File(str(path)), upright=True)
+        assert np.array_equal(np.asarray(upright), turned)
+        assert upright.getexif().get(0x0112, 1) == 1  # nobody turns it twice
     difference = np.abs(results[0] - np.asarray(image)[:, 4:36]).max()
     assert difference <= (24 if kind == "JPEG" else 0)
     assert all(np.array_equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF at all", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+def test_a_tag_that_cannot_be_read_turns_nothing(tmp_path, exif):
+    (tmp_path / "x.jpg").write_bytes(saved(photograph(40, 32), exif=exif))
+    stored = read(File(str(tmp_path / "x.jpg")))
+    assert stored.size == (40, 32)
+    for image in (
+        read(File(str(tmp_path / "x.jpg")), upright=True),
+        photographs.read(tmp_path / "x.jpg"),
+    ):
+        assert np.array_equal(np.asarray(image), np.asarray(stored))
 
 
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "PCX", "TGA", "ICO", "JPEG2000"])

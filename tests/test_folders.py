@@ -1,15 +1,18 @@
 """Folders of images as people have them: taken where that is unambiguous, named where it is not."""
 
+import gzip
 import os
 import unicodedata
 
 import pytest
 
+from alexnet.data import listing as listing_module
 from alexnet.data.decode import MEGAPIXELS
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import list_source
 from alexnet.errors import InputError
+from tests import archives
 from tests.images import jpeg, photograph, rejections, saved
 
 JPEG = jpeg(12, 12)
@@ -262,3 +265,72 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path, capsys):
     prepare(tmp_path, beside(tmp_path), size=8)
     text = capsys.readouterr().err
     assert "a/?]0;owned??.txt" in text and not {*text} & {"\x1b", "\x07", "\u202e"}
+
+
+# --- classes in archives --------------------------------------------------------------------------
+
+
+def class_archives(folder):
+    """What the archive of ILSVRC's training images unpacks to."""
+    folder.mkdir(parents=True)
+    for wnid, images in archives.TRAIN.items():
+        archives.pack(folder / f"{wnid}.tar", images)
+    return folder
+
+
+def pixels(out):
+    pack = Pack.open(out)
+    return pack.classes, pack.labels.tolist(), pack.gather(range(len(pack))).tolist()
+
+
+def test_archives_of_synsets_beside_each_other_are_classes(tmp_path, monkeypatch):
+    """In a split too, or half unpacked; the pack is that of the folders."""
+    tree = archives.unpacked(tmp_path / "tree")
+    expected = prepare(tree, tmp_path / "expected", size=24) / "train"
+    folder = class_archives(tmp_path / "images")
+    half = class_archives(tmp_path / "half")
+    (half / "n01443537.tar").unlink()
+    (tree / "train" / "n01443537").rename(half / "n01443537")
+    (tree / "train" / "n01484850").rename(half / "n01484850")  # and its archive is still there
+    splits = class_archives(tmp_path / "splits" / "train").parent
+    (tree / "val").rename(splits / "val")
+    class_archives(tmp_path / "deep" / "ILSVRC" / "train")
+    monkeypatch.setattr(listing_module, "_OPEN", {f"open before {i}": os.dup(0) for i in range(15)})
+    for source in (folder, half, tmp_path / "deep"):
+        assert pixels(prepare(source, beside(source), size=24, workers=1)) == pixels(expected)
+    packs = open_splits(prepare(splits, beside(splits), size=24, workers=1))
+    assert pixels(packs["train"].path) == pixels(expected) and len(packs["val"]) == 6
+    assert rejections(beside(half)) == {"n01484850.tar": "not in a class folder"}
+    assert len(listing_module._OPEN) == 16
+    one = prepare(folder, tmp_path / "one", size=24, classes=["n01443537"], limit=2)
+    assert len(Pack.open(one)) == 2
+
+
+def test_archives_of_classes_of_any_name_if_nothing_else_is_there(tmp_path):
+    for name in ("cat", "dog"):
+        archives.pack(tmp_path / f"{name}.tar", [(f"{name}/", b""), (f"{name}/0.jpg", JPEG)])
+    assert counts(tmp_path)[1].classes == ["cat", "dog"]
+    tree(tmp_path, "fish/0.jpg")  # a backup beside class folders is no class
+    assert counts(tmp_path)[1].classes == ["fish"]
+    (tmp_path / "more").mkdir()
+    for name in ("fall11_whole", "winter21_whole"):
+        archives.pack(tmp_path / "more" / f"{name}.tar", [("n01440764.tar", b"")])
+    with pytest.raises(InputError, match=r"holds no class folders, and archives: fall11_whole.tar"):
+        list_source(tmp_path / "more")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:1500], "n01443537.tar is a damaged archive"),
+        (lambda data: b"", "n01443537.tar is a damaged archive"),
+        (gzip.compress, r"n01443537.tar is compressed \(gzip\)"),
+        (lambda data: archives.packed([("a.txt", b"")]), "class archive .* holds no images.*a.txt"),
+    ],
+)
+def test_a_bad_archive_of_a_class_counts_where_the_class_is_taken(tmp_path, damage, message):
+    bad = class_archives(tmp_path / "images") / "n01443537.tar"
+    bad.write_bytes(damage(bad.read_bytes()))
+    with pytest.raises(InputError, match=message):
+        prepare(tmp_path / "images", tmp_path / "out", size=8)
+    prepare(tmp_path / "images", tmp_path / "out", size=8, classes=["n01440764", "n01484850"])

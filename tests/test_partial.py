@@ -324,7 +324,9 @@ def test_one_process_at_a_time(tmp_path, source):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("name", ["ENOENT", "ESTALE", "EIO", "EMFILE", "ENOMEM", "ETIMEDOUT"])
+@pytest.mark.parametrize(
+    "name", ["ENOENT", "ESTALE", "EIO", "EMFILE", "ENOMEM", "ETIMEDOUT", "ENXIO", "EINVAL"]
+)
 def test_a_source_that_cannot_be_reached_for_a_while_costs_no_image(
     tmp_path, source, monkeypatch, capsys, name, workers
 ):
@@ -351,6 +353,20 @@ def test_a_source_that_cannot_be_reached_for_a_while_costs_no_image(
     prepare(source, tmp_path / "out", **options)
     assert "4 of 8 images are done" in capsys.readouterr().err
     assert files(tmp_path / "out") == files(whole)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO, errno.ESTALE])
+def test_a_read_that_fails_costs_no_image(tmp_path, source, monkeypatch, code):
+    """Network drives and FUSE open a file, and then cannot read it."""
+
+    def failing(*_):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", failing)
+        with pytest.raises(EnvironmentFault, match=rf"a/0.png: {os.strerror(code)}; nothing of"):
+            prepare(source, tmp_path / "out", size=8)
+    prepare(source, tmp_path / "out", size=8)
 
 
 def test_memory_that_runs_out_costs_no_image(tmp_path, source, monkeypatch):

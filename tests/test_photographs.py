@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from alexnet.data import decode
 from alexnet.data.photographs import files, name_of, read, several
 from alexnet.errors import InputError
 from tests.images import photograph
@@ -39,6 +40,22 @@ def test_orientation_is_applied(tmp_path, kind):
     assert np.array_equal(pixels(str(tmp_path / f"x.{kind}")), upright)
     with Image.open(tmp_path / f"x.{kind}") as opened:
         assert np.array_equal(pixels(opened), upright)
+
+
+def test_a_photograph_of_a_phone_is_read_and_a_bomb_is_not(tmp_path, monkeypatch):
+    """Pillow's own limit is 89 megapixels, and phones make 108 and more."""
+    monkeypatch.setattr(decode, "MEGAPIXELS", 2)
+    for name, width in (("phone", 2000), ("bomb", 2001), ("larger", 9000)):
+        Image.new("L", (width, 1000)).save(tmp_path / f"{name}.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 10**5)
+        assert pixels(tmp_path / "phone.png").shape == (1000, 2000, 3)
+        assert Image.MAX_IMAGE_PIXELS == 10**5
+    for name, most in (("bomb", 3), ("larger", 9)):
+        with pytest.raises(
+            InputError, match=rf"{name}.png: {most} megapixels, more than 2: .*scale"
+        ):
+            read(tmp_path / f"{name}.png")
 
 
 def test_cmyk_alpha_palettes_and_sixteen_bits_become_rgb(tmp_path):

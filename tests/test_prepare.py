@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet import inputs
 from alexnet.data import chunks, pack_writer, pictographs
 from alexnet.data import prepare as module
 from alexnet.data.chunks import Shelf, Target, prepared
 from alexnet.data.decode import fit
+from alexnet.data.listing import Listing
 from alexnet.data.pack import Pack, open_splits
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import list_source
@@ -48,6 +50,38 @@ def test_the_pack_holds_the_images_their_mean_and_their_colors(tmp_path, source)
     assert set(pack.manifest["decoders"]) >= {"pillow", "jpg", "numpy"}
     assert str(tmp_path) not in (pack.path / "manifest.json").read_text()
     pack.verify()
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_people_s_own_photographs_are_prepared_as_they_are_predicted(tmp_path, encoding):
+    """Turned as their tags say; a square JPEG file of the pack's size is not taken as it is."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("cat", "n01440764"):
+        for i, (width, height) in enumerate([(40, 30), (24, 24)]):
+            file = tmp_path / name / "cat" / f"{i}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(saved(photograph(width, height), exif=exif))
+    options = {"size": 24, "encoding": encoding}
+    own = Pack.open(prepare(tmp_path / "cat", tmp_path / "own", **options))
+    (tmp_path / "n01440764" / "cat").rename(tmp_path / "n01440764" / "n01440764")
+    synset = Pack.open(prepare(tmp_path / "n01440764", tmp_path / "synset", **options))
+    predicted = inputs.pixels([tmp_path / "cat" / "cat" / f"{i}.jpg" for i in range(2)], 24).numpy()
+    stored = np.rot90(predicted, axes=(1, 2))
+    for pack, expected in ((own, predicted), (synset, stored)):
+        difference = pack.gather(range(2)).astype(int) - expected
+        assert np.abs(difference).mean() < (8 if encoding == "jpeg" else 0.1)
+    assert np.abs(own.gather(range(2)).astype(int) - stored).mean() > 20
+    assert own.manifest["options"]["orientation"] == "applied"
+    assert "orientation" not in synset.manifest["options"]
+
+
+def test_a_pack_of_unturned_photographs_is_not_that_of_turned_ones(tmp_path, source, monkeypatch):
+    monkeypatch.setattr(Listing, "upright", False)
+    prepare(source, tmp_path / "out", size=24)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="is not this source's pack with these options: remove it"):
+        prepare(source, tmp_path / "out", size=24)
 
 
 def test_workers_change_nothing(tmp_path, monkeypatch):

@@ -338,6 +338,43 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
             join(2, timeout=5.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "RANK",
+            "x",
+            "RANK is 'x' in the environment, no number from 0 to 1; start ranks by `torch",
+        ),
+        ("RANK", "2", "RANK is '2' .* no number from 0 to 1"),
+        ("WORLD_SIZE", "0", "WORLD_SIZE is '0'"),
+        ("MASTER_ADDR", "", "MASTER_ADDR is not set; give all ranks"),
+        ("MASTER_PORT", "", "MASTER_PORT is ''"),
+        ("MASTER_PORT", "99999", "MASTER_PORT is '99999' .*from 1 to 65535"),
+    ],
+)
+def test_what_a_launcher_sets_is_checked(monkeypatch, name, value, message):
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9", "RANK": "0", "WORLD_SIZE": "2"}
+    for each, given in (places | {name: value}).items():
+        monkeypatch.setenv(each, given)
+    with pytest.raises(InputError, match=message):
+        join(2, timeout=1.0)
+
+
+def test_a_name_of_no_machine_is_told_in_bounded_time(monkeypatch):
+    places = {"MASTER_ADDR": "no.such.invalid", "MASTER_PORT": "9", "WORLD_SIZE": "2"}
+    for name, value in places.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    for rank, message in enumerate(("rank 0 cannot reach itself by", "rank 0 did not come within")):
+        monkeypatch.setenv("RANK", str(rank))
+        with pytest.raises(
+            RuntimeError, match=rf"{message} .*MASTER_ADDR=no.such.invalid"
+        ) as error:
+            join(2, timeout=1.0)
+        assert len(str(error.value).splitlines()) == 1
+
+
 def test_ranks_that_cannot_reach_each_other_name_the_network():
     with (
         pytest.raises(RuntimeError, match=r"reach each other \(no route\); .*GLOO_SOCKET_IFNAME"),

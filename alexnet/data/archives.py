@@ -6,7 +6,8 @@ is some bytes at some place of a file.
                   ILSVRC2012_img_test.tar, whose labels are not public
     ILSVRC-2010   ILSVRC2010_images_train.tar, ..._val.tar, ..._test.tar,
                   ILSVRC2010_devkit-1.0.tar.gz, ILSVRC2010_test_ground_truth.txt, patch_images.tar
-    all of it     one .tar of <wnid>.tar
+    all of it     one .tar of <wnid>.tar; or these beside each other, as it unpacks: then each is a
+                  class of `alexnet.data.folders`
 
 The development kit says which class a validation image is of, and what the classes are called; it
 may be unpacked. Names and formats: torchvision's `ImageNet`, and fuel's converter for 2010. Of
@@ -16,6 +17,7 @@ members with one name the last counts, as it does when an archive is unpacked.
 import codecs
 import functools
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -127,7 +129,7 @@ def members(archive: Path, inside: Member | None = None) -> Iterator[tarfile.Tar
             raise InputError(f"{name} is a damaged archive ({error}): fetch it again") from None
 
 
-def _images(archive: Path, label: int, inside: Member | None = None) -> Entries:
+def images_of(archive: Path, label: int, inside: Member | None = None) -> Entries:
     """What an archive holds beside folders, sorted by name."""
     images: dict[str, Member] = {}
     for info in members(archive, inside):
@@ -189,7 +191,7 @@ def _all(
     for label, inside in enumerate(classes.values()):
         images = 0
         try:
-            for entry, _ in _images(archive, label, inside):
+            for entry, _ in images_of(archive, label, inside):
                 if isinstance(entry, Member):
                     entry, images = replaced.get(os.path.basename(entry.path), entry), images + 1
                 yield entry, label
@@ -197,6 +199,32 @@ def _all(
             yield error, label
         if not images:
             yield InputError(f"{inside.path} holds no images: fetch it again"), label
+
+
+# --- archives of classes, beside each other -------------------------------------------------------
+
+
+def of_classes(folder: Path) -> list[Path]:
+    """The archives in `folder` that are classes, sorted: those called as synsets; or all, where no
+    folders are there, and each holds images."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if re.fullmatch(r"[^.].*\.tar", entry.name, re.I)]
+    archives = [path for path in map(folder.joinpath, sorted(names)) if path.is_file()]
+    if synsets := [path for path in archives if re.fullmatch(r"n\d{8}", path.stem)]:
+        return synsets
+    is_all = len(archives) > 1 and all(map(_holds_images, archives))
+    return archives if is_all and not any(path.is_dir() for path in folder.iterdir()) else []
+
+
+def _holds_images(archive: Path) -> bool:
+    """Whether an archive begins with an image, and is none of a contest's."""
+    if archive.name.startswith("ILSVRC"):
+        return False
+    try:
+        first = next((info for info in members(archive) if not info.isdir()), None)
+    except InputError:
+        return False
+    return first is not None and is_image(first.name, bytes)
 
 
 # --- one archive of all classes -------------------------------------------------------------------
@@ -281,7 +309,7 @@ def _numbered(archive: Path, labels: list[int] | None, replaced: dict[str, Membe
         surplus = "the ground truth has no image of this number"
         absent = "in the ground truth, and not in the archive"
     known, seen = dict(enumerate(labels or [], 1)), set()
-    for entry, _ in _images(archive, -1):
+    for entry, _ in images_of(archive, -1):
         if isinstance(entry, Stray):
             yield entry, -1
             continue
@@ -302,7 +330,7 @@ def _numbered(archive: Path, labels: list[int] | None, replaced: dict[str, Membe
 def _patches(archive: Path) -> dict[str, dict[str, Member]]:
     """What replaces broken images, by split and name: `.../<split>/<name>.JPEG`."""
     patches: dict[str, dict[str, Member]] = {}
-    for entry, _ in _images(archive, -1) if archive.is_file() else ():
+    for entry, _ in images_of(archive, -1) if archive.is_file() else ():
         if isinstance(entry, Member):
             *_, split, name = PurePosixPath(entry.path).parts
             patches.setdefault(split, {})[name] = entry

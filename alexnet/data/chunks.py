@@ -32,6 +32,7 @@ class Target:
         encoding: "raw" or "jpeg".
         step: Images of a chunk, at most 256.
         megapixels: The most that an image may have.
+        upright: Images are turned as their orientation tags say.
     """
 
     size: int
@@ -39,6 +40,7 @@ class Target:
     encoding: str
     step: int
     megapixels: int
+    upright: bool = False
 
 
 @dataclass
@@ -154,7 +156,8 @@ def make_chunk(piece: Piece, target: Target) -> Chunk:
         if isinstance(entry, Stray):
             chunk.rejected.append((entry, entry.reason))
             continue
-        image = decode.read(entry, None if target.native else target.size, target.megapixels)
+        size = None if target.native else target.size
+        image = decode.read(entry, size, target.megapixels, target.upright)
         if isinstance(image, str):
             chunk.rejected.append((entry, image))
             continue
@@ -164,7 +167,7 @@ def make_chunk(piece: Piece, target: Target) -> Chunk:
         if chunk.files is None:
             pixels[len(chunk.labels)] = np.asarray(image)
         else:
-            chunk.files.append(decode.jpeg_file(entry, image))
+            chunk.files.append(decode.jpeg_file(entry, image, target.upright))
             pixels[len(chunk.labels)] = decode.jpeg_pixels(chunk.files[-1])
         chunk.labels.append(label)
     images = pixels[: len(chunk.labels)]

@@ -8,8 +8,11 @@ bits. Smaller images are enlarged; one whose short side is `size` already is onl
 
 Color: everything becomes 8-bit RGB. Gray is repeated, palettes are looked up, CMYK becomes
 (255 - C)(255 - K) / 255, rounded, and so on; transparency lies over black, 16-bit gray keeps its
-upper eight bits, an animation gives its first frame. Orientation tags and color profiles are
-ignored: an image is as its rows are stored, as it was for the readers of 2012.
+upper eight bits, an animation gives its first frame. Color profiles are ignored.
+
+Orientation: photographs are turned as their tags say, and as viewers show them. Images of the data
+sets that others have published stay as their rows are stored, as they were for the readers of 2012.
+`Listing.upright` says which are which.
 
 Formats: `formats.FORMATS`, whatever a file's ending says; others that Pillow knows are rejected.
 
@@ -35,15 +38,19 @@ from alexnet.data.listing import Reference, fault
 MOST_PIXELS = 2**26  # of a scaled image before it is cropped
 MEGAPIXELS = 250  # of an image: phones make 200; a worker takes three bytes a pixel and more
 QUALITY = 90  # of JPEG files
-_INVERSE = {  # what undoes each orientation
+_TURN = {  # what each orientation asks for
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
+_INVERSE = _TURN | {6: _TURN[8], 8: _TURN[6]}  # what undoes each
 
 
 def read(
-    reference: Reference, size: int | None = None, megapixels: int = MEGAPIXELS
+    reference: Reference,
+    size: int | None = None,
+    megapixels: int = MEGAPIXELS,
+    upright: bool = False,
 ) -> Image.Image | str:
     """Read an image as RGB.
 
@@ -51,6 +58,7 @@ def read(
         reference: The image.
         size: What it is fit to, in pixels of a side; None: it stays as it is.
         megapixels: The most that an image may have.
+        upright: Turn it as its orientation tag says.
 
     Returns:
         The image, or why it cannot be read, in words.
@@ -58,24 +66,24 @@ def read(
     Raises:
         EnvironmentFault: It is not the image that is at fault, see `listing.fault`.
     """
-    with warnings.catch_warnings(), _limit(megapixels):
+    with warnings.catch_warnings(), limited(megapixels):
         warnings.simplefilter("ignore")  # about odd metadata, which is ignored
         try:
             with reference.open() as image:
-                if (pixels := image.width * image.height) > megapixels * 1e6:
-                    return _too_large(pixels, megapixels)
-                rgb = to_rgb(_as_stored(image))
+                check_pixels(image, megapixels)
+                rgb = to_rgb(turned(image) if upright else _as_stored(image))
                 return rgb if size is None else fit(rgb, size)
         except PIL.UnidentifiedImageError:  # its message names the file, as ours does already
             return unreadable(reference.head())
         except Image.DecompressionBombError as error:
-            return _too_large(int(re.findall(r"\d+", str(error))[0]), megapixels)
+            most = megapixels_of(error)
+            return f"{too_large(most, megapixels)}, or else --max-megapixels {most} takes it"
         except Exception as error:  # decoders fail in many ways on damaged bytes
             return fault(error, reference.path)
 
 
 @contextmanager
-def _limit(megapixels: int) -> Iterator[None]:
+def limited(megapixels: int) -> Iterator[None]:
     """Pillow's own limit: it refuses images of twice as many, and speaks of an attack."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, megapixels * 10**6
     try:
@@ -84,15 +92,44 @@ def _limit(megapixels: int) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _too_large(pixels: int, megapixels: int) -> str:
-    most = ceil(pixels / 1e6)
-    what = f"{most:,} megapixels, more than {megapixels}: a decompression bomb"
-    return f"{what}, or else --max-megapixels {most} takes it"
+def check_pixels(image: Image.Image, megapixels: int) -> None:
+    """Raise Image.DecompressionBombError, as Pillow does, where an image has more than these."""
+    if (pixels := image.width * image.height) > megapixels * 1e6:
+        raise Image.DecompressionBombError(f"{pixels} pixels")
+
+
+def megapixels_of(error: Image.DecompressionBombError) -> int:
+    """How many the image has that was refused, rounded up."""
+    return ceil(int(re.findall(r"\d+", str(error))[0]) / 1e6)
+
+
+def too_large(most: int, megapixels: int) -> str:
+    """What is said of an image of `most` megapixels."""
+    return f"{most:,} megapixels, more than {megapixels}: a decompression bomb"
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """Load an image, and turn it as its orientation tag says, if it has one that can be read."""
+    image.load()  # of a TIFF, this applies the tag and takes it away
+    if (turn := _TURN.get(_orientation(image))) is None:
+        return image
+    image = image.transpose(turn)
+    for name in [name for name in image.info if re.search("exif|xmp", name, re.IGNORECASE)]:
+        del image.info[name]  # it is not to be turned again
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # odd metadata, which is ignored
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _as_stored(image: Image.Image) -> Image.Image:
     """Load an image with its rows as stored: Pillow turns TIFFs, and only those, by their tag."""
-    orientation = image.getexif().get(ExifTags.Base.Orientation) if image.format == "TIFF" else None
+    orientation = _orientation(image) if image.format == "TIFF" else 1
     image.load()
     return image.transpose(_INVERSE[orientation]) if orientation in _INVERSE else image
 
@@ -134,13 +171,14 @@ def fit(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def jpeg_file(reference: Reference, image: Image.Image) -> bytes:
-    """A JPEG file of `image`: the one it was read from, if that holds just its pixels, or a new
-    one."""
+def jpeg_file(reference: Reference, image: Image.Image, upright: bool = False) -> bytes:
+    """A JPEG file of `image`: the one it was read from, if that holds just its pixels as they are
+    stored, or a new one."""
     if (data := reference.file()) is not None:
         with Image.open(BytesIO(data), formats=FORMATS) as original:
             is_jpeg = original.format == "JPEG" and original.mode in ("RGB", "L")
-            if is_jpeg and original.size == image.size:
+            is_turned = upright and _orientation(original) != 1
+            if is_jpeg and not is_turned and original.size == image.size:
                 return data
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)

@@ -1,9 +1,9 @@
 """Folders of images as people have them: which of them are splits, classes, or neither.
 
 A class is a folder that holds images, or whose only folder does and is called for that
-(`n01440764/images/`). Splits are called as in SPLIT_NAMES, in any case; an ending that says no more
-is ignored (`training_set`). Folders that systems make, `__MACOSX` say, are neither. A class has its
-folder's name, in NFC.
+(`n01440764/images/`); or an archive of them, `n01440764.tar`, see `archives.of_classes`. Splits are
+called as in SPLIT_NAMES, in any case; an ending that says no more is ignored (`training_set`).
+Folders that systems make, `__MACOSX` say, are neither. A class has its folder's name, in NFC.
 """
 
 import os
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from alexnet.data import archives
 from alexnet.data.formats import is_image
 from alexnet.data.listing import (
     HIDDEN,
@@ -114,11 +115,12 @@ def class_place(folder: Path) -> Path | None:
 
 
 def holds_classes(folder: Path) -> bool:
-    return any(class_place(inner) for inner in subfolders(folder))
+    is_held = any(class_place(inner) for inner in subfolders(folder))
+    return is_held or bool(archives.of_classes(folder))
 
 
 def class_folders(folder: Path) -> dict[str, Path]:
-    """The class folders in `folder` by the names of the classes, sorted by these.
+    """The class folders in `folder`, and archives, by the names of the classes, sorted by these.
 
     Raises:
         InputError: Two of them have one name, written in two ways.
@@ -129,6 +131,8 @@ def class_folders(folder: Path) -> dict[str, Path]:
             what = f"{folder} has two folders {name}, whose names Unicode writes in two ways"
             raise InputError(f"{what}: put their images into one")
         folders[name] = path
+    for path in archives.of_classes(folder):  # half unpacked: the folder counts
+        folders.setdefault(normal(path.stem), path)
     return dict(sorted(folders.items()))
 
 
@@ -200,6 +204,7 @@ def tree(folder: Path, places: Sequence[Path | None]) -> Finds:
     label order; None: the split lacks that class."""
     with os.scandir(folder) as entries:
         beside = sorted(entries, key=lambda entry: entry.name)
+    taken = {place.name for place in places if place} | {*WORDS}
     for entry in beside:
         if entry.is_symlink() and _is_broken(entry.path):
             yield Stray(entry.path, "a link that leads nowhere"), -1
@@ -207,7 +212,7 @@ def tree(folder: Path, places: Sequence[Path | None]) -> Finds:
             yield Stray(entry.path, "made by a system, and no class"), -1
         elif entry.name.startswith("."):
             yield Stray(entry.path, HIDDEN), -1
-        elif not _is_folder(entry) and entry.name not in WORDS:
+        elif not _is_folder(entry) and entry.name not in taken:
             yield Stray(entry.path, "not in a class folder"), -1
     for label, place in enumerate(places):
         if place is not None:
@@ -215,21 +220,27 @@ def tree(folder: Path, places: Sequence[Path | None]) -> Finds:
 
 
 def of_class(place: Path, label: int) -> Finds:
-    """The images of a class, in its folder `place`; or what is wrong with it."""
+    """The images of a class, in its folder or archive `place`; or what is wrong with it."""
     strays: list[str] = []
     try:
-        within, images = class_place(place) or place, 0
-        for entry in images_in(within):
+        images, is_archive = 0, place.is_file()
+        within: Iterable[Reference | Stray] = (
+            entry for entry, _ in archives.images_of(place, label)
+        )
+        for entry in within if is_archive else images_in(class_place(place) or place):
             if isinstance(entry, Stray):
                 strays.append(os.path.basename(entry.path))
-            images += isinstance(entry, File)
+            images += isinstance(entry, Reference)
             yield entry, label
     except PermissionError as error:
         yield InputError(f"cannot read {error.filename}: permission denied"), label
         return
+    except InputError as error:  # of an archive
+        yield error, label
+        return
     if not images:
         holds = f"; it holds {few(strays)}" if strays else ""
-        what = f"class folder {place} holds no images"
+        what = f"class {'archive' if is_archive else 'folder'} {place} holds no images"
         yield InputError(f"{what}: fill it or remove it{holds}"), label
 
 

@@ -5,6 +5,7 @@ import errno
 import functools
 import hashlib
 import os
+import re
 import stat
 import unicodedata
 from collections import Counter
@@ -83,6 +84,10 @@ def _opened(path: str) -> Iterator[int]:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError("not a regular file")
         yield descriptor
+    except OSError as error:
+        if error.errno:  # the system's, unlike what decoders raise
+            error.filename = path
+        raise
     finally:
         os.close(descriptor)
 
@@ -120,7 +125,8 @@ def _is_own(error: Exception, path: str) -> bool:
                 not os.path.exists(path) and os.path.isdir(os.path.dirname(os.path.realpath(path)))
             )
         is_closed = code in (errno.EACCES, errno.EPERM) and not os.access(path, os.R_OK)
-        return code in (errno.EISDIR, errno.ENXIO) or (is_closed and bool(os.stat(path)))
+        is_none = code in (errno.EISDIR, errno.ENXIO) and not os.path.isfile(path)
+        return is_none or (is_closed and bool(os.stat(path)))
     except OSError:
         return False
 
@@ -175,9 +181,16 @@ class Member(Reference):
         return str(self.size), os.fstat(_descriptor(self.archive)).st_mtime
 
 
-@functools.cache
+_OPEN: dict[str, int] = {}  # archives, at most 16: a synset of ImageNet may have one of its own
+
+
 def _descriptor(archive: str) -> int:
-    return os.open(archive, os.O_RDONLY)
+    if archive not in _OPEN:
+        descriptor = os.open(archive, os.O_RDONLY)
+        if len(_OPEN) == 16:
+            os.close(_OPEN.pop(next(iter(_OPEN))))
+        _OPEN[archive] = descriptor
+    return _OPEN[archive]
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +320,13 @@ class Listing:
     splits: dict[str, Images]
     notes: list[str]
     numbers: list[int] | None = None
+
+    @property
+    def upright(self) -> bool:
+        """Whether images are to be turned as their orientation tags say: people's own. Those of
+        published data sets, ImageNet's synsets in folders too, count as they are stored."""
+        is_own = self.layout in ("image folder", "splits", "archive")
+        return is_own and not all(re.fullmatch(r"n\d{8}", name) for name in self.classes)
 
     def only(self, classes: Sequence[str] | int | None, limit: int | None) -> "Listing":
         """A part: the first so many classes, or those named, and of each at most `limit` images.

@@ -1,7 +1,7 @@
 """Photographs as people have them: from a path, a Pillow image or an array to 8-bit RGB.
 
-Unlike in preparation, orientation tags are applied: a photograph is as its viewer sees it. Colors
-become RGB as `alexnet.data.decode` says.
+A photograph is turned as its orientation tag says, as in preparation. Colors become RGB as
+`alexnet.data.decode` says.
 """
 
 import os
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps
+from PIL import Image
 
-from alexnet.data.decode import to_rgb
+from alexnet.data import decode
 from alexnet.data.formats import HEAD, is_image, unreadable
 from alexnet.data.listing import File
 from alexnet.errors import InputError, require
@@ -70,8 +70,7 @@ def read(photo: Photograph) -> Image.Image:
         return _decoded(Path(photo))
     if isinstance(photo, Image.Image):
         try:
-            photo.load()  # of a TIFF, this applies the tag and takes it away
-            return to_rgb(ImageOps.exif_transpose(photo))
+            return decode.to_rgb(decode.turned(photo))
         except (OSError, ValueError) as error:
             raise InputError(f"{name_of(photo) or 'an image'} cannot be read: {error}") from None
     return Image.fromarray(_pixels(photo)).convert("RGB")
@@ -86,16 +85,18 @@ def name_of(photo: Photograph) -> str:
 def _decoded(path: Path) -> Image.Image:
     Image.init()
     formats = [name for name in Image.ID if name not in PROGRAMS]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), decode.limited(decode.MEGAPIXELS):
         warnings.simplefilter("ignore")  # about odd metadata
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             content = File(str(path)).file()
             with Image.open(BytesIO(content), formats=formats) as image:
-                image.load()
-                return to_rgb(ImageOps.exif_transpose(image))
+                decode.check_pixels(image, decode.MEGAPIXELS)
+                return decode.to_rgb(decode.turned(image))
         except PIL.UnidentifiedImageError:  # its message names a buffer
             reason = unreadable(content[:HEAD])
+        except Image.DecompressionBombError as error:
+            most = decode.megapixels_of(error)
+            reason = f"{decode.too_large(most, decode.MEGAPIXELS)}, or else scale it down first"
         except Exception as error:  # decoders fail in many ways on damaged bytes
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     raise InputError(f"{path}: {' '.join(reason.split())}")

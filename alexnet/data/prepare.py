@@ -92,6 +92,8 @@ def prepare(
     listing = list_source(source, classes, limit)
     if hold_out is not None:
         listing = held.hold_out(listing, hold_out, seed)
+    if listing.upright:
+        options["orientation"] = "applied"
     root, whole = listing.root.resolve(), Path(source).resolve()
     if any(out.resolve().is_relative_to(place) for place in (root, whole)):
         raise InputError(f"{out} lies in {source}, among the images: choose a place outside")
@@ -213,7 +215,8 @@ class _Preparation:
         self.megapixels = options.get("max_megapixels", MEGAPIXELS)
         size = _native_size(listing, self.megapixels) if native else options["size"]
         step = max(1, min(256, CHUNK_BYTES // (3 * size**2)))
-        self.target = Target(size, native, encoding, step, self.megapixels)
+        upright = options.get("orientation") == "applied"
+        self.target = Target(size, native, encoding, step, self.megapixels, upright)
         self.counts = {split: images.survey.count for split, images in listing.splits.items()}
         self.total = sum(self.counts.values())
         # Starting a process takes as long as some hundred images.

@@ -13,6 +13,8 @@ fixed order.
 | splits        | `train/<class>/<image>`, and `val/` or `test/` likewise          | those it has  |
 | image folder  | `<class>/<image>`: a tree of synsets, say                        | train         |
 
+In the last two `<class>.tar`, as `n01440764.tar`, may stand for a folder `<class>/`.
+
 SOURCE may also hold a single folder that has one of these, some levels down. What counts as a class
 or a split is said in `alexnet.data.folders`, and which files are images in `alexnet.data.formats`.
 A label is the class's position among the sorted names of train's classes. A class is called as
@@ -160,7 +162,8 @@ def _splits(root: Path) -> Listing:
 
     def find(split: str) -> Finds:
         here = folders[split]
-        taken = [name for name, path in here.items() if name in classes or any(path.iterdir())]
+        empty = {name for name, path in here.items() if path.is_dir() and not any(path.iterdir())}
+        taken = [name for name in here if name in classes or name not in empty]
         yield from same_classes(places[split], taken, classes)
         yield from tree(places[split], [here.get(name) for name in classes])
 

@@ -205,7 +205,8 @@ def join(
             "train ...` starts",
         )
         return Ranks(device)
-    world, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    world = _number("WORLD_SIZE", 1, 2**16)
+    rank = _number("RANK", 0, world - 1)
     spread = column_ranks if column_ranks is not None else columns if world % columns == 0 else 1
     if spread < 1 or world % spread or columns % spread:
         both = f"the number of ranks, which is {world}, and that of columns, which is {columns}"
@@ -234,6 +235,21 @@ def join(
     if spread > 1:
         ranks.exchange = Across(mesh.get_group("column"), enter=ranks.tick)
     return ranks
+
+
+def _number(name: str, least: int, most: int) -> int:
+    """A number that a launcher has set.
+
+    Raises:
+        InputError: It is none, or out of range.
+    """
+    text = os.environ.get(name, "")
+    fits = text.isdecimal() and least <= int(text) <= most
+    remedy = "start ranks by `torchrun --nproc-per-node N -m alexnet train ...`, which sets it"
+    require(
+        fits, f"{name} is {text!r} in the environment, no number from {least} to {most}; {remedy}"
+    )
+    return int(text)
 
 
 NETWORK = "name the network that they share in GLOO_SOCKET_IFNAME, as `ip address` lists it"
@@ -277,7 +293,11 @@ def _gather(ranks: Ranks, timeout: float, attempt: str) -> dist.Store:
     """The store by which all ranks find each other, once all have come. The launcher keeps it, or
     else rank 0."""
     keeps = ranks.is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    where = "MASTER_ADDR={MASTER_ADDR} MASTER_PORT={MASTER_PORT}".format(**os.environ)
+    address, port = os.environ.get("MASTER_ADDR"), _number("MASTER_PORT", 1, 2**16 - 1)
+    require(
+        address, "MASTER_ADDR is not set; give all ranks the name or address of rank 0's machine"
+    )
+    where = f"MASTER_ADDR={address} MASTER_PORT={port}"
     try:
         store = _connect(timeout, is_master=keeps, wait_for_workers=False, multi_tenant=True)
     except RuntimeError as error:
@@ -288,7 +308,9 @@ def _gather(ranks: Ranks, timeout: float, attempt: str) -> dist.Store:
                 "one)"
             ) from None
         if keeps:
-            raise
+            problem = f"rank 0 cannot reach itself by {where}"
+            remedy = "give all ranks a name or address that this machine has"
+            raise RuntimeError(f"{problem} ({str(error).splitlines()[0]}); {remedy}") from error
         raise RuntimeError(
             f"rank 0 did not come within {timeout:g} s to {where}; start it, or mend the address"
         ) from error

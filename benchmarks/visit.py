@@ -77,18 +77,18 @@ def parts(tiny: bool) -> dict[str, dict[str, Part]]:
     reproduce = ["alexnet", "reproduce", "--profile"]
 
     first = {
-        "correct": Part(95, [["benchmarks.correct", *some]], ONE_EACH),
+        "correct": Part(90, [["benchmarks.correct", *some]], ONE_EACH),
         "step": Part(75, [[*step, "steps", *net, *peers, *short]]),
-        "kernels": Part(35, [[*step, "kernels", *net, *short]]),
+        "kernels": Part(40, [[*step, "kernels", *net, *short]]),
         "large-step": Part(75, [[*step, "steps", *whole, *peers, *short]]),
     }
     second = {
-        "blocks": Part(150, [[*operators, *main, *large]]),
+        "blocks": Part(140, [[*operators, *main, *large]]),
         "convolutions": Part(45, [[*step, "convolutions", *net, *short]]),
         "forms": Part(75, [[*step, "steps", *net, *forms, *short]]),
         "pack": Part(45, [[*step, "pack", *net, *short]]),
         "parts": Part(40, [[*step, "parts", *net, *short]]),
-        "device": Part(45, [[*tests, "kernels/tests/test_gpu.py"]], ONE_EACH),
+        "device": Part(35, [[*tests, "kernels/tests/test_gpu.py"]], ONE_EACH),
     }
     later = {
         "check": Part(470, [[*tests, "kernels/tests", *["tests"] * (not tiny)]], ONE_EACH),

@@ -1,5 +1,5 @@
-"""Kernels compiled for a GPU that is not there: what a second run needs is found, wherever the cache
-has been moved to."""
+"""Kernels compiled for a GPU that is not there: what a second run needs is found, also where the
+cache was moved to."""
 
 import json
 import os

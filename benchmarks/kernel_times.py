@@ -53,9 +53,8 @@ def table(times: Mapping[str, float], counts: Mapping[str, int], steps: int) -> 
     """The rows, the longest last, and their sum. times: microseconds of `steps` steps."""
     ordered = sorted(times, key=lambda name: times[name])
     rest, shown = ordered[:-SHOWN], ordered[-SHOWN:]
-    groups = {REST: rest, **{name[:56]: [name] for name in shown}, BUSY: ordered}
-    rows = []
-    for title, names in groups.items():
+    rows, ends = [], [(name[:56], [name]) for name in shown]
+    for title, names in ((REST, rest), *ends, (BUSY, ordered)):
         count, spent = (sum(each[name] for name in names) / steps for each in (counts, times))
         rows += [row(f"{count:g} x {title}", spent / 1e3)] if names else []
     return rows

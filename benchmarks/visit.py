@@ -143,8 +143,10 @@ def run(command: Sequence[str], seconds: float, variables: dict[str, str], log: 
 class Visit:
     """What is known of the parts, in a folder, and how they are run."""
 
-    def __init__(self, args: argparse.Namespace):
+    def __init__(self, args: argparse.Namespace, seconds: int):
+        """seconds: what the parts' own limits add up to; a longer visit gives each more."""
         self.args, self.began = args, time.monotonic()
+        self.scale = max(1.0, (args.limit - RESERVE) / seconds)
         self.folder = ROOT / "runs" / ("visit-tiny" if args.tiny else "visit")
         self.cache = (args.cache or self.folder / "triton").resolve()
         self.file, self.source = self.folder / "outcomes.json", record.source_digest(SOURCES)
@@ -174,7 +176,8 @@ class Visit:
         log.write_text("")
         outcome = self.reason(name, part) or DONE
         for words in part.commands if outcome == DONE else ():
-            seconds = min(part.seconds - (time.monotonic() - began), self.left() - RESERVE)
+            seconds = part.seconds * self.scale - (time.monotonic() - began)
+            seconds = min(seconds, self.left() - RESERVE)
             result = OUT_OF_TIME
             if seconds >= RESERVE / 2:
                 command = self.command(name, words, seconds)
@@ -260,10 +263,11 @@ def work(args: argparse.Namespace) -> int:
     every = parts(args.tiny)
     groups = [every[name] if name in every else {name: named(every)[name]} for name in args.what]
     chosen = {name: part for group in groups for name, part in group.items()}
-    args.limit = args.limit or RESERVE + sum(part.seconds for part in chosen.values())
+    seconds = sum(part.seconds for part in chosen.values())
+    args.limit = args.limit or RESERVE + seconds
     if args.save:
         args.save.mkdir(parents=True, exist_ok=True)
-    visit = Visit(args)
+    visit = Visit(args, seconds)
     if args.cache:
         from benchmarks.prebuild import adopt
 
@@ -287,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add, names = form.add_argument, [*every, *named(every)]
     what = f"visits or parts: {', '.join(names)} (default: first)"
     add("what", nargs="*", type=runner.one_of(names), default=["first"], metavar="PART", help=what)
-    limit = "seconds in all (default: what the parts' own limits add up to)"
+    limit = "seconds in all (default: what the parts' own limits add up to; more: each has more)"
     add("--limit", type=runner.positive, metavar="S", help=limit)
     add("--save", type=Path, metavar="DIR", help="where a summary and all rows go after each part")
     add("--commit", metavar="ID", help="what to write as commit where there is no git checkout")

@@ -201,7 +201,7 @@ def test_programs_take_their_words(name, words, monkeypatch, tmp_path):
     form = visit.argparse.Namespace(tiny=True, fresh=True, cache=None, commit="abc", limit=99)
     monkeypatch.setattr(visit, "sanitizer", lambda: "compute-sanitizer")
     monkeypatch.setattr(visit, "ROOT", tmp_path)
-    command = visit.Visit(form).command(name, words, 60)
+    command = visit.Visit(form, 1000).command(name, words, 60)
     assert (command[0] == "compute-sanitizer") == (name == "sanitizer")
     assert module.main(command[command.index(words[0]) + 1 :]) == 0
     (args,) = given
@@ -209,6 +209,13 @@ def test_programs_take_their_words(name, words, monkeypatch, tmp_path):
     if only := getattr(args, "only", ""):
         cases = [case for case in contestants.GPU if only in f"{case},"]
         assert len(cases) == 1 and cases[0] in contestants.GPU[:2]
+
+
+def test_a_longer_visit_gives_each_part_more(plan, monkeypatch):
+    given = []
+    monkeypatch.setattr(visit, "run", lambda words, seconds, *rest: given.append(seconds) or "done")
+    assert go("--limit", str(3 * 180 + visit.RESERVE)) == 0
+    assert given == pytest.approx([180] * 3, abs=1)
 
 
 def test_visits_fit_into_their_limits():

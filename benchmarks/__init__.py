@@ -15,6 +15,11 @@ if str(ROOT / "kernels") not in sys.path:
     sys.path.append(str(ROOT / "kernels"))
 
 
+# what a time depends on
+SOURCES = (*(ROOT / "kernels" / name for name in ("alexnet_kernels", "kernel_benchmarks")),)
+SOURCES += (ROOT / "alexnet", ROOT / "benchmarks")
+
+
 def environment() -> dict[str, str]:
     """Of programs that find what this one does."""
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}

@@ -56,7 +56,7 @@ class Case:
         return round(self.image_size * 8 / 7)
 
     def key(self, kind: str = "steps") -> Row:
-        """The columns that say what is measured. kind: "steps", "parts" or "pack"."""
+        """The columns that say what is measured. kind: "steps", "parts", "pack", ..."""
         name = self.name if kind == "steps" else kind
         net = {"preset": self.preset, "width": self.width, "image_size": self.image_size}
         row = {"case": name, **net, "batch": self.batch, "precision": self.precision}
@@ -186,9 +186,9 @@ def ours(case: Case, device: str, mode: str | None = None, compiled: bool = Fals
     return step
 
 
-def graph(case: Case, device: str) -> Step:
+def graph(case: Case, device: str, compiled: bool = False) -> Step:
     """A step as the trainer does it in the mode graph: from bytes, augmentation included."""
-    learner, augment, images = case.learner(device), case.augment(), case.noise(device)
+    learner, augment, images = case.learner(device, compiled), case.augment(), case.noise(device)
     whole = GraphStep(learner, augment, case.batch)
     ids, rates = torch.arange(case.batch), [1e-4] * len(learner.parameters)
     keys, draw = rng.key(rng.DROPOUT, 0, 0, ids), augment.draw(ids, ids, 0)
@@ -275,6 +275,10 @@ CONTESTANTS = {
     "ours, bf16": Contestant(ours, on_a_cpu, "bf16"),
     "ours, no compiler": Contestant(partial(ours, mode="composite"), of_everyone),
     "ours, graph": Contestant(graph, lambda case, device: device == "cuda"),
+    "ours, compiled graph": Contestant(
+        partial(graph, compiled=True),
+        lambda case, device: device == "cuda" and compiles(case, device),
+    ),
     PEER: Contestant(partial(torchs, plain)),
     f"{PEER}, bf16": Contestant(partial(torchs, plain), on_a_cpu, "bf16"),
     "torchvision": Contestant(vision, of_its_size),

@@ -3,6 +3,8 @@ torchvision's AlexNet, which is lighter and has no response normalization.
 
     python -m benchmarks.step           # forward, loss, backward, update
     python -m benchmarks.step parts     # what it is made of, each part beside its floor
+    python -m benchmarks.step kernels   # which kernels a step's time goes to
+    python -m benchmarks.step convolutions   # the two columns' convolutions in other forms
     python -m benchmarks.step pack      # end to end: from a pack in the host's memory to the update
 
 README.md says how. Rows go to results/step.csv.
@@ -31,7 +33,7 @@ from alexnet.data.pack_writer import PackWriter
 from alexnet.errors import InputError
 from alexnet.training.precision import using_precision
 from alexnet.training.steps import EagerStep, GraphStep, StepInput
-from benchmarks import ARCHIVE, ROOT
+from benchmarks import ARCHIVE, SOURCES
 from benchmarks.contestants import (
     CONTESTANTS,
     GPU,
@@ -46,6 +48,8 @@ from benchmarks.contestants import (
     on_gpu,
     using_threads,
 )
+from benchmarks.convolutions import convolutions
+from benchmarks.kernel_times import kernel_times
 from benchmarks.parts import parts, product_rate
 from kernel_benchmarks import record, report, runner
 from kernel_benchmarks.record import Row
@@ -56,7 +60,6 @@ COLUMNS = (
     *("ratio", "wanted", "floor_ms", "note", "peak_gflops"),
 )
 FILE = ARCHIVE / "step.csv"
-SOURCES = (*record.SOURCES, ROOT / "alexnet", ROOT / "benchmarks")  # what a time depends on
 
 # how many times as fast as the peer the paper's net is to be
 TARGETS = {"cpu": {"ours": 1.5, "ours, no compiler": 1.0}, "cuda": {"ours, graph": 3.0}}
@@ -234,6 +237,7 @@ def bfloat16(rows: Sequence[Row]) -> Iterator[str]:
 # --- all of it ---
 
 KINDS = {"steps": steps, "parts": parts, "pack": pack}
+KINDS |= {"kernels": kernel_times, "convolutions": convolutions}
 
 
 def measured(kind: str, case: Case, args: argparse.Namespace) -> list[Row]:
@@ -249,7 +253,7 @@ def work(args: argparse.Namespace) -> int:
         kind: [TINY] if args.tiny else cases(args.device, kind, args.threads) for kind in args.what
     }
     for case, kind in product(dict.fromkeys(chain(*every.values())), every):
-        if case not in every[kind]:
+        if case not in every[kind] or args.only not in f"{case},":
             continue
         needed: list[Row] = [{}]
         if kind == "steps":
@@ -268,6 +272,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("what", nargs="*", type=runner.one_of(KINDS), default=["steps"], help=kinds)
     known, what = runner.one_of(CONTESTANTS), f"only these, and {PEER}"
     add("--implementations", nargs="+", type=known, default=(), metavar="NAME", help=what)
+    add(
+        "--only",
+        default="",
+        metavar="TEXT",
+        help='only cases with this in their name, "batch 128, bf16,"',
+    )
     runner.add_limits(form, runs=20, time=90.0)
     return runner.main(form, argv, work, InputError)
 

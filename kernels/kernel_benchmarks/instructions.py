@@ -51,7 +51,7 @@ Compiled = tuple[str, str, int, int, int, float]
 
 
 @contextmanager
-def _compiling(arch: int) -> Iterator[list[tuple]]:
+def compiling(arch: int) -> Iterator[list[tuple]]:
     """Make launches inside the block compile for `arch`, and collect them instead: function,
     constants, number of programs, compiled code."""
     launches: list[tuple] = []
@@ -126,6 +126,22 @@ def tuners() -> list[Autotuner]:
     return [v for module in ours for v in vars(module).values() if isinstance(v, Autotuner)]
 
 
+def each_configuration(every: bool = True) -> Iterator[None]:
+    """Give all kernels their first configuration, then, where `every` is true, their next ones."""
+    ours = tuners()
+    before = [tuner.configs for tuner in ours]
+    try:
+        for i in range(max(map(len, before)) if every else 1):
+            for tuner, configs in zip(ours, before):
+                tuner.configs = [configs[min(i, len(configs) - 1)]]
+                tuner.cache.clear()
+            yield
+    finally:
+        for tuner, configs in zip(ours, before):
+            tuner.configs = configs
+            tuner.cache.clear()
+
+
 def measure(
     call: Callable[[], object], elements: int, arch: int, all_configs: bool = False
 ) -> list[Compiled]:
@@ -136,21 +152,12 @@ def measure(
         arch: The compute capability times ten.
         all_configs: Take every configuration that is tried on a device, not the first alone.
     """
-    ours = tuners()
-    before = [tuner.configs for tuner in ours]
     rows: dict[tuple, Compiled] = {}
-    try:
-        for i in range(max(map(len, before)) if all_configs else 1):
-            for tuner, configs in zip(ours, before):
-                tuner.configs = [configs[min(i, len(configs) - 1)]]
-                tuner.cache.clear()
-            with _compiling(arch) as launches:
-                call()
-            compiled = [_inspect(elements, *launch) for launch in launches]
-            rows |= {row[:2]: row for row in compiled}
-    finally:
-        for tuner, configs in zip(ours, before):
-            tuner.configs = configs
+    for _ in each_configuration(all_configs):
+        with compiling(arch) as launches:
+            call()
+        compiled = [_inspect(elements, *launch) for launch in launches]
+        rows |= {row[:2]: row for row in compiled}
     return list(rows.values())
 
 

@@ -178,10 +178,10 @@ def run(
     Args:
         tasks: In the order in which they matter.
         origin: Where they are measured, of `record.machine`.
-        args: `fresh` measures what the files hold as well.
+        args: `fresh` measures what the files hold as well; after `limit` seconds no task begins.
 
     Returns:
-        All tasks' rows, and the titles of those that failed.
+        All tasks' rows, and the titles of those that failed or did not begin.
     """
     for path in {task.file for task in tasks}:
         record.append(path, [], columns)
@@ -189,6 +189,10 @@ def run(
     for number, task in enumerate(tasks, 1):
         if held := [] if args.fresh else task.held(origin, columns):
             rows, known = rows + held, known + 1
+            continue
+        if time.perf_counter() - began > args.limit:
+            log(f"{task.title}: no time left")
+            failed.append(task.title)
             continue
         torch.compiler.reset()  # otherwise a ninth shape would run uncompiled
         try:
@@ -238,6 +242,8 @@ def parser(module: str, doc: str | None, out: Path) -> Parser:
     add("--commit", metavar="ID", help="what to write as commit where there is no git checkout")
     add("--out", type=Path, help=f"where rows go (default: {out.relative_to(ROOT)})")
     add("--fresh", action="store_true", help="measure again what the file holds already")
+    limit = "begin no case after so many seconds; the same command goes on with the rest"
+    add("--limit", type=positive, default=math.inf, metavar="S", help=limit)
     add("--tiny", action="store_true", help="a rehearsal; rows go to runs/benchmarks/")
     form.set_defaults(default_out=out)
     return form

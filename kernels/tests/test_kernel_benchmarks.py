@@ -225,7 +225,7 @@ def test_a_failed_case_leaves_the_others_their_turn(tmp_path, capsys):
         return runner.Task(name, {"operator": name}, measured, tmp_path / "rows.csv")
 
     tasks = [task("large", fail), task("small", lambda: [{"note": "well"}])]
-    args = argparse.Namespace(fresh=False)
+    args = argparse.Namespace(fresh=False, limit=math.inf)
     origin = dict.fromkeys(record.ORIGIN)
     assert runner.run(tasks, record.COLUMNS, origin, args)[1] == ["large"]
     assert "large failed: RuntimeError: out of memory" in capsys.readouterr().err

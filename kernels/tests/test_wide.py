@@ -138,7 +138,7 @@ maps = partial(torch.empty, dtype=torch.bfloat16, device="meta", memory_format=f
 x, y = maps((32768, 96, 55, 55)), maps((32768, 96, 27, 27))
 code = maps((32768, 96, 27, 27), dtype=torch.uint8)
 norm = (5, 1e-4, 0.75, 2.0, 2, "before")
-with instructions._compiling(90) as launches:
+with instructions.compiling(90) as launches:
     for tuner in instructions.tuners():
         tuner.configs = tuner.configs[:1]
     local_response_norm.forward(x, None, x, *norm)

@@ -424,8 +424,8 @@ def test_formulas_are_set(served: str, visit: Callable[..., Any]) -> None:
 @book
 @pytest.mark.slow
 def test_chapters_end_with_their_claims_in_a_table(served: str, visit: Callable[..., Any]) -> None:
-    chapters = [page for page in PAGES if page.removeprefix("book/")[:1] == "0"]
-    assert len(chapters) == 7
+    chapters = [page for page in PAGES if re.match(r"book/0[1-7]-", page)]
+    assert len(chapters) == 7  # the eighth tests none
     for name in chapters:
         heads = visit(served + name).locator("table thead").all_text_contents()
         assert sum("claim" in head and "verdict" in head for head in heads) == 1, name

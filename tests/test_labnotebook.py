@@ -15,7 +15,7 @@ from alexnet.errors import InputError
 from alexnet.presets import LRN, PAPER, SOURCE, SameMapNorm
 
 PAGE = json.loads(
-    (Path(__file__).resolve().parents[1] / "book" / "lab-notebook.ipynb").read_text()
+    (Path(__file__).resolve().parents[1] / "book" / "08-what-they-really-did.ipynb").read_text()
 )["cells"]
 RUNS = labnotebook.load()["runs"]
 

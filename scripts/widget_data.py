@@ -3,7 +3,8 @@
 They come out of the package and the archive: one classic script each, which calls
 `Widgets.provide(NAME, VALUE)`. `scripts/build_book.py` makes them at each build; none is committed.
 
-    python scripts/widget_data.py FOLDER             network.js, photo.js, kernels.js, net.js
+    python scripts/widget_data.py FOLDER             network.js, photo.js, kernels.js, net.js,
+                                                     statements.js
     python scripts/widget_data.py FOLDER --run RUN   net.js out of a run of yours, of preset paper
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet import claims, experiments, presets, profiles
+from alexnet import claims, experiments, labnotebook, presets, profiles
 from alexnet.data import pictographs
 from alexnet.data.decode import fit
 from alexnet.data.moments import Moments
@@ -114,6 +115,15 @@ def kernels() -> dict[str, Any]:
     return {"sets": sets, "missing": missing}
 
 
+def statements() -> dict[str, Any]:
+    """The paper's statements beside the released source, and the words that sort them."""
+    return {
+        "topics": labnotebook.TOPICS,
+        "findings": labnotebook.FINDINGS,
+        "statements": labnotebook.statements(),
+    }
+
+
 def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
     """The net that runs in the page, and pictures of the test split to run it on.
 
@@ -181,7 +191,7 @@ def write(folder: Path, name: str, value: dict[str, Any]) -> None:
 
 
 def write_all(folder: Path) -> None:
-    for make in (network, photo, kernels, net):
+    for make in (network, photo, kernels, net, statements):
         write(folder, make.__name__, make())
 
 

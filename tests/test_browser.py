@@ -31,6 +31,7 @@ import chromium  # noqa: E402
 HTML = ROOT / "_build" / "html"
 WIDGETS = ROOT / "book" / "_static" / "widgets"
 NAMES = ("architecture", "puzzle", "lrn", "pooling", "augment", "kernels", "momentum", "classify")
+NAMES += ("statements",)
 # bytes of all that a page loads the first time; 2.5 MB are fonts, styles, and MathJax
 WEIGHT_LIMIT = 5_000_000
 FLAGS = (
@@ -250,6 +251,7 @@ POINT = {
         "button[aria-label='Test picture 10: umbrella']",
         "test picture 10, which shows umbrella",
     ),
+    "statements": ("label:has-text('initialization')", "3 statements on initialization"),
 }
 
 

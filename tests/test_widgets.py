@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import alexnet_kernels as kernels
-from alexnet import experiments, presets
+from alexnet import experiments, labnotebook, presets
 from alexnet.data.augment import Augment
 from alexnet.data.moments import Moments
 from alexnet.experiments import page
@@ -240,6 +240,34 @@ def test_the_architecture_is_the_packages(tmp_path: Path) -> None:
         ]
 
 
+@needs_node
+def test_the_statements_are_the_packages_and_can_be_filtered(tmp_path: Path) -> None:
+    widget_data.write(tmp_path, "statements", widget_data.statements())
+    text = (tmp_path / "statements.js").read_text()
+    match = re.fullmatch(r'Widgets\.provide\("statements", (.*)\);\n', text)
+    assert match
+    data = json.loads(match[1])
+    every, findings = data["statements"], data["findings"]
+    assert every == labnotebook.statements() and len(every) >= 30
+    chosen = "w.chosen(every, topic, finding).map((one) => one.id)"
+    for topic, finding in (
+        ("all", "all"),
+        ("learning", "all"),
+        ("all", "slip"),
+        ("data", "differs"),
+    ):
+        expected = [
+            one["id"]
+            for one in every
+            if topic in ("all", one["topic"]) and finding in ("all", one["finding"])
+        ]
+        assert expected
+        assert js("statements", chosen, every=every, topic=topic, finding=finding) == expected
+    counts = js("statements", "w.counts(every, findings)", every=every, findings=findings)
+    assert [name for name, _ in counts] == list(labnotebook.FINDINGS)
+    assert sum(number for _, number in counts) == len(every)
+
+
 # --- the net in the page ---------------------------------------------------------------------
 
 
@@ -341,5 +369,6 @@ def test_scripts_and_data_are_small(tmp_path: Path) -> None:
         "net.js",
         "network.js",
         "photo.js",
+        "statements.js",
     ]
     assert max(path.stat().st_size for path in tmp_path.iterdir()) < DATA_LIMIT

@@ -38,6 +38,7 @@ PRESETS = {
 FIELDS = """name reads kernel stride columns in_maps in_size pad maps size out_size fan_in
 neurons weights biases parameters macs""".split()
 PHOTOGRAPH, SIDE, TEST_PICTURES = "flower", 256, 20
+WIDE, ACROSS = 224, 3  # a picture as large as the paper's, of so many test pictures a side
 # The colors of ImageNet as cuda-convnet2 ships them (make-data/input_meta): standard deviations,
 # and axes as columns, here largest first.
 IMAGENET_DEVIATIONS = (121.7801, 37.0939, 19.7208)
@@ -139,6 +140,7 @@ def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
     names = packed["names"]
     preset = presets.get(packed["preset"])
     table = described(preset, len(names), packed["width"], packed["image_size"])
+    wide = described(preset, len(names), packed["width"], WIDE)["layers"]
     prepared = profiles.load("embedded")["page"]["pictographs"]["size"]
     codes = {name: code for code, name in pictographs.CLASSES}
     known, samples = [name for name in names if name in codes], []
@@ -148,6 +150,11 @@ def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
         samples.append({"src": data_uri(center_square(picture, prepared)), "label": name})
     return {
         "net": packed | {"layers": table["layers"]},
+        "wide": {
+            "image_size": WIDE,
+            "across": ACROSS,
+            "layers": [layer for layer in wide if not layer["full"]],
+        },
         "samples": samples,
         "prepared": prepared,
         "note": note(metrics, table["parameters"]),

@@ -25,7 +25,7 @@
     body.append(html("p", {}, "It knows ten pictographs: " + names.join(", ") + ". Choose a test picture, or one of your own; it is not sent anywhere."),
       shelf, html("div", { class: "widget-row" }, html("label", { for: file.id, style: "margin: 0" }, "Your picture:"), file),
       html("div", { class: "widget-pair" }, html("div", {}, canvas), bars), said.node, layer.node, maps,
-      html("p", { class: "widget-note" }, "The darker a tile, the stronger the response; one scale for all maps of a layer. " + packed.note));
+      html("p", { class: "widget-note" }, "The bluer a tile, the stronger the response; one scale for all maps of a layer. " + packed.note));
 
     /* The picture's center square, as large as the training images were prepared, and of that the center that the net reads. */
     function open(src, what, label) {

@@ -39,9 +39,9 @@
       const a = others.map((value, i) => (i === which.value ? strength.value : value));
       const now = { n: n.value, k: k.value, alpha: 10 ** alpha.value, beta: beta.value, columns: seam.value ? 2 : 1 };
       const share = normalize(a, now).map((b, i) => (a[i] ? b / a[i] : NaN)); // what lies below is drawn from the same numbers
-      const top = Math.max(1, ...share.filter(Number.isFinite)), unit = 456 / MAPS, parts = [];
+      const top = Math.max(1, ...share.filter(Number.isFinite)), unit = 438 / MAPS, parts = [];
       a.forEach((value, i) => {
-        const x = 22 + i * unit, color = seam.value && i >= MAPS / 2 ? "var(--w-second)" : "var(--w-first)";
+        const x = 40 + i * unit, color = seam.value && i >= MAPS / 2 ? "var(--w-second)" : "var(--w-first)";
         const tall = Number.isFinite(share[i]) ? (120 * share[i]) / top : 0;
         parts.push(svg("g", { onclick: () => { which.set(i); draw(); } },
           svg("rect", { x, y: 4, width: unit, height: 232, fill: "transparent" }),
@@ -51,11 +51,11 @@
       });
       for (const level of top < 2.5 ? [0, 0.5, 1] : [0, Math.floor(top)]) {
         const y = 212 - (120 * level) / top;
-        parts.push(svg("line", { x1: 22, x2: 478, y1: y, y2: y, stroke: "var(--w-line)" }), svg("text", { x: 0, y: y + 4, "font-size": 13, class: "quiet" }, String(level)));
+        parts.push(svg("line", { x1: 40, x2: 478, y1: y, y2: y, stroke: "var(--w-line)" }), svg("text", { x: 0, y: y + 4, "font-size": 13, class: "quiet" }, String(level)));
       }
-      parts.push(svg("text", { x: 22, y: 90, "font-size": 12, class: "quiet" }, "share kept"), svg("text", { x: 22, y: 12, "font-size": 12, class: "quiet" }, "response"),
+      parts.push(svg("text", { x: 40, y: 90, "font-size": 12, class: "quiet" }, "share kept"), svg("text", { x: 40, y: 12, "font-size": 12, class: "quiet" }, "response"),
         svg("text", { x: 478, y: 256, "font-size": 12, "text-anchor": "end", class: "quiet" }, "map"));
-      if (seam.value) parts.push(svg("line", { x1: 250, x2: 250, y1: 4, y2: 232, stroke: "var(--w-text)", "stroke-dasharray": "3 4" }));
+      if (seam.value) parts.push(svg("line", { x1: 259, x2: 259, y1: 4, y2: 232, stroke: "var(--w-text)", "stroke-dasharray": "3 4" }));
       drawing.replaceChildren(...parts);
       const i = which.value, j = i + 1 < MAPS ? i + 1 : i - 1, far = i < MAPS / 2 ? MAPS - 1 : 0, least = Math.pow(now.k, -now.beta);
       said.say("Map " + i + " keeps " + percent(share[i]) + " of its " + a[i].toFixed(0) + "; map " + j + ", beside it, keeps " + percent(share[j]) +

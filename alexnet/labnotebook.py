@@ -11,16 +11,24 @@ from typing import Any
 
 import yaml
 
+from alexnet import presets
 from alexnet.errors import InputError
 
 FILE = Path(__file__).with_suffix(".yml")
 WHAT = ("top1", "top5")
+TOPICS = ("architecture", "initialization", "data", "learning", "evaluation")
+FINDINGS = {
+    "same": "the same",
+    "differs": "differs",
+    "silent": "the text is silent",
+    "slip": "a slip of the text",
+}
 
 
 @cache
 def load() -> dict[str, Any]:
     """The file as it is: {"data", "images_per_file", "color", "runs", "derivations", "repeats",
-    "differences"}."""
+    "statements"}."""
     return yaml.safe_load(FILE.read_text())
 
 
@@ -86,6 +94,61 @@ def color_shifts() -> list[float]:
         color["noise"] * hypot(*(a * d for a, d in zip(row, color["deviations"], strict=True)))
         for row in color["axes"]
     ]
+
+
+def statements() -> list[dict[str, Any]]:
+    """What the text says beside what the program does, in the order of the text.
+
+    Returns:
+        Of each: id, topic (of TOPICS), section, paper, source, refs, finding (of FINDINGS),
+        matters, and here: what the presets `paper` and `source` do.
+    """
+    worth = {name: f"{derive(name, 'top1'):.1f}" for name in load()["derivations"]}
+    return [
+        {name: text for name, text in one.items() if name != "presets"}
+        | {"matters": one["matters"].format_map(worth), "here": one.get("here") or _here(one)}
+        for one in load()["statements"]
+    ]
+
+
+def in_preset(preset: str, path: str) -> Any:
+    """What a preset holds at a path: layer.field, layer.then (the names of its operations),
+    layer.Operation.field or recipe.field."""
+    table = presets.get(preset)
+    first, *rest = path.split(".")
+    row: Any = table.recipe if first == "recipe" else table.layer(first)
+    if rest == ["then"]:
+        return tuple(type(op).__name__.replace("Activation", "ReLU") for op in row.then)
+    if len(rest) == 2:
+        row = next(op for op in row.then if type(op).__name__ == rest[0])
+    return getattr(row, rest[-1])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    if isinstance(value, float):  # 0.00002, not 2e-05
+        return f"{value:f}".rstrip("0").rstrip(".")
+    return "none" if value is None else str(value)
+
+
+def _here(statement: dict[str, Any]) -> str:
+    """The presets' values in words; told once where both hold the same."""
+
+    def of(preset: str) -> str:
+        layers: dict[str, list[str]] = {}
+        for path in statement["presets"]:
+            first, _, field = path.partition(".")
+            value = _shown(in_preset(preset, path))
+            what = f"{value} after" if field == "then" else f"{field.replace('_', ' ')} {value} in"
+            layers.setdefault(what.replace(".", " ", field.count(".")), []).append(first)
+        return "; ".join(
+            what.removesuffix(" in") if names == ["recipe"] else f"{what} {', '.join(names)}"
+            for what, names in layers.items()
+        )
+
+    text, other = of("paper"), of("source")
+    return f"both presets: {text}" if text == other else f"paper: {text}. source: {other}"
 
 
 def _derivation(name: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 It writes the data of the figures to play with; gives docstrings, which are plain text here, the
 markup that autodoc expects; removes thebe, which would fetch programs from another host and whose
-settings stand twice in each page, an error; and removes a role that ARIA has withdrawn.
+settings stand twice in each page, an error; puts a claim's verdict first in its row, as a badge;
+and removes a role that ARIA has withdrawn.
 """
 
 import re
@@ -16,6 +17,8 @@ import widget_data
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Source|Note):\s*")
 ESCAPE = re.compile(r"([\\*_|])").sub
 RULED = re.compile(r"~typing\.Annotated\[(.+?), ~alexnet\.fields\.Rule\(.+?<lambda>\)\]")
+TABLE = re.compile(r"<table.*?</table>", re.DOTALL)
+LAST_CELL = re.compile(r"(<tr[^>]*>)(.*?)(<(t[hd])(?:(?!<t[hd]).)*</\4>)\s*</tr>", re.DOTALL)
 ITEM = re.compile(r"    (\w[\w., *]*): (.*)")
 
 
@@ -32,7 +35,22 @@ def mend(app: Any, pagename: str, templatename: str, context: dict[str, Any], do
     scripts = context["script_files"]
     scripts[:] = [script for script in scripts if not is_thebe(script)]
     if "body" in context:  # docutils still writes the role
-        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+        body = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+        context["body"] = TABLE.sub(lambda table: verdicts_first(table[0]), body)
+
+
+def verdicts_first(table: str) -> str:
+    """An HTML table whose last column holds verdicts, with these first and as badges; any other as
+    it is."""
+    if not re.search(r"<p>verdict</p></th>\s*</tr>", table):
+        return table
+    moved = LAST_CELL.sub(r"\1\3\2</tr>", table)
+    return re.sub(r"(<tr[^>]*><td[^>]*><p>)(([\w ]+).*?)(</p>)", _badge, moved)
+
+
+def _badge(cell: re.Match[str]) -> str:
+    kind = cell[3].strip().replace(" ", "-")
+    return f'{cell[1]}<span class="verdict verdict-{kind}">{cell[2]}</span>{cell[4]}'
 
 
 def marked_up(text: str) -> list[str]:

@@ -3,7 +3,8 @@
 They come out of the package and the archive: one classic script each, which calls
 `Widgets.provide(NAME, VALUE)`. `scripts/build_book.py` makes them at each build; none is committed.
 
-    python scripts/widget_data.py FOLDER             network.js, photo.js, kernels.js, net.js
+    python scripts/widget_data.py FOLDER             network.js, photo.js, kernels.js, net.js,
+                                                     statements.js
     python scripts/widget_data.py FOLDER --run RUN   net.js out of a run of yours, of preset paper
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from alexnet import claims, experiments, presets, profiles
+from alexnet import claims, experiments, labnotebook, presets, profiles
 from alexnet.data import pictographs
 from alexnet.data.decode import fit
 from alexnet.data.moments import Moments
@@ -37,6 +38,7 @@ PRESETS = {
 FIELDS = """name reads kernel stride columns in_maps in_size pad maps size out_size fan_in
 neurons weights biases parameters macs""".split()
 PHOTOGRAPH, SIDE, TEST_PICTURES = "flower", 256, 20
+WIDE, ACROSS = 224, 3  # a picture as large as the paper's, of so many test pictures a side
 # The colors of ImageNet as cuda-convnet2 ships them (make-data/input_meta): standard deviations,
 # and axes as columns, here largest first.
 IMAGENET_DEVIATIONS = (121.7801, 37.0939, 19.7208)
@@ -114,6 +116,15 @@ def kernels() -> dict[str, Any]:
     return {"sets": sets, "missing": missing}
 
 
+def statements() -> dict[str, Any]:
+    """The paper's statements beside the released source, and the words that sort them."""
+    return {
+        "topics": labnotebook.TOPICS,
+        "findings": labnotebook.FINDINGS,
+        "statements": labnotebook.statements(),
+    }
+
+
 def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
     """The net that runs in the page, and pictures of the test split to run it on.
 
@@ -129,6 +140,7 @@ def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
     names = packed["names"]
     preset = presets.get(packed["preset"])
     table = described(preset, len(names), packed["width"], packed["image_size"])
+    wide = described(preset, len(names), packed["width"], WIDE)["layers"]
     prepared = profiles.load("embedded")["page"]["pictographs"]["size"]
     codes = {name: code for code, name in pictographs.CLASSES}
     known, samples = [name for name in names if name in codes], []
@@ -138,6 +150,11 @@ def net(metrics: dict[str, Any] | None = None) -> dict[str, Any]:
         samples.append({"src": data_uri(center_square(picture, prepared)), "label": name})
     return {
         "net": packed | {"layers": table["layers"]},
+        "wide": {
+            "image_size": WIDE,
+            "across": ACROSS,
+            "layers": [layer for layer in wide if not layer["full"]],
+        },
         "samples": samples,
         "prepared": prepared,
         "note": note(metrics, table["parameters"]),
@@ -181,7 +198,7 @@ def write(folder: Path, name: str, value: dict[str, Any]) -> None:
 
 
 def write_all(folder: Path) -> None:
-    for make in (network, photo, kernels, net):
+    for make in (network, photo, kernels, net, statements):
         write(folder, make.__name__, make())
 
 

@@ -91,7 +91,7 @@ def test_what_needs_an_extra_names_it(packs32, tmp_path, monkeypatch):
         f"prepare torchvision:CIFAR100:{tmp_path} {tmp_path}/out",
         f"prepare pictographs {tmp_path}/out --workers 1",
         "reproduce --only recipe",
-        "reproduce --only lab-notebook",
+        "reproduce --only what-they-really-did",
         f"predict {tmp_path}/net.onnx {packs32.parent}/images/test --device cpu",
     )
     assert [status for status, _ in said] == [2] * len(said), said

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet import labnotebook
+from alexnet import claims, labnotebook, presets
 from alexnet.errors import InputError
-from alexnet.presets import LRN, PAPER, SOURCE, SameMapNorm
+from alexnet.presets import PAPER, SOURCE
 
 PAGE = json.loads(
-    (Path(__file__).resolve().parents[1] / "book" / "lab-notebook.ipynb").read_text()
+    (Path(__file__).resolve().parents[1] / "book" / "08-what-they-really-did.ipynb").read_text()
 )["cells"]
 RUNS = labnotebook.load()["runs"]
 
@@ -155,48 +155,68 @@ def test_repeats_are_of_one_net():
 # --- paper and program -----------------------------------------------------------------------
 
 
-def test_the_presets_differ_as_the_differences_say():
-    found = labnotebook.load()["differences"]
-    assert len(found) == 18 and all(
-        one.keys() == {"paper", "source", "refs", "here"} for one in found
+STATEMENTS = {one["id"]: one for one in labnotebook.load()["statements"]}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_statement_is_whole_and_its_finding_is_that_of_the_presets(name):
+    one = STATEMENTS[name]
+    needed = {"id", "topic", "section", "paper", "source", "refs", "finding", "matters"}
+    assert needed < one.keys() and len(one.keys() - needed) == 1
+    assert one["topic"] in labnotebook.TOPICS and one["finding"] in labnotebook.FINDINGS
+    assert one["section"] in claims.contents()["sections"]
+    for place in one["refs"].split("; "):
+        assert re.match(r"[\w-]+\.(cfg|py|cu|cuh)(:\d+(-\d+)?(, \d+(-\d+)?)*)?( of |$)", place), (
+            place
+        )
+    for path in one.get("presets", ()):
+        same = labnotebook.in_preset("paper", path) == labnotebook.in_preset("source", path)
+        if one["finding"] == "same":
+            assert same, path
+    if one["finding"] == "differs" and "presets" in one:
+        values = [
+            [labnotebook.in_preset(preset, path) for path in one["presets"]]
+            for preset in ("paper", "source")
+        ]
+        assert values[0] != values[1]
+
+
+def test_the_statements_are_those_of_the_text_in_words():
+    found = labnotebook.statements()
+    assert len(found) == len(STATEMENTS) >= 30
+    assert {one["topic"] for one in found} == set(labnotebook.TOPICS)
+    assert {one["finding"] for one in found} == set(labnotebook.FINDINGS)
+    of = {one["id"]: one for one in found}
+    assert of["lrn-alpha"]["here"] == (
+        "paper: LRN alpha 0.0001 in conv1, conv2. source: LRN alpha 0.00002 in conv1, conv2"
     )
-    both = [(text, other) for text, other in zip(PAPER.layers, SOURCE.layers, strict=True)]
-    norms = [
-        [op for layer in preset.layers for op in layer.then if isinstance(op, LRN | SameMapNorm)]
-        for preset in (PAPER, SOURCE)
-    ]
-    assert [op.alpha for op in norms[0]] == [1e-4] * 2 and [op.alpha for op in norms[1]] == [
-        2e-5,
-        2e-5,
-        4e-5,
-    ]  # 3, 5
-    assert [type(op).__name__ for op in SOURCE.layer("conv1").then] == [
-        "LRN",
-        "Pool",
-        "Activation",
-    ]  # 4
-    assert [text.name for text, other in both if text.sigma != other.sigma] == [
-        "conv3",
-        "conv4",
-        "conv5",
-    ]  # 7
+    assert of["biases"]["here"] == (
+        "both presets: bias 0 in conv1, conv3, fc8; bias 1 in conv2, conv4, conv5, fc6, fc7"
+    )
+    assert of["relu"]["here"].endswith("source: Pool, ReLU after conv5")
+    assert "{" not in "".join(one["matters"] for one in found)
+    assert f"{labnotebook.derive('lrn', 'top1'):.1f} points" in of["third-norm"]["matters"]
+
+
+def test_the_statements_numbers_are_the_nets():
+    whole, half = (presets.shapes(presets.get(name)) for name in ("paper", "paper/one-column"))
+    assert f"{presets.total(whole, 'parameters'):,}." == STATEMENTS["parameters"]["source"]
     assert (
-        [text.bias for text, _ in both]
-        == [other.bias for _, other in both]
-        == [0, 1, 0, 1, 1, 1, 1, 0]
-    )  # 8
-    text, other = PAPER.recipe, SOURCE.recipe
-    assert (text.bias_rate / text.rate, other.bias_rate / other.rate) == (1, 2) and len(
-        other.bias_falls
-    ) == 1  # 9
-    assert (text.crop_chunk, other.crop_chunk, text.mean, other.mean) == (
-        1,
-        32,
-        "aligned",
-        "center",
-    )  # 12, 13
-    assert (text.color, other.color, text.color_off) == ("text", "source", None)  # 11
-    assert [type(op).__name__ for op in SOURCE.layer("conv5").then] == ["Pool", "Activation"]  # 16
+        f"{presets.total(half, 'parameters') / 1e6:.1f} million"
+        in (STATEMENTS["half-net"]["matters"])
+    )
+    units = STATEMENTS["conv1-units"]
+    assert f"{whole[0].neurons:,}" in units["source"]
+    assert f"({presets.total(whole, 'neurons'):,})" in units["matters"]
+    wrong = presets.total(whole, "neurons") - whole[0].neurons + 253_440
+    assert f"({wrong:,})" in units["matters"]
+    crossing = presets.crossings(whole)
+    both_ways = 2 * sum(crossing[name] for name in ("conv3", "fc6", "fc7")) + whole[-2].maps
+    assert f"{both_ways:,} numbers" in STATEMENTS["columns"]["matters"]
+    both = [(text, other) for text, other in zip(PAPER.layers, SOURCE.layers, strict=True)]
+    assert [text.name for text, other in both if text.sigma != other.sigma] == [
+        path.partition(".")[0] for path in STATEMENTS["sigma-convolutions"]["presets"]
+    ]
 
 
 # --- the page --------------------------------------------------------------------------------
@@ -244,11 +264,13 @@ def test_every_derivation_on_the_page_is_derived():
     assert told == {}
 
 
-def test_every_difference_is_on_the_page():
-    for one in labnotebook.load()["differences"]:
-        assert f"| {one['paper']} | {one['source']} | {one['refs']} | {one['here']} |" in shown()
+def test_every_statement_is_on_the_page():
+    for one in labnotebook.statements():
+        finding = labnotebook.FINDINGS[one["finding"]]
+        row = f"| {one['paper']} | {one['source']} | `{one['refs']}` | {finding} |"
+        assert row in shown()
 
 
 def test_prose_holds_no_measured_number():
     prose = "".join("".join(cell["source"]) for cell in PAGE if cell["cell_type"] == "markdown")
-    assert set(re.findall(r"\d+\.\d+", prose)) == {"1.1"}  # what the source divides an image by
+    assert set(re.findall(r"\d+\.\d+", prose)) == {"0.01", "0.03"}  # sigma

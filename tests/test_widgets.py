@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import alexnet_kernels as kernels
-from alexnet import experiments, presets
+from alexnet import experiments, labnotebook, presets
 from alexnet.data.augment import Augment
 from alexnet.data.moments import Moments
 from alexnet.experiments import page
@@ -240,6 +240,112 @@ def test_the_architecture_is_the_packages(tmp_path: Path) -> None:
         ]
 
 
+@needs_node
+@pytest.mark.parametrize(
+    ("mean", "deviation"), [(0.0, 15.0), (0.0, 1.0), (1.5, 0.25), (-2.0, 32.0)]
+)
+def test_saturation(mean: float, deviation: float) -> None:
+    normal = torch.special.ndtri((torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000)
+    for name, function in (("tanh", torch.tanh), ("logistic", torch.sigmoid), ("relu", torch.relu)):
+        sums = (mean + deviation * normal).requires_grad_()
+        (slopes,) = torch.autograd.grad(function(sums).sum(), sums)
+        measure = "w.measure(w.UNITS[unit].slope, mean, deviation)"
+        found = js("saturation", measure, unit=name, mean=mean, deviation=deviation)
+        assert found["passed"] == pytest.approx(float(slopes.mean()), abs=1e-3)
+        assert found["saturated"] == pytest.approx(float((slopes < 0.01).double().mean()), abs=1e-3)
+
+
+def test_saturation_begins_where_the_chapter_does() -> None:
+    """The sums of conv1 that the page prints are the figure's first."""
+    chapter = (ROOT / "book" / "03-architecture.ipynb").read_text()
+    (printed,) = re.findall(r'"standard deviation of conv1\'s sums: about (\d+)', chapter)
+    assert f"Math.log2({printed})" in (WIDGETS / "saturation.js").read_text()
+
+
+@needs_node
+def test_a_units_window_is_what_its_gradient_reaches() -> None:
+    wide = widget_data.net()["wide"]
+    size, stages = wide["image_size"], js("receptive", "w.stages(layers)", layers=wide["layers"])
+    assert [one["name"] for one in stages] == [
+        *("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5")
+    ]
+    assert [one["size"] for one in stages] == [11, 19, 51, 67, 99, 131, 163, 195]
+    image = torch.zeros(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+    x, maps = image, {}
+    for row in presets.shapes(presets.get("paper"), image_size=size)[:5]:
+        x = torch.nn.functional.pad(x, (*row.pad, *row.pad))
+        side = row.layer.kernel
+        kernel = torch.ones(1, 1, side, side, dtype=torch.float64)
+        x = maps[row.layer.name] = torch.nn.functional.conv2d(x, kernel, stride=row.layer.stride)
+        if row.out_size < row.size:  # each pixel of a window can be the maximum
+            x = maps[row.layer.name.replace("conv", "pool")] = torch.nn.functional.avg_pool2d(
+                x, 3, 2
+            )
+    for number, one in enumerate(stages):
+        output = maps[one["name"]]
+        assert output.shape[-1] == one["side"]
+        for unit in (0, one["side"] // 2, one["side"] - 1):
+            (gradient,) = torch.autograd.grad(output[0, 0, unit, unit], image, retain_graph=True)
+            rows = gradient[0, 0].sum(1).nonzero().flatten()
+            expression = "w.window1d(w.stages(layers)[number], unit)"
+            window = js("receptive", expression, layers=wide["layers"], number=number, unit=unit)
+            within = [max(window[0], 0), min(window[1], size)]
+            assert [int(rows[0]), int(rows[-1]) + 1] == within
+            share = "w.inside(w.stages(layers)[number], unit, unit, size)"
+            found = js(
+                "receptive", share, layers=wide["layers"], number=number, unit=unit, size=size
+            )
+            assert found == pytest.approx(len(rows) ** 2 / one["size"] ** 2)
+
+
+@needs_node
+def test_the_convolutions_of_a_larger_picture_are_torchs() -> None:
+    shown = widget_data.net()
+    wide, packed = shown["wide"], shown["net"]
+    size, mean = wide["image_size"], [120.0, 110.0, 100.0]
+    pixels = np.random.default_rng(6).integers(0, 256, (size, size, 3)).astype(np.uint8)
+    given = packed | {"layers": wide["layers"], "mean": mean, "image_size": size}
+    got = js("net", "w.build(net).forward(pixels)", net=given, pixels=pixels.flatten().tolist())
+    coarse, _ = page.network(packed)
+    whole = page.AlexNet(packed["preset"], len(packed["names"]), packed["width"], size).eval()
+    convolutions = {
+        name: tensor for name, tensor in coarse.export_merged().items() if name.startswith("conv")
+    }
+    whole.load_merged(whole.export_merged() | convolutions)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+    with torch.no_grad():
+        expected = whole.features(image - torch.tensor(mean).view(1, 3, 1, 1), "conv5").flatten()
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@needs_node
+def test_the_statements_are_the_packages_and_can_be_filtered(tmp_path: Path) -> None:
+    widget_data.write(tmp_path, "statements", widget_data.statements())
+    text = (tmp_path / "statements.js").read_text()
+    match = re.fullmatch(r'Widgets\.provide\("statements", (.*)\);\n', text)
+    assert match
+    data = json.loads(match[1])
+    every, findings = data["statements"], data["findings"]
+    assert every == labnotebook.statements() and len(every) >= 30
+    chosen = "w.chosen(every, topic, finding).map((one) => one.id)"
+    for topic, finding in (
+        ("all", "all"),
+        ("learning", "all"),
+        ("all", "slip"),
+        ("data", "differs"),
+    ):
+        expected = [
+            one["id"]
+            for one in every
+            if topic in ("all", one["topic"]) and finding in ("all", one["finding"])
+        ]
+        assert expected
+        assert js("statements", chosen, every=every, topic=topic, finding=finding) == expected
+    counts = js("statements", "w.counts(every, findings)", every=every, findings=findings)
+    assert [name for name, _ in counts] == list(labnotebook.FINDINGS)
+    assert sum(number for _, number in counts) == len(every)
+
+
 # --- the net in the page ---------------------------------------------------------------------
 
 
@@ -341,5 +447,6 @@ def test_scripts_and_data_are_small(tmp_path: Path) -> None:
         "net.js",
         "network.js",
         "photo.js",
+        "statements.js",
     ]
     assert max(path.stat().st_size for path in tmp_path.iterdir()) < DATA_LIMIT

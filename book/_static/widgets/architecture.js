@@ -5,10 +5,13 @@
   const NAMES = { relu: "ReLU", tanh: "tanh", sigmoid: "logistic function", lrn: "response normalization", same_map_norm: "same-map normalization", pool: "max pooling", dropout: "dropout" };
   const BADGES = { lrn: "N", same_map_norm: "M", pool: "P", dropout: "D" };
 
+  const NORMS = ["lrn", "same_map_norm"]; // highlighted together
+  const isOf = (op, kind) => (kind === "lrn" ? NORMS.includes(op.kind) : op.kind === kind);
+
   /* What the marks of one kind say, all together. */
   function collected(layers, kind) {
     if (kind === "crossing") return layers.filter((layer) => layer.crossing).map((layer) => [layer.name, layer.crossing]);
-    return layers.flatMap((layer) => layer.then.filter((op) => op.kind === kind).map((op) => [layer.name, op]));
+    return layers.flatMap((layer) => layer.then.filter((op) => isOf(op, kind)).map((op) => [layer.name, op]));
   }
 
   /* Where a layer lies: its place along the net, and the place across of each column. tall: the net runs downward, for narrow pages. */
@@ -66,14 +69,14 @@
         }
       });
       rows.forEach((row, slot) => {
-        const inner = [], dim = on === "none" || (on === "crossing" ? row.crossing : row.then.some((op) => op.kind === on)) ? 1 : 0.35;
+        const inner = [], dim = on === "none" || (on === "crossing" ? row.crossing : row.then.some((op) => isOf(op, on))) ? 1 : 0.35;
         const [hx, hy] = plan.point(center(slot) - plan.step / 2, 0), [hw, hh] = plan.size(plan.step, plan.box[tall ? 0 : 1]);
         inner.push(svg("rect", { class: "frame", x: hx + 2, y: hy + 2, width: hw - 4, height: hh - 4, rx: 6, fill: slot === current ? "var(--w-surface)" : "transparent" }));
         row.lanes.forEach((lane, column) => {
           const [x, y] = plan.point(center(slot), lane), [w, h] = plan.size(row.along, row.across);
           inner.push(svg("rect", { x: x - w / 2, y: y - h / 2, width: w, height: h, rx: 2, opacity: dim, fill: row.image || (row.last && two) ? "var(--w-muted)" : colors[column] }));
           row.then.filter((op) => BADGES[op.kind]).forEach((op, i) => {
-            const [bx, by] = plan.point(center(slot) + row.along / 2 + 8 + 13 * i, lane), lit = op.kind === on;
+            const [bx, by] = plan.point(center(slot) + row.along / 2 + 8 + 13 * i, lane), lit = isOf(op, on);
             badges.push(svg("circle", { cx: bx, cy: by, r: lit ? 9 : 6.5, fill: lit ? "var(--w-accent)" : "var(--w-back)", stroke: lit ? "none" : "var(--w-muted)", opacity: on === "none" || lit ? 1 : 0.5 }),
               svg("text", { x: bx, y: by + 3.6, "text-anchor": "middle", "font-size": 10, style: lit ? "fill: var(--w-back); font-weight: 700" : null }, BADGES[op.kind]));
           });
@@ -111,7 +114,7 @@
         facts.replaceChildren(...rowsOf.map(([term, value]) => html("div", { class: term === "then" ? "wide" : null }, html("dt", {}, term), html("dd", {}, value))));
         const marks = on === "none" ? "" : on === "crossing"
           ? " Crossing each way: " + (collected(layers, on).map(([name, count]) => `${whole(count)} for ${name}`).join(", ") || "nothing, with one column") + "."
-          : ` ${NAMES[on][0].toUpperCase() + NAMES[on].slice(1)}: ` + (collected(layers, on).map(([name, op]) => `after ${name}${describe(op).slice(NAMES[on].length)}`).join("; ") || "none") + ".";
+          : ` ${NAMES[on][0].toUpperCase() + NAMES[on].slice(1)}: ` + (collected(layers, on).map(([name, op]) => `after ${name}${op.kind === on ? "" : " " + NAMES[op.kind]}${describe(op).slice(NAMES[op.kind].length)}`).join("; ") || "none") + ".";
         said.say(`${sentence(row)}. The whole net: ${whole(chosen.neurons)} neurons, ${whole(chosen.parameters)} parameters, ${whole(chosen.macs)} multiply-accumulates.${marks}`);
       }
       tell();

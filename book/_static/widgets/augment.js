@@ -38,9 +38,21 @@
     const seen = svg("svg", { viewBox: `0 0 ${CROP} ${CROP}`, role: "img", "aria-label": "What the net sees, 224 by 224 pixels" },
       svg("defs", {}, svg("filter", { id: filter, x: 0, y: 0, width: 1, height: 1, "color-interpolation-filters": "sRGB" }, svg("feComponentTransfer", {}, functions)),
         svg("clipPath", { id: clip }, svg("rect", { width: CROP, height: CROP }))), svg("g", { "clip-path": `url(#${clip})` }, moved));
+    let grip = null; // where in the frame the pointer holds it, in pixels of the photograph
+    const at = (event) => { const box = whole256.getBoundingClientRect(); return [((event.clientX - box.left) / box.width) * IMAGE - left.value, ((event.clientY - box.top) / box.height) * IMAGE - above.value]; };
+    whole256.style.cssText = "cursor: grab; touch-action: none";
+    whole256.addEventListener("pointerdown", (event) => { grip = at(event); whole256.setPointerCapture(event.pointerId); event.preventDefault(); });
+    whole256.addEventListener("pointermove", (event) => {
+      if (!grip) return;
+      const [x, y] = at(event);
+      left.set(Math.round(left.value + x - grip[0])); // a slider keeps to its range
+      above.set(Math.round(above.value + y - grip[1]));
+      draw();
+    });
+    for (const end of ["pointerup", "pointercancel"]) whole256.addEventListener(end, () => { grip = null; });
     body.append(html("div", { class: "widget-row" }, button("Draw at random", random), button("As it is", plain), mirror.node),
       html("div", { class: "widget-controls" }, left.node, above.node, ...draws.map((each) => each.node)), reading.node, basis.node,
-      html("div", { class: "widget-pair", style: "max-width: 36rem" }, whole256, seen), said.node);
+      html("div", { class: "widget-pair", style: "max-width: 36rem" }, whole256, seen), said.node, html("p", { class: "widget-note" }, "Drag the frame, or use the sliders."));
 
     function random() {
       const at = () => Math.floor(Math.random() * (IMAGE - CROP + 1));

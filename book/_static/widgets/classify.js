@@ -25,13 +25,14 @@
     body.append(html("p", {}, "It knows ten pictographs: " + names.join(", ") + ". Choose a test picture, or one of your own; it is not sent anywhere."),
       shelf, html("div", { class: "widget-row" }, html("label", { for: file.id, style: "margin: 0" }, "Your picture:"), file),
       html("div", { class: "widget-pair" }, html("div", {}, canvas), bars), said.node, layer.node, maps,
-      html("p", { class: "widget-note" }, packed.note));
+      html("p", { class: "widget-note" }, "The bluer a tile, the stronger the response; one scale for all maps of a layer. " + packed.note));
 
     /* The picture's center square, as large as the training images were prepared, and of that the center that the net reads. */
     function open(src, what, label) {
       const image = new Image(), turn = ++now;
       image.onload = () => {
         if (turn !== now) return;
+        pictures.forEach((press, i) => press.setAttribute("aria-pressed", src === packed.samples[i].src));
         const short = Math.min(image.naturalWidth, image.naturalHeight), part = short / margin;
         draw2d.fillRect(0, 0, size, size); // black, as where a picture is transparent for the package too; and nothing is left of the last one
         draw2d.imageSmoothingQuality = "high";
@@ -69,14 +70,15 @@
       const found = seen[layer.value];
       if (!found) return;
       const { x, side, columns } = found, count = x.length / (side * side), across = count / columns, gap = 1, context = maps.getContext("2d");
+      const most = x.reduce((a, b) => Math.max(a, b), 1e-9); // of all maps: a weak map stays pale
       const folds = Math.ceil(across / 12), wide = Math.ceil(across / folds); // a column's maps in rows of at most twelve
       maps.width = wide * (side + gap);
       maps.height = columns * folds * (side + gap) + gap;
       maps.style.maxWidth = Math.min(36, wide * 3) + "rem";
       context.clearRect(0, 0, maps.width, maps.height);
       for (let m = 0; m < count; m++) {
-        const own = x.subarray(m * side * side, (m + 1) * side * side), most = own.reduce((a, b) => Math.max(a, b), 1e-9), tile = context.createImageData(side, side);
-        for (let p = 0; p < own.length; p++) tile.data.set([255 * own[p] / most, 255 * own[p] / most, 255 * own[p] / most, 255], 4 * p);
+        const own = x.subarray(m * side * side, (m + 1) * side * side), tile = context.createImageData(side, side);
+        for (let p = 0; p < own.length; p++) tile.data.set([59, 111, 160, 25 + (230 * own[p]) / most], 4 * p); // over the theme's background
         const column = Math.floor(m / across), place = m % across;
         context.putImageData(tile, (place % wide) * (side + gap), (column * folds + Math.floor(place / wide)) * (side + gap) + column * gap);
       }

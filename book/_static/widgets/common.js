@@ -30,7 +30,18 @@
   }
 
   const html = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
-  const svg = (tag, attributes, ...children) => fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+  /* Lettering keeps its size in CSS pixels however wide the drawing is: --unit is how much of the drawing one pixel is. */
+  const svg = (tag, attributes, ...children) => {
+    const { "font-size": size, style, ...others } = attributes || {};
+    const lettering = size ? `font-size: calc(${size}px * var(--unit, 1)); ${style || ""}` : style;
+    return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), { ...others, style: lettering }, children);
+  };
+  const sized = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const { width } = target.getBoundingClientRect();
+      if (width) target.style.setProperty("--unit", (target.viewBox.baseVal.width / width).toFixed(3));
+    }
+  });
   const id = () => "widget-" + ++count;
 
   /* A labeled range. Its value is read by .value, set by .set(); `show` turns a value into what stands beside it and what is read out. */
@@ -134,6 +145,7 @@
       const body = html("div", { class: "widget-body" });
       const frame = html("div", { class: "widget", role: "group", "aria-labelledby": heading.id }, heading, body);
       await mount(body, place.dataset);
+      body.querySelectorAll("svg").forEach((drawing) => sized.observe(drawing));
       place.replaceChildren(frame);
       place.dataset.ready = "yes";
     } catch (error) {

@@ -72,28 +72,30 @@
 
   /* The network of a description as scripts/widget_data.py writes it. */
   function build({ layers, weights, biases, mean, image_size: size }) {
-    const center = bytes(mean, Uint8Array); // (row, column, channel)
+    const image = typeof mean === "string" ? bytes(mean, Uint8Array) : null; // (row, column, channel); or one number a channel
     const table = layers.map((layer) => ({
       ...layer, maps: layer.maps * (layer.last ? 1 : layer.columns), inMaps: layer.in_maps, inSize: layer.in_size,
       weight: unpack(weights[layer.name + ".weight"]), bias: Float32Array.from(biases[layer.name + ".bias"]),
     }));
 
-    /* pixels: RGB, 0..255, (row, column, channel), as many as the net reads. Returns the logits; each(layer, maps, side) sees every layer's output. */
+    /* pixels: RGB, 0..255, (row, column, channel), as many as the net reads. Returns the last layer's sums.
+       each(layer, maps, side, kind) sees what a layer's sums are and what each step after them makes of them. */
     function forward(pixels, each = () => {}) {
       const area = size * size;
       let x = new Float32Array(3 * area), side = size;
-      for (let p = 0; p < area; p++) for (let c = 0; c < 3; c++) x[c * area + p] = pixels[3 * p + c] - center[3 * p + c];
+      for (let p = 0; p < area; p++) for (let c = 0; c < 3; c++) x[c * area + p] = pixels[3 * p + c] - (image ? image[3 * p + c] : mean[c]);
       for (const layer of table) {
         x = layer.full ? full(x, layer) : conv(x, layer);
         side = layer.full ? 1 : layer.size;
+        each(layer, x, side, "sums");
         for (const op of layer.then) {
           if (op.kind === "relu") x = relu(x);
           else if (op.kind === "lrn") x = lrn(x, side, op, layer.columns);
           else if (op.kind === "pool") { x = maxPool(x, side, op); side = Math.floor((side - op.size) / op.stride) + 1; }
           else if (op.kind === "dropout") x = x.map((value) => value * op.keep); // all units, at test time
           else throw new Error("a page's net has no " + op.kind);
+          each(layer, x, side, op.kind);
         }
-        each(layer, x, side);
       }
       return x;
     }
@@ -105,7 +107,7 @@
     return powers.map((value) => value / sum);
   }
 
-  const all = { build, softmax, unpack, conv, full, lrn, maxPool, relu };
+  const all = { build, softmax, bytes, unpack, conv, full, lrn, maxPool, relu };
   if (typeof module === "object") module.exports = all;
   else window.WidgetNet = all;
 })();

@@ -79,6 +79,7 @@
       const sizes = three[3] > 0 ? " Three such layers would take 55 to " + three.slice(1).join(", ") + "." : " Three such layers would leave nothing of a map of 55.";
       function point(i, j) {
         const top = i * s.value, from = j * s.value, tall = Math.min(z.value, SIDE - top), across = Math.min(z.value, SIDE - from);
+        cells.forEach((cell, at) => { const taken = at === i * side + j, box = cell.firstChild; box.setAttribute("stroke", taken ? "var(--w-second)" : "none"); box.setAttribute("stroke-width", 3); });
         for (const [key, value] of Object.entries({ x: from * unit, y: top * unit, width: across * unit, height: tall * unit })) frame.setAttribute(key, value);
         said.say("Row " + (i + 1) + ", column " + (j + 1) + ": the largest of " + tall + " × " + across + " is " + pooled[i][j] + ". " + summary + sizes);
       }

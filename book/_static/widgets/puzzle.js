@@ -32,7 +32,7 @@
   Widgets.define("puzzle", "224 or 227? conv1's windows at the border", (body) => {
     const size = slider({ label: "image, pixels", min: 216, max: 236, value: 224, change: draw });
     const way = choice({ legend: "The border", options: Object.entries(WAYS).map(([key, { label }]) => [key, label]), value: "floor", change: draw });
-    const drawing = svg("svg", { viewBox: "0 0 480 152", role: "img", "aria-label": "The last windows of conv1 at the right border of the image" });
+    const drawing = svg("svg", { viewBox: "0 0 480 164", role: "img", "aria-label": "The last windows of conv1 at the right border of the image" });
     const said = result();
     body.append(html("div", { class: "widget-controls" }, size.node), way.node, drawing, said.node);
 
@@ -50,9 +50,9 @@
       for (const pixel of [first + 1, size.value - 1]) parts.push(svg("text", { x: x(pixel + 0.5), y: 18, "text-anchor": "middle", "font-size": 13, class: "quiet" }, String(pixel)));
       const shown = Math.min(windows, 3);
       for (let i = 0; i < shown; i++) {
-        const begin = (windows - shown + i) * 4 - left, y = 60 + 28 * i;
-        parts.push(svg("rect", { x: x(begin), y, width: 11 * unit, height: 18, rx: 3, fill: "none", stroke: "var(--w-second)", "stroke-width": 2 }),
-          svg("text", { x: Math.max(4, x(begin) + 6), y: y + 14, "font-size": 13 }, "window " + (windows - shown + i + 1)));
+        const begin = (windows - shown + i) * 4 - left, y = 58 + 35 * i;
+        parts.push(svg("rect", { x: x(begin), y, width: 11 * unit, height: 26, rx: 3, fill: "none", stroke: "var(--w-second)", "stroke-width": 2 }),
+          svg("text", { x: Math.max(4, x(begin) + 6), y: y + 18, "font-size": 13 }, "window " + (windows - shown + i + 1)));
       }
       drawing.replaceChildren(...parts);
       const sides = chain(windows);

@@ -253,7 +253,7 @@ def plot_overfitting(result: Result, arms: Iterable[str] = ARMS) -> Figure:
         axes.annotate(f"{gaps[arm]:+.1f}", (right, y), (10, 0), **beside)
     axes.set_yticks(range(len(rows)), [ARMS[arm].what for arm in rows], fontsize=8)
     axes.invert_yaxis()
-    axes.margins(x=0.12, y=0.15)
+    axes.margins(x=0.18, y=0.15)
     axes.set_xlabel("top-1 error on training images (open) and test images, %", fontsize=9)
     widest = ARMS[max(gaps, key=lambda arm: gaps[arm])].what
     axes.set_title(f"the widest gap: {widest}", fontsize=10)

@@ -45,7 +45,7 @@ def parser() -> Parser:
 
 def _prepare(p: Parser) -> None:
     p.epilog = (
-        "A command that was stopped, by whatever, goes on where it was when it is given again. "
+        "A command that was interrupted continues where it stopped when it is given again. "
         "SOURCE may also be the folder that holds the archives of ILSVRC-2012 or ILSVRC-2010, "
         "which are read where they lie; a .tar of one .tar per class; or torchvision:NAME:FOLDER, "
         "a data set of torchvision's."
@@ -173,7 +173,7 @@ def _beginning(p: Parser) -> None:
 
 
 def _how(p: Parser) -> None:
-    """Options of training that leave the trained weights as they are, but for rounding."""
+    """Options of training that leave the trained weights as they are, except for rounding."""
     modes = ("plain", "graph", "compiled")
     p.option(
         "--mode",

@@ -263,7 +263,7 @@ def _run_all(tasks: list[Task]) -> Iterator[tuple[Task, Outcome]]:
         return
     print(f"{len(tasks)} notebooks, {workers} at a time", flush=True)
     tasks = sorted(tasks, key=lambda task: code_length(task.path), reverse=True)
-    died = "a process died, perhaps for want of memory "
+    died = "a process died, perhaps for lack of memory "
     died += "(or no `if __name__ == '__main__':` guards what called this)"
     for number, future in as_they_end(_run, [(task,) for task in tasks], workers):
         try:

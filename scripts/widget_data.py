@@ -167,7 +167,7 @@ def note(metrics: dict[str, Any], parameters: int) -> str:
         return f"{parameters:,} parameters of eight bits, of a run of yours."
     seed, errors = next(iter(metrics["errors"].items()))
     return (
-        f"The text's net with the source's first weights in conv3 to conv5, {parameters:,} "
+        f"The text's net with the source's initial weights in conv3 to conv5, {parameters:,} "
         f"parameters of eight bits, trained by this package on {metrics['train_images']:,} "
         f"pictures. Seed {seed} errs on {errors['one_view_8_bit']:.1%} of {metrics['images']:,} "
         f"test pictures ({errors['one_view']:.1%} before rounding to eight bits). It has seen "

@@ -65,6 +65,33 @@ def test_the_ablations_table_and_figure_show_what_was_run_beside_the_paper():
     drawn(ablations.plot, ablated(full=(0.4,), no_lrn=(0.414,)))  # one seed has no interval
 
 
+def texts(figure):
+    (axes,) = figure.axes
+    return axes.get_title(), [text.get_text() for text in axes.texts]
+
+
+def test_the_figure_of_overfitting_names_the_widest_gap():
+    result = ablated(full=(0.4, 0.5), no_crops=(0.4, 0.5), no_dropout=(0.4, 0.5))
+    result["metrics"]["overfitting"]["no-crops"] = {"0": 0.25, "1": 0.5}
+    title, gaps = texts(ablations.plot_overfitting(result, ("full", "no-color", "no-crops")))
+    assert title == "the widest gap: without crops and reflections"
+    assert gaps == ["+12.5", "+37.5"]  # what was not run has no row
+
+
+def test_the_figure_of_convergence_compares_epochs():
+    result = ablated(full=(0.4, 0.5), no_dropout=(0.4, 0.5))
+    result["metrics"]["val_error"] = {
+        "full": {"0": [0.9, 0.8, 0.7, 0.6, 0.5, 0.5], "1": [0.9, 0.8, 0.7, 0.5, 0.5]},
+        "no-dropout": {"0": [0.9, 0.5, 0.5, 0.5, 0.5], "1": [0.5, 0.5, 0.5]},
+    }
+    figure = ablations.plot_convergence(result, ("full", "no-dropout"))
+    title, _ = texts(figure)
+    assert title == "epochs to convergence: 3.0 times those without dropout"  # 4.5 and 1.5
+    mean, reached = figure.axes[0].lines[:2]
+    assert list(mean.get_xdata()) == [1, 2, 3, 4, 5]
+    assert list(reached.get_xdata()) == [5, 4] and list(reached.get_ydata()) == [50, 50]
+
+
 def test_a_run_has_converged_when_it_is_near_its_best():
     assert (
         ablations.iterations([10, 20, 30, 40], [0.9, 0.54, 0.5, 0.52]) == 20

@@ -230,7 +230,7 @@ def test_a_notebook_whose_process_died_has_failed(
     monkeypatch.setattr(module, "_run", _die)
     monkeypatch.setattr(module, "cores", lambda: 2)
     with pytest.raises(
-        NotebooksFailed, match="03-one: a process died, perhaps for want of memory"
+        NotebooksFailed, match="03-one: a process died, perhaps for lack of memory"
     ) as failed:
         reproduce("embedded", book=book)
     assert [outcome.status for outcome in failed.value.outcomes] == ["failed", "failed"]

@@ -8,7 +8,7 @@ as the layers agree, the order of the images, crops, shifts and masks. So differ
 by seed. Ten views against one need no arm: each net is read both ways.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from alexnet.experiments.protocol import (
     common,
     each,
 )
-from alexnet.experiments.showing import Figure, side_by_side, subplots, with_half
+from alexnet.experiments.showing import COLUMN, Figure, side_by_side, subplots, with_half
 from alexnet.network import AlexNet
 from alexnet.training import log
 
@@ -135,7 +135,7 @@ def error_on(net: AlexNet, augment: Augment, pack: Pack, ids: np.ndarray) -> flo
     return wrong / len(ids)
 
 
-def iterations(steps: list[int], errors: list[float], near: float = NEAR) -> int | None:
+def iterations(steps: Sequence[int], errors: list[float], near: float = NEAR) -> int | None:
     """The first of `steps` after which the validation error is at most 1 + near times its lowest;
     None: there was no epoch."""
     pairs = zip(steps, errors, strict=True)
@@ -230,4 +230,53 @@ def plot(result: Result) -> Figure:
     axes.set_xlabel("top-1 error minus the full net's, ten views, percentage points", fontsize=9)
     if label is None:
         axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def plot_overfitting(result: Result, arms: Iterable[str] = ARMS) -> Figure:
+    """For each of `arms` that was run, a line from the error on the training images (open) to that
+    on the test images, one view: small dots are seeds, large ones their means."""
+    metrics = result["metrics"]
+    rows = [arm for arm in arms if arm in metrics["nets"]]
+    figure, axes = subplots(6.4, 0.4 * len(rows) + 1.1)
+    gaps = {}
+    for y, arm in enumerate(rows):
+        train = 100 * np.array([*metrics["train_error"][arm].values()])
+        test = train + 100 * np.array([*metrics["overfitting"][arm].values()])
+        gaps[arm] = float(np.mean(test - train))
+        axes.plot([train.mean(), test.mean()], [y, y], color="C0", lw=2, zorder=1)
+        for values, color in ((train, "white"), (test, "C0")):
+            axes.plot(values, [y] * len(values), ".", color="C0", ms=4, alpha=0.5, zorder=2)
+            axes.plot(values.mean(), y, "o", ms=7, mfc=color, mec="C0", zorder=3)
+        right = max(train.max(), test.max())
+        beside = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+        axes.annotate(f"{gaps[arm]:+.1f}", (right, y), (10, 0), **beside)
+    axes.set_yticks(range(len(rows)), [ARMS[arm].what for arm in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.18, y=0.15)
+    axes.set_xlabel("top-1 error on training images (open) and test images, %", fontsize=9)
+    widest = ARMS[max(gaps, key=lambda arm: gaps[arm])].what
+    axes.set_title(f"the widest gap: {widest}", fontsize=10)
+    return figure
+
+
+def plot_convergence(result: Result, arms: tuple[str, str]) -> Figure:
+    """The validation error of two arms by epoch, means over seeds; dots are where each run has
+    converged, as `DEFINITIONS` says. The title has the ratio of the mean epochs to convergence."""
+    figure, axes = subplots(6, 3)
+    epochs = []
+    for arm, color, line in zip(arms, COLUMN, ("-", "--"), strict=True):
+        curves = result["metrics"]["val_error"][arm].values()
+        common = range(1, min(map(len, curves)) + 1)  # a run that diverged is shorter
+        mean = [100 * np.mean(errors) for errors in zip(*curves, strict=False)]
+        axes.plot(common, mean, line, color=color, label=ARMS[arm].what)
+        at = [iterations(range(1, len(errors) + 1), errors) or 0 for errors in curves]
+        reached = [100 * errors[epoch - 1] for epoch, errors in zip(at, curves, strict=True)]
+        axes.plot(at, reached, "o", color=color, ms=5, alpha=0.7)
+        epochs.append(float(np.mean(at)))
+    second = ARMS[arms[1]].what
+    ratio = f"{epochs[0] / epochs[1]:.1f}"
+    axes.set_title(f"epochs to convergence: {ratio} times those {second}", fontsize=10)
+    axes.set(xlabel="epoch", ylabel="validation error, %")
+    axes.legend(frameon=False, fontsize=8)
     return figure

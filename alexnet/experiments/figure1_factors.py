@@ -1,8 +1,8 @@
 """What Figure 1's factor of six depends on (section 3.1 of the paper): how much sooner than tanh
 ReLU comes down to a training error, where the four-layer net starts from other weights, sees its
 pixels on another scale, or has a layer more or less. (It cannot depend on the order of pooling and
-nonlinearity, but for rounding: a rising function of a maximum is the maximum of the function. One
-batch shows it.)
+nonlinearity, except for rounding: an increasing function of a maximum is the maximum of the
+function. One batch shows it.)
 
     alexnet reproduce --only figure1_factors --seeds 5
 

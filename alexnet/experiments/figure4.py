@@ -5,7 +5,7 @@ training images that are nearest to test images in fc7's outputs.
 
 Nearness is Euclidean; of every test image, or of so many evenly apart, the six nearest training
 images are sought among all of them, in fc7's outputs and, to compare, in pixels. Which images are
-drawn is nobody's choice: they too are evenly apart in the test set, which is in the order of its
+drawn was not chosen: they too are evenly apart in the test set, which is in the order of its
 classes. The neighbors that are drawn are those of the first seed's net.
 """
 

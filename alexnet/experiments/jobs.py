@@ -117,7 +117,7 @@ class Training(Job):
     """A training run.
 
     Args:
-        config: Its config, but for what `decide` changes.
+        config: Its config, except for what `decide` changes.
         packs: The images, by split; those that the config names are used.
         needs: Jobs that `decide` looks at.
         decide: The config, once the needed jobs are finished, of `config` and their runs.

@@ -30,7 +30,7 @@ class Published:
 
     Args:
         kind: What file it is, in words.
-        tensors: In the merged layout, but for the order of colors.
+        tensors: In the merged layout, except for the order of colors.
         preset: The net that the weights belong to.
         image_size: Side of its input, in pixels.
         bgr: conv1 reads blue, green, red.

@@ -202,7 +202,7 @@ def load(path: Path, numbers: Collection[object] | None = None) -> tuple[Columns
 
 
 def check_state(state: dict, name: str, last_step: int, parameters: Collection[str]) -> None:
-    """Check the entries of a state, but for its schedule's.
+    """Check the entries of a state, except for its schedule's.
 
     Args:
         name: The checkpoint's.

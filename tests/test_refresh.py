@@ -142,6 +142,21 @@ Returns:
     assert marked == ["Sums.", "**Args**", *args, "**Returns**", "The sum, in one number."]
 
 
+def test_verdicts_come_first_in_their_rows_as_badges() -> None:
+    def row(tag: str, *cells: str) -> str:
+        return f"<tr>{''.join(f'<{tag}><p>{cell}</p></{tag}>' for cell in cells)}\n</tr>"
+
+    moved = scripts["book_pages"].verdicts_first
+    head, one = row("th", "claim", "verdict"), row("td", "It has 5.", "not yet run; later")
+    badge = '<span class="verdict verdict-not-yet-run">not yet run; later</span>'
+    assert moved(f"<table>{head}{one}</table>") == (
+        "<table><tr><th><p>verdict</p></th><th><p>claim</p></th></tr>"
+        f"<tr><td><p>{badge}</p></td><td><p>It has 5.</p></td></tr></table>"
+    )
+    other = f"<table>{row('th', 'verdict', 'claim')}{one}</table>"
+    assert moved(other) == other
+
+
 def test_streams_are_joined_only_with_their_own_kind() -> None:
     pieces = [("stdout", "a"), ("stdout", "b"), ("stderr", "c"), ("stdout", "d")]
     notebook = new_notebook(

@@ -29,7 +29,7 @@
     const settings = (label, values) => [button(label, () => { n.set(values[0]); k.set(values[1]); alpha.set(Math.log10(values[2])); beta.set(values[3]); draw(); }), values];
     const presets = [settings("the text", [5, 2, 1e-4, 0.75]), settings("the released source", [5, 2, 2e-5, 0.75]), settings("no normalization", [5, 1, 1e-6, 0])];
     const said = result();
-    const drawing = svg("svg", { viewBox: "0 0 480 262", role: "img", "aria-label": "The share of each map's response that is left" });
+    const drawing = svg("svg", { viewBox: "0 0 480 252", role: "img", "aria-label": "The share of each map's response that is left" });
     body.append(
       html("div", { class: "widget-row" }, presets.map(([press]) => press), seam.node),
       html("div", { class: "widget-controls" }, n.node, k.node, alpha.node, beta.node, which.node, strength.node),
@@ -54,7 +54,7 @@
         parts.push(svg("line", { x1: 40, x2: 478, y1: y, y2: y, stroke: "var(--w-line)" }), svg("text", { x: 0, y: y + 4, "font-size": 13, class: "quiet" }, String(level)));
       }
       parts.push(svg("text", { x: 40, y: 90, "font-size": 12, class: "quiet" }, "share kept"), svg("text", { x: 40, y: 12, "font-size": 12, class: "quiet" }, "response"),
-        svg("text", { x: 478, y: 256, "font-size": 12, "text-anchor": "end", class: "quiet" }, "map"));
+        svg("text", { x: 478, y: 248, "font-size": 12, "text-anchor": "end", class: "quiet" }, "map"));
       if (seam.value) parts.push(svg("line", { x1: 259, x2: 259, y1: 4, y2: 232, stroke: "var(--w-text)", "stroke-dasharray": "3 4" }));
       drawing.replaceChildren(...parts);
       const i = which.value, j = i + 1 < MAPS ? i + 1 : i - 1, far = i < MAPS / 2 ? MAPS - 1 : 0, least = Math.pow(now.k, -now.beta);

@@ -380,3 +380,16 @@ def test_a_loaded_run_is_the_trained_net(splits, straight):
     assert np.array_equal(augment.mean.numpy(), splits["train"].mean)
     merged = load_file(straight / "weights.safetensors")
     assert all(torch.equal(merged[name], value) for name, value in net.export_merged().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("images", "RUN"), ("images/0.jpg", "RUN"), ("empty", "{}"), ("new", "{}")]
+)
+def test_where_a_run_can_be_made_is_said_where_there_is_none(tmp_path, name, place):
+    """The remedy is one that works: training refuses folders that hold something else."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "images" / "0.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds no run; make one .*--out ") as error:
+        load_run(tmp_path / name)
+    assert str(error.value).endswith(f"--out {place.format(tmp_path / name)}`")

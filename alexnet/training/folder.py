@@ -195,9 +195,11 @@ def _read(
 
 
 def _check_finished(folder: Path) -> None:
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    place = folder if is_free else "RUN"  # somebody's images, say, are no place for one
     require(
         (folder / CONFIG).exists(),
-        f"{folder} holds no run; make one with `alexnet train --data PACK --out {folder}`",
+        f"{folder} holds no run; make one with `alexnet train --data PACK --out {place}`",
     )
     require(
         is_finished(folder),

@@ -29,9 +29,9 @@ def is_environments(error: BaseException) -> bool:
     """Whether an error is the machine's, a disk's or a network's: memory that ran out, or a system
     call that failed. An OSError of a decoder names no file, and has no number, or that of a place
     outside the file."""
-    is_call = isinstance(error, OSError) and error.errno is not None
-    is_call = is_call and (error.errno != errno.EINVAL or error.filename is not None)
-    return is_call or isinstance(error, MemoryError | EnvironmentFault)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno != errno.EINVAL or error.filename is not None
+    return isinstance(error, MemoryError | EnvironmentFault)
 
 
 def reason(error: BaseException) -> str:

@@ -267,6 +267,16 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path, capsys):
     assert "a/?]0;owned??.txt" in text and not {*text} & {"\x1b", "\x07", "\u202e"}
 
 
+@pytest.mark.parametrize("name", ["images", "Photos", "img"])
+def test_images_beside_a_table_of_labels_are_not_one_class(tmp_path, name):
+    tree(tmp_path, f"{name}/0.jpg", f"{name}/1.jpg")
+    (tmp_path / "labels.csv").write_text("0.jpg,cat")
+    with pytest.raises(InputError, match=rf"{name} is the only folder of images.* give each class"):
+        list_source(tmp_path)
+    tree(tmp_path, "cats/0.jpg")
+    assert sorted(counts(tmp_path)[1].classes) == sorted([name, "cats"])
+
+
 # --- classes in archives --------------------------------------------------------------------------
 
 

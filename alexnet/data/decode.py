@@ -114,7 +114,7 @@ def turned(image: Image.Image) -> Image.Image:
     if (turn := _TURN.get(_orientation(image))) is None:
         return image
     image = image.transpose(turn)
-    for name in [name for name in image.info if re.search("exif|xmp", name, re.IGNORECASE)]:
+    for name in [name for name in image.info if re.search("exif|xmp", str(name), re.IGNORECASE)]:
         del image.info[name]  # it is not to be turned again
     return image
 

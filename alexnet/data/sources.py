@@ -31,6 +31,7 @@ from pathlib import Path
 
 from alexnet.data import archives, torchvision_sets
 from alexnet.data.folders import (
+    IMAGES,
     WORDS,
     class_folders,
     holds_classes,
@@ -146,6 +147,9 @@ def _layout(path: Path) -> Callable[[Path], Listing] | None:
 def _image_folder(root: Path) -> Listing:
     folders = class_folders(root)
     classes, find = list(folders), functools.partial(tree, root, list(folders.values()))
+    if len(classes) == 1 and re.fullmatch(IMAGES, classes[0], re.IGNORECASE):
+        what = f"{folders[classes[0]]} is the only folder of images, and is called as no class is"
+        raise InputError(f"{what}: give each class's images a folder in it")
     names = class_names(root, classes)
     return Listing("image folder", root, classes, names, {"train": Images(root, find)}, [])
 

@@ -212,7 +212,12 @@ def relevant(claim: Claim, records: Sequence[results.Record]) -> list[results.Re
 
 def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:
     """Judge one claim by itself: arithmetic, or by the result of its experiment on some profile, of
-    whose plan nothing is known; None: it has not been run."""
+    whose plan nothing is known; None: it has not been run.
+
+    Args:
+        claim: An entry of claims.yml.
+        result: Of its experiment.
+    """
     if claim.scoreboard == ARITHMETIC or result is None:
         return _without_results(claim)
     try:

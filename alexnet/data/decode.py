@@ -120,6 +120,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def fit(image: Image.Image, size: int) -> Image.Image:
     """Scale the short side to `size` and crop the center square, see the head of this module.
 
+    Args:
+        image: RGB, of any size.
+        size: The side of the square, in pixels.
+
     Raises:
         ValueError: The image is so narrow that it would become huge.
     """
@@ -136,7 +140,12 @@ def fit(image: Image.Image, size: int) -> Image.Image:
 
 def jpeg_file(reference: Reference, image: Image.Image) -> bytes:
     """A JPEG file of `image`: the one it was read from, if that holds just its pixels, or a new
-    one."""
+    one.
+
+    Args:
+        reference: Where the image was read from.
+        image: RGB, as the pack is to have it.
+    """
     if (data := reference.file()) is not None:
         with Image.open(BytesIO(data), formats=FORMATS) as original:
             is_jpeg = original.format == "JPEG" and original.mode in ("RGB", "L")

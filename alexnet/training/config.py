@@ -106,7 +106,13 @@ class Config(Checked):
 
 
 def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> None:
-    """Raise InputError where a run cannot work on these packs and ranks."""
+    """Raise InputError where a run cannot work on these packs and ranks.
+
+    Args:
+        config: The run's settings.
+        splits: Packs by split: train, and val where the schedule needs one.
+        ranks: The processes that share the work.
+    """
     mode, recipe, preset = config.mode, config.recipe, f"preset {config.preset!r}"
     require(
         ranks.world == 1 or mode == "plain",

@@ -204,7 +204,12 @@ def candidate(claim: Claim, given: Evidence) -> Candidate:
 
 
 def relevant(claim: Claim, records: Sequence[results.Record]) -> list[results.Record]:
-    """The entries of the arms that a claim's paths name; all, where they name none."""
+    """The entries of the arms that a claim's paths name; all, where they name none.
+
+    Args:
+        claim: Its paths.
+        records: The entries of its experiment.
+    """
     names = {str(step) for path in claim.paths for step in path if not isinstance(step, list)}
     own = [record for record in records if record["arm"] in names]
     return own or list(records)

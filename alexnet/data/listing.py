@@ -275,8 +275,13 @@ class Images:
         return Survey(count, digest.hexdigest(), newest, sample, strays, examples)
 
     def only(self, labels: dict[int, int], limit: int | None, is_all: bool) -> "Images":
-        """A part: those whose label is a key of `labels`, relabeled, and of each class the first
-        `limit`. `is_all`: the labels are those of all classes."""
+        """A part of the images.
+
+        Args:
+            labels: New labels by those that stay.
+            limit: Images a class, the first ones; None: all.
+            is_all: Whether the labels are those of all classes.
+        """
 
         def find() -> Finds:
             seen: Counter[int] = Counter()

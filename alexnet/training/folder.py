@@ -191,7 +191,17 @@ def _mean(file: Path) -> np.ndarray:
 
 
 def read_config(folder: Path) -> Config:
-    return _read(folder / CONFIG, lambda file: Config(**json.loads(file.read_text())))
+    """The settings that a run was trained with.
+
+    Raises:
+        InputError: The file is damaged, or the table that its preset names has changed since.
+    """
+    values = _read(folder / CONFIG, lambda file: dict(json.loads(file.read_text())))
+    config = _read(folder / CONFIG, lambda file: Config(**values))
+    changed = f"{folder} holds a net of another table than preset {config.preset!r} now has"
+    remedy = "use the version of this package that trained it, or train again in another folder"
+    require(config.table == values.get("table"), f"{changed}; {remedy}")
+    return config
 
 
 def read_mean(folder: Path) -> np.ndarray:

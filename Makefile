@@ -26,7 +26,7 @@ nbval      := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sani
 SUITE      := tests kernels/tests $(CHAPTERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce book test test-all browser pdf lint notebooks bench refresh clean
+.PHONY: help reproduce book test test-all browser pdf lint style notebooks bench refresh clean
 
 help:  ## this list
 	@echo 'make <target> [PROFILE=embedded|quick|cifar10|...] [ARGS="..."] [PYTHON=python3.12]'
@@ -42,10 +42,10 @@ reproduce: $(READY)  ## regenerate every figure and table (ARGS go to `alexnet r
 book: $(READY)  ## build the book into _build/html, executing what changed; warnings are errors
 	$(BIN)/python scripts/build_book.py
 
-test: lint $(READY)  ## style, types, unit tests, and every notebook against its stored outputs
+test: style  ## style, types, unit tests, and every notebook against its stored outputs
 	$(pytest) $(nbval) $(SUITE)
 
-test-all: lint book  ## test, what is slow or needs a GPU (skipped where there is none), and the built book in Chromium
+test-all: style book  ## test, what is slow or needs a GPU (skipped where there is none), and the built book in Chromium
 	$(pytest) $(nbval) $(SUITE) -m 'slow or gpu or not slow'
 
 browser: book  ## the built book in Chromium (skipped where there is none): links, keyboard, screen reader, weight, no other host
@@ -54,10 +54,12 @@ browser: book  ## the built book in Chromium (skipped where there is none): link
 pdf: book  ## the whole book as one PDF in _build/html, printed by Chromium
 	$(BIN)/python scripts/chromium.py pdf
 
-lint: $(READY)  ## style and types only
+lint: style  ## style and types only
+	$(BIN)/mypy
+
+style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 notebooks: $(READY)  ## the notebooks only, re-run against their stored outputs by nbval
 	$(pytest) $(nbval) $(CHAPTERS)

@@ -63,7 +63,12 @@ def kernels() -> list[str]:
 
 
 def units(first: str, last: str) -> list[int] | int:
-    """Neurons of the layers from `first` to `last`; of a single one, a number."""
+    """Neurons of the layers from `first` to `last`; of a single one, a number.
+
+    Args:
+        first: A layer's name.
+        last: The same, or a later one.
+    """
     names, counts = zip(*((row.layer.name, row.neurons) for row in table()))
     chosen = [*counts[names.index(first) : names.index(last) + 1]]
     return chosen if len(chosen) > 1 else chosen[0]
@@ -119,6 +124,10 @@ def memory(columns: int, batch: int = 128) -> int:
     Weights, gradients and velocities; the images; every output and its gradient, ReLU and dropout
     in place; the denominators of normalization; a copy of what the other column sends. Scratch
     memory of convolutions, and images that wait, come on top.
+
+    Args:
+        columns: 1 or 2.
+        batch: Images of a step.
     """
     rows, elements = table(), 0
     sent = crossings(rows) | {rows[-1].layer.name: 0} if columns < rows[0].columns else {}
@@ -160,6 +169,14 @@ def dropout_error(hidden: int = 8, classes: int = 4, seed: int = 0) -> float:
     """How far halving the units is from the geometric mean over all 2^hidden masks.
 
     For one layer of dropped units under a softmax.
+
+    Args:
+        hidden: Units that are dropped, each with probability one half.
+        classes: Outputs of the softmax.
+        seed: Of the weights.
+
+    Returns:
+        The largest difference of any class's probability.
     """
     rng = np.random.default_rng(seed)
     units, weights = rng.normal(size=hidden), rng.normal(size=(classes, hidden))
@@ -174,6 +191,14 @@ def sustained_teraflops(days: float, epochs: int = 90, images: int = 1_200_000) 
     """What two GPUs together must sustain to train in so many days.
 
     Each connection takes three passes of two operations.
+
+    Args:
+        days: Of training.
+        epochs: Passes over the images.
+        images: Of an epoch.
+
+    Returns:
+        10^12 operations a second.
     """
     return prod((6, connections(), epochs, images)) / (days * 86_400) / 1e12
 
@@ -189,7 +214,12 @@ def train_images(data: str) -> int:
 
 def images_in_files(data: str, split: str) -> list[int]:
     """The fewest and the most images that a split can have: the source lists its files, of 1,024
-    images each, the last of them perhaps not full."""
+    images each, the last of them perhaps not full.
+
+    Args:
+        data: A data set of labnotebook.yml.
+        split: One whose files stand there.
+    """
     first, last = labnotebook.load()["data"][data]["files"][split]
     return [1024 * (last - first) + 1, 1024 * (last - first + 1)]
 

@@ -58,6 +58,10 @@ class Card:
     def of_metadata(cls, file: Path, given: Mapping[str, str]) -> "Card":
         """That of an exported file, from its metadata.
 
+        Args:
+            file: Its name stands in messages.
+            given: The metadata, texts by name.
+
         Raises:
             InputError: A part is missing or damaged.
         """

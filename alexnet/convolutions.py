@@ -35,7 +35,13 @@ def blocks(shape: Shape) -> int:
 def space_to_depth(x: Tensor, block: int, side: int) -> Tensor:
     """Images (N, C, H, W), with zeros on the right and bottom up to `side` pixels, as maps
     (N, block^2 C, side / block, side / block) in channels-last memory: a block's pixels become
-    channels, in the order row, column, channel."""
+    channels, in the order row, column, channel.
+
+    Args:
+        x: Images (N, C, H, W).
+        block: The side of a block, in pixels.
+        side: A multiple of `block`, no less than H and W.
+    """
     n, c, h, w = x.shape
     x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, side - w, 0, side - h))
     x = x.reshape(n, side // block, block, side // block, block, c).transpose(2, 3)
@@ -43,7 +49,12 @@ def space_to_depth(x: Tensor, block: int, side: int) -> Tensor:
 
 
 def blocked_weight(weight: Tensor, block: int) -> Tensor:
-    """Kernels (O, C, K, K) of stride `block`, for the same sums over `space_to_depth` maps."""
+    """Kernels (O, C, K, K) of stride `block`, for the same sums over `space_to_depth` maps.
+
+    Args:
+        weight: Kernels (O, C, K, K).
+        block: Their stride, in pixels.
+    """
     o, c, k, _ = weight.shape
     count = -(-k // block)
     weight = F.pad(weight, (0, count * block - k, 0, count * block - k))

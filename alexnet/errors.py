@@ -57,7 +57,12 @@ def say(note: str) -> None:
 
 
 def require(fits: object, problem: str) -> None:
-    """Raise InputError(problem) where something does not fit."""
+    """Raise InputError(problem) where something does not fit.
+
+    Args:
+        fits: Anything; taken as true or false.
+        problem: One line that names the thing and the remedy.
+    """
     if not fits:
         raise InputError(problem)
 

@@ -145,7 +145,18 @@ def features(
 
 
 def evaluate(net: AlexNet, pack: Pack, augment: Augment, views: int = 1, **options) -> Errors:
-    """The errors of `predict`. Raises InputError for images without labels."""
+    """The errors of a net on a pack's images.
+
+    Args:
+        net: Is in its former mode afterwards.
+        pack: Images with labels.
+        augment: Made with the training set's mean image.
+        views: 1 or 10, as for `predict`.
+        options: Further arguments of `predict`.
+
+    Raises:
+        InputError: The images have no labels.
+    """
     require(
         pack.labeled,
         f"the images in {pack.path} have no labels: choose another split, or write a file to send "
@@ -159,6 +170,10 @@ def submission(probabilities: Tensor, pack: Pack) -> Iterator[str]:
 
     There is one line for each image, in the order of their numbers: five classes by their ILSVRC
     numbers (1 to 1000), the most probable first. See `check_submission`.
+
+    Args:
+        probabilities: (N, classes), in the pack's order.
+        pack: Prepared from ILSVRC's archives, so that it knows the classes' numbers.
     """
     assert pack.numbers is not None
     for best in probabilities.sort(dim=1, descending=True, stable=True).indices[:, :5].tolist():

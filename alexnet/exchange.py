@@ -74,12 +74,27 @@ class Together:
         return range(columns)
 
     def gather(self, parts: list[Tensor], layer: str) -> Tensor:
-        """The maps or units of all columns, (N, C, ...), side by side for `layer` to read: column 0
-        first."""
+        """Bring the maps or units of all columns together for a layer to read.
+
+        Args:
+            parts: Of this process's columns, in their order: (N, C, H, W) or (N, C) each.
+            layer: The name of the layer that reads them.
+
+        Returns:
+            Side by side along dimension 1, column 0 first.
+        """
         return torch.cat(parts, dim=1)
 
     def sum(self, parts: list[Tensor], layer: str) -> Tensor:
-        """The sum of all columns' partial logits, (N, classes), which `layer` made."""
+        """Add up all columns' partial logits.
+
+        Args:
+            parts: Of this process's columns: (N, classes) each.
+            layer: The name of the layer that made them.
+
+        Returns:
+            (N, classes).
+        """
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
     def seconds(self) -> float:
@@ -125,7 +140,13 @@ class Across(Together):
 
     @contextmanager
     def message(self, layer: str, direction: str, own: Tensor) -> Iterator[None]:
-        """Count and time the block's collective, which hands `own` on."""
+        """Count and time the block's collective, which hands `own` on.
+
+        Args:
+            layer: The name of the layer that it is for.
+            direction: "forward" or "backward".
+            own: What this rank hands on.
+        """
         self.sent[layer, direction] += own.numel()
         self.enter()
         with reaching_others(), self.waited.running(own.is_cuda):

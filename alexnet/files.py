@@ -100,7 +100,12 @@ def free_bytes(folder: Path) -> float:
 
 @contextmanager
 def explained(what: str, remedy: str) -> Iterator[None]:
-    """Turn an OSError of the block into an InputError: what failed, the reason, the remedy."""
+    """Turn an OSError of the block into an InputError: what failed, the reason, the remedy.
+
+    Args:
+        what: That failed, as "cannot write x".
+        remedy: What to do, without a period.
+    """
     try:
         yield
     except OSError as error:
@@ -129,6 +134,10 @@ def temporary_folder(out: Path, purpose: str) -> Iterator[Path]:
 
     What a killed process left behind is removed by the next one on this machine with the same
     `out` and purpose.
+
+    Args:
+        out: What is being made.
+        purpose: A word that becomes part of the name.
 
     Raises:
         InputError: The folder cannot be made.

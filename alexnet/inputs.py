@@ -24,6 +24,10 @@ def pixels(photos: Any, size: int) -> Tensor:
     """Photographs, each scaled to `size` along its short side and cut to its center square, as in
     preparation: uint8 (N, size, size, 3).
 
+    Args:
+        photos: An image, a path, an array, or several of them.
+        size: The side of the squares, in pixels.
+
     Raises:
         InputError: One is no image, or too narrow.
     """
@@ -40,7 +44,16 @@ def pixels(photos: Any, size: int) -> Tensor:
 
 
 def preprocess(net: "AlexNet", photos: Any, mean: Any = None) -> Tensor:
-    """What `AlexNet.preprocess` returns."""
+    """Scale photographs, cut their center squares and subtract the mean.
+
+    Args:
+        net: Whose image size and preset count.
+        photos: As for `pixels`.
+        mean: float (S, S, 3); None: the mean that the net came with.
+
+    Returns:
+        float32 (N, 3, S, S), as the net reads them.
+    """
     side, weight = net.table[0].in_size, next(net.parameters())
     mean = net.mean_image if mean is None else mean
     if mean is None:
@@ -62,7 +75,12 @@ def preprocess(net: "AlexNet", photos: Any, mean: Any = None) -> Tensor:
 
 def warn_of_range(images: Tensor, preset: Preset) -> None:
     """Warn where an input is plainly not pixels in 0..255 minus a mean image, as the presets' nets
-    take it; a table of your own may mean another."""
+    take it; a table of your own may mean another.
+
+    Args:
+        images: (N, 3, S, S).
+        preset: Whose scale of the input counts.
+    """
     known = preset.name.split("/")[0] in PRESETS
     if not known or preset.recipe.input_scale != 1 or not images.numel():
         return

@@ -18,6 +18,10 @@ def kernel_environment(root: Path, threads: int | None = None) -> Iterator[None]
     package; figures inside the notebook, in matplotlib's own style, whatever the user has set; no
     IPython profile of the user's, and no advice to authors of other packages; and, where `threads`
     is given, that many threads, so that sums of floats come out the same on every machine.
+
+    Args:
+        root: The repository, whose packages kernels import.
+        threads: Of each kernel; None: as many as it takes.
     """
     before, ipython = dict(os.environ), root / "_build" / "ipython"
     with suppress(OSError):  # or IPython takes a temporary one

@@ -9,7 +9,8 @@ digest, `alexnet.files.file_digest`, says whether it is still what it was. This 
                           runs/P/data/NAME-KEY/                     settings and generator
     pack, half made       .NAME.partial beside it                   source and options
     trained net           runs/P/models/KEY/                        `Config.identity`: settings,
-                                                                    data, version of the code
+                                                                    data, version of the code, the
+                                                                    preset's table if that is new
     checkpoint            RUN/checkpoints/step-N/                   the net's; each file's SHA-256
     result of one arm     EXPERIMENT/ARM-SEED.json in               the nets', digests of data,
     and seed              runs/P/results/ and in the archive,       settings, version of the

@@ -35,6 +35,11 @@ def load() -> dict[str, Any]:
 def noted(run: str, split: str, views: int) -> dict[str, Any]:
     """One line of errors: {"line", "split", "views", "nll", "top1", "top5"}.
 
+    Args:
+        run: A run of labnotebook.yml.
+        split: Whose images the errors are of.
+        views: Of each image: 1 or more.
+
     Raises:
         InputError: No such line was noted.
     """
@@ -49,7 +54,12 @@ def noted(run: str, split: str, views: int) -> dict[str, Any]:
 
 
 def where(run: str, line: int | str) -> str:
-    """The place in the released source, as layer-params-145.cfg:182."""
+    """The place in the released source, as layer-params-145.cfg:182.
+
+    Args:
+        run: A run of labnotebook.yml.
+        line: Of its file, or several, as "170-176".
+    """
     return f"{Path(load()['runs'][run]['file']).name}:{line}"
 
 
@@ -77,7 +87,12 @@ def is_difference(name: str) -> bool:
 
 
 def printed(name: str, what: str) -> float | None:
-    """The paper's number for it, in percent; None where the paper has none."""
+    """The paper's number for it, in percent; None where the paper has none.
+
+    Args:
+        name: A derivation of labnotebook.yml.
+        what: One of the numbers that it lists of the paper.
+    """
     return _derivation(name).get("paper", {}).get(what)
 
 

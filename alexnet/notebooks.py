@@ -83,10 +83,22 @@ class Task:
     key: str  # of its stamp
 
     def file(self, folder: str, suffix: str) -> Path:
-        """What it makes below `out`, named by the chapter."""
+        """What it makes below `out`, named by the chapter.
+
+        Args:
+            folder: Its name below `out`.
+            suffix: The file's ending, with a dot.
+        """
         return self.out / folder / f"{self.path.stem}{suffix}"
 
     def outcome(self, status: str, seconds: float, **more: Any) -> Outcome:
+        """What became of the notebook.
+
+        Args:
+            status: "done", "up to date" or "failed".
+            seconds: That it took.
+            more: Further fields of `Outcome`.
+        """
         notebook, log = self.file("notebooks", ".ipynb"), self.file("logs", ".log")
         return Outcome(self.path.stem, status, seconds, notebook, log, **more)
 
@@ -181,7 +193,15 @@ def pages(toc: Any) -> Iterator[str]:
 
 
 def select(book: Path, only: str | None) -> list[Path]:
-    """The notebooks with a parameters cell, or the one of them that is named."""
+    """The notebooks with a parameters cell, or the one of them that is named.
+
+    Args:
+        book: The folder of the notebooks.
+        only: A chapter, as `is_named` takes it; None: all.
+
+    Raises:
+        InputError: There is no such chapter.
+    """
     root = book.resolve().parent
     paths = [path for path in chapters(root) if any("parameters" in c[2] for c in _cells(path))]
     if not paths:
@@ -236,7 +256,12 @@ def code_length(path: Path) -> int:
 
 def tree_digest(root: Path, patterns: Iterable[str]) -> str:
     """SHA-256 (hex) over the names and contents of the files under `root` that match the glob
-    patterns."""
+    patterns.
+
+    Args:
+        root: A folder.
+        patterns: Globs below it.
+    """
     matches = (path for pattern in patterns for path in root.glob(pattern))
     return files.tree_digest(root, (path for path in matches if path.suffix != ".pyc"))
 

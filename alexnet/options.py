@@ -13,7 +13,13 @@ class Parser(argparse.ArgumentParser):
     """One that complains in one line, as the rest of the program does, and shows defaults."""
 
     def option(self, name: str, help: str, **settings: Any) -> None:
-        """Add an argument. The first choice is the default, unless another is given."""
+        """Add an argument. The first choice is the default, unless another is given.
+
+        Args:
+            name: With its dashes.
+            help: One line.
+            settings: Further arguments of `add_argument`.
+        """
         if "choices" in settings:
             settings.setdefault("default", settings["choices"][0])
         if settings.get("default") is not None:
@@ -25,7 +31,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def between(kind: Callable[[str], float], least: float, most: float, what: str) -> Any:
-    """The type of an option that takes numbers of a range."""
+    """The type of an option that takes numbers of a range.
+
+    Args:
+        kind: From text to number: int or float.
+        least: The smallest that is allowed.
+        most: The largest.
+        what: The range in words, for the message.
+    """
 
     def read(text: str) -> float:
         try:

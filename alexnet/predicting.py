@@ -40,7 +40,12 @@ def add_predict_arguments(p: Any) -> None:
 
 
 def predict(args: argparse.Namespace, device: str) -> int:
-    """Print the most probable classes of photographs; 2 where one of them is no image."""
+    """Print the most probable classes of photographs; 2 where one of them is no image.
+
+    Args:
+        args: Of the command line.
+        device: Where the net computes.
+    """
     from alexnet import predictions
     from alexnet.classifier import Classifier
     from alexnet.data import photographs
@@ -104,7 +109,12 @@ def add_features_arguments(p: Any) -> None:
 
 
 def features(args: argparse.Namespace, device: str) -> None:
-    """Write a layer's outputs for the images of a pack."""
+    """Write a layer's outputs for the images of a pack.
+
+    Args:
+        args: Of the command line.
+        device: Where the net computes.
+    """
     import numpy as np
 
     from alexnet import evaluation

@@ -89,6 +89,11 @@ def as_csv(predictions: Sequence[Prediction]) -> str:
 def draw(predictions: Sequence[Prediction], file: Path, across: int = 4) -> None:
     """Draw the photographs, each above its five most probable classes as bars, as in Figure 4.
 
+    Args:
+        predictions: One for each photograph.
+        file: The picture to write; its ending says the format.
+        across: Photographs in a row.
+
     Raises:
         InputError: matplotlib is not installed, or cannot write files of this ending.
     """

@@ -37,13 +37,28 @@ def runs(profile: str) -> Path:
 
 
 def path(folder: Path, experiment: str, arm: str, seed: int | None) -> Path:
-    """Where an entry lies below a profile's folder."""
+    """Where an entry lies below a profile's folder.
+
+    Args:
+        folder: A profile's: results/NAME, or runs/NAME/results.
+        experiment: Its name.
+        arm: The arm's name; characters that file names should not have become hyphens.
+        seed: None for entries that have none.
+    """
     name = arm if seed is None else f"{arm}-{seed}"
     return folder / experiment / f"{re.sub(r'[^A-Za-z0-9.+-]+', '-', name)}.json"
 
 
 def save(record: Record, folder: Path) -> Path:
-    """Write an entry below a profile's folder, whole or not at all."""
+    """Write an entry below a profile's folder, whole or not at all.
+
+    Args:
+        record: An entry, as `alexnet.experiments.store.record` makes it.
+        folder: A profile's.
+
+    Returns:
+        The file.
+    """
     file = path(folder, record["experiment"], record["arm"], record["seed"])
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, json.dumps(record, indent=1) + "\n")
@@ -52,6 +67,10 @@ def save(record: Record, folder: Path) -> Path:
 
 def load(experiment: str, folder: Path) -> list[Record]:
     """All entries of an experiment below a profile's folder, by arm and seed.
+
+    Args:
+        experiment: Its name.
+        folder: A profile's.
 
     Raises:
         InputError: A file is no entry.

@@ -54,13 +54,23 @@ def key(*parts: int | Tensor) -> Tensor:
 
 
 def uniform(keys: Tensor, count: int = 1) -> Tensor:
-    """(..., count) numbers in [0, 1), float64, from keys (...)."""
+    """(..., count) numbers in [0, 1), float64, from keys (...).
+
+    Args:
+        keys: int64 (...), as `key` makes them.
+        count: Numbers from each.
+    """
     counter = torch.arange(count, device=keys.device)
     return _shift(_mix(keys[..., None] + (counter + 1) * _GOLDEN), 11).to(torch.float64) * 2.0**-53
 
 
 def normal(keys: Tensor, count: int = 1) -> Tensor:
-    """(..., count) draws from N(0, 1), float64, by Box and Muller's method."""
+    """(..., count) draws from N(0, 1), float64, by Box and Muller's method.
+
+    Args:
+        keys: int64 (...), as `key` makes them.
+        count: Numbers from each.
+    """
     u = uniform(keys, 2 * count)
     radius = (-2 * torch.log1p(-u[..., :count])).sqrt()
     return radius * torch.cos(2 * math.pi * u[..., count:])
@@ -81,5 +91,10 @@ def keep(
 
 
 def permutation(keys: Tensor, count: int) -> Tensor:
-    """A random order of 0..count-1, int64 (count,), from one key."""
+    """A random order of 0..count-1, int64 (count,), from one key.
+
+    Args:
+        keys: int64 (), as `key` makes it.
+        count: 0 or more.
+    """
     return uniform(keys, count).argsort(stable=True)

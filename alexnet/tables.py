@@ -62,7 +62,13 @@ def _heading(text: str, columns: int) -> list[str]:
 def markdown(
     head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool] | None = None
 ) -> str:
-    """A table of Markdown out of cells that are marked up already; `right` as in `align`."""
+    """A table of Markdown out of cells that are marked up already; `right` as in `align`.
+
+    Args:
+        head: The first row.
+        rows: The others, as many cells each.
+        right: Which columns are set flush right; None: as `align` decides.
+    """
     rule = ["---:" if is_right else "---" for is_right in right or [False] * len(head)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
 

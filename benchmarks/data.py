@@ -41,7 +41,7 @@ from kernel_benchmarks.record import Row
 
 COLUMNS = (
     *(*record.ORIGIN, "pillow", "case", "implementation", "images", "size", "workers", "runs"),
-    *("images_per_s", "p20", "p80", "against", "ratio", "wanted", "value", "unit", "note"),
+    *("images_per_s", "p20", "p80", "against", "ratio", "target", "value", "unit", "note"),
 )
 FILE = ARCHIVE / "data.csv"
 SOURCES = (ROOT / "alexnet" / "data", ROOT / "benchmarks")
@@ -342,7 +342,7 @@ KINDS = {"prepare": preparing, "feed": feeding, "tiny": tiny}
 
 
 def table(rows: Sequence[Row]) -> str:
-    names = ("case", "implementation", "images", "size", "images_per_s", "ratio", "wanted")
+    names = ("case", "implementation", "images", "size", "images_per_s", "ratio", "target")
     return report.page(rows, (*names, "value", "unit"))
 
 

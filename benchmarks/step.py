@@ -57,7 +57,7 @@ from kernel_benchmarks.record import Row
 COLUMNS = (
     *(*record.ORIGIN, "torchvision", "case", "preset", "width", "image_size", "batch"),
     *("precision", "implementation", *record.QUANTILES, "images_per_s", "peak_mb", "against"),
-    *("ratio", "wanted", "floor_ms", "note", "peak_gflops"),
+    *("ratio", "target", "floor_ms", "note", "peak_gflops"),
 )
 FILE = ARCHIVE / "step.csv"
 
@@ -97,7 +97,7 @@ def steps(case: Case, args: argparse.Namespace) -> list[Row]:
 
 
 def with_rates(rows: list[Row], case: Case, peer: str, targets: Mapping[str, float]) -> list[Row]:
-    """Fill in images a second, and the ratios to a peer that there are and that are wanted."""
+    """Fill in images a second, and the ratios to a peer, with their targets."""
     for row in rows:
         row["images_per_s"] = 1e3 * case.batch / row["median_ms"]
     return runner.times_of(rows, peer, targets)
@@ -209,7 +209,7 @@ def table(rows: Sequence[Row]) -> str:
         net = f"{row['preset']}, {row['image_size']:.0f} px, batch {row['batch']:.0f}"
         threads = "" if row["cuda"] or same else f", threads: {row['threads']:.0f}"
         shown.append(row | {"case": f"{row['case']}, {net}, {row['precision']}{threads}"})
-    columns = ("case", "implementation", "median_ms", "images_per_s", "ratio", "wanted")
+    columns = ("case", "implementation", "median_ms", "images_per_s", "ratio", "target")
     heading = f"times: how many times as fast as {PEER} in the same case; "
     heading += "from a pack, as one batch that stays"
     text = report.page(shown, (*columns, "floor_ms", "peak_mb"), heading)

@@ -23,7 +23,7 @@ if not torch.cuda.is_available():
 # The files that take longest, which `make test` begins with: it gives each of two processes a file
 # at a time, and a long one at the end would leave the other without work.
 FIRST = (
-    *("test_survival.py", "test_running_notebooks.py", "kernels.ipynb", "test_adding_a_layer.py"),
+    *("test_survival.py", "test_types.py", "test_running_notebooks.py", "test_adding_a_layer.py"),
     *("test_benchmarks_data.py", "test_adding_an_operator.py", "test_benchmarks_step.py"),
     *("test_ranks.py", "test_refresh.py", "test_any_shape.py", "more-devices.ipynb"),
     *("test_choose.py", "test_operators.py", "test_installation.py", "test_sources.py"),

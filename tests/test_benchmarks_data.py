@@ -35,7 +35,7 @@ def test_prepare_and_feed(tmp_path, capsys):
     ratios = {
         (row["case"], row["implementation"], row["size"]): row for row in rows if row["ratio"]
     }
-    assert float(ratios["prepare", "ours, 2 workers", "32"]["wanted"]) == 1.7
+    assert float(ratios["prepare", "ours, 2 workers", "32"]["target"]) == 1.7
     assert ratios["feed floats", "ours, raw", "32"]["against"] == "torchvision, 0 workers"
     assert "ours, raw, crops" in capsys.readouterr().out
 

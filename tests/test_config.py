@@ -71,7 +71,8 @@ def test_identity_follows_every_field_and_ignores_defaults(splits):
         len({replace(config, **change).identity for change in changes} | {config.identity})
         == len(changes) + 1
     )
-    assert set().union(*changes) == set(asdict(config))
+    # the table's digest follows from the preset: tests/test_recorded.py
+    assert set().union(*changes) == set(asdict(config)) - {"table"}
     assert replace(config, seed=0, rate=None).identity == config.identity
 
 

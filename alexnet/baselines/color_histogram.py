@@ -50,7 +50,13 @@ def color_histogram_errors(
 
 def histograms(pack: Pack, indices: np.ndarray, bins: int) -> np.ndarray:
     """Square roots of the joint RGB frequencies of the images at `indices` (n,): float32
-    (n, bins^3), rows of length 1."""
+    (n, bins^3), rows of length 1.
+
+    Args:
+        pack: The images.
+        indices: Their numbers in the pack, int64 (n,).
+        bins: Of each channel.
+    """
     out = np.empty((len(indices), bins**3), np.float32)
     for begin in range(0, len(indices), 256):
         images = pack.gather(indices[begin : begin + 256])

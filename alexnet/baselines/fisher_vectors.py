@@ -121,7 +121,12 @@ def opencv() -> Any:
 
 def sift(images: np.ndarray, settings: Settings) -> np.ndarray:
     """Root SIFT of uint8 (n, S, S, 3): float32 (n, keypoints, 128), rows of length 1; a descriptor
-    without gradients is zeros."""
+    without gradients is zeros.
+
+    Args:
+        images: uint8 (n, S, S, 3).
+        settings: Where the keypoints lie, and of what sizes.
+    """
     cv2 = opencv()
     extractor = cv2.SIFT_create(nOctaveLayers=2, sigma=BLUR)
     grid = settings.grid(images.shape[1])
@@ -135,7 +140,13 @@ def sift(images: np.ndarray, settings: Settings) -> np.ndarray:
 
 
 def learn(train: Sample, settings: Settings, seed: int) -> FisherVectors:
-    """PCA and mixture from descriptors at random keypoints of random images of the sample."""
+    """PCA and mixture from descriptors at random keypoints of random images of the sample.
+
+    Args:
+        train: Training images.
+        settings: How many descriptors, components and Gaussians.
+        seed: Of the draws and the mixture.
+    """
     generator = np.random.default_rng(seed)
     images = np.sort(generator.permutation(train.indices)[: settings.images])
     points = len(settings.grid(train.pack.size))
@@ -160,6 +171,10 @@ def learn(train: Sample, settings: Settings, seed: int) -> FisherVectors:
 
 def fisher_vector_errors(splits: dict[str, Pack], **options: Any) -> dict[str, Any]:
     """The row's errors; for the options see `pipeline.row_errors`.
+
+    Args:
+        splits: Packs by split.
+        options: See `pipeline.row_errors`.
 
     Raises:
         InputError: The images are too small, or OpenCV is not installed.

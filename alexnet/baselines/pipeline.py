@@ -50,7 +50,12 @@ def use_line(line: int | None) -> None:
 
 
 def bar(*what: Any, **options: Any) -> tqdm:
-    """A progress bar on this process's line of the terminal, where there is one."""
+    """A progress bar on this process's line of the terminal, where there is one.
+
+    Args:
+        what: Arguments of tqdm.
+        options: The same.
+    """
     return tqdm(*what, position=_line, **{"disable": None} | options)
 
 
@@ -91,7 +96,12 @@ class Sample:
 
 
 def sample(pack: Pack, limit: int) -> Sample:
-    """At most `limit` images, evenly spread."""
+    """At most `limit` images, evenly spread.
+
+    Args:
+        pack: The images.
+        limit: 1 or more.
+    """
     return Sample(pack, np.linspace(0, len(pack) - 1, min(limit, len(pack))).astype(np.int64))
 
 
@@ -99,7 +109,14 @@ def samples(
     row: str, splits: dict[str, Pack], train_images: int, test_images: int
 ) -> tuple[str, dict[str, Sample]]:
     """The split whose errors are reported, and the images of train, of it, and of val if that is
-    there to choose by."""
+    there to choose by.
+
+    Args:
+        row: Named in messages.
+        splits: Packs by split.
+        train_images: The most that are taken of train.
+        test_images: The most that are taken of the others.
+    """
     reported = held_out(splits, row)
     limits = {"train": train_images, "val": test_images, reported: test_images}
     return reported, {
@@ -280,6 +297,12 @@ def classify(
 
     Its cost is chosen on val; where that is none to spare, on every fifth training image, which the
     classifier then learns too.
+
+    Args:
+        row: Named on the progress bar.
+        reported: One of the splits.
+        samples: Images by split.
+        features: Of the same images, float32 (n, D), by split.
     """
     labeled = {name: (features[name], one.labels) for name, one in samples.items()}
     x, y = labeled["train"]
@@ -305,6 +328,13 @@ def choose(
 
     The search begins around `COST` and goes on by tens until both neighbors of the best have been
     tried, so that the best is not whatever lies at the end of a list.
+
+    Args:
+        x: Features of the training images, (n, D).
+        y: Their labels, (n,).
+        other_x: Features of the other images, (m, D).
+        other_y: Their labels, (m,).
+        row: Named on the progress bar.
     """
     tried: dict[int, tuple[LogisticRegression, float]] = {}  # by power of ten
     classes = int(max(y.max(), other_y.max())) + 1
@@ -337,7 +367,14 @@ def _fit(x: np.ndarray, y: np.ndarray, cost: float) -> LogisticRegression:
 
 def measure(classifier: LogisticRegression, x: np.ndarray, y: np.ndarray, classes: int) -> Errors:
     """Errors on x (n, D), y (n,) among `classes`; those that the classifier has never seen have no
-    probability."""
+    probability.
+
+    Args:
+        classifier: A fitted one.
+        x: Features, (n, D).
+        y: Labels, (n,).
+        classes: How many there are.
+    """
     probabilities = np.zeros((len(y), classes), np.float32)
     for begin in range(0, len(y), 1024):
         part = slice(begin, begin + 1024)

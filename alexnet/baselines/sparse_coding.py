@@ -109,7 +109,13 @@ class Codes(Encoder):
 
 def pyramid(image: np.ndarray, colors: bool, levels: int) -> list[np.ndarray]:
     """uint8 (S, S, 3) to float32 (S', S', 3 or 1), each half the one before: means of 2x2 pixels,
-    an odd last row or column left out."""
+    an odd last row or column left out.
+
+    Args:
+        image: uint8 (S, S, 3).
+        colors: Keep three channels, or make them one.
+        levels: How many sizes.
+    """
     out = [image.astype(np.float32) if colors else (image @ LUMA)[:, :, None]]
     while len(out) < levels:
         half = len(out[-1]) // 2
@@ -118,7 +124,13 @@ def pyramid(image: np.ndarray, colors: bool, levels: int) -> list[np.ndarray]:
 
 
 def patches_of(image: np.ndarray, size: int, stride: int) -> np.ndarray:
-    """(S, S, C) to (side x side, C size size), row by row."""
+    """(S, S, C) to (side x side, C size size), row by row.
+
+    Args:
+        image: (S, S, C).
+        size: The side of a patch, in pixels.
+        stride: Pixels between neighbors.
+    """
     windows = sliding_window_view(image, (size, size), axis=(0, 1))[::stride, ::stride]
     # of (side, side, C, size, size)
     return windows.reshape(windows.shape[0] * windows.shape[1], -1)
@@ -133,7 +145,12 @@ def normalized(patches: np.ndarray) -> np.ndarray:
 
 def pool(codes: np.ndarray, cells: Sequence[int]) -> np.ndarray:
     """Maxima of codes (side, side, atoms) over each cell of each grid: (sum of cells^2 x atoms,).
-    Cells differ by a patch where side is no multiple."""
+    Cells differ by a patch where side is no multiple.
+
+    Args:
+        codes: (side, side, atoms).
+        cells: Of each grid, how many lie side by side.
+    """
     finest = max(cells)
     edges = np.linspace(0, len(codes), finest + 1).round().astype(int)[:-1]
     rows = np.maximum.reduceat(codes, edges, axis=0)
@@ -147,7 +164,13 @@ def pool(codes: np.ndarray, cells: Sequence[int]) -> np.ndarray:
 
 def learn(train: Sample, settings: Settings, seed: int) -> Codes:
     """Mean, whitening and dictionary from `settings.patches` patches of the sample, at random
-    places of all levels."""
+    places of all levels.
+
+    Args:
+        train: Training images.
+        settings: Sizes of patches and dictionary, and how many patches.
+        seed: Of the draws and the dictionary.
+    """
     generator = np.random.default_rng(seed)
     size, levels = settings.patch, len(settings.grids(train.pack.size))
     images = np.sort(generator.permutation(train.indices)[: max(1, settings.patches // 20)])
@@ -179,6 +202,10 @@ def learn(train: Sample, settings: Settings, seed: int) -> Codes:
 
 def sparse_coding_errors(splits: dict[str, Pack], **options: Any) -> dict[str, Any]:
     """The row's errors; for the options see `pipeline.row_errors`.
+
+    Args:
+        splits: Packs by split.
+        options: See `pipeline.row_errors`.
 
     Raises:
         InputError: The images are too small.

@@ -176,14 +176,25 @@ def load() -> tuple[Claim, ...]:
 
 
 def parse(entry: dict[str, Any], sections: Iterable[str]) -> Claim:
-    """One entry of the file as a claim. Raises InputError as `load` does."""
+    """One entry of the file as a claim. Raises InputError as `load` does.
+
+    Args:
+        entry: A mapping of claims.yml.
+        sections: Of the paper, which an entry may name.
+    """
     if problem := next(_problems(entry, sections), None):
         raise InputError(f"{FILE.name}: claim {entry.get('id', entry)!r}: {problem}")
     return Claim(**entry)
 
 
 def unknown(name: object, known: Iterable[str], kind: str) -> str:
-    """What is wrong with a name that is none of `known`, with the nearest of them; else empty."""
+    """What is wrong with a name that is none of `known`, with the nearest of them; else empty.
+
+    Args:
+        name: The one that was given.
+        known: The names that there are.
+        kind: What such a name is of, for the message: "arm".
+    """
     if name in (names := sorted(known)):
         return ""
     near = difflib.get_close_matches(str(name), names, n=1)

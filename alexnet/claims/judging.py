@@ -204,7 +204,12 @@ def candidate(claim: Claim, given: Evidence) -> Candidate:
 
 
 def relevant(claim: Claim, records: Sequence[results.Record]) -> list[results.Record]:
-    """The entries of the arms that a claim's paths name; all, where they name none."""
+    """The entries of the arms that a claim's paths name; all, where they name none.
+
+    Args:
+        claim: Its paths.
+        records: The entries of its experiment.
+    """
     names = {str(step) for path in claim.paths for step in path if not isinstance(step, list)}
     own = [record for record in records if record["arm"] in names]
     return own or list(records)
@@ -212,7 +217,12 @@ def relevant(claim: Claim, records: Sequence[results.Record]) -> list[results.Re
 
 def judge(claim: Claim, result: dict[str, Any] | None = None) -> Judgement:
     """Judge one claim by itself: arithmetic, or by the result of its experiment on some profile, of
-    whose plan nothing is known; None: it has not been run."""
+    whose plan nothing is known; None: it has not been run.
+
+    Args:
+        claim: An entry of claims.yml.
+        result: Of its experiment.
+    """
     if claim.scoreboard == ARITHMETIC or result is None:
         return _without_results(claim)
     try:

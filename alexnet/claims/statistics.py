@@ -77,12 +77,21 @@ def one_sample(values: Sequence[float]) -> Estimate:
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """The mean difference of two readings of the same runs, first minus second."""
+    """The mean difference of two readings of the same runs, first minus second.
+
+    Args:
+        first: One value a run.
+        second: The other reading, in the same order.
+    """
     return one_sample([a - b for a, b in zip(first, second, strict=True)])
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """The difference of the means of two independent arms, first minus second.
+
+    Args:
+        first: One value a run, of one arm.
+        second: Of the other.
 
     Source:
         Welch, Biometrika 34 (1947): variances may differ; degrees of freedom by Satterthwaite.
@@ -155,6 +164,11 @@ def from_interval(value: float, low: float, high: float) -> Estimate:
 def binomial(hits: int, trials: int, null: float = 0.5) -> tuple[float, tuple[float, float]]:
     """The two-sided p-value (twice the smaller tail) of a share, and its exact 95 % interval.
 
+    Args:
+        hits: 0..trials.
+        trials: 1 or more.
+        null: The share that the p-value is of, 0..1.
+
     Source:
         Clopper and Pearson, Biometrika 26 (1934).
     """
@@ -195,6 +209,10 @@ def median(times: Sequence[Time]) -> float | None:
 
 def log_rank(first: Sequence[Time], second: Sequence[Time]) -> tuple[float, float]:
     """Whether the event comes as soon in one arm as in the other.
+
+    Args:
+        first: Times of one arm, and whether the event came.
+        second: Of the other.
 
     Returns:
         The statistic: events in the first arm minus those expected, in standard deviations, below

@@ -103,6 +103,10 @@ RELEASES = (
 def members(archive: Path, inside: Member | None = None) -> Iterator[tarfile.TarInfo]:
     """The headers in an archive, or in an archive `inside` it, with places in the outer file.
 
+    Args:
+        archive: A tar file, compressed or not.
+        inside: An archive within it; None: the outer one.
+
     Raises:
         InputError: It is damaged or ends too early.
     """

@@ -79,6 +79,12 @@ class Augment:
     ) -> tuple[Tensor, Tensor, Tensor, float]:
         """What is drawn for `train`, on the CPU.
 
+        Args:
+            ids: Numbers of the images in the pack, int64 (N,), on the CPU.
+            positions: Their places in the epoch's order, int64 (N,), on the CPU.
+            epoch: From 0.
+            color: Whether colors are shifted.
+
         Returns:
             Offsets int64 (N, 2), flips bool (N,), color shifts float32 (N, 3), and the scale.
         """
@@ -99,7 +105,17 @@ class Augment:
         return offsets, flips, shift, scale
 
     def view(self, images: Tensor, top: int, left: int, flip: bool) -> Tensor:
-        """The same crop of every image."""
+        """The same crop of every image.
+
+        Args:
+            images: uint8 (N, S, S, 3).
+            top: Rows above the crop, 0..S - size.
+            left: Columns left of it, 0..S - size.
+            flip: Whether the crop is mirrored.
+
+        Returns:
+            (N, 3, size, size), on the images' device.
+        """
         n = len(images)
         offsets, flips = torch.tensor([[top, left]]).expand(n, 2), torch.full((n,), flip)
         return self.cut(images, offsets, flips, torch.zeros(n, 3), self.recipe.input_scale)
@@ -108,7 +124,18 @@ class Augment:
         self, images: Tensor, offsets: Tensor, flips: Tensor, shift: Tensor, scale: float
     ) -> Tensor:
         """The crops that were drawn, minus the mean image, shifted, scaled and mirrored, on the
-        images' device."""
+        images' device.
+
+        Args:
+            images: uint8 (N, S, S, 3).
+            offsets: Top and left of each crop, int64 (N, 2), 0..S - size.
+            flips: Which crops are mirrored, bool (N,).
+            shift: Added to the colors, float32 (N, 3), in gray levels.
+            scale: What the result is multiplied by.
+
+        Returns:
+            (N, 3, size, size), on the images' device.
+        """
         device = images.device
         if self.mean.device != device:
             self.mean = self.mean.to(device)

@@ -115,7 +115,15 @@ class Piece:
 def prepared(
     entries: Iterable[Entry], target: Target, ordered_map: OrderedMap, shelf: Shelf
 ) -> Iterator[Chunk]:
-    """Prepare images chunk by chunk, in order. A chunk's pixels are valid until the next one."""
+    """Prepare images chunk by chunk, in order. A chunk's pixels are valid until the next one.
+
+    Args:
+        entries: Images, and what is known to be wrong, in the pack's order.
+        target: What they become: size and encoding.
+        ordered_map: Maps a function over pieces, in a pool or in this process, and keeps their
+            order.
+        shelf: The memory that workers leave pixels in.
+    """
     remaining, work = iter(entries), functools.partial(make_chunk, target=target)
     slots: deque[int | None] = deque()  # of the pieces under way
 
@@ -142,7 +150,12 @@ def prepared(
 
 
 def make_chunk(piece: Piece, target: Target) -> Chunk:
-    """Prepare the images of a piece; in a worker."""
+    """Prepare the images of a piece; in a worker.
+
+    Args:
+        piece: Some consecutive images.
+        target: What they become.
+    """
     Image.preinit()  # loads the common formats, which would count as the first image's time
     shape = (len(piece.entries), target.size, target.size, 3)
     shelf = None if piece.slot is None else _in_worker(piece.path)

@@ -157,6 +157,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def fit(image: Image.Image, size: int) -> Image.Image:
     """Scale the short side to `size` and crop the center square, see the head of this module.
 
+    Args:
+        image: RGB, of any size.
+        size: The side of the square, in pixels.
+
     Raises:
         ValueError: The image is so narrow that it would become huge.
     """
@@ -173,7 +177,13 @@ def fit(image: Image.Image, size: int) -> Image.Image:
 
 def jpeg_file(reference: Reference, image: Image.Image, upright: bool = False) -> bytes:
     """A JPEG file of `image`: the one it was read from, if that holds just its pixels as they are
-    stored, or a new one."""
+    stored, or a new one.
+
+    Args:
+        reference: Where the image was read from.
+        image: RGB, as the pack is to have it.
+        upright: `image` was turned by its EXIF orientation.
+    """
     if (data := reference.file()) is not None:
         with Image.open(BytesIO(data), formats=FORMATS) as original:
             is_jpeg = original.format == "JPEG" and original.mode in ("RGB", "L")

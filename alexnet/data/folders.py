@@ -201,7 +201,12 @@ def splits_of(root: Path) -> tuple[dict[str, Path], list[str]]:
 
 def tree(folder: Path, places: Sequence[Path | None]) -> Finds:
     """What lies beside the class folders of `folder`, and then the images in each of `places`, in
-    label order; None: the split lacks that class."""
+    label order; None: the split lacks that class.
+
+    Args:
+        folder: Of a split, which holds a folder for each class.
+        places: Each class's folder, in label order.
+    """
     with os.scandir(folder) as entries:
         beside = sorted(entries, key=lambda entry: entry.name)
     taken = {place.name for place in places if place} | {*WORDS}
@@ -220,7 +225,12 @@ def tree(folder: Path, places: Sequence[Path | None]) -> Finds:
 
 
 def of_class(place: Path, label: int) -> Finds:
-    """The images of a class, in its folder or archive `place`; or what is wrong with it."""
+    """The images of a class, in its folder or archive `place`; or what is wrong with it.
+
+    Args:
+        place: The class's folder or archive.
+        label: From 0.
+    """
     strays: list[str] = []
     try:
         images, is_archive = 0, place.is_file()
@@ -245,7 +255,13 @@ def of_class(place: Path, label: int) -> Finds:
 
 
 def same_classes(split: Path, names: Iterable[str], classes: Sequence[str]) -> Finds:
-    """What is wrong with the classes `names` of a split, where train's are `classes`."""
+    """What is wrong with the classes `names` of a split, where train's are `classes`.
+
+    Args:
+        split: The split's folder, named in messages.
+        names: The split's classes.
+        classes: Those of train.
+    """
     names = list(names)
     surplus, missing = sorted({*names} - {*classes}), sorted({*classes} - {*names})
     faults = [f"has {few(surplus)}, which train lacks"] * bool(surplus)

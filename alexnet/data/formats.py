@@ -42,7 +42,12 @@ def kind_of(head: bytes) -> str:
 
 def is_image(name: str, head: Callable[[], bytes]) -> bool:
     """Whether a file is taken for an image: by the ending of its name, or where that has none by
-    its first bytes, which `head` gives."""
+    its first bytes, which `head` gives.
+
+    Args:
+        name: The file's name.
+        head: Gives its first bytes; called only where the name says nothing.
+    """
     if (ending := os.path.splitext(name)[1].lower()) in ENDINGS:
         return True
     return not ending and kind_of(head()) in (*FORMATS, *UNREAD)

@@ -106,6 +106,10 @@ def _bytes(descriptor: int, size: int, offset: int) -> bytes:
 def fault(error: Exception, path: str) -> str:
     """Why the image at `path` cannot be read, in words, where that is the image's own fault.
 
+    Args:
+        error: What reading it raised.
+        path: How messages call the image.
+
     Raises:
         EnvironmentFault: It is the machine's, a disk's or a network's: no image is to blame.
     """
@@ -284,8 +288,13 @@ class Images:
         return Survey(count, digest.hexdigest(), newest, sample, strays, examples)
 
     def only(self, labels: dict[int, int], limit: int | None, is_all: bool) -> "Images":
-        """A part: those whose label is a key of `labels`, relabeled, and of each class the first
-        `limit`. `is_all`: the labels are those of all classes."""
+        """A part of the images.
+
+        Args:
+            labels: New labels by those that stay.
+            limit: Images a class, the first ones; None: all.
+            is_all: Whether the labels are those of all classes.
+        """
 
         def find() -> Finds:
             seen: Counter[int] = Counter()
@@ -331,6 +340,10 @@ class Listing:
     def only(self, classes: Sequence[str] | int | None, limit: int | None) -> "Listing":
         """A part: the first so many classes, or those named, and of each at most `limit` images.
 
+        Args:
+            classes: Names of classes, or how many of the first ones; None: all.
+            limit: Images a class; None: all.
+
         Raises:
             InputError: There is no such class.
         """
@@ -365,7 +378,12 @@ def normal(name: str) -> str:
 
 def class_names(root: Path, classes: list[str]) -> list[str]:
     """What classes are called: by WordNet, where `words.txt` or `synset_words.txt` in `root` says
-    so; else by their folders."""
+    so; else by their folders.
+
+    Args:
+        root: The source's folder.
+        classes: Its classes, as its folders call them.
+    """
     words: dict[str, str] = {}
     # n01440764<TAB>tench, Tinca tinca; n01440764 tench, Tinca tinca
     for file, mark in (("words.txt", "\t"), ("synset_words.txt", " ")):

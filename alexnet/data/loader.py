@@ -30,7 +30,12 @@ RESIDENT_SHARE = 0.5  # of a device's free memory, for a pack that stays: the re
 
 
 def steps_per_epoch(pack: Pack, batch_size: int) -> int:
-    """The last, short batch of an epoch counts as a step, as in 2012."""
+    """Count the steps of an epoch. The last, short batch counts as one, as in 2012.
+
+    Args:
+        pack: The training images.
+        batch_size: Images of a step.
+    """
     return -(-len(pack) // batch_size)
 
 
@@ -67,7 +72,16 @@ def order(
 def batches(
     pack: Pack, batch_size: int, seed: int, epoch: int, start: int = 0, shard: Shard = (0, 1)
 ) -> Iterator[Batch]:
-    """The batches of `order`, one after the other, on the CPU."""
+    """The batches of `order`, one after the other, on the CPU.
+
+    Args:
+        pack: The data set.
+        batch_size: Images of a batch; see `order`, as for the other arguments.
+        seed: Of the order.
+        epoch: From 0.
+        start: The batch to begin with.
+        shard: A part of every batch.
+    """
     for ids, positions in order(pack, batch_size, seed, epoch, start, shard):
         yield torch.from_numpy(pack.gather(ids.numpy())), _labels(pack, ids), ids, positions
 
@@ -106,7 +120,12 @@ class Loader:
         self.images = Images(pack, device, resident=resident, threads=threads)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
-        """The batches of an epoch, from the `start`-th on."""
+        """The batches of an epoch, from the `start`-th on.
+
+        Args:
+            epoch: From 0.
+            start: The batch to begin with, from 0.
+        """
         plan = list(order(self.pack, self.batch_size, self.seed, epoch, start, self.shard))
         images = self.images.of(ids for ids, _ in plan)
         for batch, (ids, positions) in zip(images, plan, strict=True):
@@ -161,7 +180,12 @@ class Images:
 
 def fits(pack: Pack, device: torch.device) -> bool:
     """Whether the pack's pixels may stay on the device: on a GPU, if they take no more than
-    RESIDENT_SHARE of its free memory."""
+    RESIDENT_SHARE of its free memory.
+
+    Args:
+        pack: The data set.
+        device: Where it would stay.
+    """
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)

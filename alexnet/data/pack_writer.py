@@ -90,7 +90,12 @@ class PackWriter:
         return len(self.shards) > before
 
     def reject(self, path: str, reason: str) -> None:
-        """Note what is left out, and why."""
+        """Note what is left out, and why.
+
+        Args:
+            path: How the source calls the image.
+            reason: Why it is left out, in words.
+        """
         # Python before 3.13 leaves a carriage return unquoted, and reads it as the end of a row.
         quote: Any = csv.QUOTE_ALL if "\r" in path + reason else csv.QUOTE_MINIMAL
         with self._rejections.open("a", **TEXT) as file:
@@ -216,7 +221,13 @@ class PackWriter:
 
 def resumed(place: Path, size: int, encoding: str) -> PackWriter | None:
     """A writer that goes on in `place` from the last checkpoint, if that is whole; None where the
-    pack is finished."""
+    pack is finished.
+
+    Args:
+        place: The folder of the pack that is being made.
+        size: The side of its images, in pixels.
+        encoding: "raw" or "jpeg".
+    """
     place.mkdir(exist_ok=True)
     try:
         if (place / "manifest.json").exists():

@@ -23,6 +23,11 @@ from alexnet.files import Locked, explained, lock, write_whole
 def is_done(out: Path, origin: dict[str, Any], options: dict[str, Any]) -> bool:
     """Whether `out` is the pack that would be made.
 
+    Args:
+        out: Where the pack is to lie.
+        origin: What identifies the source.
+        options: Settings that decide the pack's bytes.
+
     Raises:
         InputError: It is anything else but nothing or an empty folder.
     """
@@ -48,7 +53,13 @@ def is_done(out: Path, origin: dict[str, Any], options: dict[str, Any]) -> bool:
 
 
 def place_of(out: Path, split: str, splits: dict[str, Any]) -> Path:
-    """Where the pack of a split lies: `out` itself, where there is but one."""
+    """Where the pack of a split lies: `out` itself, where there is but one.
+
+    Args:
+        out: Where the packs are to lie.
+        split: One of `splits`.
+        splits: All that the source has.
+    """
     return out / split if len(splits) > 1 else out
 
 

@@ -113,7 +113,12 @@ def photographs() -> dict[str, Photograph]:
 
 
 def band(pixels: np.ndarray, split: str) -> np.ndarray:
-    """The part of a photograph (H, W, 3) that `split` cuts its patches from: a view."""
+    """The part of a photograph (H, W, 3) that `split` cuts its patches from: a view.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        split: "train", "val" or "test".
+    """
     begin, end = SPLITS[split]
     length = max(pixels.shape[:2])
     part = slice(round(begin * length), round(end * length))

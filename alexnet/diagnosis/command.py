@@ -83,7 +83,16 @@ def _run(args: argparse.Namespace) -> Diagnosis:
 
 
 def batch_of(config: Config, pack: Pack | None, count: int) -> tuple[Tensor, Tensor]:
-    """A first batch for a net of these settings; stand-ins where there is no pack."""
+    """A first batch for a net of these settings; stand-ins where there is no pack.
+
+    Args:
+        config: The run's settings.
+        pack: The training images; None: stand-ins.
+        count: Images of the batch.
+
+    Returns:
+        Images (count, 3, S, S) and labels int64 (count,).
+    """
     recipe, size = config.recipe, config.image_size
     if pack:
         return images.from_pack(pack, recipe, size, count, config.seed)
@@ -183,7 +192,12 @@ def _of_the_end(
 
 def chance(config: Config, pack: Pack | None) -> float:
     """The entropy of the labels, in nats: the loss of a net that knows how frequent the classes
-    are, and no more."""
+    are, and no more.
+
+    Args:
+        config: Gives the number of classes where there is no pack.
+        pack: The training images; None: all classes are as frequent.
+    """
     if pack is None:
         return math.log(config.num_classes)
     counts = np.bincount(pack.labels)
@@ -192,14 +206,26 @@ def chance(config: Config, pack: Pack | None) -> float:
 
 
 def last_loss_at_chance(run: Path, chance: float) -> float | None:
-    """A run's mean loss over its last steps, where it is no better than chance; else None."""
+    """A run's mean loss over its last steps, where it is no better than chance; else None.
+
+    Args:
+        run: The run's folder.
+        chance: In nats, as `chance` gives it.
+    """
     last = losses(run)[-WINDOW:]
     mean = sum(last) / len(last) if last else 0.0
     return mean if mean > AT_CHANCE * chance else None
 
 
 def chance_line(run: Path, data: Path, config: Config, pack: Pack) -> str | None:
-    """What is said at the end of a run that has learned nothing; None of any other."""
+    """What is said at the end of a run that has learned nothing; None of any other.
+
+    Args:
+        run: The run's folder.
+        data: What it was trained on, named in the line.
+        config: The run's settings.
+        pack: The training images.
+    """
     floor = chance(config, pack)
     loss = last_loss_at_chance(run, floor)
     if loss is None:

@@ -15,7 +15,14 @@ from alexnet.diagnosis.sizes import as_it_was, forward, has_batch_norm, weighted
 def findings(
     net: nn.Module, images: Tensor, labels: Tensor, trained: bool = False
 ) -> Iterator[Finding]:
-    """The findings; a net's predictions are looked at where it has been `trained`."""
+    """What is wrong in evaluation mode.
+
+    Args:
+        net: Any module from images to logits; stays as it was.
+        images: (N, 3, S, S), as the net reads them.
+        labels: int64 (N,).
+        trained: Whether its predictions mean something already.
+    """
     with as_it_was(net):
         net.eval()
         outputs, quiet = _means(net, images)

@@ -91,7 +91,12 @@ class Case:
         return math.log(self.classes)
 
     def again(self, net: nn.Module | None = None, images: Tensor | None = None) -> Sizes:
-        """What is measured after a change of the net or of the images."""
+        """What is measured after a change of the net or of the images.
+
+        Args:
+            net: None: the case's.
+            images: (N, 3, S, S); None: the case's.
+        """
         net, images = net or self.net, self.images if images is None else images
         return measure(net, images, self.labels, self.rate, self.logits)
 
@@ -105,7 +110,12 @@ ONE_CLASS = "one class in the batch"
 
 
 def labels_of(labels: Tensor, classes: int) -> tuple[Tensor, list[Finding]]:
-    """Labels that a loss can be taken of, and what is wrong with those that were given."""
+    """Labels that a loss can be taken of, and what is wrong with those that were given.
+
+    Args:
+        labels: As they were given, (N,).
+        classes: Outputs of the net.
+    """
     low, high, found = int(labels.min()), int(labels.max()), []
     outputs = f"the net has {classes} outputs, for labels from 0 to {classes - 1}"
     shift = 1 if high == classes else -1
@@ -327,6 +337,12 @@ def _normalization(net: nn.Module) -> Iterator[Finding]:
 
 
 def alpha_finding(seen: str, size: int) -> Finding:
+    """The finding that alpha has another convention's value.
+
+    Args:
+        seen: What was measured, in words.
+        size: Of the window that alpha is divided by.
+    """
     why = (
         "torch and Caffe divide alpha by the window's size; the text's equation does not. "
         f"Responses are damped {size} times less than the text says. Such nets train."

@@ -31,7 +31,15 @@ def training_pack(data: Path) -> Pack:
 def from_pack(
     pack: Pack, recipe: Recipe, size: int, count: int, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """The first batch of training: images (N, 3, size, size) as the net reads them, and labels."""
+    """The first batch of training: images (N, 3, size, size) as the net reads them, and labels.
+
+    Args:
+        pack: The training images.
+        recipe: What is drawn.
+        size: The side of the net's input, in pixels.
+        count: Images of the batch.
+        seed: Of the draws.
+    """
     augment = Augment(recipe, pack.mean, size, pack.color, seed)
     pixels, labels, ids, positions = next(iter(batches(pack, count, seed, 0)))
     return augment.train(pixels, ids, positions, 0), labels
@@ -42,6 +50,13 @@ def stand_ins(
 ) -> tuple[Tensor, Tensor]:
     """Noise with the spectrum of photographs, whose amplitude falls with the frequency, and labels
     drawn at random: enough for sizes of signals and gradients, which know nothing of classes.
+
+    Args:
+        recipe: Its scale of the input counts.
+        size: The side of the net's input, in pixels.
+        count: Images of the batch.
+        classes: Of which labels are drawn.
+        seed: Of the noise and the labels.
 
     Source: D. J. Field, "Relations between the statistics of natural images and the response
     properties of cortical cells", 1987, for the spectrum.

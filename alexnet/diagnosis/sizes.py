@@ -153,6 +153,10 @@ def without_dropout(net: nn.Module) -> None:
 def forward(net: nn.Module, images: Tensor) -> Tensor:
     """The outputs (N, classes).
 
+    Args:
+        net: Any module from images to logits.
+        images: (N, 3, S, S).
+
     Raises:
         InputError: The net does not take the images, or gives no such outputs.
     """
@@ -208,7 +212,14 @@ def layer_sizes(
     net: nn.Module, images: Tensor, labels: Tensor, rate: float = 0.01
 ) -> list[dict[str, Any]]:
     """Sizes of signals and gradients, one row a layer, as plain data; see `LayerSize` and
-    `measure`."""
+    `measure`.
+
+    Args:
+        net: Any module from images to logits.
+        images: (N, 3, S, S), as the net reads them.
+        labels: int64 (N,).
+        rate: The learning rate at which updates are compared with weights.
+    """
     return [asdict(row) for row in measure(net, images, labels, rate).rows]
 
 
@@ -273,7 +284,15 @@ def _rms(tensors: list[Tensor]) -> float:
 
 @torch.no_grad()
 def fitted_biases(logits: Tensor, labels: Tensor) -> Tensor:
-    """What added to the logits gives each class its frequency among the labels, on average."""
+    """What added to the logits gives each class its frequency among the labels, on average.
+
+    Args:
+        logits: (N, classes).
+        labels: int64 (N,).
+
+    Returns:
+        (classes,).
+    """
     z = logits.double()
     counts = torch.bincount(labels, minlength=z.shape[1]).double().clamp(min=1e-3)
     frequency, biases = (counts / counts.sum()).log(), torch.zeros_like(counts)

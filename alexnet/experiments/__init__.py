@@ -54,6 +54,10 @@ def load(name: str, folder: Path) -> dict[str, Any] | None:
     """The result that a profile's folder holds, or None where it has not been run to its end.
 
     Whether its entries still fit the profile is not looked at: that would need the data.
+
+    Args:
+        name: The experiment's.
+        folder: Of a profile: results/NAME, or runs/NAME/results.
     """
     records = results.load(name, folder)
     try:
@@ -63,7 +67,12 @@ def load(name: str, folder: Path) -> dict[str, Any] | None:
 
 
 def archived(name: str, profile: str) -> dict[str, Any] | None:
-    """The result in the archive, or None where it has not been run."""
+    """The result in the archive, or None where it has not been run.
+
+    Args:
+        name: The experiment's.
+        profile: The profile's.
+    """
     return load(name, results.ARCHIVE / profile)
 
 
@@ -73,6 +82,9 @@ def result(
     """The result of an experiment on a profile: what runs/ remembers of it, and else run now.
 
     Args:
+        name: The experiment's.
+        profile: The profile's.
+        seeds: Of the training runs.
         archive: Entries that results/ has are not run again, and it has all of them afterwards.
 
     Raises:
@@ -111,7 +123,14 @@ def train_ahead(
     names: Sequence[str], profile: Profile, seeds: Sequence[int], archive: bool = False
 ) -> None:
     """Say how long the jobs of these experiments will take, and do them all in one pool, so that
-    every device has work to the end."""
+    every device has work to the end.
+
+    Args:
+        names: The experiments'.
+        profile: What they run on.
+        seeds: Of the training runs.
+        archive: Whether entries in results/ count as done.
+    """
     from alexnet.experiments import scheduler
 
     jobs = []
@@ -126,8 +145,14 @@ def train_ahead(
 def show(
     name: str, profile: str, archived: str = "embedded", seeds: Sequence[int] = (0,)
 ) -> dict[str, Any] | None:
-    """For chapters: profile "archive" reads results/<archived>/ and never trains; any other runs
-    the experiment on that profile.
+    """The result of an experiment, for a chapter to show.
+
+    Args:
+        name: The experiment's.
+        profile: "archive" reads results/<archived>/ and never trains; any other runs the experiment
+            on that profile.
+        archived: The profile whose archive is read.
+        seeds: Of the training runs.
 
     Returns:
         None where it has not been run, or cannot be on such a profile; then a line says so.

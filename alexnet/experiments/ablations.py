@@ -85,6 +85,13 @@ def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
 
 
 def job(profile: Profile, arm: Arm, seed: int) -> Training:
+    """The training of an arm's net.
+
+    Args:
+        profile: What it is trained on.
+        arm: A row of ARMS.
+        seed: Of the run.
+    """
     preset = arm.preset_on(profile["base"])
     return training_job(profile, preset, profile.splits(), epochs=profile["epochs"], seed=seed)
 
@@ -121,13 +128,25 @@ def collect(records: list[Record]) -> Metrics:
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """The numbers of at most `most` images of `count`, evenly apart, both ends included: int64."""
+    """The numbers of at most `most` images of `count`, evenly apart, both ends included: int64.
+
+    Args:
+        count: Images there are.
+        most: Images to take.
+    """
     return np.linspace(0, count - 1, min(most, count)).round().astype(np.int64)
 
 
 @torch.no_grad()
 def error_on(net: AlexNet, augment: Augment, pack: Pack, ids: np.ndarray) -> float:
-    """The top-1 error, 0..1, of a net in evaluation mode on the images at `ids` (n,), one view."""
+    """The top-1 error, 0..1, of a net in evaluation mode on the images at `ids` (n,), one view.
+
+    Args:
+        net: In evaluation mode.
+        augment: Made with the training set's mean image.
+        pack: The images.
+        ids: Their numbers in the pack, int64 (n,).
+    """
     device, wrong = next(net.parameters()).device, 0
     for part in np.array_split(ids, -(-len(ids) // 250)):
         (view,) = augment.views(torch.from_numpy(pack.gather(part)).to(device))
@@ -137,27 +156,52 @@ def error_on(net: AlexNet, augment: Augment, pack: Pack, ids: np.ndarray) -> flo
 
 def iterations(steps: Sequence[int], errors: list[float], near: float = NEAR) -> int | None:
     """The first of `steps` after which the validation error is at most 1 + near times its lowest;
-    None: there was no epoch."""
+    None: there was no epoch.
+
+    Args:
+        steps: At which each epoch ended.
+        errors: Validation errors after them, 0..1.
+        near: A share of the lowest error.
+    """
     pairs = zip(steps, errors, strict=True)
     return next((step for step, error in pairs if error <= (1 + near) * min(errors)), None)
 
 
 def differences(result: Result, arm: str, views: int = 10, what: str = "top1") -> list[float]:
     """The arm's test error minus the full net's, seed by seed, in percentage points; empty where
-    the arm was not run."""
+    the arm was not run.
+
+    Args:
+        result: Of the experiment.
+        arm: A key of ARMS.
+        views: 1 or 10.
+        what: "top1" or "top5".
+    """
     own, full = (errors(result, name, views, what) for name in (arm, FULL))
     return [100 * (own[seed] - full[seed]) for seed in full if seed in own]
 
 
 def gains(result: Result, what: str = "top1") -> list[float]:
     """The full net's error from ten views minus that from one, seed by seed, in percentage
-    points."""
+    points.
+
+    Args:
+        result: Of the experiment.
+        what: "top1" or "top5".
+    """
     ten, one = (errors(result, FULL, views, what) for views in (10, 1))
     return [100 * (ten[seed] - one[seed]) for seed in ten]
 
 
 def errors(result: Result, arm: str, views: int = 10, what: str = "top1") -> dict[str, float]:
-    """An arm's test errors by seed, shares of 1."""
+    """An arm's test errors by seed, shares of 1.
+
+    Args:
+        result: Of the experiment.
+        arm: A key of ARMS.
+        views: 1 or 10.
+        what: "top1" or "top5".
+    """
     nets = result["metrics"]["nets"].get(arm, {})
     return {seed: net["views"][str(views)][what] for seed, net in nets.items()}
 
@@ -191,7 +235,12 @@ def _differences(result: Result) -> list[tuple]:
 
 def learning(result: Result, arms: Iterable[str] = ARMS) -> Table:
     """Training error, test error from one view, overfitting and iterations to convergence, means
-    over seeds."""
+    over seeds.
+
+    Args:
+        result: Of the experiment.
+        arms: Keys of ARMS, one a row.
+    """
     metrics, rows = result["metrics"], []
     for arm in arms:
         if arm in metrics["nets"]:

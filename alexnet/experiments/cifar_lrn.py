@@ -81,7 +81,13 @@ def collect(records: list[Record]) -> Metrics:
 
 
 def errors(result: Result, arm: str, views: int = 10) -> list[float]:
-    """Top-1 errors seed by seed, percent."""
+    """Top-1 errors seed by seed, percent.
+
+    Args:
+        result: Of the experiment.
+        arm: Its name.
+        views: 1 or 10.
+    """
     nets = result["metrics"]["nets"].get(arm, {})
     return [100 * net["views"][str(views)]["top1"] for net in nets.values()]
 

@@ -131,6 +131,13 @@ def expected_traffic(
     "gradients": what it adds up with the same column's other copies. "macs": its
     multiply-accumulates in a step, three times the forward pass's (conv1 has no gradient with
     respect to the image, which this leaves out).
+
+    Args:
+        rows: Copies of the net, each on a part of the batch.
+        columns: Ranks that a copy is spread over.
+        batch: Images of a step.
+        preset: The net.
+        sizes: Further arguments of `shapes`.
     """
     table = presets.shapes(presets.get(preset), **sizes)
     crossing, images = presets.crossings(table), batch / rows
@@ -146,7 +153,16 @@ def expected_traffic(
 
 
 def launch(layout: Layout, pack: Path, **settings: Any) -> dict[str, Any]:
-    """Measure one layout in ranks of its own."""
+    """Measure one layout in ranks of its own.
+
+    Args:
+        layout: Ranks, columns, and the net.
+        pack: The folder of a pack.
+        settings: Further arguments of `measure_ranks`.
+
+    Returns:
+        What `measure_ranks` returns on rank 0.
+    """
     with tempfile.TemporaryDirectory() as folder:
         device, count = "cuda" if torch.cuda.is_available() else "cpu", layout.rows * layout.columns
         options = asdict(layout) | {"pack": str(pack), "device": device} | settings
@@ -186,7 +202,20 @@ def measure_ranks(
     seed: int = 0,
 ) -> dict[str, Any]:
     """In each rank: `steps` steps after a first one that is not timed. Elements are of one image
-    (messages) or one step (gradients)."""
+    (messages) or one step (gradients).
+
+    Args:
+        ranks: The processes that share the work.
+        pack: The folder of a pack.
+        batch_size: Images of a step, of all ranks.
+        steps: That are timed, 0 or more.
+        overlap: Whether gradients travel while others are computed.
+        preset: The net.
+        width: The factor of its maps and units.
+        image_size: The side of its input, in pixels.
+        classes: Of its last layer.
+        seed: Of weights and draws.
+    """
     train, recipe = open_splits(pack)["train"], presets.get(preset).recipe
     torch.manual_seed(seed)
     net = AlexNet(preset, classes, width, image_size, exchange=ranks.exchange)
@@ -252,13 +281,23 @@ def plot_traffic() -> Figure:
 
 
 def work(ranks: int, batch: int) -> float:
-    """Multiply-accumulates of a rank in a step: all ways of sharing here share them evenly."""
+    """Multiply-accumulates of a rank in a step: all ways of sharing here share them evenly.
+
+    Args:
+        ranks: 1 or more.
+        batch: Images of a step, of all ranks.
+    """
     return expected_traffic(1, 1, batch)["macs"] / ranks
 
 
 def copies(ranks: int, batch: int) -> float:
     """Elements that a rank sends in a step where each has the whole net: a ring's sum of all
-    gradients, twice (n - 1) / n of them."""
+    gradients, twice (n - 1) / n of them.
+
+    Args:
+        ranks: 1 or more.
+        batch: Images of a step, of all ranks.
+    """
     return (
         2 * (ranks - 1) / ranks * presets.total(presets.shapes(presets.get("paper")), "parameters")
     )
@@ -267,7 +306,12 @@ def copies(ranks: int, batch: int) -> float:
 def hybrid(ranks: int, batch: int) -> float:
     """The same where only the convolutions are copied, and each rank owns a share of the units of
     every fully connected layer (Krizhevsky, 2014): gradients of the convolutions by a ring; each
-    rank's images' pooled maps, units and partial sums to all others, and back."""
+    rank's images' pooled maps, units and partial sums to all others, and back.
+
+    Args:
+        ranks: 1 or more.
+        batch: Images of a step, of all ranks.
+    """
     table = presets.shapes(presets.get("paper"))
     convs = sum(row.parameters for row in table if row.layer.kernel)
     dense = [row for row in table if not row.layer.kernel]

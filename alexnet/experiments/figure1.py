@@ -57,7 +57,15 @@ def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
 def sweep(
     profile: Profile, part: str, preset: str, rates: Iterable[float], **fields: Any
 ) -> list[Training]:
-    """Short runs of a net at several rates, on the training images of a part of the profile."""
+    """Short runs of a net at several rates, on the training images of a part of the profile.
+
+    Args:
+        profile: Whose settings the nets have.
+        part: The part of its images to train on.
+        preset: The net.
+        rates: Learning rates.
+        fields: Further fields of the config.
+    """
     packs = train_only(profile.splits(part))
     fields |= {"batch_size": 128, "seed": 0, "epochs": profile[part]["sweep_epochs"]}
     return [training_job(profile, preset, packs, rate=rate, **fields) for rate in rates]
@@ -72,7 +80,16 @@ def at_best_rates(
     **end: Any,
 ) -> list[Entry]:
     """An entry for each rate that was tried, and for each seed one at the best of them, whose
-    config differs by `end`."""
+    config differs by `end`.
+
+    Args:
+        arm: Its name.
+        tried: The runs of `sweep`.
+        seeds: Of the entries at the best rate.
+        packs: Packs by split.
+        own: Settings of the entries.
+        end: Fields in which the longer runs' config differs.
+    """
     made = [Entry(f"{arm}, rate {job.config.rate}", None, job.packs, (job,)) for job in tried]
     for seed in seeds if tried else ():
         config = replace(tried[0].config, seed=seed, rate=None, **end)
@@ -114,14 +131,24 @@ def collect(records: list[Record]) -> Metrics:
 
 
 def collect_sweep(records: list[Record], arm: str) -> dict[str, float | None]:
-    """The late loss by rate, of the rates that were tried for an arm."""
+    """The late loss by rate, of the rates that were tried for an arm.
+
+    Args:
+        records: Entries as files hold them.
+        arm: Its name.
+    """
     own = [r["metrics"] for r in records if r["arm"].startswith(f"{arm}, rate ")]
     return {str(m["rate"]): m["late_loss"] for m in sorted(own, key=lambda m: m["rate"])}
 
 
 def arrival(errors: list[float], threshold: float) -> int | None:
     """The number of epochs after which the error is at the threshold or below; None: not within
-    the budget."""
+    the budget.
+
+    Args:
+        errors: One for each epoch, 0..1.
+        threshold: 0..1.
+    """
     return next((epoch for epoch, error in enumerate(errors, 1) if error <= threshold), None)
 
 

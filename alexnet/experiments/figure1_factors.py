@@ -106,7 +106,13 @@ def collect(records: list[Record]) -> Metrics:
 
 def order(variant: str, pack: Pack, width: float) -> float:
     """The largest difference of any weight's gradient, on one batch, between pooling after the
-    nonlinearity and before it."""
+    nonlinearity and before it.
+
+    Args:
+        variant: Of the preset.
+        pack: Images for the batch.
+        width: The factor of maps and units.
+    """
     ids = torch.arange(min(BATCH, len(pack)))
     pixels, labels = torch.from_numpy(pack.gather(ids.numpy())), torch.from_numpy(pack.labels[ids])
     gradients = []
@@ -122,26 +128,48 @@ def order(variant: str, pack: Pack, width: float) -> float:
 
 def arrival(errors: list[float], threshold: float, window: int) -> float | None:
     """Epochs, of `window` steps, until the mean error of the last epoch's steps is at the threshold
-    or below; None: not within the run."""
+    or below; None: not within the run.
+
+    Args:
+        errors: One for each step, 0..1.
+        threshold: 0..1.
+        window: Steps of an epoch.
+    """
     step = first_below(errors, window, threshold + 1e-9)
     return None if step is None else round(step / window, 2)
 
 
 def mean(by_seed: dict[str, float | None], budget: float) -> Arrival:
-    """Seeds that did not arrive count as the budget, so that the mean is a lower bound."""
+    """Seeds that did not arrive count as the budget, so that the mean is a lower bound.
+
+    Args:
+        by_seed: Epochs until the threshold; None: not within the budget.
+        budget: In epochs.
+    """
     values = list(by_seed.values())
     epochs = [budget if value is None else value for value in values]
     return float(np.mean(epochs)), values.count(None)
 
 
 def best(by_rate: dict[str, dict[str, float | None]], budget: float) -> str:
-    """The rate with which a net arrives first; of several that do not, the lowest."""
+    """The rate with which a net arrives first; of several that do not, the lowest.
+
+    Args:
+        by_rate: Epochs by rate and by seed; None: not within the budget.
+        budget: In epochs.
+    """
     return min(by_rate, key=lambda rate: (*mean(by_rate[rate], budget), float(rate)))
 
 
 def factor(relu: Arrival, tanh: Arrival, seeds: int) -> str:
     """tanh's epochs over ReLU's, in words where a bound is all there is; a bound is rounded to the
-    side on which it holds."""
+    side on which it holds.
+
+    Args:
+        relu: Mean epochs, or a bound of them.
+        tanh: The same.
+        seeds: Of either mean.
+    """
     ratio, late = tanh[0] / relu[0], (relu[1], tanh[1])
     if late == (seeds, seeds):
         return "neither arrives"

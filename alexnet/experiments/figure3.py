@@ -73,7 +73,12 @@ def collect(records: list[Record]) -> Metrics:
 
 
 def columns(packed: dict[str, Any], count: int = 2) -> np.ndarray:
-    """Stored kernels as float (columns, maps per column, height, width, 3)."""
+    """Stored kernels as float (columns, maps per column, height, width, 3).
+
+    Args:
+        packed: As results hold kernels.
+        count: Columns that share them.
+    """
     weights = unpack(packed).numpy().astype(float)
     return weights.reshape(count, -1, *weights.shape[1:]).transpose(0, 1, 3, 4, 2)
 
@@ -85,6 +90,10 @@ def measure_columns(both: np.ndarray, shuffles: int) -> dict[str, Any]:
     color_gap is the difference of two columns' mean share of color, less the mean of the same
     difference over shuffles: 0 in expectation where columns differ by nothing but luck, and up to
     1. luck is the share of shuffles whose difference is as large.
+
+    Args:
+        both: Kernels (2, maps, height, width, 3).
+        shuffles: How often kernels are dealt to columns at random.
     """
     color, direction = colorfulness(both), orientation(both)
     difference, generator = _difference(color), np.random.default_rng(0)
@@ -214,7 +223,12 @@ def plot(result: Result, seed: int | str | None = None) -> Figure:
 
 def sheet(kernels: np.ndarray, across: int) -> np.ndarray:
     """Kernels (maps, height, width, 3) as one picture, `across` in a row, white between them;
-    values 0..1."""
+    values 0..1.
+
+    Args:
+        kernels: (maps, height, width, 3).
+        across: Kernels in a row.
+    """
     maps, height, width, _ = kernels.shape
     picture = np.ones((-(-maps // across) * (height + 1) - 1, across * (width + 1) - 1, 3))
     for i, kernel in enumerate(kernels):

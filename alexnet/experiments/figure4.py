@@ -128,7 +128,12 @@ def collect(records: list[Record]) -> Metrics:
 
 def middles(count: int, most: int) -> np.ndarray:
     """At most `most` of the numbers 0..count-1, evenly apart: the middles of as many equal
-    parts."""
+    parts.
+
+    Args:
+        count: Numbers there are.
+        most: Numbers to take.
+    """
     most = min(count, most)
     return (2 * np.arange(most) + 1) * count // (2 * most)
 
@@ -137,6 +142,11 @@ def nearest(queries: Tensor, pieces: Iterable[Tensor], k: int) -> Tensor:
     """Find the `k` nearest to each of `queries` (Q, d) among vectors that come in pieces (n, d).
 
     Memory holds Q times k distances and numbers, and one piece.
+
+    Args:
+        queries: (Q, d).
+        pieces: Vectors, (n, d) each.
+        k: 1 or more, no more than there are vectors.
 
     Returns:
         Their numbers, counted through all pieces, nearest first: int64 (Q, k).
@@ -202,7 +212,13 @@ def _top5(probabilities: Tensor) -> list[list[float]]:
 
 def thumbnail(pack: Pack, number: int, side: int) -> str:
     """An image of a pack as a JPEG file of side x side, in base64: the figure can be drawn where
-    the data is not."""
+    the data is not.
+
+    Args:
+        pack: The images.
+        number: Of the image in the pack.
+        side: In pixels.
+    """
     buffer = BytesIO()
     image = Image.fromarray(pack.gather([number])[0]).resize((side, side), Image.Resampling.LANCZOS)
     image.save(buffer, "JPEG", quality=80, optimize=True)
@@ -240,7 +256,13 @@ def plot_left(
     result: Result, seed: int | str | None = None, figure: Figure | None = None
 ) -> Figure:
     """Eight test images, the five classes that one seed's net (None: the first) holds most
-    probable, and the correct one marked."""
+    probable, and the correct one marked.
+
+    Args:
+        result: Of the experiment.
+        seed: Of the net; None: the first.
+        figure: To draw in; None: a new one.
+    """
     figure = figure or pyplot().figure(figsize=(9, 4.4), layout="constrained")
     metrics, chosen = result["metrics"], str(result["seeds"][0] if seed is None else seed)
     across = -(-len(metrics["left"]) // 2)
@@ -262,7 +284,12 @@ def plot_left(
 
 def plot_right(result: Result, figure: Figure | None = None) -> Figure:
     """Five test images, each with its six nearest training images in fc7's outputs, and its six
-    nearest in pixels."""
+    nearest in pixels.
+
+    Args:
+        result: Of the experiment.
+        figure: To draw in; None: a new one.
+    """
     figure = figure or pyplot().figure(figsize=(9, 3.6), layout="constrained")
     metrics, count = result["metrics"], result["metrics"]["nearest"]
     widths = [1, 0.3, *[1] * count, 0.3, *[1] * count]  # the test image, and both sixes, apart

@@ -62,7 +62,12 @@ class Run:
         return log.losses(self.folder)
 
     def rows(self, kind: str, name: str) -> list[Any]:
-        """One value of each row of the log of a kind, "step" or "epoch"."""
+        """One value of each row of the log of a kind, "step" or "epoch".
+
+        Args:
+            kind: "step" or "epoch".
+            name: Of the value.
+        """
         return [row[name] for row in log.read(self.folder, kind)]
 
     def net(self) -> tuple[AlexNet, Augment]:
@@ -101,14 +106,24 @@ class Job:
         raise NotImplementedError
 
     def folder(self, profile: Profile, needed: Sequence[Run]) -> Path:
-        """Where it leaves its result."""
+        """Where it leaves its result.
+
+        Args:
+            profile: In whose folder of runs it lies.
+            needed: The finished runs that it needs, in the order of `needs`.
+        """
         raise NotImplementedError
 
     def check(self) -> None:
         """Raise InputError where something is missing that the job needs; before any begins."""
 
     def task(self, profile: Profile, needed: Sequence[Run]) -> Callable[[], object]:
-        """What a worker calls."""
+        """What a worker calls.
+
+        Args:
+            profile: What the job is done for.
+            needed: The finished runs that it needs, in the order of `needs`.
+        """
         raise NotImplementedError
 
 
@@ -208,17 +223,35 @@ _say = cache(say)  # once each
 
 def base(profile: Profile, seed: int = 0, variant: str = "") -> Config:
     """The config of the net that a profile's experiments share, or of a variant of it, as in
-    "/no-lrn"."""
+    "/no-lrn".
+
+    Args:
+        profile: Its "base" is the preset, its "epochs" the budget.
+        seed: Of the run.
+        variant: Appended to the preset's name.
+    """
     return configure(profile, profile["base"] + variant, epochs=profile["epochs"], seed=seed)
 
 
 def base_job(profile: Profile, seed: int) -> Training:
-    """The training of the net that a profile's experiments share."""
+    """The training of the net that a profile's experiments share.
+
+    Args:
+        profile: See `base`.
+        seed: Of the run.
+    """
     return Training(base(profile, seed), profile.splits())
 
 
 def training_job(profile: Profile, preset: str, packs: Packs, **fields: Any) -> Training:
-    """The training of a net on these images, which the config names; `fields` as in `configure`."""
+    """The training of a net on these images, which the config names; `fields` as in `configure`.
+
+    Args:
+        profile: Its width and image size are the net's.
+        preset: A name such as "paper/no-lrn".
+        packs: Packs by split: train, and val where the schedule needs one.
+        fields: Further fields of the config.
+    """
     return Training(configure(profile, preset, packs=packs, **fields), packs)
 
 
@@ -231,7 +264,12 @@ def train_only(packs: Packs) -> Packs:
 
 
 def at_best_rate(config: Config, sweep: Sequence[Run]) -> Config:
-    """The same at the rate of the run with the lowest late loss."""
+    """The same at the rate of the run with the lowest late loss.
+
+    Args:
+        config: The run's settings.
+        sweep: Finished short runs at several rates.
+    """
     return replace(config, rate=min(sweep, key=late_loss).config.rate)
 
 
@@ -242,7 +280,12 @@ def late_loss(run: Run) -> float:
 
 
 def from_weights(config: Config, needed: Sequence[Run]) -> Config:
-    """The same, from the weights of a finished run in all layers but the last."""
+    """The same, from the weights of a finished run in all layers but the last.
+
+    Args:
+        config: The run's settings.
+        needed: The run to begin with, alone.
+    """
     return replace(config, start=starting_point(needed[0].folder))
 
 
@@ -251,7 +294,13 @@ def from_weights(config: Config, needed: Sequence[Run]) -> Config:
 
 def first_below(values: Sequence[float], window: int, level: float) -> int | None:
     """The first step, from 1, at which the mean of the last `window` values is at `level` or below;
-    None: never."""
+    None: never.
+
+    Args:
+        values: One for each step.
+        window: Steps of a mean.
+        level: What the mean must reach.
+    """
     total = 0.0
     for step, value in enumerate(values, 1):
         total += value - (values[step - 1 - window] if step > window else 0.0)

@@ -35,6 +35,12 @@ HELD = ("last", "one_view", "ten_views")  # to the archive's bands
 
 
 def job(profile: Profile, seed: int) -> Training:
+    """The training of the small net that chapters train anew.
+
+    Args:
+        profile: What it is trained on.
+        seed: Of the run.
+    """
     fields = ("preset", "width", "batch_size", "rate", "epochs")
     given = {name: profile[NAME][name] for name in fields}
     return training_job(profile, packs=train_only(profile.splits(NAME)), seed=seed, **given)
@@ -97,7 +103,12 @@ def band(values: list[float]) -> list[float]:
 
 def inside(value: float, name: str) -> bool:
     """Whether a live value lies in the archived band, and is better than chance by a twentieth of
-    it."""
+    it.
+
+    Args:
+        value: In the band's unit.
+        name: A metric of the archive.
+    """
     archived = experiments.archived(NAME, "embedded")
     assert archived is not None, "results/embedded/live is part of the repository"
     classes, (low, high) = archived["metrics"]["classes"], archived["metrics"]["bands"][name]

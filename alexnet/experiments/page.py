@@ -82,7 +82,13 @@ def collect(records: list[Record]) -> Metrics:
 
 def pack(net: AlexNet, augment: Augment, names: list[str]) -> Packed:
     """A net for a page: weights as signed bytes with one scale for each output unit, biases as they
-    are, the mean image's center in whole gray levels."""
+    are, the mean image's center in whole gray levels.
+
+    Args:
+        net: A trained net.
+        augment: Made with the training set's mean image.
+        names: What people call the classes.
+    """
     size, mean, merged = augment.size, augment.mean.numpy(), net.export_merged()
     edge = (mean.shape[0] - size) // 2
     center = mean[edge : edge + size, edge : edge + size].round().astype(np.uint8)

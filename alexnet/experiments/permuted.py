@@ -69,7 +69,12 @@ def neighbors(images: np.ndarray) -> float:
 
 
 def shuffled(packs: dict[str, Pack], out: Path) -> dict[str, Pack]:
-    """Packs of the permuted images, in `out`, made on first use."""
+    """Packs of the permuted images, in `out`, made on first use.
+
+    Args:
+        packs: Packs by split.
+        out: The folder for the permuted ones.
+    """
     if not out.exists():
         with new_folder(out) as folder:
             for split, pack in packs.items():

@@ -61,7 +61,12 @@ def collect(records: list[Record]) -> Metrics:
 
 
 def last_errors(result: Result, arm: str) -> list[float]:
-    """Of each seed, the validation error after the last epoch, percent."""
+    """Of each seed, the validation error after the last epoch, percent.
+
+    Args:
+        result: Of the experiment.
+        arm: Its name.
+    """
     return [100 * errors[-1] for errors in result["metrics"]["arms"][arm]["val_error"].values()]
 
 

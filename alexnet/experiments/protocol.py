@@ -74,11 +74,30 @@ class Experiment(Protocol):
     VERSION: int  # of the measurement: a change to what it computes is a new number
 
     def entries(self, profile: Profile, seeds: list[int]) -> list[Entry]:
-        """All that the experiment consists of: settings of its own, and the training runs that
-        each entry needs. Raises InputError where the profile has no settings for it."""
+        """All that the experiment consists of.
+
+        Args:
+            profile: Whose settings under the experiment's name say how large everything is.
+            seeds: Of the training runs.
+
+        Returns:
+            One entry for each arm and seed: settings of its own, and the training runs that it
+            needs.
+
+        Raises:
+            InputError: The profile has no settings for the experiment.
+        """
 
     def measure(self, entry: Entry, runs: "list[Run]") -> Metrics:
-        """An entry's metrics, as JSON can hold them, of its finished runs in their order."""
+        """An entry's metrics.
+
+        Args:
+            entry: One of `entries`.
+            runs: Its finished training runs, in the order of `entry.jobs`.
+
+        Returns:
+            What JSON can hold, with sample sizes.
+        """
 
     def collect(self, records: list[Record]) -> Metrics:
         """The metrics of all entries, as tables, figures and claims read them."""
@@ -100,6 +119,11 @@ T = TypeVar("T")
 def chosen(profile: Profile, experiment: str, arms: Mapping[str, T]) -> dict[str, T]:
     """The arms that a profile lists, in the table's order.
 
+    Args:
+        profile: Whose settings list the arms.
+        experiment: Its name, under which they stand.
+        arms: The table of arms, by name.
+
     Raises:
         InputError: It lists one that there is not.
     """
@@ -112,7 +136,12 @@ def chosen(profile: Profile, experiment: str, arms: Mapping[str, T]) -> dict[str
 
 
 def by_arm(records: Iterable[Record], arms: Iterable[str]) -> dict[str, dict[str, Metrics]]:
-    """The entries' metrics by arm, in the order of `arms`, and by seed; other arms are left out."""
+    """The entries' metrics by arm, in the order of `arms`, and by seed; other arms are left out.
+
+    Args:
+        records: Entries as files hold them.
+        arms: Names of arms.
+    """
     nested: dict[str, dict[str, Metrics]] = {arm: {} for arm in arms}
     for record in records:
         if record["arm"] in nested:
@@ -121,22 +150,44 @@ def by_arm(records: Iterable[Record], arms: Iterable[str]) -> dict[str, dict[str
 
 
 def by_seed(records: Iterable[Record], arm: str) -> dict[str, Metrics]:
-    """The metrics of one arm's entries."""
+    """The metrics of one arm's entries.
+
+    Args:
+        records: Entries as files hold them.
+        arm: Its name.
+
+    Returns:
+        Metrics by seed, a text.
+    """
     return by_arm(records, [arm]).get(arm, {})
 
 
 def by_kind(entries: Mapping[str, Metrics], kinds: Iterable[str]) -> Metrics:
-    """Metrics of several seeds by their kind, and then by seed."""
+    """Metrics of several seeds by their kind, and then by seed.
+
+    Args:
+        entries: Metrics by seed.
+        kinds: Names of metrics.
+    """
     return {kind: {seed: metrics[kind] for seed, metrics in entries.items()} for kind in kinds}
 
 
 def pick(entries: Mapping[str, Metrics], kinds: Iterable[str]) -> dict[str, Metrics]:
-    """Of the metrics of several seeds, these kinds."""
+    """Of the metrics of several seeds, these kinds.
+
+    Args:
+        entries: Metrics by seed.
+        kinds: Names of metrics.
+    """
     return {seed: {kind: metrics[kind] for kind in kinds} for seed, metrics in entries.items()}
 
 
 def only(records: Iterable[Record], arm: str) -> Metrics:
     """The metrics of an arm's one entry, which has no seed.
+
+    Args:
+        records: Entries as files hold them.
+        arm: Its name.
 
     Raises:
         Incomplete: It is missing.
@@ -153,6 +204,10 @@ def each(nested: Mapping[str, Mapping[str, Metrics]]) -> list[Metrics]:
 
 def common(entries: Iterable[Metrics], *names: str) -> Metrics:
     """Metrics that must be the same in all entries, as numbers of images.
+
+    Args:
+        entries: The metrics of several entries.
+        names: Of the metrics in question.
 
     Raises:
         InputError: They differ: the entries do not belong together.

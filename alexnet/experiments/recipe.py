@@ -143,7 +143,14 @@ def left_at(
     losses: list[float], classes: int, window: int = WINDOW, drop: float = DROP
 ) -> int | None:
     """The first step at which the mean loss of the last `window` steps is `drop` nats below
-    ln(classes); None: never."""
+    ln(classes); None: never.
+
+    Args:
+        losses: In nats, one for each step.
+        classes: Of the net.
+        window: Steps of a mean.
+        drop: In nats.
+    """
     return first_below(losses, window, math.log(classes) - drop + 1e-6)  # as a run is ended
 
 
@@ -204,7 +211,12 @@ def plot_steps(
     result: Result, arms: Sequence[str] = ("sigma-0.03", "zero-biases", "text")
 ) -> Figure:
     """The step at which each run leaves its plateau, a row of dots for each arm; runs that never do
-    stand at their budget, as crosses."""
+    stand at their budget, as crosses.
+
+    Args:
+        result: Of the experiment.
+        arms: Names, one a row.
+    """
     shown = [arm for arm in arms if arm in result["metrics"]["arms"]]
     figure, axes = subplots(6, 0.45 * len(shown) + 0.9)
     for row, arm in enumerate(shown):

@@ -88,6 +88,8 @@ def train(profile: Profile, jobs: Iterable[Job], title: str = "training") -> dic
     """Do what is not done yet; on Ctrl-C or an error, every training run leaves a checkpoint.
 
     Args:
+        profile: What they are for.
+        jobs: Those that they need are done first.
         title: Of the progress bar.
 
     Returns:
@@ -144,7 +146,14 @@ def line() -> int | None:
 
 
 def train_one(config: Config, data: Path, out: Path, start: Path | None) -> None:
-    """Train, or go on, in a worker. A validation set that the config does not name is unused."""
+    """Train, or go on, in a worker. A validation set that the config does not name is unused.
+
+    Args:
+        config: The run's settings.
+        data: A pack, or a folder of packs.
+        out: The run's folder.
+        start: The folder of the run whose weights it begins with; None: initial weights.
+    """
     packs = {name: pack for name, pack in open_splits(data).items() if name in config.data}
     more: dict[str, Any] = {"start": start, "resume": True, "progress": False, "on_steps": _count}
     training.train(config, packs, out, ranks=Ranks(_device), **more)
@@ -164,6 +173,10 @@ def forecast(profile: Profile, jobs: Iterable[Job]) -> str:
 
     A few steps of the costliest of each kind of net are timed, and scaled by multiplications for
     its variants: between kinds, a multiplication's time differs by several times.
+
+    Args:
+        profile: What they are for.
+        jobs: Finished ones are left out.
     """
     queue = _Queue(profile, jobs)
     nets = [job for job in queue.jobs.values() if isinstance(job, Training)]

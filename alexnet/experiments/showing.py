@@ -17,18 +17,33 @@ COLUMN = ("#3b6fa0", "#c77c11")  # colors of column 0 and 1, and of other pairs
 
 
 def side_by_side(values: Iterable[float], form: str) -> str:
-    """Several seeds' numbers in one cell."""
+    """Several seeds' numbers in one cell.
+
+    Args:
+        values: One for each seed.
+        form: A format specification, as ".1f".
+    """
     return "  ".join(f"{value:{form}}" for value in values)
 
 
 def with_half(values: Sequence[float], form: str) -> str:
-    """The mean, and half of its 95 % interval where there is one."""
+    """The mean, and half of its 95 % interval where there is one.
+
+    Args:
+        values: One for each seed.
+        form: A format specification, as ".1f".
+    """
     mean, half = mean_interval(values)
     return f"{mean:{form}}" + (f" ± {half:.1f}" if math.isfinite(half) else "")
 
 
 def span(values: Iterable[float | None], form: str) -> str:
-    """From the least to the greatest number; "" without any."""
+    """From the least to the greatest number; "" without any.
+
+    Args:
+        values: Numbers; None counts as none.
+        form: A format specification, as ".1f".
+    """
     known = sorted(value for value in values if value is not None)
     return " to ".join(dict.fromkeys(f"{end:{form}}" for end in known[:1] + known[-1:]))
 

@@ -19,7 +19,13 @@ def kept(
     experiment: Experiment, entries: Iterable[Entry], folders: Sequence[Path]
 ) -> list[tuple[Entry, Record | None]]:
     """Of each entry the record that one of the folders holds, the first of them before others;
-    None where there is none, or what it follows from has changed."""
+    None where there is none, or what it follows from has changed.
+
+    Args:
+        experiment: Its module.
+        entries: All of its entries.
+        folders: Of profiles, in the order in which they are looked into.
+    """
     pairs, names = [], set[Path]()
     for entry in entries:
         name = results.path(Path(), experiment.NAME, entry.arm, entry.seed)
@@ -56,7 +62,15 @@ def record(
     metrics: Metrics,
     provenance: dict[str, Any],
 ) -> Record:
-    """An entry as its file holds it."""
+    """An entry as its file holds it.
+
+    Args:
+        experiment: Its module.
+        profile: What it was run on.
+        entry: What was measured.
+        metrics: As JSON can hold them.
+        provenance: As `alexnet.results.provenance` gives it.
+    """
     identity = entry.identity(experiment.VERSION)
     data = {"title": profile.title(), "digests": identity.pop("data")}
     about: Record = {"experiment": experiment.NAME, "profile": profile.name}
@@ -73,7 +87,15 @@ def remove_stale(
     seeds: Sequence[int],
     folder: Path,
 ) -> None:
-    """Remove what is no longer as the profile asks for, of other seeds and arms too; say so."""
+    """Remove what is no longer as the profile asks for, of other seeds and arms too; say so.
+
+    Args:
+        experiment: Its module.
+        profile: What it was run on.
+        entries: Those that stay.
+        seeds: Those that were run now; other seeds' entries stay too.
+        folder: The profile's.
+    """
     records = results.load(experiment.NAME, folder)
     others = {record["seed"] for record in records} - {None, *seeds}
     current = [*experiment.entries(profile, [*seeds, *sorted(others)]), *entries]
@@ -86,7 +108,12 @@ def remove_stale(
 
 
 def assemble(experiment: Experiment, records: list[Record]) -> Result:
-    """One result of an experiment's entries."""
+    """One result of an experiment's entries.
+
+    Args:
+        experiment: Its module.
+        records: Its entries, as files hold them.
+    """
     first, seeds = records[0], [r["seed"] for r in records if r["seed"] is not None]
     return {
         "experiment": experiment.NAME,

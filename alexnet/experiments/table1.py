@@ -90,6 +90,13 @@ def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
 
 
 def baseline(profile: Profile, row: str, seed: int) -> "Baseline":
+    """The job that runs a row of the older systems.
+
+    Args:
+        profile: What it is run on.
+        row: A key of BASELINES.
+        seed: Of its draws.
+    """
     given, (part, _) = profile[NAME], BASELINES[row]
     sizes = {name: given[name] for name in ("train_images", "test_images") if name in given}
     return Baseline(row, sizes | given.get(part, {}) | {"seed": seed}, profile.splits())

@@ -117,7 +117,12 @@ def entries(profile: Profile, seeds: list[int]) -> list[Entry]:
 
 
 def enough(seeds: list[int], least: int) -> list[int]:
-    """The seeds asked for, and the smallest others until there are `least`."""
+    """The seeds asked for, and the smallest others until there are `least`.
+
+    Args:
+        seeds: Those asked for.
+        least: How many there must be.
+    """
     others = (seed for seed in range(len(seeds) + least) if seed not in seeds)
     return [*seeds, *(next(others) for _ in range(least - len(seeds)))]
 
@@ -184,13 +189,24 @@ def _averages(folders: Sequence[Path], pack: Pack) -> tuple[dict[str, Any], dict
 
 @lru_cache(maxsize=4 * (AVERAGED + STARRED))  # each net is a row, and part of the averages
 def predict(folder: Path, pack: Pack, views: int) -> tuple[Tensor, Tensor]:
-    """A net's probabilities, and the labels."""
+    """A net's probabilities, and the labels.
+
+    Args:
+        folder: The run's.
+        pack: The images.
+        views: 1 or 10.
+    """
     net, augment = Run(folder).net()
     return evaluation.predict(net, pack, augment, views, progress=True)
 
 
 def misses(probabilities: Tensor, labels: Tensor) -> np.ndarray:
-    """Of each image, whether it is missed, top-1 and top-5: (2, N), 0..1."""
+    """Of each image, whether it is missed, top-1 and top-5: (2, N), 0..1.
+
+    Args:
+        probabilities: (N, classes).
+        labels: int64 (N,).
+    """
     return np.stack([1.0 - evaluation.hits(probabilities, labels, k).numpy() for k in (1, 5)])
 
 
@@ -240,7 +256,12 @@ def collect(records: list[Record]) -> Metrics:
 def rows(result: Result, views: int = 10) -> list[tuple[str, ...]]:
     """Rows of text: the net, its top-1 and top-5 error on validation images and top-5 on test
     images, means over seeds where there are several, in percent; then the paper's three. A dash
-    stands where there is no number."""
+    stands where there is no number.
+
+    Args:
+        result: Of the experiment.
+        views: 1 or 10.
+    """
     metrics, lines = result["metrics"], []
     columns = [
         (metrics["nets"], "top1"),

@@ -78,6 +78,10 @@ def read_npy(file: Path, options: Options) -> Published:
     That is (height, width, in, out), fully connected (in, out); fc6 reads maps row by row, with the
     channels of a place side by side.
 
+    Args:
+        file: The file.
+        options: What the user says of the file.
+
     Raises:
         InputError: It is no such file, damaged, or calls for something to be executed.
     """
@@ -128,6 +132,10 @@ def _channels_first(file: Path, maps: int, weight: np.ndarray) -> np.ndarray:
 def read_torch(file: Path, options: Options) -> Published:
     """Read a state dict that torch saved.
 
+    Args:
+        file: The file.
+        options: What the user says of the file.
+
     Raises:
         InputError: It is damaged, holds more than tensors, or is of another net.
     """
@@ -151,6 +159,10 @@ def read_torch(file: Path, options: Options) -> Published:
 
 def read_safetensors(file: Path, options: Options) -> Published:
     """Read tensors in the merged layout; what `alexnet export` has put beside them, too.
+
+    Args:
+        file: The file.
+        options: What the user says of the file.
 
     Raises:
         InputError: It is damaged, or of another net.

@@ -93,7 +93,15 @@ def _parse(file: Path, message: str, what: str) -> Any:
 
 
 def read(file: Path, options: Options) -> Published:
-    """Read a .caffemodel. Raises InputError where it is damaged, or of another net."""
+    """Read a .caffemodel.
+
+    Args:
+        file: The file.
+        options: What the user says of the file.
+
+    Raises:
+        InputError: It is damaged, or of another net.
+    """
     net = _parse(file, "Net", "Caffe model")
     rows = list(net.layer) or list(net.layers)
     require(

@@ -31,6 +31,10 @@ QUANTIZED = ("QLinear", "Quantize", "Dequantize", "DynamicQuantize", "ConvIntege
 def read(file: Path, options: Options) -> Published:
     """Read a .onnx file.
 
+    Args:
+        file: The file.
+        options: What the user says of the file.
+
     Raises:
         InputError: It is damaged, of another net, or its weights are rounded to eight bits.
     """
@@ -75,6 +79,12 @@ class Node:
         self.settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
     def require(self, fits: object, problem: str) -> None:
+        """Raise InputError that names the node where something does not fit.
+
+        Args:
+            fits: Anything; taken as true or false.
+            problem: What is wrong, in words.
+        """
         require(fits, f"{self.file}: node {self.name!r} ({self.kind}) {problem}")
 
     def pair(self, values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -63,7 +63,12 @@ class Options:
 
 
 def refuse_torchvision(file: object, first: tuple[int, ...]) -> None:
-    """Raise InputError where a first convolution's weights of this shape are torchvision's."""
+    """Raise InputError where a first convolution's weights of this shape are torchvision's.
+
+    Args:
+        file: Named in the message.
+        first: The shape of the first convolution's weights.
+    """
     require(
         first != (64, 3, 11, 11),
         f"{file} holds torchvision's AlexNet, which is another net: 64, 192, 384, 256 and 256 maps "
@@ -145,6 +150,15 @@ def convolution(
 ) -> Layer:
     """A convolution as a row of the table; in two groups it reads its own column.
 
+    Args:
+        file: Named in messages.
+        name: The layer's.
+        weight: (out, in, height, width).
+        groups: 1 or 2.
+        stride: In pixels.
+        pad: Zeros on each side.
+        then: What follows the sums.
+
     Raises:
         InputError: It has other groups, or kernels that are no squares.
     """
@@ -159,7 +173,13 @@ def convolution(
 
 
 def full_layer(name: str, units: int, then: Iterable[Operation] = ()) -> Layer:
-    """A fully connected layer as a row of the table."""
+    """A fully connected layer as a row of the table.
+
+    Args:
+        name: The layer's.
+        units: Of both columns together.
+        then: What follows the sums.
+    """
     if name == presets.get(CAFFE_NETS[0]).layers[-1].name:
         return Layer(name, 0, "own", then=tuple(then))
     return Layer(name, units, "both", then=tuple(then))
@@ -167,6 +187,10 @@ def full_layer(name: str, units: int, then: Iterable[Operation] = ()) -> Layer:
 
 def layer_names(file: object, given: Iterable[str]) -> list[str]:
     """AlexNet's names for a file's layers with weights, which may have names of their own.
+
+    Args:
+        file: Named in messages.
+        given: The file's names, in the order of the layers.
 
     Raises:
         InputError: They are more or fewer.
@@ -180,7 +204,12 @@ def layer_names(file: object, given: Iterable[str]) -> list[str]:
 def tensors(
     names: Iterable[str], pairs: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, Tensor]:
-    """The merged layout, float32, of weights (out, in, ...) and biases of the layers named."""
+    """The merged layout, float32, of weights (out, in, ...) and biases of the layers named.
+
+    Args:
+        names: Of the layers.
+        pairs: Weights and biases of each, in the same order.
+    """
     merged = {}
     for name, pair in zip(names, pairs, strict=True):
         for part, values in zip(("weight", "bias"), pair, strict=True):

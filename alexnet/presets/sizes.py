@@ -117,6 +117,15 @@ def shapes(
 ) -> list[Shape]:
     """The table's arithmetic.
 
+    Args:
+        preset: The table of layers.
+        num_classes: 2 or more.
+        width: The factor of the numbers of maps and units, above 0; the classes keep theirs.
+        image_size: The side of the net's input, in pixels.
+
+    Returns:
+        One row a layer.
+
     Raises:
         TooSmall: An image is too small to reach the last layer.
         InputError: A number makes no sense.
@@ -171,6 +180,13 @@ def initial_sigmas(preset: Preset, table: list[Shape]) -> list[float]:
 
     The table's sigma, times sqrt(fan-in of the full net / fan-in of this one), unless the preset
     says not to, or has a gain.
+
+    Args:
+        preset: Its sigmas, gain and reference size.
+        table: The net's layers, as `shapes` gives them.
+
+    Returns:
+        One number a layer.
     """
     if preset.gain is not None:
         return [preset.gain / row.fan_in**0.5 for row in table]
@@ -184,7 +200,12 @@ def initial_sigmas(preset: Preset, table: list[Shape]) -> list[float]:
 
 
 def total(table: list[Shape], what: str) -> int:
-    """The sum of a property, such as "parameters", over all layers."""
+    """The sum of a property, such as "parameters", over all layers.
+
+    Args:
+        table: The net's layers, as `shapes` gives them.
+        what: The name of a property of `Shape` that is a number.
+    """
     return sum(getattr(row, what) for row in table)
 
 

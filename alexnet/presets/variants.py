@@ -42,6 +42,10 @@ def with_recipe(**changes) -> Change:
 def with_activation(preset: Preset, kind: str | Callable[..., Any]) -> Preset:
     """The preset with another nonlinearity: one of `ops.ACTIVATIONS`, or a function.
 
+    Args:
+        preset: The net to change.
+        kind: A key of `ops.ACTIVATIONS`, or a function from tensor to tensor.
+
     Raises:
         InputError: There is no such nonlinearity.
     """

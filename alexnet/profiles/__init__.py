@@ -196,7 +196,12 @@ def check(name: str) -> None:
 
 def check_names(own: dict[str, Any], path: Path) -> None:
     """Raise InputError, with the nearest known one, for a setting that no profile of the project
-    has: a misspelled one would be passed over. Tables are looked into, as `ablations: {sample}`."""
+    has: a misspelled one would be passed over. Tables are looked into, as `ablations: {sample}`.
+
+    Args:
+        own: A profile's settings.
+        path: Its file, named in messages.
+    """
     known = _known()
     pairs = [(name, "", known) for name in own]
     for table, inside in own.items():

@@ -133,7 +133,12 @@ def _relative(value: Tensor, exact: Tensor) -> float:
 
 def speedup(net: AlexNet, batch: int) -> float:
     """How many times as fast a training step is in bfloat16: the ratio of medians over steps taken
-    in turn."""
+    in turn.
+
+    Args:
+        net: Copies of it take the steps, on noise; it stays as it is.
+        batch: Images of a step.
+    """
     size, recipe = net.table[0].in_size, presets.get("paper").recipe
     images, labels = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.int64)
     keys, times = torch.arange(batch), dict[torch.dtype, list[float]]()

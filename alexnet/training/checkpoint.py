@@ -45,7 +45,13 @@ def _reason(error: OSError | SafetensorError) -> object:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], *, durable: bool = False) -> None:
-    """Write a safetensors file, whole or not at all."""
+    """Write a safetensors file, whole or not at all.
+
+    Args:
+        path: The file.
+        tensors: By name, on any device.
+        durable: Whether it is on the disk when this returns.
+    """
 
     def write(part: Path) -> None:
         save_file(tensors, part)
@@ -171,6 +177,10 @@ def steps(folder: Path) -> list[Path]:
 
 def load(path: Path, numbers: Collection[object] | None = None) -> tuple[Columns, dict]:
     """The tensors of the columns `numbers` (None: of all) and the state of a checkpoint.
+
+    Args:
+        path: The checkpoint's folder.
+        numbers: Of the columns wanted; None: of all.
 
     Raises:
         InputError: A file is missing, changed or strange; the message names it.

@@ -12,6 +12,7 @@ from alexnet.exchange import Together
 from alexnet.fields import Checked, Count, Natural, NotNegative, Positive
 from alexnet.keys import key
 from alexnet.network import AlexNet
+from alexnet.presets.recorded import unrecorded
 from alexnet.training import tools
 from alexnet.training.precision import PRECISIONS, Precision
 from alexnet.training.ranks import Ranks
@@ -45,6 +46,8 @@ class Config(Checked):
         frozen: Layers that keep the weights they begin with, as "conv1,conv2".
         imported: SHA-256 of the file that others published the weights in, where nothing was
             trained (`alexnet.imports`).
+        table: Digest of the preset's table where that is not what the name has always stood for
+            (`alexnet.presets.recorded`); else None. Set, whatever is given.
 
     Raises:
         InputError: A field holds none of its words, which are listed, is of another type or out of
@@ -68,10 +71,11 @@ class Config(Checked):
     imported: str | None = None
     frozen: str | None = None
     version: Natural = VERSION
+    table: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        presets.get(self.preset)
+        object.__setattr__(self, "table", unrecorded(self.preset))
 
     @property
     def identity(self) -> str:
@@ -106,7 +110,13 @@ class Config(Checked):
 
 
 def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> None:
-    """Raise InputError where a run cannot work on these packs and ranks."""
+    """Raise InputError where a run cannot work on these packs and ranks.
+
+    Args:
+        config: The run's settings.
+        splits: Packs by split: train, and val where the schedule needs one.
+        ranks: The processes that share the work.
+    """
     mode, recipe, preset = config.mode, config.recipe, f"preset {config.preset!r}"
     require(
         ranks.world == 1 or mode == "plain",

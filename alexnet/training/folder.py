@@ -101,7 +101,13 @@ def _check_same(config: Config, out: Path, resume: bool) -> None:
 
 
 def check_shared(out: Path, ranks: Ranks, word: str) -> None:
-    """Raise InputError on all ranks where one does not see the folder that rank 0 has claimed."""
+    """Raise InputError on all ranks where one does not see the folder that rank 0 has claimed.
+
+    Args:
+        out: The run's folder.
+        ranks: The processes of the run.
+        word: What rank 0 has written into the folder's lock.
+    """
     if ranks.world == 1:
         return
     file, until = out / "lock", time.monotonic() + 5  # seconds, which a network's disk may take
@@ -116,17 +122,36 @@ def check_shared(out: Path, ranks: Ranks, word: str) -> None:
 
 
 def write(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
-    """Write a file of the run whole or not at all. Raises OSError with the remedy."""
+    """Write a file of the run whole or not at all. Raises OSError with the remedy.
+
+    Args:
+        path: The file.
+        content: Text, bytes, or a function that writes to the path it is given.
+    """
     with checkpoint.writing(path):
         write_whole(path, content)
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as a JSON file of the run.
+
+    Args:
+        path: The file.
+        value: Anything that JSON holds.
+
+    Raises:
+        OSError: As `write`.
+    """
     write(path, json.dumps(value, indent=1))
 
 
 def write_inputs(out: Path, pack: Pack) -> None:
-    """Write the mean image and the classes of the training images."""
+    """Write the mean image and the classes of the training images.
+
+    Args:
+        out: The run's folder.
+        pack: The training images.
+    """
     mean = io.BytesIO()
     np.save(mean, pack.mean)
     write(out / MEAN, mean.getvalue())
@@ -166,7 +191,17 @@ def _mean(file: Path) -> np.ndarray:
 
 
 def read_config(folder: Path) -> Config:
-    return _read(folder / CONFIG, lambda file: Config(**json.loads(file.read_text())))
+    """The settings that a run was trained with.
+
+    Raises:
+        InputError: The file is damaged, or the table that its preset names has changed since.
+    """
+    values = _read(folder / CONFIG, lambda file: dict(json.loads(file.read_text())))
+    config = _read(folder / CONFIG, lambda file: Config(**values))
+    changed = f"{folder} holds a net of another table than preset {config.preset!r} now has"
+    remedy = "use the version of this package that trained it, or train again in another folder"
+    require(config.table == values.get("table"), f"{changed}; {remedy}")
+    return config
 
 
 def read_mean(folder: Path) -> np.ndarray:
@@ -174,7 +209,15 @@ def read_mean(folder: Path) -> np.ndarray:
 
 
 def read_list(file: Path, count: int) -> list[str] | None:
-    """A list of so many texts from a JSON file; None where there is no such file."""
+    """A list of so many texts from a JSON file; None where there is no such file.
+
+    Args:
+        file: A JSON file.
+        count: How many texts there must be.
+
+    Raises:
+        InputError: It holds something else.
+    """
 
     def read(file: Path) -> list[str]:
         values = json.loads(file.read_text())
@@ -241,7 +284,14 @@ def load_run(folder: str | Path) -> tuple[AlexNet, Augment, Config]:
 
 
 def check_like_trained(pack: Pack, run: Path, config: Config, augment: Augment) -> None:
-    """Raise InputError where a pack's images or classes are not like those a run was trained on."""
+    """Raise InputError where a pack's images or classes are not like those a run was trained on.
+
+    Args:
+        pack: The images to evaluate.
+        run: The run's folder, named in messages.
+        config: The run's settings.
+        augment: Made with the mean image that the run was trained with.
+    """
     own, trained = (len(pack.classes), pack.size), (config.num_classes, augment.mean_size)
     given = f"{pack.path} has {own[0]} classes of {own[1]}-pixel images"
     expected = f"the run in {run} was trained on {trained[0]} of {trained[1]}"
@@ -267,6 +317,11 @@ def starting_point(run: str | Path) -> str:
 
 def starting_weights(config: Config, start: Path | None, out: Path) -> dict[str, Tensor] | None:
     """The weights that `config.start` names, once they are known to fit.
+
+    Args:
+        config: The run's settings, whose `start` is a digest or None.
+        start: The folder of the run to begin with.
+        out: The folder of the run that begins.
 
     Returns:
         The weights; None where there are none, or where the run has gone on from them.
@@ -305,7 +360,12 @@ def starting_weights(config: Config, start: Path | None, out: Path) -> dict[str,
 
 
 def gather_columns(learner: Learner, out: Path) -> Columns:
-    """The tensors of all columns, on rank 0; other ranks' come through the folder."""
+    """The tensors of all columns, on rank 0; other ranks' come through the folder.
+
+    Args:
+        learner: Of this rank.
+        out: The run's folder, which all ranks share.
+    """
     columns, ranks, count = learner.columns(), learner.ranks, learner.net.preset.columns
     if ranks.world == 1:
         return columns
@@ -324,7 +384,13 @@ def gather_columns(learner: Learner, out: Path) -> Columns:
 
 def write_weights(config: Config, columns: Columns, out: Path) -> None:
     """Write the weights and buffers of all columns, in the layout of one device and in the type
-    that they were updated in."""
+    that they were updated in.
+
+    Args:
+        config: The run's settings.
+        columns: As `gather_columns` gives them.
+        out: The run's folder.
+    """
     net = config.network().to(torch.float64 if config.precision == "fp64" else torch.float32)
     with torch.no_grad():
         for name, value in net.state_dict().items():  # tensors that share the net's memory

@@ -92,7 +92,17 @@ class Learner:
     def gradients_of(
         self, images: Tensor, labels: Tensor, keys: Tensor, count: int
     ) -> tuple[Tensor, Tensor]:
-        """`backward` on the device, without waiting for it: the results are 0-d tensors there."""
+        """`backward` on the device, without waiting for it: the results are 0-d tensors there.
+
+        Args:
+            images: (N, 3, S, S), of the net's type, on the device.
+            labels: int64 (N,), on the device.
+            keys: int64 (N,), from which dropout draws, on the device.
+            count: Images in the batch, over all rows of ranks.
+
+        Returns:
+            The share's summed loss in nats, and its number of errors.
+        """
         logits = self.call(images, keys).to(torch.promote_types(self.dtype, torch.float32))
         loss = F.cross_entropy(logits, labels, reduction="sum")
         (loss / count).backward()
@@ -175,6 +185,11 @@ def rescale_(
     """Multiply velocities in place by the ratio of their rate to the one before.
 
     A velocity without the rate in it, as torch writes SGD, would not have known the old rate.
+
+    Args:
+        velocities: One for each parameter; changed in place.
+        before: The rate that each was gathered at; 0 or None: none yet.
+        rates: The rates of the coming step.
 
     Returns:
         The rates to pass as `before` next time. A rate of 0 is frozen, and changes nothing.

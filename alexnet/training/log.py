@@ -35,6 +35,16 @@ class Log:
                 self.outputs.append(board)
 
     def add(self, kind: str, step: int, **values: float | int | str | None) -> None:
+        """Add a row to the log, and to TensorBoard where that is installed.
+
+        Args:
+            kind: "step" or "epoch".
+            step: Steps done, from 1.
+            values: What the row holds besides.
+
+        Raises:
+            OSError: The disk is full; the message says the remedy.
+        """
         with writing(self.path.parent):
             self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
             for board in self.outputs[1:]:
@@ -58,7 +68,15 @@ class Log:
 
 def read(folder: str | Path, kind: str | None = None) -> Iterator[dict]:
     """The rows of a run's log, of one kind or of all. Lines that are no rows are skipped, such as
-    a last line cut short by a kill."""
+    a last line cut short by a kill.
+
+    Args:
+        folder: The run's.
+        kind: "step" or "epoch"; None: all rows.
+
+    Raises:
+        OSError: There is no log.
+    """
     text = (Path(folder) / "log.jsonl").read_text(encoding="utf-8", errors="replace")
     for line in text.splitlines():
         try:
@@ -76,6 +94,11 @@ def losses(folder: Path) -> list[float]:
 
 
 def means(values: list[float], window: int) -> list[float]:
-    """Means over consecutive windows of steps; a last, incomplete window is left out."""
+    """Means over consecutive windows of steps; a last, incomplete window is left out.
+
+    Args:
+        values: One for each step.
+        window: Steps of a mean.
+    """
     starts = range(0, len(values) - window + 1, window)
     return [sum(values[start : start + window]) / window for start in starts]

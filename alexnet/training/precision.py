@@ -24,6 +24,10 @@ PRECISIONS |= {"bf16": torch.bfloat16, "fp64": torch.float64}
 def using_precision(precision: str, device: torch.device) -> Iterator[torch.dtype]:
     """Set how a GPU multiplies float32 within the block.
 
+    Args:
+        precision: A word of `Precision`: "fp32", "tf32", "bf16" or "fp64".
+        device: Where the net computes.
+
     Returns:
         The type of a net's weights and input.
 

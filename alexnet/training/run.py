@@ -238,7 +238,12 @@ class Run:
             self.origins.append({**here, "steps": 0, "seconds": 0.0})
 
     def spend(self, seconds: float, steps: int = 0) -> None:
-        """Count time that training and validation took."""
+        """Count time that training and validation took.
+
+        Args:
+            seconds: Of wall-clock time.
+            steps: Training steps done in it.
+        """
         self.seconds += seconds
         self.origins[-1]["steps"] += steps
         self.origins[-1]["seconds"] += seconds
@@ -249,6 +254,12 @@ class Run:
         return Flags(bool(self.signals), self.writer.failed(), due)
 
     def log_step(self, result: StepResult, took: float) -> None:
+        """Log a step's loss, rate and time.
+
+        Args:
+            result: What the step returned.
+            took: Its seconds.
+        """
         feeding = self.stepper.feeding.seconds()
         exchange = self.ranks.exchange.seconds() + self.learner.gradients.seconds()
         seconds = {"data": feeding, "exchange": exchange, "compute": took - feeding - exchange}

@@ -29,7 +29,12 @@ class Schedule:
 
     @staticmethod
     def of(recipe: Recipe, epochs: float) -> "Schedule":
-        """The schedule that the recipe names."""
+        """The schedule that the recipe names.
+
+        Args:
+            recipe: The preset's recipe, whose `schedule` is a key of SCHEDULES.
+            epochs: The budget.
+        """
         return SCHEDULES[recipe.schedule](recipe, epochs)
 
     def start(self, kind: str) -> float:
@@ -37,7 +42,16 @@ class Schedule:
         return self.recipe.bias_rate if kind == "bias" else self.recipe.rate
 
     def rate(self, epoch: float, layer: str, kind: str = "weight") -> float:
-        """The rate of a layer's parameters of one kind in `epoch`, from 0; 0 means frozen."""
+        """The learning rate in some epoch.
+
+        Args:
+            epoch: From 0; steps within an epoch may count as its fractions.
+            layer: The layer's name.
+            kind: Of its parameters: "weight", "bias" or "gain".
+
+        Returns:
+            A rate per step; 0 means frozen.
+        """
         return self.start(kind)
 
     def color(self, epoch: float) -> bool:
@@ -49,7 +63,12 @@ class Schedule:
         return epoch * self.recipe.cycles / self.epochs
 
     def observe(self, validation_error: float, started: bool) -> None:
-        """Take note of an epoch's end. started: The training loss has left ln(classes)."""
+        """Take note of an epoch's end.
+
+        Args:
+            validation_error: Top-1, 0..1.
+            started: The training loss has left ln(classes).
+        """
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to hold, as JSON."""

@@ -70,7 +70,12 @@ class Pending:
 
 def check_graph(device: torch.device, dtype: torch.dtype) -> None:
     """Raise InputError where a GPU cannot record a step of this type: operators in plain torch ask
-    tensors for their values on the way."""
+    tensors for their values on the way.
+
+    Args:
+        device: Where the step would be recorded.
+        dtype: Of the net's weights.
+    """
     form = kernels.form_of(device, dtype)
     remedy = "use the mode plain" if dtype == torch.float64 else "unset ALEXNET_KERNELS"
     require(

@@ -24,5 +24,11 @@ def numbers(**given: Any) -> None:
 
 
 def layer(value: Any, kind: type[nn.Module]) -> None:
+    """Raise ValueError where a value is no layer of a kind.
+
+    Args:
+        value: What was given.
+        kind: The class that it must be of.
+    """
     if not isinstance(value, kind):
         raise ValueError(f"the layer must be a torch.nn.{kind.__name__}; it is {value!r}")

@@ -124,7 +124,13 @@ def torchs_own(*tensors: Tensor | None) -> bool:
 
 
 def runs(kind: str, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether an operator's Triton or native form runs on such tensors, if it fits them."""
+    """Whether an operator's Triton or native form runs on such tensors, if it fits them.
+
+    Args:
+        kind: "triton" or "native".
+        device: Of the tensors.
+        dtype: Of the maps.
+    """
     if mode() not in ("auto", kind):
         return False
     if kind == "native":
@@ -137,7 +143,12 @@ def runs(kind: str, device: torch.device, dtype: torch.dtype) -> bool:
 
 def form_of(device: torch.device, dtype: torch.dtype) -> str:
     """Which form the operators have for maps of a type on a device: "triton", "native",
-    "composite", or "torch"."""
+    "composite", or "torch".
+
+    Args:
+        device: Of the tensors.
+        dtype: Of the maps.
+    """
     if mode() == "torch" or runs("triton", device, dtype):
         return "torch" if _mode == "torch" else "triton"
     has_native = dtype in _native.SUFFIXES and runs("native", device, dtype)
@@ -156,7 +167,12 @@ _cannot_launch = False  # whether this machine has shown that it lacks something
 
 def gives_up(kind: str, error: Exception) -> bool:
     """Whether the composite takes over from a form that failed: where Triton cannot compile or
-    launch anything for a reason of the machine, and the mode is auto. Warns, once in a process."""
+    launch anything for a reason of the machine, and the mode is auto. Warns, once in a process.
+
+    Args:
+        kind: The form that failed.
+        error: What it raised.
+    """
     global _cannot_launch
     text = str(error)
     remedy = next((help for words, help in _LACKS.items() if words in text), None)

@@ -24,6 +24,11 @@ def in_parts(
     """Write compute(*maps) to `outs`, which round to their own types.
 
     All have one first dimension, the images.
+
+    Args:
+        compute: From parts of the maps to parts of the results.
+        outs: Tensors to write to.
+        maps: What `compute` takes.
     """
     count, images = len(maps[0]), len(maps[0])
     if maps[0].device.type == "cpu":
@@ -39,6 +44,11 @@ def window_sum(x: Tensor, dim: int, size: int) -> Tensor:
     """Sum over `size` neighbors along `dim`, clipped at both ends.
 
     A few shifted additions, which beat pooling on a CPU by far.
+
+    Args:
+        x: Any shape.
+        dim: A dimension of it.
+        size: Odd; the window reaches size // 2 to either side.
     """
     total, length = x.clone(), x.shape[dim]
     for d in range(1, min(size // 2, length - 1) + 1):
@@ -48,7 +58,12 @@ def window_sum(x: Tensor, dim: int, size: int) -> Tensor:
 
 
 def across_maps(size: int, columns: int) -> Window:
-    """Sums over `size` adjacent maps of (N, C, H, W), clipped where a column begins or ends."""
+    """Sums over `size` adjacent maps of (N, C, H, W), clipped where a column begins or ends.
+
+    Args:
+        size: Odd.
+        columns: Equal parts of the maps, which no window crosses.
+    """
 
     def window(x: Tensor) -> Tensor:
         n, c, h, w = x.shape
@@ -68,7 +83,12 @@ def widen(x: Tensor) -> Tensor:
 
 
 def biased(x: Tensor, bias: Tensor | None) -> Tensor:
-    """x (N, C, H, W) with bias (C,) added, widened."""
+    """x (N, C, H, W) with bias (C,) added, widened.
+
+    Args:
+        x: (N, C, H, W).
+        bias: (C,), or None.
+    """
     return widen(x) if bias is None else widen(x) + widen(bias).view(1, -1, 1, 1)
 
 
@@ -81,7 +101,15 @@ def _power(s: Tensor, beta: float) -> Tensor:
 
 
 def normalize(u: Tensor, window: Window, alpha: float, beta: float, k: float) -> Tensor:
-    """y = u (k + alpha window(u^2))^-beta."""
+    """y = u (k + alpha window(u^2))^-beta.
+
+    Args:
+        u: (N, C, H, W), in float32 or wider.
+        window: Sums squares over a window.
+        alpha: Per squared term.
+        beta: The exponent.
+        k: Added to each sum.
+    """
     s = window(u * u).mul_(alpha).add_(k)
     return _power(s, beta).mul_(u)
 
@@ -89,7 +117,16 @@ def normalize(u: Tensor, window: Window, alpha: float, beta: float, k: float) ->
 def normalize_backward(
     u: Tensor, g: Tensor, window: Window, alpha: float, beta: float, k: float
 ) -> Tensor:
-    """The gradient of u, where g is that of y."""
+    """The gradient of u, where g is that of y.
+
+    Args:
+        u: (N, C, H, W), in float32 or wider.
+        g: The gradient of y, of u's shape.
+        window: Sums over a window.
+        alpha: Per squared term.
+        beta: The exponent.
+        k: Added to each sum.
+    """
     s = window(u * u).mul_(alpha).add_(k)
     p = _power(s, beta)
     spread = window((g * u).mul_(p).div_(s))

@@ -24,7 +24,13 @@ def is_channels_last(x: Tensor) -> bool:
 def empty_maps(
     x: Tensor, shape: Sequence[int] | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Uninitialized maps in x's memory format; of x's shape and type where none is given."""
+    """Uninitialized maps in x's memory format; of x's shape and type where none is given.
+
+    Args:
+        x: (N, C, H, W).
+        shape: None: x's.
+        dtype: None: x's.
+    """
     return torch.empty(
         tuple(shape or x.shape),
         dtype=dtype or x.dtype,
@@ -35,7 +41,13 @@ def empty_maps(
 
 def check_gradient(dy: Tensor, y: Tensor, dtype: torch.dtype | None = None) -> None:
     """Raise ValueError where dy is no gradient of a result like y, of another type where one is
-    given: kernels read it as such."""
+    given: kernels read it as such.
+
+    Args:
+        dy: The gradient that was given.
+        y: The result that it is of.
+        dtype: None: y's.
+    """
     dtype = dtype or y.dtype
     if dy.shape != y.shape or dy.dtype != dtype or dy.device != y.device:
         raise ValueError(

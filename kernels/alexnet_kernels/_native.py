@@ -214,6 +214,10 @@ def fits(*given: Any, types: Collection[torch.dtype] = (torch.float32,)) -> bool
     """Whether C reads the floating-point tensors among `given`.
 
     They must be of one of the types, on the CPU, and the maps dense in one layout.
+
+    Args:
+        given: Arguments of an operator; what is no tensor is passed over.
+        types: Those that the C code reads.
     """
     tensors = [x for x in given if isinstance(x, Tensor) and x.is_floating_point()]
     if any(x.device.type != "cpu" for x in tensors):

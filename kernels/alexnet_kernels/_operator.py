@@ -130,7 +130,12 @@ class Operator:
         return results
 
     def fill(self, results: Any, *args: Any) -> None:
-        """Write the results by the best form that fits."""
+        """Write the results by the best form that fits.
+
+        Args:
+            results: Tensors to write to.
+            args: The operator's arguments.
+        """
         given = *_as_tuple(results), *args
         first = given[0] if isinstance(given[0], Tensor) else next(iter(given[0]), None)
         if first is None or not (first.numel() or self._mutated):
@@ -171,5 +176,10 @@ class Operator:
 
 
 def define(name: str, mutates: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Operator]:
-    """Decorate the declaration of an operator. mutates: the lists of tensors that it writes to."""
+    """Decorate the declaration of an operator.
+
+    Args:
+        name: In torch.ops.alexnet_kernels.
+        mutates: Its arguments that are lists of tensors to write to.
+    """
     return lambda allocate: Operator(name, allocate, mutates)

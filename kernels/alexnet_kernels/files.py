@@ -15,6 +15,10 @@ from typing import Any
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all, and flush it to the disk before it gets its name.
 
+    Args:
+        path: The file.
+        content: Text as UTF-8, or bytes.
+
     Raises:
         OSError: It cannot be written. Nothing is left behind, and `path` is unchanged.
     """
@@ -38,7 +42,12 @@ def digest(content: str | bytes) -> str:
 
 def tree_digest(root: Path, paths: Iterable[Path]) -> str:
     """SHA-256 (hex) of the names, relative to `root`, and the contents of those paths that are
-    files."""
+    files.
+
+    Args:
+        root: A folder.
+        paths: Files below it, and whatever else.
+    """
     total = hashlib.sha256()
     for path in sorted({path for path in paths if path.is_file()}):
         total.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())
@@ -85,7 +94,12 @@ def read_choices(name: str) -> dict[str, Any]:
 
 
 def keep_choices(name: str, choices: dict[str, Any]) -> None:
-    """Keep what was measured, where it can be kept; else it is measured again next time."""
+    """Keep what was measured, where it can be kept; else it is measured again next time.
+
+    Args:
+        name: Of what was measured.
+        choices: What JSON can hold, by name.
+    """
     with suppress(OSError):
         for folder in cache_folders():
             with suppress(OSError):

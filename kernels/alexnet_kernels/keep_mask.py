@@ -40,7 +40,14 @@ def _hashed(keys: Tensor, parts: Sequence[int]) -> Tensor:
 
 
 def by_torch(keys: Tensor, parts: Sequence[int], count: int, threshold: int) -> Tensor:
-    """The same, as bools, in dozens of passes of torch's own operators."""
+    """The same, as bools, in dozens of passes of torch's own operators.
+
+    Args:
+        keys: int64 (...).
+        parts: Numbers that the keys are joined with.
+        count: Bools for each key.
+        threshold: As of the operator.
+    """
     counter = torch.arange(count, device=keys.device) + 1
     return _mix(_hashed(keys, parts)[..., None] + counter * _GOLDEN) < threshold
 

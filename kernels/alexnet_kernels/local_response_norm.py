@@ -44,7 +44,14 @@ def convert_alpha(alpha: float, size: int, source: str, target: str = "paper") -
 
 
 def check_settings(size: int, alpha: float, beta: float, k: float) -> None:
-    """Raise ValueError where no normalization has these settings."""
+    """Raise ValueError where no normalization has these settings.
+
+    Args:
+        size: Must be odd and positive.
+        alpha: Must be a finite number.
+        beta: Must be 0 or more.
+        k: Must be above 0.
+    """
     _check.whole(size=size)
     _check.numbers(alpha=alpha, beta=beta, k=k)
     if size < 1 or size % 2 == 0:
@@ -69,7 +76,12 @@ def check_columns(columns: int) -> None:
 
 
 def check_maps(x: Tensor, columns: int = 1) -> None:
-    """Raise ValueError for what are no maps in so many columns."""
+    """Raise ValueError for what are no maps in so many columns.
+
+    Args:
+        x: Of any shape and type.
+        columns: Must divide the maps.
+    """
     check_columns(columns)
     _check.tensors(x=x)
     if x.dim() != 4 or not x.is_floating_point():
@@ -235,7 +247,17 @@ def local_response_norm(
 def by_torch(
     x: Tensor, size: int, alpha: float, beta: float, k: float, columns: int, relu: str | None
 ) -> Tensor:
-    """The same by torch's own operators."""
+    """The same by torch's own operators.
+
+    Args:
+        x: (N, C, H, W).
+        size: As of `local_response_norm`, as for the other arguments.
+        alpha: Per squared term.
+        beta: The exponent.
+        k: Added to each sum.
+        columns: Equal parts of the maps, which no window crosses.
+        relu: None, "before" or "after".
+    """
     n, c, h, w = x.shape
     u = _composite.widen(F.relu(x) if relu == "before" else x)  # halves: not on every device
     u = u.reshape(n * columns, c // columns, h, w)

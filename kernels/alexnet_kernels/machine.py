@@ -40,7 +40,12 @@ def version(package: str) -> str | None:
 
 
 def git(folder: Path, *arguments: str) -> str | None:
-    """What git prints in a folder; None without git, without a repository, or on an error."""
+    """What git prints in a folder; None without git, without a repository, or on an error.
+
+    Args:
+        folder: Of a repository, or any other.
+        arguments: Of the command.
+    """
     command = ["git", *arguments]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

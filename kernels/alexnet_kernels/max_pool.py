@@ -16,14 +16,24 @@ from alexnet_kernels._operator import define
 
 
 def check_settings(size: int, stride: int) -> None:
-    """Raise ValueError where no pooling has these settings."""
+    """Raise ValueError where no pooling has these settings.
+
+    Args:
+        size: Must be in 1..15.
+        stride: Must be 1 or more.
+    """
     _check.whole(size=size, stride=stride)
     if not 1 <= size <= 15 or stride < 1:
         raise ValueError(f"size must be in 1..15 and stride positive; they are {size} and {stride}")
 
 
 def check_maps(x: Tensor, size: int) -> None:
-    """Raise ValueError for maps that a window does not fit in."""
+    """Raise ValueError for maps that a window does not fit in.
+
+    Args:
+        x: Of any shape and type.
+        size: The side of the window.
+    """
     _check.tensors(x=x)
     if x.dim() != 4 or min(x.shape[-2:]) < size:
         raise ValueError(
@@ -33,7 +43,13 @@ def check_maps(x: Tensor, size: int) -> None:
 
 
 def empty_pooled(x: Tensor, size: int, stride: int) -> tuple[Tensor, Tensor]:
-    """Room for the maxima, and for the tap of its window (size x size) that each was, uint8."""
+    """Room for the maxima, and for the tap of its window (size x size) that each was, uint8.
+
+    Args:
+        x: (N, C, H, W).
+        size: The side of the window.
+        stride: Between windows.
+    """
     n, c, h, w = x.shape
     shape = n, c, (h - size) // stride + 1, (w - size) // stride + 1
     return empty_maps(x, shape), empty_maps(x, shape, torch.uint8)

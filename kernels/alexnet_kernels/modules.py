@@ -166,5 +166,10 @@ class ResponseNormPool(_Layer):
         )
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """bias: (C,), of the convolution before, which is then added in the same pass."""
+        """Compute the block.
+
+        Args:
+            x: Maps (N, C, H, W).
+            bias: (C,), of the convolution before, which is then added in the same pass.
+        """
         return response_norm_pool(x, bias, **self.settings())

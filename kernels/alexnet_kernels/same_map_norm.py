@@ -120,7 +120,15 @@ def same_map_norm(
 
 
 def by_torch(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """The same by torch's own operators."""
+    """The same by torch's own operators.
+
+    Args:
+        x: (N, C, H, W).
+        size: As of `same_map_norm`, as for the other arguments.
+        alpha: Per squared term.
+        beta: The exponent.
+        k: Added to each sum.
+    """
     u = _composite.widen(x)
     # not divisor_override, which torch's ONNX exporter overlooks
     squares = F.avg_pool2d(u * u, size, 1, size // 2) * size**2

@@ -35,7 +35,7 @@ TINY = {"batch": [2], "runs": 2, "seconds": 0.5}
 
 @dataclass(frozen=True)
 class Target:
-    """What is wanted of an operator in conv1's shape.
+    """What is expected of an operator in conv1's shape.
 
     kind: "percent" of the copy bandwidth; "times" as fast as a peer in its fastest layout; "least",
     that in any case, forward and backward; "saved", the most bytes kept of the peer's, conv1 and
@@ -95,7 +95,7 @@ CPU_TARGETS = (  # fp32, batch 16
 
 def verdicts(rows: Sequence[Row]) -> str:
     """The targets beside what was measured. rows: of one machine, or a GPU and a CPU."""
-    lines = [["on ", "target ", "wanted", "measured", " "]]
+    lines = [["on ", "target ", "limit", "measured", " "]]
     kinds = (("GPU", GPU_TARGETS, "bf16", 1024), ("CPU", CPU_TARGETS, "fp32", 16))
     for device, targets, dtype, batch in kinds:
         method = "cold" if device == "GPU" else "wall"

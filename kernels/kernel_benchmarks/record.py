@@ -43,7 +43,7 @@ COLUMNS = (
 NUMBERS = {
     *("memory_gb", "threads", "busy_percent", "batch", *QUANTILES, "floor_bytes", "gb_per_s"),
     *("copy_gb_per_s", "percent_of_copy", "error", "saved_bytes", "peak_bytes"),
-    *("width", "image_size", "images_per_s", "peak_mb", "ratio", "wanted", "floor_ms"),  # steps
+    *("width", "image_size", "images_per_s", "peak_mb", "ratio", "target", "floor_ms"),  # steps
     "peak_gflops",
     *("budget", "reached", "epochs", "seconds", "value", "p20", "p80"),  # trainings, data
 }

@@ -142,7 +142,7 @@ def times_of(rows: list[Row], peer: str, targets: Mapping[str, float]) -> list[R
     target."""
     rates = {row["implementation"]: row["images_per_s"] for row in rows}
     for row in rows:
-        row["wanted"] = targets.get(row["implementation"])
+        row["target"] = targets.get(row["implementation"])
         if peer in rates and row["implementation"] != peer:
             row |= {"against": peer, "ratio": row["images_per_s"] / rates[peer]}
     return rows

@@ -4,13 +4,16 @@ An operator from maps to maps is added by its definition, decorated with the cas
 on: the tests that all operators share take it from REFERENCES.
 """
 
+import atexit
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +71,54 @@ def assert_close(
     )
 
 
+# Forks a process for each line of JSON that it reads. Importing torch takes most of a short test.
+SERVER = """
+import json, os, signal, sys, torch
+for line in sys.stdin:
+    job = json.loads(line)
+    if not (child := os.fork()):
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+signal.alarm(900)
+os.environ.clear()
+os.environ.update(job["environment"])
+for number, path in enumerate(job["files"]):
+    os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
+exec(compile(job["code"], "<string>", "exec"), {"__name__": "__main__"})
+"""
+
+
+@cache
+def server() -> subprocess.Popen:
+    """A process that has imported torch, and nothing of this package."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", SERVER], env=env, **pipes)
+    atexit.register(process.communicate)  # the end of its input ends it
+    return process
+
+
 def run(code: str, *options: str, **environment: str) -> subprocess.CompletedProcess:
     """A Python process of its own, without Triton's interpreter, that runs `code`.
 
     With options it runs the module that `code` names.
     """
-    command = ["-m", code, *options] if options else ["-c", code]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TRITON_INTERPRET": "0", **environment}
-    return subprocess.run(
-        [sys.executable, *command], env=env, capture_output=True, text=True, timeout=900
-    )
+    if options:
+        command = [sys.executable, "-m", code, *options]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder, name) for name in ("stdout", "stderr")]
+        files = [os.devnull, *map(str, outputs)]
+        print(
+            json.dumps({"code": code, "environment": env, "files": files}),
+            file=server().stdin,
+            flush=True,
+        )
+        status = int(server().stdout.readline())
+        return subprocess.CompletedProcess(code, status, *(path.read_text() for path in outputs))
 
 
 @contextmanager

@@ -108,24 +108,39 @@ def calls(monkeypatch):
     return calls
 
 
+def call(name, layout="nchw"):
+    """Call an operator from maps to maps and its gradient, or, as "others", what else there is."""
+    if name == "others":
+        example_calls()
+        x = rand(*functions("response_norm_pool")[0][1], dtype=torch.float32, layout=layout)
+        bias = torch.ones(x.shape[1], requires_grad=True)
+        kernels.response_norm_pool(x.requires_grad_(), bias, columns=2).sum().backward()
+    else:
+        function, shape = functions(name)[0]
+        x = rand(*shape, dtype=torch.float32, layout=layout).requires_grad_()
+        function(x).sum().backward()
+
+
 @pytest.mark.parametrize("mode", ["auto", "composite"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_opcheck(mode, layout, calls):
+@pytest.mark.parametrize("name", [*REFERENCES, "others"])
+def test_opcheck(name, mode, layout, calls):
     with kernels.using(mode):
-        for name in REFERENCES:
-            function, shape = functions(name)[0]
-            x = rand(*shape, dtype=torch.float32, layout=layout).requires_grad_()
-            function(x).sum().backward()
-        bias = torch.ones(x.shape[1], requires_grad=True)
-        kernels.response_norm_pool(x, bias, columns=2).sum().backward()
-        example_calls()
-        assert {op._schema.name.split("::")[1] for op, _ in calls} == set(OPERATORS)
+        call(name, layout)
         for op, args in list(calls):
             opcheck(op, args)
-    calls.clear()
-    for name in REFERENCES:
-        function, shape = functions(name)[0]
-        function(torch.zeros(0, *shape[1:], requires_grad=True)).sum().backward()
+
+
+def test_every_operator_is_checked(calls):
+    for name in [*REFERENCES, "others"]:
+        call(name)
+    assert {op._schema.name.split("::")[1] for op, _ in calls} == set(OPERATORS)
+
+
+@EACH
+def test_opcheck_without_images(name, calls):
+    function, shape = functions(name)[0]
+    function(torch.zeros(0, *shape[1:], requires_grad=True)).sum().backward()
     for op, args in list(calls):
         opcheck(op, args, test_utils=("test_schema", "test_faketensor"))
 

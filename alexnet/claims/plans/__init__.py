@@ -60,6 +60,10 @@ class Plan:
 def digest(profile: str, experiment: str) -> str | None:
     """The digest of the committed plan of an experiment on a profile; None where there is none.
 
+    Args:
+        profile: Its name.
+        experiment: Its name.
+
     Raises:
         InputError: The plan's file is wrong.
     """

@@ -255,8 +255,8 @@ def plot_left(
             correct = label == shown["label"]
             below.barh(-place, p, 0.85, color=RIGHT_COLOR if correct else WRONG_COLOR, alpha=0.75)
             words = ("▸ " if correct else "") + _name(metrics, int(label))
-            below.text(0.02, -place, words, va="center", fontsize=7)
-        below.set(xlim=(0, 1), ylim=(-4.6, 0.6))
+            below.text(-0.05, -place, words, va="center", ha="right", fontsize=7)
+        below.set(xlim=(-1.6, 1), ylim=(-4.6, 0.6))  # names on the left, bars on the right
     return figure
 
 

@@ -248,7 +248,7 @@
         parts.push(svg("line", { x1: left, x2: right, y1: y(10 ** power), y2: y(10 ** power), stroke: "var(--w-line)" }));
         text(left - 5, y(10 ** power) + 4, (power ? power10(power) : "1"), { "text-anchor": "end", class: "quiet", "font-size": 11 });
       });
-      text(0, 14, "What each layer reads; filled: what differs between images", { "font-weight": 600 });
+      text(0, 14, "Signal read; filled: what differs between images", { "font-weight": 600 });
       const signal = log(-4, 3, 24, 150);
       lines(signal, [-4, -2, 0, 2]);
       now.rows.forEach(({ layer, signal: whole, differs }, i) => {

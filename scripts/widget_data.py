@@ -4,7 +4,7 @@ They come out of the package and the archive: one classic script each, which cal
 `Widgets.provide(NAME, VALUE)`. `scripts/build_book.py` makes them at each build; none is committed.
 
     python scripts/widget_data.py FOLDER             network.js, photo.js, kernels.js, net.js,
-                                                     statements.js
+                                                     plateau.js, seeds.js, statements.js
     python scripts/widget_data.py FOLDER --run RUN   net.js out of a run of yours, of preset paper
 """
 
@@ -12,6 +12,7 @@ import argparse
 import base64
 import io
 import json
+import statistics
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -21,11 +22,15 @@ import numpy as np
 from PIL import Image
 
 from alexnet import claims, experiments, labnotebook, presets, profiles
+from alexnet.claims import plans
 from alexnet.data import pictographs
 from alexnet.data.decode import fit
 from alexnet.data.moments import Moments
+from alexnet.diagnosis import findings
 from alexnet.errors import InputError
+from alexnet.experiments import ablations, pilot, recipe
 from alexnet.presets import Preset, SameMapNorm
+from alexnet.presets.sizes import initial_sigmas
 
 PRESETS = {
     "paper": "the text",
@@ -39,6 +44,24 @@ FIELDS = """name reads kernel stride columns in_maps in_size pad maps size out_s
 neurons weights biases parameters macs""".split()
 PHOTOGRAPH, SIDE, TEST_PICTURES = "flower", 256, 20
 WIDE, ACROSS = 224, 3  # a picture as large as the paper's, of so many test pictures a side
+# The plateau explorer's net: small enough to be run anew at each move of a slider. Its rate is that
+# of the recipe's runs, in batches of 64; rms is that of photographs minus their mean.
+PLATEAU: dict[str, Any] = {
+    "classes": 200,
+    "width": 0.125,
+    "size": 96,
+    "images": 6,
+    "rate": 0.005,
+    "rms": 58,
+}
+REACHED = {  # arms of experiment recipe that its sliders reach
+    "text": "the text",
+    "sigma-0.03": "the source's σ",
+    "zero-biases": "the source's σ, biases 0",
+    "biases-0.1": "the source's σ, biases 0.1",
+    "unit-variance": "the source's σ, pixels of unit variance",
+    "unit-input": "the source's σ, pixels from 0 to 1",
+}
 # The colors of ImageNet as cuda-convnet2 ships them (make-data/input_meta): standard deviations,
 # and axes as columns, here largest first.
 IMAGENET_DEVIATIONS = (121.7801, 37.0939, 19.7208)
@@ -188,6 +211,69 @@ def data_uri(picture: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def plateau() -> dict[str, Any]:
+    """A narrow net of preset paper, what is known of nets that its sliders reach, and the limits of
+    `alexnet.diagnosis`."""
+    preset = presets.get("paper")
+    about = described(preset, PLATEAU["classes"], PLATEAU["width"], PLATEAU["size"])
+    table = presets.shapes(preset, PLATEAU["classes"], PLATEAU["width"], PLATEAU["size"])
+    for layer, row, sigma in zip(about["layers"], table, initial_sigmas(preset, table)):
+        layer |= {"sigma": round(sigma, 6), "bias": row.layer.bias}
+    limits = {"pace": findings.SLOW, "differs": findings.ALIKE, "excess": findings.EXCESS}
+    known = [found for arm, title in REACHED.items() if (found := known_run(arm, title))]
+    note = (
+        f"A net of an eighth of the width on images of {PLATEAU['size']} pixels, with each layer's "
+        "σ√(fan-in) as in the full net. The images are noise with the spectrum of photographs. "
+        "The triangle is this net's pace. Numbers are the runs of the list: a dot where they "
+        "trained, a cross where they did not. In the shaded part no net is known to train."
+    )
+    layers = about["layers"]
+    return PLATEAU | {"layers": layers, "limits": limits, "known": known, "note": note}
+
+
+def known_run(arm: str, title: str) -> dict[str, Any] | None:
+    """An arm of experiment `recipe` as the sliders reach it, and what the archive says of it."""
+    for profile in ("tiny-imagenet-cpu", "embedded"):
+        result = experiments.archived("recipe", profile)
+        if not result or arm not in result["metrics"]["arms"]:
+            continue
+        kinds = result["metrics"]["arms"][arm]
+        steps = [step for step in kinds["left_at_step"].values() if step is not None]
+        when = f"after {min(steps):,} to {max(steps):,}" if steps else "within"
+        budget = "" if steps else f" {max(kinds['steps'].values()):,}"
+        count, title_of_data = len(kinds["left_at_step"]), result["data"]["title"]
+        said = f"{len(steps)} of {count} runs leave chance {when}{budget} steps ({title_of_data})"
+        preset = presets.get(recipe.ARMS[arm].preset)
+        row, scale = preset.layer("conv4"), preset.recipe.input_scale
+        trains = 2 * len(steps) > count
+        settings = {"sigma": row.sigma, "bias": row.bias, "scale": scale}
+        return settings | {"title": title, "said": said, "trains": trains}
+    return None
+
+
+def seeds() -> dict[str, Any]:
+    """Effects of the paper's size, and the spread of one run, in points, where there are several
+    runs of one net: the authors' logs, the pilot, pictographs."""
+    overlap, norm = (ablations.ARMS[arm].points for arm in ("no-overlap", "no-lrn"))
+    logged = labnotebook.repeats("top1")
+    examples = [("overlap, on ImageNet", logged, overlap, 2, 1)]
+    plan = plans.of_profile("tiny-imagenet-cpu").get("ablations")
+    if plan and (result := experiments.archived("pilot", "tiny-imagenet-cpu")):
+        runs, count = pilot.last_errors(result, ablations.FULL), len(plan.margins)
+        examples.append(("normalization, on Tiny ImageNet", runs, norm, plan.seeds, count))
+    if result := experiments.archived("ablations", "embedded"):
+        runs = [100 * error for error in ablations.errors(result, ablations.FULL).values()]
+        count = len(ablations.ARMS) - 1
+        examples.append(("normalization, on pictographs", runs, norm, len(runs), count))
+    names = ("title", "spread", "effect", "seeds", "claims")
+    return {
+        "examples": [
+            dict(zip(names, (title, round(statistics.stdev(runs), 3), *numbers)))
+            for title, runs, *numbers in examples
+        ]
+    }
+
+
 def write(folder: Path, name: str, value: dict[str, Any]) -> None:
     """Write `folder/name.js`; a file that would not change is left alone."""
     text = f"Widgets.provide({json.dumps(name)}, {json.dumps(value, separators=(',', ':'))});\n"
@@ -198,7 +284,7 @@ def write(folder: Path, name: str, value: dict[str, Any]) -> None:
 
 
 def write_all(folder: Path) -> None:
-    for make in (network, photo, kernels, net, statements):
+    for make in (network, photo, kernels, net, statements, plateau, seeds):
         write(folder, make.__name__, make())
 
 

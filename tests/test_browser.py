@@ -31,7 +31,7 @@ import chromium  # noqa: E402
 HTML = ROOT / "_build" / "html"
 WIDGETS = ROOT / "book" / "_static" / "widgets"
 NAMES = ("architecture", "puzzle", "lrn", "pooling", "augment", "kernels", "momentum", "classify")
-NAMES += ("saturation", "receptive", "statements")
+NAMES += ("saturation", "receptive", "statements", "plateau", "seeds")
 # bytes of all that a page loads the first time; 2.5 MB are fonts, styles, and MathJax
 WEIGHT_LIMIT = 5_000_000
 FLAGS = (
@@ -253,6 +253,8 @@ POINT = {
     "augment": ("label:has-text('released source')", "divided by 1.1"),
     "kernels": ("canvas[aria-label^='map 5']", "Map 5:"),
     "momentum": ("button", "Step "),
+    "plateau": ("button:has-text('pixels from 0 to 1')", "all images look alike"),
+    "seeds": ("button:has-text('on pictographs')", "after Holm over 12 claims"),
     "classify": (
         "button[aria-label='Test picture 10: umbrella']",
         "test picture 10, which shows umbrella",

@@ -118,7 +118,7 @@ def test_the_recipes_table_says_who_trains_and_when():
     )
     assert "1 of 2" in rows["all of the source's"] and " 430  " in rows["all of the source's"]
     assert rows["all of the source's"].endswith(" 3.10 to 3.70")
-    he = rows["He's first weights,"]
+    he = rows["He's initialization,"]
     assert "diverges at 7  " in he and he.endswith(" 3.70")
     assert "not in 628  " in rows["pixels in 0..1"]
     assert "0.2 nats below ln 40 = 3.69 nats, within 628 steps" in said

@@ -5,6 +5,7 @@ Their JavaScript is run by node, beside torch and NumPy.
 
 import base64
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -17,9 +18,11 @@ import pytest
 import torch
 
 import alexnet_kernels as kernels
-from alexnet import experiments, labnotebook, presets
+from alexnet import AlexNet, experiments, labnotebook, presets
+from alexnet.claims import statistics
 from alexnet.data.augment import Augment
 from alexnet.data.moments import Moments
+from alexnet.diagnosis.sizes import measure
 from alexnet.experiments import page
 from alexnet.presets import Recipe
 
@@ -155,6 +158,119 @@ def test_the_momentum_rules() -> None:
         np.testing.assert_allclose(paths[1][i + 1], other.detach(), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(paths[0][20], paths[1][20], rtol=1e-9)
     assert abs(paths[0][25][0] - paths[1][25][0]) > 0.1
+
+
+@needs_node
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sigma": 0.01, "bias": 1.0, "scale": 1.0},
+        {"sigma": 0.03, "bias": 0.0, "scale": 1 / 58},
+        {"sigma": 0.07, "bias": 0.4, "scale": 0.3},
+    ],
+)
+def test_the_plateau_explorer_measures_what_layer_sizes_measures(
+    settings: dict[str, float],
+) -> None:
+    data = widget_data.plateau()
+    data["images"] = 4
+    expression = """(() => {
+        const net = w.build(data), weights = net.rows.map((row) => row.weight);
+        const found = w.sizes(net, { ...settings, rate: data.rate });
+        return { ...found, weights, pixels: net.pixels, labels: net.labels };
+    })()"""
+    got = js("plateau", expression, data=data, settings=settings)
+    classes, width, size = (data[name] for name in ("classes", "width", "size"))
+    net = AlexNet("paper", classes, width=width, image_size=size)
+    state = net.export_merged()
+    for layer, weight in zip(data["layers"], got["weights"], strict=True):
+        name = layer["name"]
+        gain = settings["sigma"] / 0.01 if name in ("conv3", "conv4", "conv5") else 1
+        entry = state[f"{name}.weight"]
+        state[f"{name}.weight"] = gain * torch.tensor(weight).reshape(entry.shape)
+        state[f"{name}.bias"].fill_(settings["bias"] if layer["bias"] else 0)
+    net.load_merged(state)
+    images = settings["scale"] * torch.tensor(got["pixels"]).reshape(-1, 3, size, size)
+    sizes = measure(net, images, torch.tensor(got["labels"]), data["rate"])
+    assert got["loss"] == pytest.approx(sizes.loss, rel=1e-4)
+    assert got["pace"] == pytest.approx(sizes.pace, rel=2e-3)
+    for own, row in zip(got["rows"], sizes.rows, strict=True):
+        for kind in ("layer", "signal", "differs", "plateau"):
+            expected = getattr(row, kind)
+            is_name = isinstance(expected, str)
+            assert own[kind] == (expected if is_name else pytest.approx(expected, rel=3e-3)), kind
+
+
+def test_the_runs_of_the_plateau_explorer_are_the_archives() -> None:
+    known = {run["title"]: run for run in widget_data.plateau()["known"]}
+    text, source = known["the text"], known["the source's σ"]
+    assert (text["sigma"], text["bias"], text["scale"]) == (0.01, 1.0, 1.0)
+    assert (source["sigma"], source["bias"], source["trains"]) == (0.03, 1.0, True)
+    archived = experiments.archived("recipe", "tiny-imagenet-cpu")
+    assert archived is not None
+    steps = archived["metrics"]["arms"]["sigma-0.03"]["left_at_step"].values()
+    assert f"after {min(steps)} to {max(steps)} steps (Tiny ImageNet)" in source["said"]
+
+
+@needs_node
+def test_the_pace_orders_the_known_runs() -> None:
+    data = widget_data.plateau()
+    each = "data.known.map((run) => w.sizes(net, { ...run, rate: data.rate }).pace)"
+    paces = js("plateau", f"((net) => {each})(w.build(data))", data=data)
+    pace = dict(zip([run["title"] for run in data["known"]], paces, strict=True))
+    source = pace["the source's σ"]
+    assert source > pace["the source's σ, biases 0"] > pace["the text"] > data["limits"]["pace"]
+    assert source > 10 * pace["the source's σ, pixels from 0 to 1"]
+
+
+@needs_node
+def test_how_many_seeds_by_the_statistics_of_the_claims() -> None:
+    cases = [
+        (spread, effect, seeds, level)
+        for spread, effect in ((0.1, 0.4), (0.3, 0.4), (8.0, 1.4), (2.0, 20.0))
+        for seeds in (2, 5, 40)
+        for level in (0.05, 0.05 / 12)
+    ]
+    each = """{
+        half: w.half(s, n, l), power: w.power(e, s, n, l),
+        least: w.smallestEffect(s, n, l), needed: w.seedsNeeded(e, s, l),
+    }"""
+    expression = f"cases.map(([s, e, n, l]) => ({each}))"
+    for (spread, effect, seeds, level), got in zip(cases, js("seeds", expression, cases=cases)):
+        quantile = statistics.t_quantile(1 - level / 2, 2 * (seeds - 1))
+        assert got["half"] == pytest.approx(quantile * spread * (2 / seeds) ** 0.5, rel=1e-9)
+        power = statistics.power(effect, spread, seeds, level=level)
+        assert got["power"] == pytest.approx(power, abs=2e-4)
+        least = statistics.smallest_effect(spread, seeds, level=level)
+        assert got["least"] == pytest.approx(least, rel=2e-3)
+        assert got["needed"] == statistics.seeds_needed(effect, spread, level=level)
+    arms = [[1.0, 2.0, 4.0], [3.0, 5.0, 5.5]]
+    estimate = statistics.welch(*arms)  # where both spreads are one, Welch's interval is this one
+    half = js("seeds", "w.half(spread, 3)", spread=estimate.spread)
+    assert half == pytest.approx(estimate.half, rel=0.02)
+
+
+@needs_node
+def test_the_distributions_of_the_page() -> None:
+    z = [-40.0, -8.0, -2.5, -1e-9, 0.0, 0.3, 2.4, 2.5, 6.0, 40.0]
+    expected = [statistics._normal(value) for value in z]
+    got = js("seeds", "z.map(w.normal)", z=z)
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-300)
+    x = [0.5, 1.0, 1.5, 7.0, 99.5]
+    expected = [math.lgamma(value) for value in x]
+    np.testing.assert_allclose(js("seeds", "x.map(w.lgamma)", x=x), expected, rtol=1e-10, atol=1e-9)
+
+
+def test_the_spreads_of_the_page_are_those_of_the_runs() -> None:
+    examples = {one["title"]: one for one in widget_data.seeds()["examples"]}
+    logged = examples["overlap, on ImageNet"]
+    assert (logged["spread"], logged["effect"]) == (pytest.approx(0.1, abs=0.01), 0.4)
+    pictographs = examples["normalization, on pictographs"]
+    archived = experiments.archived("ablations", "embedded")
+    assert archived is not None
+    nets = archived["metrics"]["nets"]["full"].values()
+    spread = np.std([100 * net["views"]["10"]["top1"] for net in nets], ddof=1)
+    assert pictographs["spread"] == pytest.approx(spread, abs=1e-3)
 
 
 @needs_node
@@ -447,6 +563,8 @@ def test_scripts_and_data_are_small(tmp_path: Path) -> None:
         "net.js",
         "network.js",
         "photo.js",
+        "plateau.js",
+        "seeds.js",
         "statements.js",
     ]
     assert max(path.stat().st_size for path in tmp_path.iterdir()) < DATA_LIMIT

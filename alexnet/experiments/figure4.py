@@ -269,6 +269,7 @@ def plot_left(
     panels = figure.subplots(4, across, gridspec_kw={"height_ratios": (1.5, 1) * 2}, squeeze=False)
     for panel in panels.flat:
         panel.axis("off")
+    longest = max(p for shown in metrics["left"] for _, p in shown["top5"][chosen])
     for i, shown in enumerate(metrics["left"]):
         above, below = panels[i // across * 2 : i // across * 2 + 2, i % across]
         above.imshow(_picture(metrics, "test", shown["image"]))
@@ -277,8 +278,9 @@ def plot_left(
             correct = label == shown["label"]
             below.barh(-place, p, 0.85, color=RIGHT_COLOR if correct else WRONG_COLOR, alpha=0.75)
             words = ("▸ " if correct else "") + _name(metrics, int(label))
-            below.text(0.02, -place, words, va="center", fontsize=7)
-        below.set(xlim=(0, 1), ylim=(-4.6, 0.6))
+            below.text(-0.04 * longest, -place, words, va="center", ha="right", fontsize=8)
+        # names on the left, bars on the right
+        below.set(xlim=(-1.9 * longest, longest), ylim=(-4.6, 0.6))
     return figure
 
 

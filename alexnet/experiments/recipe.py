@@ -38,7 +38,7 @@ VERSION = 1
 # the smallest change with which the text's net learns within the budget; the arms below it change
 # one thing more
 LEARNS = "paper/sigma-0.03"
-PANELS = ("first weights", "input, biases, dropout, normalization", "one fall of the rate")
+PANELS = ("initialization", "input, biases, dropout, normalization", "one fall of the rate")
 
 
 def _more(variant: str, what: str, who: str = "", panel: int = 0) -> Arm:
@@ -52,17 +52,17 @@ ARMS = {  # a profile runs those that it lists
     "sigma-0.03": Arm(LEARNS, "sigma 0.03 in conv3 to conv5", who="the source, cuda-convnet2"),
     "source": Arm("source", "all of the source's net", who="the source"),
     "unscaled-sigma": _more("unscaled-sigma", "a narrower net, its sigmas not scaled up"),
-    "torch-init": _more("torch-init", "torch's default first weights, biases 0", "torchvision"),
-    "he-init": _more("he-init", "He's first weights, biases 0"),
+    "torch-init": _more("torch-init", "torch's default initialization, biases 0", "torchvision"),
+    "he-init": _more("he-init", "He's initialization, biases 0"),
     "torch-weights": _more("torch-weights", "torch's default weights, biases as they were"),
     "he-weights": _more("he-weights", "He's weights, biases as they were"),
     "unit-input": _more("unit-input", "pixels in 0..1", panel=1),
     "unit-variance": _more("unit-variance", "pixels of unit variance", "torchvision", 1),
     "unit-variance, he-init": _more(
-        "unit-variance/he-init", "pixels of unit variance, He's first weights", panel=1
+        "unit-variance/he-init", "pixels of unit variance, He's initialization", panel=1
     ),
-    "zero-biases": _more("zero-biases", "first biases 0 instead of 1", "torchvision, nearly", 1),
-    "biases-0.1": _more("biases-0.1", "first biases 0.1 instead of 1", "Caffe's AlexNet", 1),
+    "zero-biases": _more("zero-biases", "biases 0 instead of 1", "torchvision, nearly", 1),
+    "biases-0.1": _more("biases-0.1", "biases 0.1 instead of 1", "Caffe's AlexNet", 1),
     "inverted-dropout": _more("inverted-dropout", "inverted dropout", "Caffe, torchvision", 1),
     "lrn-over-size": _more(
         "lrn-over-size", "LRN's alpha divided by its size", "the source, Caffe, torch", 1
@@ -184,7 +184,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result) -> Figure:
-    """Loss by step: first weights; input, biases, dropout and normalization; the fall of the rate.
+    """Loss by step: initialization; input, biases, dropout and normalization; the fall of the rate.
     Thin lines are further seeds."""
     metrics = result["metrics"]
     chance, ratios = math.log(metrics["classes"]), {"height_ratios": (6, 6, 4)}
@@ -211,7 +211,7 @@ def plot_steps(
     result: Result, arms: Sequence[str] = ("sigma-0.03", "zero-biases", "text")
 ) -> Figure:
     """The step at which each run leaves its plateau, a row of dots for each arm; runs that never do
-    stand at their budget, as crosses.
+    stand at their budget, as crosses, and make the axis logarithmic.
 
     Args:
         result: Of the experiment.
@@ -224,8 +224,12 @@ def plot_steps(
         for seed, step in kinds["left_at_step"].items():
             place, mark = (kinds["steps"][seed], "x") if step is None else (step, "o")
             axes.plot(place, row, mark, color=f"C{row}", ms=6, alpha=0.7)
+            if step is None:
+                axes.set_xscale("log")
     names = ["the same, " * (ARMS[a].preset.count("/") > 1) + ARMS[a].what for a in shown]
     axes.set_yticks(range(len(shown)), names)
-    axes.set(xlim=(0, None), ylim=(len(shown) - 0.5, -0.5))
+    if axes.get_xscale() == "linear":
+        axes.set_xlim(0, None)
+    axes.set(ylim=(len(shown) - 0.5, -0.5))
     axes.set_xlabel("step at which the loss leaves chance")
     return figure

@@ -127,8 +127,13 @@ def statements() -> list[dict[str, Any]]:
 
 
 def in_preset(preset: str, path: str) -> Any:
-    """What a preset holds at a path: layer.field, layer.then (the names of its operations),
-    layer.Operation.field or recipe.field."""
+    """A value of a preset's table.
+
+    Args:
+        preset: As `alexnet.presets.get` takes it.
+        path: As layer.field, layer.then (the names of its operations), layer.Operation.field or
+            recipe.field.
+    """
     table = presets.get(preset)
     first, *rest = path.split(".")
     row: Any = table.recipe if first == "recipe" else table.layer(first)

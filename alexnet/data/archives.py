@@ -134,7 +134,13 @@ def members(archive: Path, inside: Member | None = None) -> Iterator[tarfile.Tar
 
 
 def images_of(archive: Path, label: int, inside: Member | None = None) -> Entries:
-    """What an archive holds beside folders, sorted by name."""
+    """What an archive holds beside folders, sorted by name.
+
+    Args:
+        archive: A tar.
+        label: Of its images, from 0.
+        inside: The tar within `archive` that is read; None: `archive` itself.
+    """
     images: dict[str, Member] = {}
     for info in members(archive, inside):
         name = PurePosixPath(info.name)  # without "./"

@@ -93,7 +93,15 @@ def limited(megapixels: int) -> Iterator[None]:
 
 
 def check_pixels(image: Image.Image, megapixels: int) -> None:
-    """Raise Image.DecompressionBombError, as Pillow does, where an image has more than these."""
+    """Refuse an image that is too large, as Pillow does.
+
+    Args:
+        image: Opened; its pixels need not be loaded.
+        megapixels: At most.
+
+    Raises:
+        Image.DecompressionBombError: It has more.
+    """
     if (pixels := image.width * image.height) > megapixels * 1e6:
         raise Image.DecompressionBombError(f"{pixels} pixels")
 
@@ -104,7 +112,12 @@ def megapixels_of(error: Image.DecompressionBombError) -> int:
 
 
 def too_large(most: int, megapixels: int) -> str:
-    """What is said of an image of `most` megapixels."""
+    """What is said of images that are too large.
+
+    Args:
+        most: Megapixels of the largest of them.
+        megapixels: At most.
+    """
     return f"{most:,} megapixels, more than {megapixels}: a decompression bomb"
 
 

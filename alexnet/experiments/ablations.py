@@ -283,8 +283,13 @@ def plot(result: Result) -> Figure:
 
 
 def plot_overfitting(result: Result, arms: Iterable[str] = ARMS) -> Figure:
-    """For each of `arms` that was run, a line from the error on the training images (open) to that
-    on the test images, one view: small dots are seeds, large ones their means."""
+    """A line for each arm, from the error on the training images (open) to that on the test images,
+    one view: small dots are seeds, large ones their means.
+
+    Args:
+        result: Of the experiment.
+        arms: Names; those that were not run are left out.
+    """
     metrics = result["metrics"]
     rows = [arm for arm in arms if arm in metrics["nets"]]
     figure, axes = subplots(6.4, 0.4 * len(rows) + 1.1)
@@ -311,7 +316,12 @@ def plot_overfitting(result: Result, arms: Iterable[str] = ARMS) -> Figure:
 
 def plot_convergence(result: Result, arms: tuple[str, str]) -> Figure:
     """The validation error of two arms by epoch, means over seeds; dots are where each run has
-    converged, as `DEFINITIONS` says. The title has the ratio of the mean epochs to convergence."""
+    converged, as `DEFINITIONS` says. The title has the ratio of the mean epochs to convergence.
+
+    Args:
+        result: Of the experiment, with validation errors.
+        arms: Names of the two.
+    """
     figure, axes = subplots(6, 3)
     epochs = []
     for arm, color, line in zip(arms, COLUMN, ("-", "--"), strict=True):

@@ -27,7 +27,6 @@ WORDS = {
     r"knows? (?:not|it knows)": "does not know",
     r"robbed": "loses",
     r"in silence": "silently, without an error",
-    r"whoever": "those who, anyone who",
     r"who has no": "without",
     r"dear(?:er|est)?": "expensive",
     r"lets? a person": "a person watches",

@@ -274,3 +274,14 @@ def test_every_statement_is_on_the_page():
 def test_prose_holds_no_measured_number():
     prose = "".join("".join(cell["source"]) for cell in PAGE if cell["cell_type"] == "markdown")
     assert set(re.findall(r"\d+\.\d+", prose)) == {"0.01", "0.03"}  # sigma
+
+
+def test_the_page_opens_with_the_findings_counted():
+    findings = [one["finding"] for one in labnotebook.statements()]
+    same, open_, other, slips = (
+        findings.count(name) for name in ("same", "silent", "differs", "slip")
+    )
+    counted = f"{same} hold to the letter, {open_} leave something open, {other} differ"
+    opening = "".join(PAGE[0]["source"])
+    assert f"Of {len(findings)} statements" in opening
+    assert f"{counted} and {slips} are slips." in opening

@@ -174,10 +174,11 @@ def _beginning(p: Parser) -> None:
 
 def _how(p: Parser) -> None:
     """Options of training that leave the trained weights as they are, but for rounding."""
-    modes = ("plain", "graph", "compiled")
+    modes = ("plain", "graph", "compiled", "compiled-graph")
     p.option(
         "--mode",
-        "graph: a step as one CUDA graph; compiled: by torch.compile; both in one process",
+        "graph: a step as one CUDA graph; compiled: by torch.compile; compiled-graph: both; all in "
+        "one process",
         choices=modes,
     )
     _device(p)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from alexnet import AlexNet, presets, rng
+from alexnet.convolutions import in_blocks
 from alexnet.data.augment import Augment
 from alexnet.presets import shapes, total
 from alexnet.processes import cores, follow_parent
@@ -73,7 +74,8 @@ class Case:
         color = {"eigenvalues": np.ones(3), "eigenvectors": np.eye(3)}
         mean = np.full((self.stored_size, self.stored_size, 3), 120, np.float32)
         recipe, dtype = presets.get(self.preset).recipe, PRECISIONS[self.precision]
-        return Augment(recipe, mean, self.image_size, color, dtype=dtype)
+        blocks = in_blocks(presets.shapes(presets.get(self.preset), *self.sizes)[0], dtype)
+        return Augment(recipe, mean, self.image_size, color, dtype=dtype, blocks=blocks)
 
     def noise(self, device: str) -> Tensor:
         """A batch of bytes (N, S, S, 3)."""
@@ -186,9 +188,9 @@ def ours(case: Case, device: str, mode: str | None = None, compiled: bool = Fals
     return step
 
 
-def graph(case: Case, device: str) -> Step:
+def graph(case: Case, device: str, compiled: bool = False) -> Step:
     """A step as the trainer does it in the mode graph: from bytes, augmentation included."""
-    learner, augment, images = case.learner(device), case.augment(), case.noise(device)
+    learner, augment, images = case.learner(device, compiled), case.augment(), case.noise(device)
     whole = GraphStep(learner, augment, case.batch)
     ids, rates = torch.arange(case.batch), [1e-4] * len(learner.parameters)
     keys, draw = rng.key(rng.DROPOUT, 0, 0, ids), augment.draw(ids, ids, 0)
@@ -282,6 +284,10 @@ CONTESTANTS = {
         vision, lambda *given: on_a_cpu(*given) and of_its_size(*given), "bf16"
     ),
     "ours, compiled": Contestant(partial(ours, compiled=True), compiles),
+    "ours, compiled graph": Contestant(
+        partial(graph, compiled=True),
+        lambda case, device: device == "cuda" and compiles(case, device),
+    ),
     f"{PEER}, compiled": Contestant(partial(torchs, plain, compiled=True), compiles),
     "torchvision, compiled": Contestant(
         partial(vision, compiled=True), lambda *given: compiles(*given) and of_its_size(*given)

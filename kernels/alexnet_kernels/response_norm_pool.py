@@ -56,7 +56,8 @@ def operator_backward(
     """The gradients of x and of the bias, the latter at least in float32; (0,) without a bias."""
     check_gradient(dy, code, x.dtype)
     wide = torch.promote_types(x.dtype, torch.float32)
-    return empty_maps(x), x.new_zeros(0 if bias is None else x.shape[1], dtype=wide)
+    make = x.new_empty if x.numel() else x.new_zeros  # of no images nobody writes a sum
+    return empty_maps(x), make(0 if bias is None else x.shape[1], dtype=wide)
 
 
 @operator.form("composite")  # of the two operators, each in its own form

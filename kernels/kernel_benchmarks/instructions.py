@@ -168,8 +168,13 @@ def cases(dtype: torch.dtype, layout: str = "nhwc") -> Iterator[Compilation]:
     images, mean = empty(128, 256, 256, 3, dtype=torch.uint8), empty(256, 256, 3)
     out = empty(128, 3, 224, 224, dtype=dtype, memory_format=LAYOUTS[layout])
     offsets, flips = empty(128, 2, dtype=torch.int64), empty(128, dtype=torch.bool)
-    inputs = (images, offsets, flips, empty(128, 3), mean, out, 224, 1.0, True)
-    yield "crop", out.numel(), partial(crop_flip_color.crop_flip_color, *inputs)
+    inputs = (offsets, flips, empty(128, 3), mean)
+    cut = partial(crop_flip_color.crop_flip_color, images)
+    yield "crop", out.numel(), partial(cut, None, *inputs, out, 224, 1.0, True)
+    blocks = empty(128, 48, 57, 57, dtype=dtype, memory_format=LAYOUTS["nhwc"])
+    index = empty(128, dtype=torch.int64)
+    gathered = partial(cut, index, *inputs, blocks, 224, 1.0, True, 4, 228)
+    yield "crop, gathered, in blocks", out.numel(), gathered
     sizes = [math.prod(shape) for shape in shapes((1,))]
     weights, grads = [empty(n) for n in sizes], [empty(n, dtype=dtype) for n in sizes]
     copies, rates = [] if dtype == torch.float32 else grads, empty(len(sizes))

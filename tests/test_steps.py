@@ -382,7 +382,7 @@ class Launches(TorchDispatchMode):
 MORE = {"response_norm_pool": 1, "response_norm_pool_backward": 2}
 
 
-def test_a_step_is_sent_in_less_than_150_launches():
+def test_a_step_is_sent_in_less_than_145_launches():
     """Of the paper's net in bfloat16, from a pack that stays; it was 362 while dropout hashed its
     masks in torch's own operators."""
     recipe = presets.get("paper").recipe
@@ -401,4 +401,4 @@ def test_a_step_is_sent_in_less_than_150_launches():
     assert counts["keep_mask"] == 4 and counts["bitwise_xor"] == counts["zeros"] == 0
     assert blocks == (4, 228) and counts["index_select"] == 0
     assert counts["constant_pad_nd"] == 2 * 2  # conv1's weights as blocks, and back
-    assert counts.total() + sum(MORE.get(name, 0) * n for name, n in counts.items()) < 150, counts
+    assert counts.total() + sum(MORE.get(name, 0) * n for name, n in counts.items()) < 145, counts

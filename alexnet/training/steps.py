@@ -201,7 +201,8 @@ class GraphStep(EagerStep):
         loss, errors = self.learner.gradients_of(x, labels, keys, self.count)
         self.finite.logical_and_(loss.isfinite())
         self.learner.update(torch.where(self.finite, self.rates, 0.0).unbind())
-        self.totals.copy_(torch.stack([loss.double(), errors.double()]))
+        for total, value in zip(self.totals, (loss, errors), strict=True):
+            total.copy_(value)
 
     def _capture(self, scale: float) -> torch.cuda.CUDAGraph:
         """Record `compute` as a graph; weights, velocities and buffers stay what they are."""

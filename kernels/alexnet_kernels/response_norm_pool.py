@@ -75,6 +75,23 @@ def _(dx, dbias, x, bias, code, dy, *settings):
         torch.sum(dx, (0, 2, 3), dtype=dbias.dtype, out=dbias)
 
 
+def _has_sums(dx, dbias, x, bias, code, dy, *settings):
+    """Over maps whose channels lie side by side, LRN's backward pass sums the bias's gradient."""
+    is_small, is_last = settings[0] <= LARGEST_IN_TRITON, x.stride(1) == 1 != x.stride(3)
+    return bias is not None and is_small and is_last and x.shape[1] > 1
+
+
+@operator_backward.form("triton", _has_sums)
+def _(dx, dbias, x, bias, code, dy, *settings):
+    from alexnet_kernels.gpu import local_response_norm as gpu
+
+    *norm_settings, pool_size, pool_stride = settings
+    spread = pool_backward.compute(dy, code, *x.shape[2:], pool_size, pool_stride)
+    sums = gpu.empty_sums(x)
+    gpu.backward(x, bias, spread, dx, *(*norm_settings, sums))
+    torch.sum(sums, 0, out=dbias)
+
+
 def _has_one_kernel(y, code, x, bias, *settings):
     """It is for 3 x 3 / 2 windows over maps whose channels lie side by side.
 

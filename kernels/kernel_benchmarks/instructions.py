@@ -111,7 +111,8 @@ def _inspect(
     widest = max((int(n or 1) * int(bits) for n, bits in accesses), default=0)
     warps = compiled.metadata.num_warps
     config = [f"{n}={constants[n]}" for n in ("M", "ROWS", "STRIP", "BLOCK") if n in constants]
-    instructions = _executed(text.stdout, constants.get("STRIP", 1)) * warps * 32 * programs
+    rounds = constants.get("STRIP", constants.get("ROUNDS", 1))
+    instructions = _executed(text.stdout, rounds) * warps * 32 * programs
     module, name = function.__module__.rsplit(".", 1)[1], function.__name__
     return (
         f"{module}.{name.removesuffix('_kernel')}",
@@ -197,6 +198,9 @@ def _layer(
         for what, b in (("LRN", None), ("bias, LRN", bias)):
             calls[what] = partial(lrn.forward, x, b, x, *norm)
             calls[f"{what} backward"] = partial(lrn.backward, x, b, x, x, *norm)
+            if b is not None and form == torch.channels_last:
+                summed = partial(lrn.backward, x, b, x, x, *norm, lrn.empty_sums(x))
+                calls[f"{what} backward, its gradient"] = summed
         if form == torch.channels_last:
             calls["fused block"] = partial(block.forward, x, bias, y, code, *norm)
     if name == "conv2":

@@ -174,11 +174,10 @@ def _beginning(p: Parser) -> None:
 
 def _how(p: Parser) -> None:
     """Options of training that leave the trained weights as they are, except for rounding."""
-    modes = ("plain", "graph", "compiled")
     p.option(
         "--mode",
-        "graph: a step as one CUDA graph; compiled: by torch.compile; both in one process",
-        choices=modes,
+        "one process: graph, a step as a CUDA graph; compiled, torch.compile; compiled-graph, both",
+        choices=("plain", "graph", "compiled", "compiled-graph"),
     )
     _device(p)
     p.option("--resume", "go on with the run in RUN, if there is one", action="store_true")

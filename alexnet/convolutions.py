@@ -2,10 +2,10 @@
 channels as blocks of pixels."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.presets.sizes import Shape
+from alexnet_kernels.crop_flip_color import space_to_depth
 
 
 def locally_connected(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
@@ -26,26 +26,21 @@ def locally_connected(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
     return sums.view(side, side, -1, out).permute(2, 3, 0, 1)
 
 
-def blocks(shape: Shape) -> int:
-    """How many blocks of stride x stride pixels a convolution looks at, along a side."""
-    stride = shape.layer.stride
-    return shape.size - 1 + -(-shape.layer.kernel // stride)
-
-
-def space_to_depth(x: Tensor, block: int, side: int) -> Tensor:
-    """Images (N, C, H, W), with zeros on the right and bottom up to `side` pixels, as maps
-    (N, block^2 C, side / block, side / block) in channels-last memory: a block's pixels become
-    channels, in the order row, column, channel.
+def in_blocks(shape: Shape, dtype: torch.dtype) -> tuple[int, int] | None:
+    """How a net's first convolution takes images of a type, as `space_to_depth` makes them. In
+    bfloat16 three channels are too few for matrix instructions.
 
     Args:
-        x: Images (N, C, H, W).
-        block: The side of a block, in pixels.
-        side: A multiple of `block`, no less than H and W.
+        shape: Of the convolution.
+        dtype: Of the images.
+
+    Returns:
+        The side of a block, which is the stride, and that of the image; None: as they are.
     """
-    n, c, h, w = x.shape
-    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, side - w, 0, side - h))
-    x = x.reshape(n, side // block, block, side // block, block, c).transpose(2, 3)
-    return x.reshape(n, side // block, side // block, block * block * c).permute(0, 3, 1, 2)
+    layer, stride = shape.layer, shape.layer.stride
+    is_wide = layer.kernel > 0 and stride > 1 and not layer.local and shape.pad[0] == 0
+    count = shape.size - 1 + -(-layer.kernel // stride)  # blocks that it looks at, along a side
+    return (stride, count * stride) if dtype == torch.bfloat16 and is_wide else None
 
 
 def blocked_weight(weight: Tensor, block: int) -> Tensor:
@@ -55,9 +50,5 @@ def blocked_weight(weight: Tensor, block: int) -> Tensor:
         weight: Kernels (O, C, K, K).
         block: Their stride, in pixels.
     """
-    o, c, k, _ = weight.shape
-    count = -(-k // block)
-    weight = F.pad(weight, (0, count * block - k, 0, count * block - k))
-    weight = weight.reshape(o, c, count, block, count, block).permute(0, 3, 5, 1, 2, 4)
-    form = torch.channels_last
-    return weight.reshape(o, block * block * c, count, count).contiguous(memory_format=form)
+    k = weight.shape[-1]
+    return space_to_depth(weight, block, -(-k // block) * block)

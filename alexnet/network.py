@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import alexnet_kernels as kernels
 from alexnet import inputs, rng
-from alexnet.convolutions import blocked_weight, blocks, locally_connected, space_to_depth
+from alexnet.convolutions import blocked_weight, in_blocks, locally_connected, space_to_depth
 from alexnet.errors import InputError, require
 from alexnet.exchange import Together
 from alexnet.presets import Preset, get
@@ -116,13 +116,12 @@ class Stage(nn.Module):
 
     def prepared(self, x: Tensor) -> Tensor:
         """The input as the convolution takes it: with the zeros on the right and bottom that it
-        cannot add by itself; and of images in bfloat16 on a CPU, whose three channels are too few
-        for its matrix instructions, as blocks of stride x stride pixels."""
-        (before, after), stride = self.shape.pad, self.shape.layer.stride
+        cannot add by itself, or in blocks."""
+        before, after = self.shape.pad
         if x.shape[1] != self.shape.in_maps or x.shape[-1] > self.shape.in_size:
             return x
-        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and stride > 1 and before == 0:
-            return space_to_depth(x, stride, blocks(self.shape) * stride)
+        if form := in_blocks(self.shape, x.dtype):
+            return space_to_depth(x, *form)
         return x if before == after else F.pad(x, (before, after, before, after))
 
 
@@ -144,10 +143,11 @@ def fuse(then: tuple[Operation, ...]) -> tuple[Callable[..., Tensor] | None, int
 class AlexNet(nn.Module):
     """The network.
 
-    Input float (N, 3, S, S), RGB, 0..255 minus the mean image; output logits (N, num_classes).
-    `preprocess` makes it from photographs; the first input that is plainly of another range, such
-    as pixels in 0..1, gets a warning. Initial weights follow `torch.manual_seed`, and are the same
-    for a column wherever it lives.
+    Input float (N, 3, S, S), RGB, 0..255 minus the mean image, in bfloat16 also in blocks as
+    `alexnet.convolutions.in_blocks` has them; output logits (N, num_classes). `preprocess` makes it
+    from photographs; the first input that is plainly of another range, such as pixels in 0..1, gets
+    a warning. Initial weights follow `torch.manual_seed`, and are the same for a column wherever it
+    lives.
 
     Args:
         preset: "paper" (the text), "source" (net 145 of the released source), "caffe" (that of
@@ -287,8 +287,9 @@ class AlexNet(nn.Module):
 
     def _parts(self, images: Tensor, keys: Tensor | None, table: list[Shape]) -> list[Tensor]:
         """What each of this process's columns makes of the images by the layers of `table`."""
-        side = self.table[0].in_size
-        if images.shape[1:] != (3, side, side):
+        side, form = self.table[0].in_size, in_blocks(self.table[0], images.dtype)
+        is_prepared = form and images.shape[1:] == (3 * form[0] ** 2, *[form[1] // form[0]] * 2)
+        if images.shape[1:] != (3, side, side) and not is_prepared:
             raise InputError(
                 f"the net's input is (N, 3, {side}, {side}); it is {tuple(images.shape)}: crop it, "
                 "or set image_size"

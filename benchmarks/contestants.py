@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from alexnet import AlexNet, presets, rng
+from alexnet.convolutions import in_blocks
 from alexnet.data.augment import Augment
 from alexnet.presets import shapes, total
 from alexnet.processes import cores, follow_parent
@@ -73,7 +74,8 @@ class Case:
         color = {"eigenvalues": np.ones(3), "eigenvectors": np.eye(3)}
         mean = np.full((self.stored_size, self.stored_size, 3), 120, np.float32)
         recipe, dtype = presets.get(self.preset).recipe, PRECISIONS[self.precision]
-        return Augment(recipe, mean, self.image_size, color, dtype=dtype)
+        blocks = in_blocks(presets.shapes(presets.get(self.preset), *self.sizes)[0], dtype)
+        return Augment(recipe, mean, self.image_size, color, dtype=dtype, blocks=blocks)
 
     def noise(self, device: str) -> Tensor:
         """A batch of bytes (N, S, S, 3)."""
@@ -275,10 +277,6 @@ CONTESTANTS = {
     "ours, bf16": Contestant(ours, on_a_cpu, "bf16"),
     "ours, no compiler": Contestant(partial(ours, mode="composite"), of_everyone),
     "ours, graph": Contestant(graph, lambda case, device: device == "cuda"),
-    "ours, compiled graph": Contestant(
-        partial(graph, compiled=True),
-        lambda case, device: device == "cuda" and compiles(case, device),
-    ),
     PEER: Contestant(partial(torchs, plain)),
     f"{PEER}, bf16": Contestant(partial(torchs, plain), on_a_cpu, "bf16"),
     "torchvision": Contestant(vision, of_its_size),
@@ -286,6 +284,10 @@ CONTESTANTS = {
         vision, lambda *given: on_a_cpu(*given) and of_its_size(*given), "bf16"
     ),
     "ours, compiled": Contestant(partial(ours, compiled=True), compiles),
+    "ours, compiled graph": Contestant(
+        partial(graph, compiled=True),
+        lambda case, device: device == "cuda" and compiles(case, device),
+    ),
     f"{PEER}, compiled": Contestant(partial(torchs, plain, compiled=True), compiles),
     "torchvision, compiled": Contestant(
         partial(vision, compiled=True), lambda *given: compiles(*given) and of_its_size(*given)

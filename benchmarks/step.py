@@ -153,8 +153,8 @@ def endless(source: Pack, images: Images, batch_size: int) -> Iterator[Batch]:
     """Epochs without a seam: those of a real pack have thousands of steps."""
     epochs = (order(source, batch_size, 0, epoch) for epoch in count())
     plan, ahead = tee(chain.from_iterable(epochs))
-    gathered = images.of(ids for ids, _ in ahead)
-    for batch, (ids, positions) in zip(gathered, plan, strict=False):
+    coming = images.batches(ids for ids, _ in ahead)
+    for batch, (ids, positions) in zip(coming, plan, strict=False):
         yield batch, images.labels(ids), ids, positions
 
 

@@ -234,7 +234,8 @@ def test_who_takes_part():
     assert step.names(full, "cpu") == [*ours, *both[2:], *compiled]
     assert step.names(small, "cpu") == [*ours, *both[2:4], *compiled[:2]]
     assert step.names(large, "cpu") == both
-    assert step.names(step.GPU[0], "cuda") == [*ours[:2], "ours, graph", *peers, *compiled]
+    both_ways = ["ours, compiled", "ours, compiled graph", *compiled[1:]]
+    assert step.names(step.GPU[0], "cuda") == [*ours[:2], "ours, graph", *peers, *both_ways]
     assert step.names(step.GPU[2], "cuda") == [*ours[:2], "ours, graph", *peers]
     assert step.names(full, "cpu", ["ours"]) == ["ours", PEER]
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
     ("field", "words"),
     [
         ("precision", "'fp32' or 'tf32' or 'bf16' or 'fp64'"),
-        ("mode", "'plain' or 'graph' or 'compiled'"),
+        ("mode", "'plain' or 'graph' or 'compiled' or 'compiled-graph'"),
     ],
 )
 def test_a_word_that_is_none_is_refused_with_those_that_there_are(splits, field, words):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from alexnet.data import loader
+from alexnet.data.augment import Indexed
 from alexnet.data.loader import Images, Loader, Ring, batches, steps_per_epoch
 from alexnet.data.pack import open_splits
 
@@ -92,7 +93,7 @@ def test_more_shards_than_images_leave_some_empty(pack):
 def same(one, other):
     one, other = list(one), list(other)
     return len(one) == len(other) and all(
-        torch.equal(a, b)
+        torch.equal(*(x.gathered() if isinstance(x, Indexed) else x for x in (a, b)))
         for pair in zip(one, other, strict=True)
         for a, b in zip(*pair, strict=True)
     )
@@ -196,6 +197,7 @@ def test_the_gpu_gets_the_same_batches(pack, resident):
     ready = Loader(pack, 3, 5, "cuda", resident=resident, threads=2)
     found = []
     for images, labels, ids, positions in ready.epoch(1):
+        images = images.gathered() if resident else images
         assert images.is_cuda and labels.is_cuda and not ids.is_cuda and not positions.is_cuda
         # Later copies overtake the reading of earlier ones, if anything lets them.
         torch.cuda._sleep(1_000_000)

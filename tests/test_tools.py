@@ -26,7 +26,8 @@ def compiler(folder, error):
 def test_this_machine_or_its_lack_is_known(tmp_path, monkeypatch):
     tools.check("plain", "cpu")
     monkeypatch.setenv("CXX", compiler(tmp_path, ""))
-    tools.check("compiled", "cpu")
+    for mode in ("compiled", "compiled-graph"):
+        tools.check(mode, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,9 @@ def test_a_compiler_without_headers_is_named_and_leaves_no_folder(
 @pytest.mark.parametrize("cxx", ["no-such-compiler", "'open quotation"])
 def test_no_compiler_is_named(monkeypatch, cxx):
     monkeypatch.setenv("CXX", cxx)
-    with pytest.raises(InputError, match=f"there is no {cxx}; install"):
-        tools.check("compiled", "cpu")
+    for mode in ("compiled", "compiled-graph"):
+        with pytest.raises(InputError, match=f"mode {mode} needs .* there is no {cxx}; install"):
+            tools.check(mode, "cpu")
 
 
 @pytest.mark.parametrize(

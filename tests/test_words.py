@@ -104,7 +104,9 @@ def test_the_scan_reads_notebooks_pages_and_messages():
     assert "fig-crops" in texts["book/04-overfitting.ipynb"]  # settings, captions among them
     assert "the first one given is the one used here" in texts["book/glossary.md"]
     assert "there is no experiment" in texts["alexnet/experiments/__init__.py"]  # an f-string
-    assert "An experiment is made of entries" in texts["alexnet/experiments/__init__.py"]  # a docstring
+    assert (
+        "An experiment is made of entries" in texts["alexnet/experiments/__init__.py"]
+    )  # a docstring
 
 
 @pytest.mark.parametrize(

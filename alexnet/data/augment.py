@@ -7,6 +7,7 @@ are: a GPU's views have the bits of a CPU's.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,9 +19,21 @@ from alexnet.presets import Recipe
 from alexnet_kernels import crop_flip_color
 
 
+@dataclass(frozen=True)
+class Indexed:
+    """Some of the images that stay on a device, which are gathered where they are cropped."""
+
+    pixels: Tensor  # all of them, uint8 (M, S, S, 3)
+    index: Tensor  # which, int64 (N,), on the same device
+
+    def gathered(self) -> Tensor:
+        """The images themselves, (N, S, S, 3)."""
+        return self.pixels.index_select(0, self.index)
+
+
 class Augment:
     """From uint8 images (N, S, S, 3) of a pack, on any device, to the net's input on that device,
-    (N, 3, size, size).
+    (N, 3, size, size), or the same in blocks.
 
     Args:
         recipe: What is drawn.
@@ -29,6 +42,9 @@ class Augment:
         color: The training pack's eigenvalues and eigenvectors, which only training needs.
         seed: Of the draws.
         dtype: What the results are rounded to.
+        blocks: The side of the blocks of pixels that become channels, and that of a crop with
+            zeros on the right and bottom, as `alexnet.convolutions.in_blocks` gives them; None:
+            results stay images.
 
     Raises:
         InputError: The crops are larger than the images.
@@ -42,7 +58,9 @@ class Augment:
         color: dict[str, np.ndarray] | None = None,
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
+        blocks: tuple[int, int] | None = None,
     ):
+        self.block, self.side = blocks or (1, size)
         self.recipe, self.size, self.seed, self.dtype = recipe, size, seed, dtype
         self.mean_size = mean.shape[0]
         self.margin = self.mean_size - size  # offsets are 0..margin: 33 x 33 for 224 in 256
@@ -61,7 +79,12 @@ class Augment:
             self.axes = torch.from_numpy(color["eigenvectors"]) * reach  # (3, 3), as columns
 
     def train(
-        self, images: Tensor, ids: Tensor, positions: Tensor, epoch: int, color: bool = True
+        self,
+        images: Tensor | Indexed,
+        ids: Tensor,
+        positions: Tensor,
+        epoch: int,
+        color: bool = True,
     ) -> Tensor:
         """One random view of each image.
 
@@ -121,29 +144,37 @@ class Augment:
         return self.cut(images, offsets, flips, torch.zeros(n, 3), self.recipe.input_scale)
 
     def cut(
-        self, images: Tensor, offsets: Tensor, flips: Tensor, shift: Tensor, scale: float
+        self,
+        images: Tensor | Indexed,
+        offsets: Tensor,
+        flips: Tensor,
+        shift: Tensor,
+        scale: float,
     ) -> Tensor:
         """The crops that were drawn, minus the mean image, shifted, scaled and mirrored, on the
         images' device.
 
         Args:
-            images: uint8 (N, S, S, 3).
+            images: uint8 (N, S, S, 3), or so many of a larger array.
             offsets: Top and left of each crop, int64 (N, 2), 0..S - size.
             flips: Which crops are mirrored, bool (N,).
             shift: Added to the colors, float32 (N, 3), in gray levels.
             scale: What the result is multiplied by.
 
         Returns:
-            (N, 3, size, size), on the images' device.
+            (N, 3, size, size), on the images' device; or in blocks, as maps of more channels.
         """
+        index: Tensor | None = None
+        if isinstance(images, Indexed):
+            index, images = images.index, images.pixels
         device = images.device
         if self.mean.device != device:
             self.mean = self.mean.to(device)
         offsets, flips, shift = (x.to(device, non_blocking=True) for x in (offsets, flips, shift))
         # convolutions want a pixel's channels together, but for wider types on a CPU
         last = device.type == "cuda" or self.dtype == torch.bfloat16
-        settings = (self.size, scale, self.dtype, last)
-        return crop_flip_color(images, offsets, flips, shift, self.mean, *settings)
+        given = (images, offsets, flips, shift, self.mean, self.size, scale, self.dtype, last)
+        return crop_flip_color(*given, index, self.block, self.side)
 
     def views(self, images: Tensor, count: int = 1) -> Iterator[Tensor]:
         """The views of a test, made one after the other, so that there are never two.

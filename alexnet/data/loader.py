@@ -1,10 +1,10 @@
 """Batches in an order that follows from (seed, epoch): the same for every process, and exact on
 resume from any step.
 
-A pack that fits into the device's memory is copied to it once, and batches are gathered by index. A
-larger one streams: threads copy the images of coming batches into a ring of pinned buffers and from
-those to the device, while the device works on earlier ones. The batches are the same bytes either
-way, and on every device.
+A pack that fits into the device's memory is copied to it once, and batches say which of its images
+they are: they are gathered where they are cropped. A larger one streams: threads copy the images of
+coming batches into a ring of pinned buffers and from those to the device, while the device works on
+earlier ones. The batches are the same bytes either way, and on every device.
 """
 
 import itertools
@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from alexnet import rng
+from alexnet.data.augment import Indexed
 from alexnet.data.pack import Pack
 from alexnet.processes import cores
 
 # images uint8 (n, S, S, 3); labels, numbers in the pack, positions in the epoch: int64 (n,)
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+Batch = tuple[Tensor | Indexed, Tensor, Tensor, Tensor]
 Shard = tuple[int, int]  # (d, D): the d-th of D parts of every batch
 
 DEPTH = 4  # batches in the ring
@@ -127,14 +128,13 @@ class Loader:
             start: The batch to begin with, from 0.
         """
         plan = list(order(self.pack, self.batch_size, self.seed, epoch, start, self.shard))
-        images = self.images.of(ids for ids, _ in plan)
+        images = self.images.batches(ids for ids, _ in plan)
         for batch, (ids, positions) in zip(images, plan, strict=True):
             yield batch, self.images.labels(ids), ids, positions
 
 
 class Images:
-    """A pack's images on a device, in any order: `of` gives uint8 (n, S, S, 3) for each of some
-    lists of numbers. For the arguments see `Loader`."""
+    """A pack's images on a device, in any order. For the arguments see `Loader`."""
 
     def __init__(
         self,
@@ -150,10 +150,15 @@ class Images:
         self._all: Tensor | None = None  # (N, S, S, 3), on the device
 
     def of(self, numbers: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The images of each of `numbers`, int64 (n,) on the CPU."""
+        """The images uint8 (n, S, S, 3) of each of `numbers`, int64 (n,) on the CPU."""
+        for images in self.batches(numbers):
+            yield images.gathered() if isinstance(images, Indexed) else images
+
+    def batches(self, numbers: Iterable[Tensor]) -> Iterator[Tensor | Indexed]:
+        """The same as augmentation takes them: of a pack that stays on the device ungathered."""
         if not self.resident:
             return self._stream(numbers)
-        return (self._everything().index_select(0, self._sent(ids)) for ids in numbers)
+        return (Indexed(self._everything(), self._sent(ids)) for ids in numbers)
 
     def labels(self, ids: Tensor) -> Tensor:
         """int64 (n,), on the device."""

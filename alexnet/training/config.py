@@ -25,8 +25,8 @@ VERSION = 1
 LOSSES = 50  # steps that `Config.stop_at_loss` averages over
 
 # torch's operations one by one; in one process: the whole step as one CUDA graph, by
-# alexnet.training.steps; the net's passes compiled by torch.compile
-Mode = Literal["plain", "graph", "compiled"]
+# alexnet.training.steps; the net's passes compiled by torch.compile; both
+Mode = Literal["plain", "graph", "compiled", "compiled-graph"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
@@ -86,6 +86,16 @@ class Config(Checked):
         return key({name: value for name, value in settings.items() if value != defaults[name]})
 
     @property
+    def is_graph(self) -> bool:
+        """Whether steps are CUDA graphs."""
+        return self.mode in ("graph", "compiled-graph")
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether torch.compile runs the net's passes."""
+        return self.mode in ("compiled", "compiled-graph")
+
+    @property
     def recipe(self) -> presets.Recipe:
         recipe = presets.get(self.preset).recipe
         if self.rate is None:
@@ -123,11 +133,12 @@ def check_possible(config: Config, splits: dict[str, Pack], ranks: Ranks) -> Non
         f"mode {mode} is for one process; several ranks need the mode plain",
     )
     tools.check(mode, ranks.device.type)
-    fits = mode != "graph" or config.stop_at_loss is None
-    require(fits, "mode graph takes a step before it knows the last one's loss; use the mode plain")
-    if mode == "graph":
+    fits = not config.is_graph or config.stop_at_loss is None
+    early = f"mode {mode} takes a step before it knows the last one's loss; use the mode plain"
+    require(fits, early)
+    if config.is_graph:
         check_graph(ranks.device, PRECISIONS[config.precision])
-    fits = mode != "graph" or recipe.velocity == "with rate"
+    fits = not config.is_graph or recipe.velocity == "with rate"
     require(fits, f"{preset} has an update rule that no graph can hold; use the mode plain")
     for pack in (splits[name] for name in ("train", "val") if name in splits):
         require(

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from alexnet import evaluation, results, rng
+from alexnet.convolutions import in_blocks
 from alexnet.data.augment import Augment
 from alexnet.data.loader import Loader, steps_per_epoch
 from alexnet.data.pack import Pack
@@ -82,7 +83,8 @@ def train(
     with ExitStack() as stack:
         dtype = stack.enter_context(using_precision(config.precision, ranks.device))
         crops = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
-        settings = (config.image_size, pack.color, config.seed, crops)
+        blocks = in_blocks(config.shapes[0], dtype)
+        settings = (config.image_size, pack.color, config.seed, crops, blocks)
         augment = Augment(config.recipe, pack.mean, *settings)
         weights = folder.starting_weights(config, start, out)
         word = ranks.one_word()
@@ -94,8 +96,7 @@ def train(
             net = config.network(ranks.exchange)
             if weights is not None:
                 net.load_merged(weights, but=[net.table[-1].layer.name])
-            compiled = config.mode == "compiled"
-            learner = Learner(net, config.recipe, ranks, dtype, compiled=compiled)
+            learner = Learner(net, config.recipe, ranks, dtype, compiled=config.is_compiled)
             if ranks.is_first:
                 folder.write_inputs(out, pack)
             Run(config, splits, augment, learner, out, keep, every, progress, on_steps).train()
@@ -133,7 +134,7 @@ class Run:
 
         size = config.batch_size
         self.loader = Loader(self.pack, size, config.seed, ranks.device, ranks.shard)
-        kind = GraphStep if config.mode == "graph" else EagerStep
+        kind = GraphStep if config.is_graph else EagerStep
         self.stepper = kind(learner, self.augment, size, self.flags)
         self.log = Log(self.out, self.step) if ranks.is_first else None
         self.writer = checkpoint.Writer(

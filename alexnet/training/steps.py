@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import alexnet_kernels as kernels
-from alexnet.data.augment import Augment
+from alexnet.data.augment import Augment, Indexed
 from alexnet.errors import require
 from alexnet.exchange import Stopwatch
 from alexnet.training.learner import Learner
@@ -35,7 +35,7 @@ class Flags(NamedTuple):
 class StepInput(NamedTuple):
     """What one step needs; all tensors hold this row of ranks' share of the batch."""
 
-    images: Tensor  # uint8 (n, S, S, 3)
+    images: Tensor | Indexed  # uint8 (n, S, S, 3)
     draw: Draw  # of each image's crop, reflection and color shift
     labels: Tensor  # int64 (n,)
     keys: Tensor  # what dropout draws from, int64 (n,)
@@ -127,10 +127,11 @@ class GraphStep(EagerStep):
     """Steps that the host does not wait in, in one process.
 
     Augmentation, both passes and the update are one function of tensors that stay where they are,
-    on a GPU one CUDA graph. The host copies in what changes from step to step: the pixels, what was
-    drawn for them, labels, keys, rates. It sends a step before it reads the loss of the one before,
-    so that the device never waits: one step is under way, and `step` returns the result of the one
-    before. A short last batch is an eager step.
+    on a GPU one CUDA graph. The host copies in what changes from step to step: the pixels, or of a
+    pack that stays on the device the images' numbers; what was drawn for them, labels, keys, rates.
+    It sends a step before it reads the loss of the one before, so that the device never waits: one
+    step is under way, and `step` returns the result of the one before. A short last batch is an
+    eager step.
 
     Where a loss is not finite, the rates become 0 on the device for that step and all that follow,
     and with them weights and velocities stay what they were: the run stops as the eager one does.
@@ -146,13 +147,17 @@ class GraphStep(EagerStep):
         device = learner.ranks.device
         check_graph(device, learner.dtype)
         self._under_way: Pending | StepResult | None = None
-        self.inputs: list[Tensor] = []  # images, draw, labels, keys: those of the last full batch
+        # of the last full batch: all images of a pack that stays on the device, if it does; images
+        # or their index, draw, labels, keys
+        self.pixels: Tensor | None = None
+        self.inputs: list[Tensor] = []
+        self.sources: dict[int, tuple[Tensor | None, list[Tensor]]] = {}  # these two, by the pack
         rate_type = torch.float64 if device.type == "cpu" else torch.float32
         self.rates = torch.zeros(len(learner.parameters), dtype=rate_type, device=device)
         self.totals = torch.zeros(2, dtype=torch.float64, device=device)  # summed loss, errors
         self.finite = torch.ones((), dtype=torch.bool, device=device)  # all losses so far
-        # by the scale of the pixels, which the kernel holds as a number
-        self.graphs: dict[float, torch.cuda.CUDAGraph] = {}
+        # by the pack, and the scale of the crops, which their kernel holds as a number
+        self.graphs: dict[tuple[int, float], torch.cuda.CUDAGraph] = {}
 
     def step(self, batch: StepInput) -> StepResult | None:
         if len(batch.labels) == self.count:
@@ -173,28 +178,36 @@ class GraphStep(EagerStep):
     def send(self, batch: StepInput) -> Pending:
         """Start one step of a full batch, without waiting for it."""
         *drawn, scale = batch.draw
-        new = (batch.images, *drawn, batch.labels, batch.keys)
-        self.inputs = self.inputs or [value.to(self.rates.device, copy=True) for value in new]
+        pixels, first = None, batch.images
+        if isinstance(first, Indexed):
+            pixels, first = first.pixels, first.index
+        new, source = (first, *drawn, batch.labels, batch.keys), id(pixels)
+        if source not in self.sources:
+            own = [value.to(self.rates.device, copy=True) for value in new]
+            self.sources[source] = pixels, own
+        self.pixels, self.inputs = self.sources[source]
         rates = torch.tensor(batch.rates, dtype=self.rates.dtype)
         for tensor, value in zip((*self.inputs, self.rates), (*new, rates), strict=True):
             tensor.copy_(value, non_blocking=True)
         if not self.rates.is_cuda:
             self.compute(scale)
         else:
-            if scale not in self.graphs:
-                self.graphs[scale] = self._capture(scale)
-            self.graphs[scale].replay()
+            if (source, scale) not in self.graphs:
+                self.graphs[source, scale] = self._capture(scale)
+            self.graphs[source, scale].replay()
         return Pending(self.totals)
 
     def compute(self, scale: float) -> None:
         """The step itself: reads and writes nothing but tensors that stay, and asks none for its
         value."""
-        images, offsets, flips, shift, labels, keys = self.inputs
+        first, offsets, flips, shift, labels, keys = self.inputs
+        images = first if self.pixels is None else Indexed(self.pixels, first)
         x = self.augment.cut(images, offsets, flips, shift, scale).to(self.learner.dtype)
         loss, errors = self.learner.gradients_of(x, labels, keys, self.count)
         self.finite.logical_and_(loss.isfinite())
         self.learner.update(torch.where(self.finite, self.rates, 0.0).unbind())
-        self.totals.copy_(torch.stack([loss.double(), errors.double()]))
+        for total, value in zip(self.totals, (loss, errors), strict=True):
+            total.copy_(value)
 
     def _capture(self, scale: float) -> torch.cuda.CUDAGraph:
         """Record `compute` as a graph; weights, velocities and buffers stay what they are."""

@@ -24,11 +24,11 @@ def check(mode: str, device: str) -> None:
         kernels.check_mode(device)
     except kernels.ModeError as error:
         raise InputError(str(error)) from None
-    if mode == "compiled" and device == "cpu":
+    if mode.startswith("compiled") and device == "cpu":
         usual = "clang++" if sys.platform == "darwin" else "g++"
         cxx = os.environ.get("CXX", usual)  # as torch, for which an empty one is none
         problem = _compiler_problem(cxx)
-        require(not problem, f"mode compiled {problem}, or use the mode plain")
+        require(not problem, f"mode {mode} {problem}, or use the mode plain")
 
 
 def _compiler_problem(cxx: str) -> str:

@@ -56,7 +56,8 @@ def operator_backward(
     """The gradients of x and of the bias, the latter at least in float32; (0,) without a bias."""
     check_gradient(dy, code, x.dtype)
     wide = torch.promote_types(x.dtype, torch.float32)
-    return empty_maps(x), x.new_zeros(0 if bias is None else x.shape[1], dtype=wide)
+    make = x.new_empty if x.numel() else x.new_zeros  # of no images nobody writes a sum
+    return empty_maps(x), make(0 if bias is None else x.shape[1], dtype=wide)
 
 
 @operator.form("composite")  # of the two operators, each in its own form
@@ -72,6 +73,23 @@ def _(dx, dbias, x, bias, code, dy, *settings):
     norm_backward.fill(dx, x, bias, spread, *norm_settings)
     if bias is not None:
         torch.sum(dx, (0, 2, 3), dtype=dbias.dtype, out=dbias)
+
+
+def _has_sums(dx, dbias, x, bias, code, dy, *settings):
+    """Over maps whose channels lie side by side, LRN's backward pass sums the bias's gradient."""
+    is_small, is_last = settings[0] <= LARGEST_IN_TRITON, x.stride(1) == 1 != x.stride(3)
+    return bias is not None and is_small and is_last and x.shape[1] > 1
+
+
+@operator_backward.form("triton", _has_sums)
+def _(dx, dbias, x, bias, code, dy, *settings):
+    from alexnet_kernels.gpu import local_response_norm as gpu
+
+    *norm_settings, pool_size, pool_stride = settings
+    spread = pool_backward.compute(dy, code, *x.shape[2:], pool_size, pool_stride)
+    sums = gpu.empty_sums(x)
+    gpu.backward(x, bias, spread, dx, *(*norm_settings, sums))
+    torch.sum(sums, 0, out=dbias)
 
 
 def _has_one_kernel(y, code, x, bias, *settings):

@@ -111,7 +111,8 @@ def _inspect(
     widest = max((int(n or 1) * int(bits) for n, bits in accesses), default=0)
     warps = compiled.metadata.num_warps
     config = [f"{n}={constants[n]}" for n in ("M", "ROWS", "STRIP", "BLOCK") if n in constants]
-    instructions = _executed(text.stdout, constants.get("STRIP", 1)) * warps * 32 * programs
+    rounds = constants.get("STRIP", constants.get("ROUNDS", 1))
+    instructions = _executed(text.stdout, rounds) * warps * 32 * programs
     module, name = function.__module__.rsplit(".", 1)[1], function.__name__
     return (
         f"{module}.{name.removesuffix('_kernel')}",
@@ -175,8 +176,13 @@ def cases(dtype: torch.dtype, layout: str = "nhwc") -> Iterator[Compilation]:
     images, mean = empty(128, 256, 256, 3, dtype=torch.uint8), empty(256, 256, 3)
     out = empty(128, 3, 224, 224, dtype=dtype, memory_format=LAYOUTS[layout])
     offsets, flips = empty(128, 2, dtype=torch.int64), empty(128, dtype=torch.bool)
-    inputs = (images, offsets, flips, empty(128, 3), mean, out, 224, 1.0, True)
-    yield "crop", out.numel(), partial(crop_flip_color.crop_flip_color, *inputs)
+    inputs = (offsets, flips, empty(128, 3), mean)
+    cut = partial(crop_flip_color.crop_flip_color, images)
+    yield "crop", out.numel(), partial(cut, None, *inputs, out, 224, 1.0, True)
+    blocks = empty(128, 48, 57, 57, dtype=dtype, memory_format=LAYOUTS["nhwc"])
+    index = empty(128, dtype=torch.int64)
+    gathered = partial(cut, index, *inputs, blocks, 224, 1.0, True, 4, 228)
+    yield "crop, gathered, in blocks", out.numel(), gathered
     sizes = [math.prod(shape) for shape in shapes((1,))]
     weights, grads = [empty(n) for n in sizes], [empty(n, dtype=dtype) for n in sizes]
     copies, rates = [] if dtype == torch.float32 else grads, empty(len(sizes))
@@ -199,6 +205,9 @@ def _layer(
         for what, b in (("LRN", None), ("bias, LRN", bias)):
             calls[what] = partial(lrn.forward, x, b, x, *norm)
             calls[f"{what} backward"] = partial(lrn.backward, x, b, x, x, *norm)
+            if b is not None and form == torch.channels_last:
+                summed = partial(lrn.backward, x, b, x, x, *norm, lrn.empty_sums(x))
+                calls[f"{what} backward, its gradient"] = summed
         if form == torch.channels_last:
             calls["fused block"] = partial(block.forward, x, bias, y, code, *norm)
     if name == "conv2":

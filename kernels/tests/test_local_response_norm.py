@@ -44,6 +44,48 @@ def test_extreme_values(in_form, layout, dtype):
         assert torch.equal(pooled.nan_to_num(-7), maxima.nan_to_num(-7))
 
 
+@pytest.mark.parametrize("in_form", ["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("shape", "columns", "relu", "rounds"),
+    [
+        ((2, 8, 7, 6), 2, "before", 8),
+        ((3, 6, 5, 3), 2, "after", 8),  # a word is one channel
+        ((2, 48, 5, 7), 1, "before", 32),  # three lanes a pixel, and more rounds than are full
+        ((1, 24, 3, 7), 2, "none", 3),  # the second lane of a column has half its words
+        ((1, 32, 1, 1), 1, "before", 8),
+    ],
+)
+def test_the_biass_gradient_in_the_backward_pass(
+    monkeypatch, in_form, dtype, shape, columns, relu, rounds
+):
+    """A lane sums over several pixels; what it writes beside the sums has the bits of the kernel
+    that has none."""
+    settings = (5, 1e-3, 0.75, 2.0, columns, relu)
+    with form(in_form) as device:
+        from alexnet_kernels.gpu import local_response_norm as gpu
+
+        x, dy = (rand(*shape, dtype=dtype, layout="nhwc", seed=i).to(device) for i in (0, 5))
+        bias = rand(shape[1], dtype=dtype).to(device)
+    monkeypatch.setattr(gpu, "_rounds", lambda x: rounds)
+    u = (x.double() + bias.double().view(1, -1, 1, 1)).cpu().requires_grad_()
+    value = definition(u, 5, 1e-3, columns=columns, relu=None if relu == "none" else relu)
+    (expected,) = torch.autograd.grad(value, u, dy.double().cpu())
+    kernel, kind = gpu.backward_kernel, type(gpu.backward_kernel.configs[0])
+    for constants, warps in gpu.CONFIGS:
+        monkeypatch.setattr(kernel, "configs", [kind(constants, num_warps=warps)])
+        kernel.cache.clear()
+        sums, (dx, alone) = gpu.empty_sums(x).fill_(torch.nan), (torch.empty_like(x) for _ in "12")
+        assert sums.shape == (-(-x.numel() // shape[1] // rounds), shape[1])
+        gpu.backward(x, bias, dy, dx, *settings, sums=sums)
+        gpu.backward(x, bias, dy, alone, *settings)
+        assert torch.equal(dx, alone)
+        assert_close(dx, expected)
+        within = 1e-6 * float(expected.abs().sum((0, 2, 3)).max())
+        total = sums.double().sum(0).cpu()
+        torch.testing.assert_close(total, expected.sum((0, 2, 3)), rtol=0, atol=within)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

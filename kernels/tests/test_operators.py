@@ -87,7 +87,7 @@ def example_calls():
     crop = images, offsets, flips, torch.zeros(2, 3), torch.zeros(6, 6, 3), 4
     w, g, v = ([torch.ones(3), torch.ones(2, 2)] for _ in range(3))
     kernels.crop_flip_color(*crop)
-    kernels.crop_flip_color(*crop, channels_last=True)
+    kernels.crop_flip_color(*crop, channels_last=True, index=torch.tensor([1, 0]), block=2, side=6)
     kernels.momentum_step_(w, g, v, [0.1, 0.2], copies=[t.bfloat16() for t in w])
     kernels.keep_mask(torch.arange(6), 9, 0)
 

@@ -8,6 +8,8 @@ the number of maps does not divide, a word is one channel. Words outside the col
 which ends the windows.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -199,54 +201,23 @@ def forward_kernel(
     store_words(y_ptr, yc, normalized, first, inside, M, WORDS, W, DTYPE, PAIRS, EMULATE)
 
 
-@tuned(KEY, *CONFIGS)
-@triton.jit(do_not_specialize=["BUCKET"])
-def backward_kernel(
-    x_ptr,  # input of the forward pass, any float type (N, C, H, W), as words
-    bias_ptr,  # (C,), or as words; not read where it is ABSENT
-    dy_ptr,  # gradient of the output, as x
-    dx_ptr,  # output: gradient of x + bias, as x
-    P0, P1, P2,  # the three sizes that N, H, W collapse to
-    x0, x1, x2, xc,  # strides of x: of those three, of words
-    g0, g1, g2, gc,  # of dy
-    y0, y1, y2, yc,  # of dx
+@triton.jit
+def gradients_of(
+    raw,  # M * W channels and FAR words on either side, before a ReLU
+    g,  # gradients of their values, of the same channels and REACH words on either side
     alpha, k,
-    BUCKET,  # of the number of elements, for which a configuration is chosen
-    MAPS: tl.constexpr,  # of a column
-    COLUMNS: tl.constexpr,
-    RADIUS: tl.constexpr,  # of a window: size // 2
+    RADIUS: tl.constexpr,  # this and the rest as in `backward_kernel`
     BETA: tl.constexpr,
-    ORDER: tl.constexpr,  # NONE, BEFORE or AFTER: where the ReLU stands
-    BIAS: tl.constexpr,  # ABSENT, CHANNELS or PACKED
-    W: tl.constexpr,  # channels a word
-    DTYPE: tl.constexpr,  # of the maps
-    UNIT: tl.constexpr,  # words that strides between pixels are counted in: 1 or 2
-    CHANNELS_FAST: tl.constexpr,  # whether channels, not pixels, are neighbors in memory
-    WIDE: tl.constexpr,  # whether offsets need 64 bits
-    EMULATE: tl.constexpr,  # whether bfloat16 is rounded by hand
-    M: tl.constexpr,  # words a lane
-    BLOCK: tl.constexpr,  # lanes a program
+    ORDER: tl.constexpr,
+    W: tl.constexpr,
+    M: tl.constexpr,
 ):  # fmt: skip
-    WORDS: tl.constexpr = MAPS // W
-    GROUPS: tl.constexpr = (WORDS + M - 1) // M
-    REACH: tl.constexpr = (RADIUS + W - 1) // W  # of the gradients' windows, in words
-    FAR: tl.constexpr = (2 * RADIUS + W - 1) // W  # of the windows in those windows
-    COUNT: tl.constexpr = M + 2 * FAR
-    PAIRS: tl.constexpr = UNIT == 2 and M % 2 == 0
-    lane = lanes_of(BLOCK, WIDE)
-    i0, i1, i2, group = place(lane, P1, P2, GROUPS * COLUMNS, CHANNELS_FAST)
-    inside = i0 < P0
-    first = group % GROUPS * M
-    word = group // GROUPS * WORDS + first
-    x_ptr += (i0 * x0 + i1 * x1 + i2 * x2) * UNIT + word * xc
-    bias_ptr += word if BIAS == PACKED else word * W
-    dy_ptr += (i0 * g0 + i1 * g1 + i2 * g2) * UNIT + word * gc
-    raw = channels(x_ptr, xc, first, inside, -FAR, COUNT, WORDS, W, DTYPE, PAIRS)
-    raw = biased(raw, bias_ptr, first, inside, -FAR, COUNT, WORDS, W, DTYPE, PAIRS, BIAS)
-    g = channels(dy_ptr, gc, first, inside, -REACH, M + 2 * REACH, WORDS, W, DTYPE, PAIRS)
+    """The gradients of M * W channels, as a tuple."""
+    REACH: tl.constexpr = (RADIUS + W - 1) // W
+    FAR: tl.constexpr = (2 * RADIUS + W - 1) // W
     u = raw
     if ORDER == BEFORE:
-        u = rectified(raw, COUNT * W)
+        u = rectified(raw, (M + 2 * FAR) * W)
     direct = ()  # dy s^-beta of this lane's channels
     spread = ()  # dy x s^(-beta-1) of these and of RADIUS more on either side
     for i in tl.static_range(M * W + 2 * RADIUS):
@@ -271,8 +242,80 @@ def backward_kernel(
         if ORDER == BEFORE:
             result = tl.where(raw[FAR * W + i] <= 0, 0.0, result)
         gradients = gradients + (result,)
-    dx_ptr += (i0 * y0 + i1 * y1 + i2 * y2) * UNIT + word * yc
-    store_words(dx_ptr, yc, gradients, first, inside, M, WORDS, W, DTYPE, PAIRS, EMULATE)
+    return gradients
+
+
+@tuned([*KEY, "ROUNDS"], *CONFIGS)
+@triton.jit(do_not_specialize=["BUCKET", "rows"])
+def backward_kernel(
+    x_ptr,  # input of the forward pass, any float type (N, C, H, W), as words
+    bias_ptr,  # (C,), or as words; not read where it is ABSENT
+    dy_ptr,  # gradient of the output, as x
+    dx_ptr,  # output: gradient of x + bias, as x
+    sums_ptr,  # output: its sums over ROUNDS pixels each, float32 (rows, C); not written where 1
+    rows,  # pixels that those of a lane lie apart
+    P0, P1, P2,  # the three sizes that N, H, W collapse to
+    x0, x1, x2, xc,  # strides of x: of those three, of words
+    g0, g1, g2, gc,  # of dy
+    y0, y1, y2, yc,  # of dx
+    alpha, k,
+    BUCKET,  # of the number of elements, for which a configuration is chosen
+    MAPS: tl.constexpr,  # of a column
+    COLUMNS: tl.constexpr,
+    RADIUS: tl.constexpr,  # of a window: size // 2
+    BETA: tl.constexpr,
+    ORDER: tl.constexpr,  # NONE, BEFORE or AFTER: where the ReLU stands
+    BIAS: tl.constexpr,  # ABSENT, CHANNELS or PACKED
+    W: tl.constexpr,  # channels a word
+    DTYPE: tl.constexpr,  # of the maps
+    UNIT: tl.constexpr,  # words that strides between pixels are counted in: 1 or 2
+    ROUNDS: tl.constexpr,  # pixels a lane: more than one only where CHANNELS_FAST
+    CHANNELS_FAST: tl.constexpr,  # whether channels, not pixels, are neighbors in memory
+    WIDE: tl.constexpr,  # whether offsets need 64 bits
+    EMULATE: tl.constexpr,  # whether bfloat16 is rounded by hand
+    M: tl.constexpr,  # words a lane
+    BLOCK: tl.constexpr,  # lanes a program
+):  # fmt: skip
+    WORDS: tl.constexpr = MAPS // W
+    GROUPS: tl.constexpr = (WORDS + M - 1) // M
+    REACH: tl.constexpr = (RADIUS + W - 1) // W  # of the gradients' windows, in words
+    FAR: tl.constexpr = (2 * RADIUS + W - 1) // W  # of the windows in those windows
+    COUNT: tl.constexpr = M + 2 * FAR
+    PAIRS: tl.constexpr = UNIT == 2 and M % 2 == 0
+    own = lanes_of(BLOCK, WIDE)
+    row = own // (GROUPS * COLUMNS)
+    lane = own
+    sums = ()
+    for _i in tl.static_range(M * W if ROUNDS > 1 else 0):
+        sums = sums + (tl.zeros([BLOCK], tl.float32),)
+    for _ in range(ROUNDS):
+        i0, i1, i2, group = place(lane, P1, P2, GROUPS * COLUMNS, CHANNELS_FAST)
+        inside = i0 < P0
+        if ROUNDS > 1:
+            inside = inside & (row < rows)
+        first = group % GROUPS * M
+        word = group // GROUPS * WORDS + first
+        x_at = x_ptr + (i0 * x0 + i1 * x1 + i2 * x2) * UNIT + word * xc
+        g_at = dy_ptr + (i0 * g0 + i1 * g1 + i2 * g2) * UNIT + word * gc
+        y_at = dx_ptr + (i0 * y0 + i1 * y1 + i2 * y2) * UNIT + word * yc
+        b_at = bias_ptr + (word if BIAS == PACKED else word * W)
+        raw = channels(x_at, xc, first, inside, -FAR, COUNT, WORDS, W, DTYPE, PAIRS)
+        raw = biased(raw, b_at, first, inside, -FAR, COUNT, WORDS, W, DTYPE, PAIRS, BIAS)
+        g = channels(g_at, gc, first, inside, -REACH, M + 2 * REACH, WORDS, W, DTYPE, PAIRS)
+        gradients = gradients_of(raw, g, alpha, k, RADIUS, BETA, ORDER, W, M)
+        store_words(y_at, yc, gradients, first, inside, M, WORDS, W, DTYPE, PAIRS, EMULATE)
+        if ROUNDS > 1:  # outside all is 0
+            before = sums
+            sums = ()
+            for i in tl.static_range(M * W):
+                sums = sums + (before[i] + gradients[i],)
+            lane += rows.to(lane.dtype) * (GROUPS * COLUMNS)
+    if ROUNDS > 1:
+        place_in_column = own % GROUPS * M
+        channel = own % (GROUPS * COLUMNS) // GROUPS * MAPS + place_in_column * W
+        for i in tl.static_range(M * W):
+            valid = (row < rows) & (place_in_column + i // W < WORDS)
+            tl.store(sums_ptr + row * (MAPS * COLUMNS) + channel + i, sums[i], mask=valid)
 
 
 def as_words(maps: int, *tensors: Tensor) -> tuple[int, list[Tensor]]:
@@ -324,7 +367,12 @@ def _launch(
     k: float,
     columns: int,
     relu: str,
+    more: Sequence[object] = (),
+    apart: int | None = None,
+    **constants: int,
 ) -> None:
+    """more: arguments behind the tensors; apart: pixels that those of a lane lie apart, which it
+    goes through one after the other; None: a lane has one."""
     x = tensors[0]
     n, maps, height, width = x.shape
     per_word, rows = as_words(maps // columns, *tensors)
@@ -341,11 +389,12 @@ def _launch(
     read, how = bias_as_words(bias, rows[0], x)
 
     def grid(meta):
-        return (triton.cdiv(pixels * columns * triton.cdiv(words, meta["M"]), meta["BLOCK"]),)
+        groups = columns * triton.cdiv(words, meta["M"])
+        return (triton.cdiv((apart or pixels) * groups, meta["BLOCK"]),)
 
     kernel[grid](
-        rows[0], read, *rows[1:],
-        *sizes, *along, alpha, k,
+        rows[0], read, *rows[1:], *more,
+        *sizes, *along, alpha, k, **constants,
         MAPS=maps // columns, COLUMNS=columns, RADIUS=size // 2, BETA=beta, ORDER=RELU[relu],
         BIAS=how, W=per_word, DTYPE=DTYPES[x.dtype], UNIT=pair,
         CHANNELS_FAST=fast, WIDE=is_wide(*tensors), BUCKET=bucket(x), **LAUNCH,
@@ -378,6 +427,24 @@ def backward(
     k: float,
     columns: int,
     relu: str,
+    sums: Tensor | None = None,
 ) -> None:
-    """Writes dx, the gradient with respect to x + bias."""
-    _launch(backward_kernel, [x, dy, dx], bias, size, alpha, beta, k, columns, relu)
+    """Writes dx, the gradient with respect to x + bias; and, in maps whose channels lie side by
+    side, its sums over a few pixels each, as `empty_sums` makes them."""
+    settings = (bias, size, alpha, beta, k, columns, relu)
+    more, apart, rounds = (dx, 0), None, 1
+    if sums is not None:
+        more, apart, rounds = (sums, len(sums)), len(sums), _rounds(x)
+    _launch(backward_kernel, [x, dy, dx], *settings, more, apart, ROUNDS=rounds)
+
+
+def _rounds(x: Tensor) -> int:
+    """Pixels that a lane sums up over: many enough for few sums, which stay in a cache, and few
+    enough for all multiprocessors to have lanes."""
+    return 8 if x.numel() // x.shape[1] < 2**20 else 32
+
+
+def empty_sums(x: Tensor) -> Tensor:
+    """Room for sums of the gradient, float32 (rows, C), which together are the bias's gradient."""
+    rows = triton.cdiv(x.numel() // x.shape[1], _rounds(x))
+    return torch.empty(rows, x.shape[1], dtype=torch.float32, device=x.device)

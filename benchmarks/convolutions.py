@@ -102,5 +102,5 @@ def both(
     ys = [
         F.conv2d(x, w, None, stride, padding, 1, groups) for x, w in zip(xs, weights, strict=True)
     ]
-    wanted = [*weights, *(x for x in leaves if x.requires_grad)]
-    return torch.autograd.grad(ys, wanted, [torch.ones_like(y) for y in ys])
+    inputs = [*weights, *(x for x in leaves if x.requires_grad)]
+    return torch.autograd.grad(ys, inputs, [torch.ones_like(y) for y in ys])

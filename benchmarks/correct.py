@@ -31,7 +31,7 @@ from kernel_benchmarks.measure import LAYOUTS, TOLERANCE, Entry, using, worst
 from kernel_benchmarks.measure import Case as OperatorCase
 from kernel_benchmarks.record import Row
 
-COLUMNS = (*record.ORIGIN, "case", "implementation", "error", "wanted", "seconds", "note")
+COLUMNS = (*record.ORIGIN, "case", "implementation", "error", "target", "seconds", "note")
 FILE = ARCHIVE / "correct.csv"
 # How far off a net's gradient is, rounding decides: it flips ReLUs and maxima. So an error is
 # counted in that of the same net by plain torch, and one of a way to do a step in that of the
@@ -178,7 +178,7 @@ CHECKS = {"operators": of_operators, "net": of_net, "ways": of_ways}
 
 def measured(allowed: float, check: Callable[[], float]) -> list[Row]:
     began = time.perf_counter()
-    row: Row = {"error": check(), "wanted": allowed}
+    row: Row = {"error": check(), "target": allowed}
     if not row["error"] <= allowed:  # so that NaN is wrong
         row["note"] = "WRONG"
     return [row | {"seconds": time.perf_counter() - began}]
@@ -193,7 +193,7 @@ def work(args: argparse.Namespace) -> int:
     rows, failed = runner.run(tasks, COLUMNS, origin, args)
     wrong = [row for row in rows if row["note"]]
     rows.sort(key=lambda row: bool(row["note"]))  # what is wrong is seen at the end
-    shown = ("case", "implementation", "error", "wanted", "seconds", "note")
+    shown = ("case", "implementation", "error", "target", "seconds", "note")
     print(report.listing(rows, shown) if rows else "Nothing was checked.")
     failures = "".join(f"\nfailed: {title}" for title in failed)
     print(f"{len(rows)} of {len(tasks)} checked, {len(wrong)} wrong{failures}\n\nrows: {args.out}")

@@ -20,7 +20,7 @@ def test_operators(tmp_path, capsys):
     rows = record.read(path, correct.COLUMNS)
     names = {row["case"].split()[0] for row in rows}
     assert names == set(correct.operators.OPERATORS)
-    assert all(row["error"] <= row["wanted"] and row["commit"] == "abc" for row in rows)
+    assert all(row["error"] <= row["target"] and row["commit"] == "abc" for row in rows)
     assert f"{len(rows)} of {len(rows)} checked, 0 wrong" in capsys.readouterr().out
 
 

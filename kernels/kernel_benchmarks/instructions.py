@@ -207,7 +207,7 @@ def _layer(
             calls[f"{what} backward"] = partial(lrn.backward, x, b, x, x, *norm)
             if b is not None and form == torch.channels_last:
                 summed = partial(lrn.backward, x, b, x, x, *norm, lrn.empty_sums(x))
-                calls[f"{what} backward, its gradient"] = summed
+                calls[f"{what} backward, summed"] = summed
         if form == torch.channels_last:
             calls["fused block"] = partial(block.forward, x, bias, y, code, *norm)
     if name == "conv2":

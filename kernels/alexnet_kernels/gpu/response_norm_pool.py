@@ -10,19 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alexnet_kernels.gpu.local_response_norm import (
-    AFTER,
-    BEFORE,
-    PACKED,
-    as_words,
-    bias_as_words,
-    biased,
-    channels,
-    rectified,
-    store_words,
-    unit,
-    window,
-)
+from alexnet_kernels.gpu.local_response_norm import AFTER, BEFORE, rectified, window
 from alexnet_kernels.gpu.maps import (
     DTYPES,
     LAUNCH,
@@ -32,6 +20,15 @@ from alexnet_kernels.gpu.maps import (
     place,
     power,
     tuned,
+)
+from alexnet_kernels.gpu.words import (
+    PACKED,
+    as_words,
+    bias_as_words,
+    biased,
+    channels,
+    store_words,
+    unit,
 )
 from alexnet_kernels.local_response_norm import RELU
 

@@ -235,6 +235,7 @@ def test_appendix_d_shows_what_the_archive_holds():
         for out in cell.get("outputs", []):
             if "text/markdown" in out.get("data", {}):
                 shown["".join(cell["source"])] = "".join(out["data"]["text/markdown"])
+    assert shown.pop("Markdown(reports.fields())") == reports.fields()
     assert list(shown) == [f'show("{name}")' for name in claims.contents()["sections"]]
     for name in claims.contents()["sections"]:
         found = [one for one in every if one.claim.section == name]

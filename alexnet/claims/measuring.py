@@ -122,7 +122,8 @@ def measure(claim: Claim, metrics: dict[str, Any], margin: float | None = None) 
         return _times(claim, margin, metrics, arms)
     arms = tuple({seed: _number(seed, value) for seed, value in arm.items()} for arm in arms)
     if claim.form == "estimate":
-        return _measured(claim, margin, arms, _over_images(claim, metrics, arms[0]))
+        estimate = _over_images(claim, metrics, arms[0])
+        return _measured(claim, margin, ({"": estimate.value},), estimate)
     scale = UNITS[claim.unit].scale
     scaled = [{seed: value * scale for seed, value in arm.items()} for arm in arms]
     return _measured(claim, margin, tuple(scaled), _estimate(claim, scaled))

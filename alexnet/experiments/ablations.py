@@ -308,6 +308,7 @@ def plot_overfitting(result: Result, arms: Iterable[str] = ARMS) -> Figure:
     axes.set_yticks(range(len(rows)), [ARMS[arm].what for arm in rows], fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.18, y=0.15)
+    axes.set_xlim(left=max(axes.get_xlim()[0], -2))  # no error is below 0
     axes.set_xlabel("top-1 error on training images (open) and test images, %", fontsize=9)
     widest = ARMS[max(gaps, key=lambda arm: gaps[arm])].what
     axes.set_title(f"the widest gap: {widest}", fontsize=10)

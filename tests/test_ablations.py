@@ -1,9 +1,11 @@
 """What the parts of the net are worth: differences, definitions, table and figure."""
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 
+from alexnet import experiments, results
 from alexnet.claims.statistics import mean_interval
 from alexnet.data.pack import open_splits
 from alexnet.experiments import ablations, jobs
@@ -90,6 +92,35 @@ def test_the_figure_of_convergence_compares_epochs():
     mean, reached = figure.axes[0].lines[:2]
     assert list(mean.get_xdata()) == [1, 2, 3, 4, 5]
     assert list(reached.get_xdata()) == [5, 4] and list(reached.get_ydata()) == [50, 50]
+
+
+def test_the_cover_and_chapter_4_say_what_the_archive_holds():
+    """Of Caltech-101, in words: both ends of the lines in the figure of overfitting."""
+    result = experiments.load("ablations", results.ROOT / "results" / "caltech101-cpu")
+    assert result
+    metrics = result["metrics"]
+    seen, gap = (
+        {arm: 100 * np.mean([*by_seed.values()]) for arm, by_seed in metrics[what].items()}
+        for what in ("train_error", "overfitting")
+    )
+    one, ten = (
+        {arm: 100 * np.mean([*ablations.errors(result, arm, views).values()]) for arm in gap}
+        for views in (1, 10)
+    )
+    for arm in ("no-crops", "no-dropout"):
+        assert gap[arm] > 2 * gap["full"]  # "more than doubles", "less than half as long"
+        assert seen[arm] < 5 < seen["full"]  # "hardly an error", "the training error rises"
+    assert all(abs(error - one["full"]) < 3 for error in one.values())  # "less than three points"
+    assert one["full"] - one["no-crops"] > 2 and abs(ten["full"] - ten["no-crops"]) < 0.5
+    assert 0 < one["no-dropout"] - one["full"] < 2
+    pages = [
+        (results.ROOT / "book" / f"{page}.ipynb").read_text()
+        for page in ("intro", "04-overfitting")
+    ]
+    for page, words in zip(
+        pages, ("moves by less than three points", "more than doubles"), strict=True
+    ):
+        assert words in page
 
 
 def test_a_run_has_converged_when_it_is_near_its_best():

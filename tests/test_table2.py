@@ -2,13 +2,14 @@
 cannot serve."""
 
 import json
+import re
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
 
-from alexnet import claims, evaluation, training
+from alexnet import claims, evaluation, experiments, results, training
 from alexnet.baselines import fisher_vectors
 from alexnet.data.pack import open_splits
 from alexnet.experiments import jobs, scheduler, table2
@@ -209,3 +210,26 @@ def test_rows_that_cannot_be_had_are_left_out_with_a_reason(packs72, tmp_path, m
     assert jobs.Run(folder).summary["steps"] == 1
     without = own(packs, table2={"finetuning": TUNED}, **SETTINGS)
     assert table2.pretraining(without) == ({}, "the profile names no larger set to pre-train on")
+
+
+def test_chapter_6_says_what_the_archive_holds(monkeypatch):
+    """Of Caltech-101: pre-training is inconclusive, and all seven nets together are the best."""
+    monkeypatch.setattr(results, "ARCHIVE", results.ROOT / "results")
+    result = experiments.archived("table2", "caltech101-cpu")
+    assert result
+    cells = [re.split(r"  +", line.strip()) for line in table2.tested(result).splitlines()]
+    head, *rows = [row for row in cells if len(row) > 1]
+    assert head == ["test images, 10 views", "top-1 error", "top-5 error"]
+    counts = {row[0]: row[1] for row in rows}
+    assert counts == {"1 CNN": "5 nets", "1 CNN*": "3 nets"} | dict.fromkeys(
+        ("5 CNNs", "7 CNNs*"), "one average"
+    )
+    top1 = {row[0]: float(row[2].removesuffix(" %")) for row in rows}
+    assert min(top1, key=top1.__getitem__) == "7 CNNs*"
+    nets = result["metrics"]["test"]["1 CNN"].values()
+    assert top1["1 CNN"] == round(100 * np.mean([net["views"]["10"]["top1"] for net in nets]), 1)
+    page = (results.ROOT / "book" / "06-results.ipynb").read_text()
+    assert "All seven together are the best." in page and "three times as large" in page
+    pre_training = next(one for one in claims.judge_all() if one.claim.id == "pre-training")
+    assert pre_training.verdict == "inconclusive" and pre_training.measured
+    assert 2.5 < pre_training.smallest / abs(pre_training.measured.effect) < 3.5

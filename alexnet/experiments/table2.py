@@ -297,6 +297,21 @@ def table(result: Result, views: int = 10) -> Table:
     return Table([*head, "the paper: top-1", "top-5", "test top-5"], rows(result, views), notes)
 
 
+def tested(result: Result, views: int = 10) -> Table:
+    """Errors on test images, where their labels are known: of one kind of net the mean over seeds.
+
+    Args:
+        result: Of the experiment.
+        views: 1 or 10.
+    """
+    lines = []
+    for row, net in (result["metrics"]["test"] or {}).items():
+        count = "one average" if "views" in net else f"{len(net)} nets"
+        errors = (np.mean(_errors(net, views, what)) for what in ("top1", "top5"))
+        lines.append([row, count, *(f"{error:.1f} %" for error in errors)])
+    return Table([f"test images, {views} views", "", "top-1 error", "top-5 error"], lines)
+
+
 def plot(result: Result) -> Figure:
     """Errors on validation images from ten views, row by row: dots are seeds, bars the bootstrap's
     intervals of the averages."""

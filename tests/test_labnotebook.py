@@ -12,7 +12,7 @@ import pytest
 
 from alexnet import claims, labnotebook, presets
 from alexnet.errors import InputError
-from alexnet.presets import PAPER, SOURCE
+from alexnet.presets import LRN, PAPER, SOURCE, SameMapNorm
 
 PAGE = json.loads(
     (Path(__file__).resolve().parents[1] / "book" / "08-what-they-really-did.ipynb").read_text()
@@ -179,6 +179,29 @@ def test_a_statement_is_whole_and_its_finding_is_that_of_the_presets(name):
             for preset in ("paper", "source")
         ]
         assert values[0] != values[1]
+
+
+def test_the_presets_differ_as_the_statements_say():
+    """In numbers; that a finding is the presets' own is held above."""
+    both = [(text, other) for text, other in zip(PAPER.layers, SOURCE.layers, strict=True)]
+    norms = [
+        [op for layer in preset.layers for op in layer.then if isinstance(op, LRN | SameMapNorm)]
+        for preset in (PAPER, SOURCE)
+    ]
+    assert [op.alpha for op in norms[0]] == [1e-4] * 2
+    assert [op.alpha for op in norms[1]] == [2e-5, 2e-5, 4e-5]
+    assert [type(op).__name__ for op in SOURCE.layer("conv1").then] == ["LRN", "Pool", "Activation"]
+    assert [type(op).__name__ for op in SOURCE.layer("conv5").then] == ["Pool", "Activation"]
+    differ = [text.name for text, other in both if text.sigma != other.sigma]
+    assert differ == ["conv3", "conv4", "conv5"]
+    biases = [0, 1, 0, 1, 1, 1, 1, 0]
+    assert [text.bias for text, _ in both] == [other.bias for _, other in both] == biases
+    text, other = PAPER.recipe, SOURCE.recipe
+    assert (text.bias_rate / text.rate, other.bias_rate / other.rate) == (1, 2)
+    assert len(other.bias_falls) == 1
+    assert (text.crop_chunk, other.crop_chunk) == (1, 32)
+    assert (text.mean, other.mean) == ("aligned", "center")
+    assert (text.color, other.color, text.color_off) == ("text", "source", None)
 
 
 def test_the_statements_are_those_of_the_text_in_words():

@@ -188,7 +188,8 @@ def test_every_profile_lists_arms_that_there_are():
             if experiment.NAME in profile.settings:
                 listed[name, experiment.NAME] = chosen(profile, experiment.NAME, experiment.ARMS)
     assert all(listed.values()) and ablations.FULL in listed["quick", "ablations"]
-    assert listed["embedded", "ablations"] == ablations.ARMS  # in the table's order
+    for name in ("embedded", "ilsvrc2012"):
+        assert listed[name, "ablations"] == ablations.ARMS  # in the table's order
     of_recipe = [arms for (_, name), arms in listed.items() if name == "recipe"]
     assert set().union(*of_recipe) == recipe.ARMS.keys()
     added = ("torch-weights", "he-weights", "biases-0.1")  # since the default's were archived

@@ -32,7 +32,9 @@ help:  ## this list
 	@echo 'make <target> [PROFILE=embedded|quick|cifar10|...] [ARGS="..."] [PYTHON=python3.12]'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 
-reproduce: $(READY)  ## regenerate every figure and table (ARGS go to `alexnet reproduce`), then build the book
+reproduce:  ## regenerate every figure and table (ARGS go to `alexnet reproduce`), then build the book
+	@echo 'Every figure and table of profile $(PROFILE), then the book.$(if $(filter embedded,$(PROFILE)), Less than half an hour on two cores, after the first installation.)'
+	@$(MAKE) --no-print-directory $(READY)
 	$(BIN)/alexnet reproduce --profile $(PROFILE) $(ARGS)
 	@$(MAKE) --no-print-directory book
 	@echo 'Your figures and executed notebooks: runs/$(PROFILE)/'
@@ -42,7 +44,9 @@ reproduce: $(READY)  ## regenerate every figure and table (ARGS go to `alexnet r
 book: $(READY)  ## build the book into _build/html, executing what changed; warnings are errors
 	$(BIN)/python scripts/build_book.py
 
-test: style  ## style, types, unit tests, and every notebook against its stored outputs
+test:  ## style, types, unit tests, and every notebook against its stored outputs
+	@echo 'Style, types, unit tests, and every notebook against its stored outputs: some ten minutes on two cores, after the first installation.'
+	@$(MAKE) --no-print-directory style
 	$(pytest) $(nbval) $(SUITE)
 
 test-all: style book  ## test, what is slow or needs a GPU (skipped where there is none), and the built book in Chromium
